@@ -1,0 +1,1 @@
+"""The orchestrator: an HTTP API over the saga library, and its dashboard."""

@@ -1,0 +1,30 @@
+"""`python -m orchestrator`"""
+
+import sys
+
+from saga.definition import load_definitions
+from saga.errors import BadInput
+from saga.server import serve
+from saga.settings import load_settings
+
+THREADS = 128  # requests served at once; each POST /start keeps one until its saga ends or `wait` is over
+
+
+def main() -> None:
+    """Check what can be checked, then serve until SIGTERM."""
+    try:
+        settings = load_settings()
+        load_definitions(settings.sagas_dir, settings.environ)
+    except BadInput as error:
+        sys.exit(f"orchestrator: {error}")
+    serve(
+        "orchestrator.app:create_app",
+        host=settings.host,
+        port=settings.orchestrator_port,
+        variable="ORCHESTRATOR_PORT",
+        threads=THREADS,
+    )
+
+
+if __name__ == "__main__":
+    main()

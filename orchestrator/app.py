@@ -1,0 +1,219 @@
+"""The orchestrator's HTTP API: parse, call, answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from orchestrator import pages, probe
+from orchestrator.bootstrap import Orchestrator, bootstrap
+from saga.errors import BadInput, Conflict, Forbidden, KeyReused, LogUnavailable, NoSuchSaga, Overloaded, SagaError
+from saga.faults import parse_plan
+from saga.log import Record
+from saga.machine import Line, State
+from saga.payload import parse_object
+from saga.representation import PUBLIC_STATUS, represent, represent_line
+from saga.settings import Settings, load_settings
+
+BODY_AT_MOST = 1 << 20  # bytes
+WAIT = 30.0  # seconds that POST /start waits for the saga's end
+WAIT_AT_MOST = 300.0
+RETRY_AFTER = 5  # seconds, told with a 503
+
+STATUS_CODES: dict[type[SagaError], int] = {
+    BadInput: 400,
+    Forbidden: 403,
+    NoSuchSaga: 404,
+    Conflict: 409,
+    KeyReused: 422,
+    LogUnavailable: 503,
+    Overloaded: 503,
+}
+# What a compensated saga is answered with, by why it was.
+COMPENSATED_CODES = {"refused": 409, "cancelled": 409, "failed": 500, "timeout": 504, "deadline": 504}
+
+
+def create_app(settings: Settings | None = None, parts: Orchestrator | None = None) -> Flask:
+    """The Flask app, driving and recovering sagas from now on; `close()` ends that."""
+    parts = parts or bootstrap(settings or load_settings())
+    ui = Path(__file__).resolve().parent.parent / "ui"
+    app = Flask("orchestrator", template_folder=str(ui / "templates"), static_folder=str(ui / "static"))
+    app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.close = parts.close  # type: ignore[attr-defined]
+    app.register_error_handler(SagaError, _saga_error)
+    app.register_error_handler(HTTPException, lambda error: _error(error.code or 500, error.description))
+    _Routes(parts).register(app)
+    pages.register(app, parts)
+    parts.open()
+    return app
+
+
+class _Routes:
+    def __init__(self, parts: Orchestrator):
+        self.parts = parts
+        self.openapi = json.loads((Path(__file__).parent / "openapi.json").read_text(encoding="utf-8"))
+
+    def register(self, app: Flask) -> None:
+        app.post("/start")(self.start)
+        app.get("/sagas")(self.sagas)
+        app.get("/sagas/<saga_id>")(self.saga)
+        app.get("/sagas/<saga_id>/log")(self.saga_lines)
+        app.get("/logs")(self.latest_lines)
+        app.post("/test_status")(self.test_status)
+        app.get("/healthz")(self.alive)
+        app.get("/readyz")(self.ready)
+        app.get("/metrics")(self.metrics)
+        app.get("/openapi.json")(self.schema)
+
+    def start(self) -> Response:
+        """Start a saga and wait for its end."""
+        _only_these_flags("saga", "wait", "fail", "delay")
+        definition = self.parts.definition(request.args.get("saga"))
+        fail, delay = request.args.getlist("fail"), request.args.getlist("delay")
+        plan = parse_plan(fail, delay, [step.name for step in definition.steps], self.parts.settings.faults)
+        wait = 0.0 if _prefers_async() else _number("wait", WAIT, 0, WAIT_AT_MOST)
+        key = _idempotency_key()
+        body = parse_object(request.get_data())
+        saga_id = self.parts.engine.start(definition.with_faults(plan.queries(), plan.orchestrator), body, key)
+        return answer(*self.parts.engine.wait(saga_id, wait))
+
+    def sagas(self) -> Response:
+        """The latest sagas, a page at a time."""
+        _only_these_flags("status", "saga", "q", "limit", "before")
+        records = self.parts.log.search(
+            states=_states(request.args.get("status")),
+            name=request.args.get("saga", ""),
+            q=request.args.get("q", ""),
+            before=request.args.get("before", ""),
+            most=int(_number("limit", 50, 1, 500)),
+        )
+        lines = self.parts.log.lines_of(record.id for record in records)
+        return jsonify(sagas=[represent(record, lines[record.id]) for record in records])
+
+    def saga(self, saga_id: str) -> Response:
+        """One saga."""
+        record = self._find(saga_id)
+        return jsonify(represent(record, self.parts.log.lines(saga_id)))
+
+    def saga_lines(self, saga_id: str) -> Response:
+        """One saga's log, oldest first."""
+        record = self._find(saga_id)
+        return jsonify(lines=[represent_line(line, record) for line in self.parts.log.lines(saga_id)])
+
+    def latest_lines(self) -> Response:
+        """The latest lines of all sagas, newest first."""
+        _only_these_flags("limit")
+        found = self.parts.log.latest_lines(int(_number("limit", 100, 1, 500)))
+        records = self.parts.log.find_many({saga_id for saga_id, _ in found})
+        return jsonify(
+            lines=[{"saga_id": saga_id, **represent_line(line, records.get(saga_id))} for saga_id, line in found]
+        )
+
+    def test_status(self) -> Response:
+        """One call to a service, undone again."""
+        _only_these_flags("service", "saga")
+        definition = self.parts.definition(request.args.get("saga"))
+        service = request.args.get("service")
+        if not service:
+            raise BadInput("service is required: /test_status?service=a", "service")
+        step = next((step for step in definition.steps if step.name.lower() == service.lower()), None)
+        if step is None:
+            names = ", ".join(step.name for step in definition.steps)
+            raise BadInput(f"service: there is no service {service!r}; the services are {names}", "service")
+        return jsonify(service=service, **probe.probe(definition, step, self.parts.settings.token))
+
+    def alive(self) -> Response:
+        """That the process serves."""
+        return jsonify(status="ok")
+
+    def schema(self) -> Response:
+        """OpenAPI 3.1."""
+        return jsonify(self.openapi)
+
+    def ready(self) -> Response:
+        """Whether the saga log answers."""
+        self.parts.log.ping()
+        return jsonify(status="ready")
+
+    def metrics(self) -> Response:
+        """Prometheus's text format."""
+        return Response(self.parts.telemetry.metrics(), mimetype="text/plain; version=0.0.4")
+
+    def _find(self, saga_id: str) -> Record:
+        record = self.parts.log.find(saga_id)
+        if record is None:
+            raise NoSuchSaga(f"there is no saga {saga_id!r}")
+        return record
+
+
+def answer(record: Record, lines: Sequence[Line]) -> Response:
+    """The one representation, with the status code that tells how the saga ended."""
+    response = jsonify(represent(record, lines))
+    if record.state is State.COMPLETED:
+        response.status_code = 200
+    elif record.state is State.COMPENSATED:
+        response.status_code = COMPENSATED_CODES[(record.error or {}).get("kind", "failed")]
+    else:
+        response.status_code = 202
+        response.headers["Location"] = f"/sagas/{record.id}"
+    return response
+
+
+def _saga_error(error: SagaError) -> Response:
+    code = next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
+    response = _error(code, error, getattr(error, "field", None))
+    if code == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+def _error(code: int, message: Any, field: str | None = None) -> Response:
+    response = jsonify({"error": str(message), **({"field": field} if field else {})})
+    response.status_code = code
+    return response
+
+
+def _only_these_flags(*known: str) -> None:
+    for name in request.args:
+        if name not in known:
+            raise BadInput(f"there is no flag {name!r}; the flags are {', '.join(known)}", name)
+
+
+def _number(name: str, default: float, least: float, most: float) -> float:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    pattern = r"\d{1,9}(\.\d{1,6})?" if name == "wait" else r"\d{1,9}"
+    if not re.fullmatch(pattern, text, re.ASCII) or not least <= float(text) <= most:
+        raise BadInput(f"{name} must be a number from {least:g} to {most:g}, not {text!r}", name)
+    return float(text)
+
+
+def _states(status: str | None) -> list[State]:
+    if status is None:
+        return []
+    states = [state for state, public in PUBLIC_STATUS.items() if public == status.upper()]
+    if not states:
+        known = ", ".join(dict.fromkeys(PUBLIC_STATUS.values()))
+        raise BadInput(f"status: there is no status {status!r}; they are {known}", "status")
+    return states
+
+
+def _prefers_async() -> bool:
+    """Prefer: respond-async (RFC 7240)."""
+    preferences = ",".join(request.headers.getlist("Prefer")).split(",")
+    return any(preference.split(";")[0].strip().lower() == "respond-async" for preference in preferences)
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
+        raise BadInput("the header Idempotency-Key must be 1 to 255 printable ASCII characters", "Idempotency-Key")
+    return key

@@ -1,0 +1,87 @@
+"""Wires the orchestrator together from its settings: the one place that knows every part."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import uuid_utils
+
+from orchestrator.telemetry import Telemetry
+from saga import log
+from saga.database import connect, create_tables
+from saga.definition import SagaDefinition, load_definitions
+from saga.driver import Surroundings
+from saga.engine import Engine
+from saga.errors import BadInput
+from saga.recovery import Recovery
+from saga.settings import Settings
+from saga.transport import Transport
+
+CONNECTIONS = 32  # to the saga log
+
+
+@dataclass(frozen=True)
+class Orchestrator:
+    """The parts that the routes call."""
+
+    settings: Settings
+    definitions: Mapping[str, SagaDefinition]
+    log: log.SagaLog
+    engine: Engine
+    recovery: Recovery
+    telemetry: Telemetry
+
+    def open(self) -> None:
+        """Start driving and recovering."""
+        self.engine.open()
+        self.recovery.open()
+
+    def close(self) -> None:
+        """Take no more, hand over what is in flight."""
+        self.recovery.close()
+        self.engine.close()
+
+    def definition(self, name: str | None) -> SagaDefinition:
+        """The saga called `name`; without one, `signup`, or the only one there is."""
+        if name is None:
+            name = (
+                "signup" if "signup" in self.definitions or len(self.definitions) > 1 else next(iter(self.definitions))
+            )
+        if name not in self.definitions:
+            raise BadInput(f"saga: there is no saga {name!r}; there is {', '.join(self.definitions)}", "saga")
+        return self.definitions[name]
+
+
+def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orchestrator:
+    """Everything made and connected to each other; nothing started yet."""
+    definitions = load_definitions(settings.sagas_dir, settings.environ)
+    database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
+    create_tables(database, log.metadata)
+    saga_log = log.SagaLog(database)
+    telemetry = Telemetry()
+    stopping = threading.Event()
+    around = Surroundings(
+        log=saga_log,
+        transport=Transport(),
+        owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
+        clock=time.time,
+        sleep=stopping.wait,
+        random=random.random,
+        stopping=stopping.is_set,
+        exit=exit,
+        observe=telemetry.observe,
+        lease=settings.lease_seconds,
+        stall_base=settings.stall_base_seconds,
+        stall_max=settings.stall_max_seconds,
+        token=settings.token,
+    )
+    engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
+    telemetry.watch(engine)
+    recovery = Recovery(engine, settings.recovery_interval)
+    return Orchestrator(settings, definitions, saga_log, engine, recovery, telemetry)

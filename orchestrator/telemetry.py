@@ -1,0 +1,62 @@
+"""What operators' tools read: a line of process output and the Prometheus metrics for every line of the saga log."""
+
+from __future__ import annotations
+
+import logging
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from saga.engine import Engine
+from saga.log import Record
+from saga.machine import ATTEMPT, ENDED, STARTED, Line
+
+logger = logging.getLogger("saga")
+
+
+class Telemetry:
+    """Counts since the process started; a saga's details are in the log, not here."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._started = Counter("saga_started", "Sagas started.", ["saga"], registry=self.registry)
+        self._ended = Counter("saga_ended", "Sagas ended.", ["saga", "state"], registry=self.registry)
+        self._events = Counter("saga_events", "Events of sagas.", ["saga", "event"], registry=self.registry)
+        self._attempts = Histogram(
+            "saga_attempt_seconds",
+            "Attempts of calls, by what they came to.",
+            ["saga", "step", "call", "verdict"],
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("saga_in_flight", "Sagas that this process drives now.", registry=self.registry)
+
+    def watch(self, engine: Engine) -> None:
+        """Show how many sagas `engine` drives."""
+        self._in_flight.set_function(lambda: engine.in_flight)
+
+    def observe(self, record: Record, line: Line) -> None:
+        """Told of every line, once it is durable. No payload, no message: they may hold personal data."""
+        name, detail = record.definition.name, line.detail or {}
+        if line.event == ATTEMPT:
+            labels = (name, line.step, detail.get("call"), detail.get("verdict"))
+            self._attempts.labels(*labels).observe((line.duration_ms or 0) / 1000)
+        elif line.event == STARTED:
+            self._started.labels(name).inc()
+        else:
+            self._events.labels(name, line.event).inc()
+            if detail.get("state") in ENDED:
+                self._ended.labels(name, detail["state"]).inc()
+        facts = {
+            "saga_id": record.id,
+            "event": line.event,
+            "step": line.step,
+            "call": detail.get("call"),
+            "verdict": detail.get("verdict"),
+            "attempt": line.attempt,
+            "status_code": line.status_code,
+            "state": detail.get("state"),
+        }
+        logger.info(" ".join(f"{name}={value}" for name, value in facts.items() if value is not None))
+
+    def metrics(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

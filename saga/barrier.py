@@ -1,0 +1,212 @@
+"""The participant's barrier: one row per saga and step, written in the business's own local transaction.
+
+It makes every action and every compensation take effect at most once, remembers refusals, and refuses an action
+that arrives after its compensation (dtm's sub-transaction barrier guards against the same three: duplicates,
+"empty rollback" and "hanging").
+
+    call          no row             applied               refused              compensated, sealed
+    action        run it: applied    the saved answer      the saved refusal    409, nothing done
+                  or refused
+    compensation  sealed             run it: compensated   sealed               the saved answer
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Column, Connection, Engine, MetaData, Table, bindparam, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from saga.database import Json, Token, UtcTime, is_duplicate, is_lock_conflict
+from saga.errors import OutcomeUnknown, Refused
+
+metadata = MetaData()
+
+saga_barrier = Table(
+    "saga_barrier",
+    metadata,
+    Column("saga_id", Token(255), primary_key=True),
+    Column("step", Token(64), primary_key=True),
+    Column("state", Token(16), nullable=False),
+    Column("request_hash", Token(64), nullable=False),  # of the call that put the row in its state
+    Column("response", Json),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+)
+
+
+class Barrier(StrEnum):
+    """The state of a barrier row."""
+
+    APPLIED = "applied"
+    REFUSED = "refused"
+    COMPENSATED = "compensated"
+    SEALED = "sealed"  # compensated before any action came
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which row: a saga's step, asked for with a body of this hash."""
+
+    saga_id: str
+    step: str
+    request_hash: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the participant says: 200, 409 for a refusal, 422 for a known key with another body."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+class Transaction:
+    """What the author's two functions get: the local transaction, and whose saga it is."""
+
+    def __init__(self, connection: Connection, saga_id: str):
+        self.saga_id = saga_id
+        self.execute = connection.execute
+
+
+Work = Callable[[Transaction], Mapping[str, Any] | None]
+
+_ROW = (saga_barrier.c.saga_id == bindparam("key_saga"), saga_barrier.c.step == bindparam("key_step"))
+CLAIM = insert(saga_barrier)
+ANSWER = update(saga_barrier).where(*_ROW).values(response=bindparam("new_response"))
+READ = select(saga_barrier).where(*_ROW)
+MOVE = (
+    update(saga_barrier)
+    .where(*_ROW, saga_barrier.c.state == bindparam("old_state"))
+    .values(
+        state=bindparam("new_state"),
+        request_hash=bindparam("new_hash"),
+        response=bindparam("new_response"),
+        updated_at=bindparam("now"),
+    )
+)
+
+
+LOCK_RETRIES = 5  # a deadlock or a lock's time-out: the transaction was rolled back, so it is run again
+
+OTHER_BODY = Answer(422, {"error": "this saga and step were called before with another body"})
+TOO_LATE = Answer(409, {"error": "this step was compensated already: the action came too late, and did nothing"})
+
+
+def act(engine: Engine, key: Key, action: Work, before_commit: Callable[[], None] = lambda: None) -> Answer:
+    """Run the action once, or give the answer of the time it ran.
+
+    OutcomeUnknown where the COMMIT was not confirmed; anything else raised means that nothing took effect.
+    """
+    try:
+        return _in_transaction(engine, lambda connection: _act(connection, key, action, before_commit))
+    except Refused as refusal:
+        said = {"error": str(refusal)}
+        return _in_transaction(engine, lambda connection: _remember_refusal(connection, key, said))
+
+
+def compensate(engine: Engine, key: Key, compensation: Work) -> Answer:
+    """Undo the action once, or see to it that it never takes effect; errors as in `act`."""
+    try:
+        return _in_transaction(engine, lambda connection: _compensate(connection, key, compensation))
+    except Refused as refusal:  # a pivot that has committed: the row stays applied
+        return Answer(409, {"error": str(refusal)})
+
+
+def _act(connection: Connection, key: Key, action: Work, before_commit: Callable[[], None]) -> Answer:
+    if not _claim(connection, key, Barrier.APPLIED):
+        return _saved_for_action(connection, key)
+    response = action(Transaction(connection, key.saga_id)) or {}
+    connection.execute(ANSWER, {**_row(key), "new_response": response})
+    before_commit()
+    return Answer(200, response)
+
+
+def _remember_refusal(connection: Connection, key: Key, said: Mapping[str, Any]) -> Answer:
+    if _claim(connection, key, Barrier.REFUSED, said):
+        return Answer(409, said)
+    return _saved_for_action(connection, key)  # somebody came between the two transactions
+
+
+def _saved_for_action(connection: Connection, key: Key) -> Answer:
+    row = connection.execute(READ, _row(key)).mappings().one()
+    if row["state"] in (Barrier.COMPENSATED, Barrier.SEALED):
+        return TOO_LATE
+    if row["request_hash"] != key.request_hash:
+        return OTHER_BODY
+    return Answer(200 if row["state"] == Barrier.APPLIED else 409, row["response"])
+
+
+def _compensate(connection: Connection, key: Key, compensation: Work) -> Answer:
+    if _move(connection, key, Barrier.APPLIED, Barrier.COMPENSATED):
+        undone = {**(compensation(Transaction(connection, key.saga_id)) or {}), "undone": True}
+        connection.execute(ANSWER, {**_row(key), "new_response": undone})
+        return Answer(200, undone)
+    nothing = {"undone": False}
+    if _move(connection, key, Barrier.REFUSED, Barrier.SEALED, nothing):
+        return Answer(200, nothing)
+    if _claim(connection, key, Barrier.SEALED, nothing):
+        return Answer(200, nothing)
+    row = connection.execute(READ, _row(key)).mappings().one()
+    if row["state"] in (Barrier.APPLIED, Barrier.REFUSED):  # an action committed while _claim waited for its lock
+        return _compensate(connection, key, compensation)
+    return OTHER_BODY if row["request_hash"] != key.request_hash else Answer(200, row["response"])
+
+
+def _claim(connection: Connection, key: Key, state: Barrier, response: Mapping[str, Any] | None = None) -> bool:
+    """Write the row; False where there is one already. Waits while another transaction is writing it."""
+    now = time.time()
+    row = {**vars(key), "state": state, "response": response, "created_at": now, "updated_at": now}
+    try:
+        connection.execute(CLAIM, row)  # where it fails, only the statement is undone, not the transaction
+    except IntegrityError as error:
+        if is_duplicate(error):
+            return False
+        raise
+    return True
+
+
+def _move(
+    connection: Connection, key: Key, old: Barrier, new: Barrier, response: Mapping[str, Any] | None = None
+) -> bool:
+    """From one state to the next, by one guarded statement; False where the row is not in `old`."""
+    values = {
+        **_row(key),
+        "old_state": old,
+        "new_state": new,
+        "new_hash": key.request_hash,
+        "new_response": response,
+        "now": time.time(),
+    }
+    return connection.execute(MOVE, values).rowcount == 1
+
+
+def _row(key: Key) -> dict[str, str]:
+    return {"key_saga": key.saga_id, "key_step": key.step}
+
+
+def _in_transaction(engine: Engine, work: Callable[[Connection], Answer]) -> Answer:
+    for tries_left in reversed(range(LOCK_RETRIES)):
+        try:
+            with engine.connect() as connection:
+                transaction = connection.begin()
+                try:
+                    answer = work(connection)
+                except BaseException:
+                    with suppress(DBAPIError):  # a connection that is gone has rolled back by itself
+                        transaction.rollback()
+                    raise
+                try:
+                    transaction.commit()
+                except DBAPIError as error:
+                    raise OutcomeUnknown("the COMMIT was not confirmed") from error
+                return answer
+        except DBAPIError as error:
+            if not tries_left or not is_lock_conflict(error):
+                raise
+    raise AssertionError("unreachable: the last try returns or raises")

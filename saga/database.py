@@ -1,0 +1,131 @@
+"""Engines and column types that make SQLite and MySQL behave alike."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, DateTime, Double, Engine, MetaData, String, Text, create_engine, event, make_url
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+BUSY_SECONDS = 4  # how long a statement waits for a lock, a connection, or a server: less than the 10 s of a clear 503
+
+
+def connect(url: str, pool_size: int = 16) -> Engine:
+    """An engine for `url`; nothing is connected before its first use.
+
+    SQLite: WAL, synchronous=FULL, and every transaction begins with BEGIN IMMEDIATE, so that none fails for
+    wanting to write after it has read. MySQL: READ COMMITTED; we end every transaction, so none is reset again.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed, pool_size)
+    return create_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=BUSY_SECONDS,
+        pool_recycle=3600,
+        pool_reset_on_return=None,
+        pool_use_lifo=True,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "charset": "utf8mb4",
+            "collation": "utf8mb4_general_ci",  # known to MySQL and MariaDB; columns have their own
+            "connection_timeout": BUSY_SECONDS,
+            "read_timeout": BUSY_SECONDS * 2,
+            "write_timeout": BUSY_SECONDS * 2,
+            "init_command": f"SET SESSION innodb_lock_wait_timeout = {BUSY_SECONDS}, sql_mode = 'TRADITIONAL'",
+        },
+    )
+
+
+def _sqlite(url: URL, pool_size: int) -> Engine:
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=BUSY_SECONDS,
+        pool_reset_on_return=None,
+        connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def create_tables(engine: Engine, metadata: MetaData) -> None:
+    """On SQLite each process makes its own tables; on MySQL db/init.sql has, and our users could not."""
+    if engine.dialect.name == "sqlite":
+        metadata.create_all(engine)
+
+
+def is_duplicate(error: IntegrityError) -> bool:
+    """Whether a row with this key is there already."""
+    code = getattr(error.orig, "sqlite_errorcode", None) or getattr(error.orig, "errno", None)
+    return code in (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE, 1062)
+
+
+def is_lock_conflict(error: DBAPIError) -> bool:
+    """Whether it was a deadlock or a lock's time-out: the transaction is rolled back, and may be run again."""
+    busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return busy or getattr(error.orig, "errno", None) in (1205, 1213)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as text: its numbers come back as they went in, which a native JSON column does not promise."""
+
+    impl = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
+        """Python to text; None is NULL."""
+        return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Any:
+        """Text to Python."""
+        return None if value is None else json.loads(value)
+
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+class UtcTime(TypeDecorator[float]):
+    """Seconds since the epoch in Python, a UTC date and time with microseconds in the database."""
+
+    impl = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Any) -> datetime | None:
+        """Seconds to a date and time."""
+        return None if value is None else datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> float | None:
+        """A date and time to seconds."""
+        return None if value is None else (value - _EPOCH) / timedelta(seconds=1)
+
+
+def Token(length: int) -> TypeEngine[str]:  # a type, so named as one
+    """A text of at most `length` ASCII characters that is compared byte by byte."""
+    binary = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
+    return String(length).with_variant(binary, "mysql", "mariadb")
+
+
+Float = Double

@@ -1,0 +1,257 @@
+"""A saga's definition: its steps as data, loaded from YAML and checked before anything runs.
+
+A wrong file is a DefinitionError that names the file, the line and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from saga.errors import DefinitionError
+from saga.payload import check_fields, field_name
+
+NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+
+FILE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["name", "steps"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "pattern": NAME},
+        "input": {"type": "object"},
+        "secret": {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
+        "deadline": {"type": "number", "exclusiveMinimum": 0, "maximum": 31_536_000},
+        "steps": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 100,
+            "items": {
+                "type": "object",
+                "required": ["name", "action"],
+                "additionalProperties": False,
+                "properties": {
+                    "name": {"type": "string", "pattern": NAME},
+                    "action": {"type": "string", "minLength": 1},
+                    "compensation": {"type": "string", "minLength": 1},
+                    "send": {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
+                    "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
+                    "retries": {"type": "integer", "minimum": 0, "maximum": 100},
+                    "backoff": {"type": "number", "minimum": 0, "maximum": 60},
+                    "pivot": {"type": "boolean"},
+                },
+            },
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its action, beside it the compensation that undoes it. Times are in seconds."""
+
+    name: str
+    action: str
+    compensation: str | None = None
+    send: tuple[str, ...] = ()
+    timeout: float = 5.0
+    retries: int = 2
+    backoff: float = 0.2
+    pivot: bool = False
+
+
+@dataclass(frozen=True)
+class SagaDefinition:
+    """A saga as data. `faults` are the orchestrator's own injected crashes; a step's are in its URLs."""
+
+    name: str
+    steps: tuple[Step, ...]
+    input: Mapping[str, Any] | None = None
+    secret: tuple[str, ...] = ()
+    deadline: float | None = None
+    faults: tuple[str, ...] = ()
+
+    @cached_property
+    def _validator(self) -> Draft202012Validator:
+        return Draft202012Validator({} if self.input is None else dict(self.input))
+
+    def check_input(self, value: Mapping[str, Any]) -> None:
+        """Raise BadInput, naming the field, unless `value` fits the definition's JSON Schema (2020-12)."""
+        check_fields(self._validator, value, self.secret)
+
+    def with_faults(
+        self, queries: Mapping[tuple[str, str], Sequence[tuple[str, str]]], own: Sequence[str]
+    ) -> SagaDefinition:
+        """The same saga with failure flags in its steps' URLs, keyed by (step name, "action" | "compensation")."""
+        steps = tuple(
+            replace(
+                step,
+                action=_with_query(step.action, queries.get((step.name, "action"), ())),
+                compensation=step.compensation
+                and _with_query(step.compensation, queries.get((step.name, "compensation"), ())),
+            )
+            for step in self.steps
+        )
+        return replace(self, steps=steps, faults=tuple(own))
+
+    def to_json(self) -> dict[str, Any]:
+        """The snapshot that the saga log keeps; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, snapshot: Mapping[str, Any]) -> SagaDefinition:
+        """The definition that `to_json` wrote."""
+        steps = tuple(Step(**{**step, "send": tuple(step["send"])}) for step in snapshot["steps"])
+        return cls(
+            **{**snapshot, "steps": steps, "secret": tuple(snapshot["secret"]), "faults": tuple(snapshot["faults"])}
+        )
+
+
+def load_definitions(directory: Path, environ: Mapping[str, str]) -> dict[str, SagaDefinition]:
+    """Every `*.yaml` in `directory`, by the saga's name; DefinitionError where one is wrong or none is there."""
+    found: dict[str, SagaDefinition] = {}
+    for path in sorted(directory.glob("*.yaml")):
+        definition = load_definition(path, environ)
+        if definition.name in found:
+            raise DefinitionError(str(path), 1, "name", f"another file already defines the saga {definition.name!r}")
+        found[definition.name] = definition
+    if not found:
+        raise DefinitionError(str(directory), None, "", "there is no *.yaml file here; SAGAS_DIR says where to look")
+    return found
+
+
+def load_definition(path: Path, environ: Mapping[str, str]) -> SagaDefinition:
+    """The saga in the YAML file `path`, with `${VAR}` expanded from `environ`."""
+    try:
+        return parse_definition(path.read_text(encoding="utf-8"), environ, str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(str(path), None, "", f"cannot be read: {error}") from None
+
+
+def parse_definition(text: str, environ: Mapping[str, str], file: str = "<yaml>") -> SagaDefinition:
+    """The saga that the YAML `text` describes; `file` is only named in errors."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            raise DefinitionError(file, 1, "", "the file is empty")
+        source = _Source(file, root)
+        source.refuse_duplicate_keys()
+        data = yaml.safe_load(text)
+        data = source.expand(data, environ)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        raise DefinitionError(file, mark.line + 1 if mark else None, "", f"not valid YAML: {problem}") from None
+    except RecursionError:
+        raise DefinitionError(file, None, "", "it is nested too deeply, or an alias refers to itself") from None
+    _check(source, data)
+    steps = tuple(Step(**{**step, "send": tuple(step.get("send", ()))}) for step in data["steps"])
+    return SagaDefinition(data["name"], steps, data.get("input"), tuple(data.get("secret", ())), data.get("deadline"))
+
+
+def _check(source: _Source, data: Any) -> None:
+    """Raise for the first thing that is wrong: the shape by JSON Schema, then what a schema cannot say."""
+    errors = sorted(Draft202012Validator(FILE_SCHEMA).iter_errors(data), key=lambda e: list(map(str, e.absolute_path)))
+    if errors:
+        path = list(errors[0].absolute_path)
+        if errors[0].validator == "additionalProperties":  # name the key itself, and its line
+            path.append(next(key for key in errors[0].instance if key not in errors[0].schema["properties"]))
+            known = ", ".join(errors[0].schema["properties"])
+            raise source.error(path, f"there is no such field; the fields are {known}")
+        raise source.error(path, errors[0].message)
+    if "input" in data:
+        try:
+            json.dumps(data["input"], allow_nan=False)
+            Draft202012Validator.check_schema(data["input"])
+        except (TypeError, ValueError) as error:
+            raise source.error(["input"], f"not JSON: {error}") from None
+        except SchemaError as error:
+            raise source.error(["input", *error.absolute_path], f"not a JSON Schema: {error.message}") from None
+    names: set[str] = set()
+    for index, step in enumerate(data["steps"]):
+        if step["name"].lower() in names | {"orchestrator"}:
+            raise source.error(["steps", index, "name"], f"the name {step['name']!r} is taken (case is not told apart)")
+        names.add(step["name"].lower())
+        for field in ("action", "compensation"):
+            url = urlsplit(step.get(field, "http://x"))
+            if url.scheme not in ("http", "https") or not url.hostname or url.fragment:
+                raise source.error(["steps", index, field], f"{step[field]!r} is not an http:// or https:// URL")
+    pivots = [index for index, step in enumerate(data["steps"]) if step.get("pivot")]
+    if len(pivots) > 1:
+        raise source.error(["steps", pivots[1], "pivot"], "a saga has at most one pivot")
+
+
+class _Source:
+    """The YAML node tree beside the data: knows the line of every field."""
+
+    def __init__(self, file: str, root: yaml.Node):
+        self.file = file
+        self.root = root
+
+    def error(self, path: Sequence[Any], problem: str) -> DefinitionError:
+        return DefinitionError(self.file, self._line(path), field_name(path), problem)
+
+    def _line(self, path: Sequence[Any]) -> int:
+        node, line = self.root, self.root.start_mark.line
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                match = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+                if match is None:
+                    break
+                line, node = match[0].start_mark.line, match[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                node = node.value[part]
+                line = node.start_mark.line
+        return int(line) + 1
+
+    def refuse_duplicate_keys(self) -> None:
+        for path, node in _walk(self.root):
+            if isinstance(node, yaml.MappingNode):
+                seen: set[str] = set()
+                for key, _ in node.value:
+                    if key.value in seen:
+                        line = key.start_mark.line + 1
+                        raise DefinitionError(self.file, line, field_name([*path, key.value]), "this key is here twice")
+                    seen.add(key.value)
+
+    def expand(self, data: Any, environ: Mapping[str, str], path: tuple[Any, ...] = ()) -> Any:
+        """`data` with every `${VAR}` in its strings replaced; an unset one is an error."""
+        if isinstance(data, dict):
+            return {key: self.expand(value, environ, (*path, key)) for key, value in data.items()}
+        if isinstance(data, list):
+            return [self.expand(value, environ, (*path, index)) for index, value in enumerate(data)]
+        if not isinstance(data, str):
+            return data
+
+        def value_of(match: re.Match[str]) -> str:
+            if match[1] not in environ:
+                raise self.error(path, f"the environment variable {match[1]} is not set")
+            return environ[match[1]]
+
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value_of, data)
+
+
+def _walk(node: yaml.Node, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], yaml.Node]]:
+    yield path, node
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _walk(value, (*path, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _walk(value, (*path, index))
+
+
+def _with_query(url: str, query: Sequence[tuple[str, str]]) -> str:
+    if not query:
+        return url
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(query, safe=':')}"

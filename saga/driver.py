@@ -1,0 +1,287 @@
+"""Drives one saga: ask the machine, make the call, write the answer to the log, go on.
+
+What must be durable before what (the log's write-ahead rule): before an action is called, that the saga has
+reached it; before the first compensation, that it turned back; before anybody is told, that it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from saga import http
+from saga.errors import LeaseLost
+from saga.log import Present, Record, SagaLog
+from saga.machine import (
+    ATTEMPT,
+    CLAIMED,
+    ENDED,
+    FAULT,
+    RELEASED,
+    STALLED,
+    Call,
+    Direction,
+    Event,
+    Line,
+    State,
+    apply,
+    attempted,
+    interrupted,
+    next_call,
+    replay,
+)
+from saga.retry import stall_delay
+from saga.transport import Transport
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a driver needs from outside: passed in, so that a test can hold all of it in its hand. Times: seconds."""
+
+    log: SagaLog
+    transport: Transport
+    owner: str
+    clock: Callable[[], float]
+    sleep: Callable[[float], Any]
+    random: Callable[[], float]
+    stopping: Callable[[], bool]
+    exit: Callable[[int], None]
+    observe: Callable[[Record, Line], None]  # told of every line, once it is durable
+    lease: float = 10.0
+    stall_base: float = 1.0
+    stall_max: float = 300.0
+    token: str | None = None
+
+
+class _DeadlinePassed(Exception):
+    """Seen before an attempt: the saga turns back instead."""
+
+
+class _Stopping(Exception):
+    """Seen before an attempt: the process shuts down, and hands the saga over."""
+
+
+class Driver:
+    """One saga in the hands of this process, from `begin` or a claim until it ends, stalls, or is lost."""
+
+    def __init__(self, record: Record, lines: Sequence[Line], around: Surroundings):
+        self.record = record
+        self.lines = list(lines)
+        self.finished = threading.Event()
+        self._around = around
+        self._pending: list[Line] = []  # lines that the next write takes along
+        self._writing = threading.Lock()  # a renewal and a write must not cross
+        self._held = True
+        self._lease_until = record.due_at or 0.0
+        self._saga = replay(record.definition, record.input, lines, record.context)
+
+    def take_over(self, was_driven: bool) -> None:
+        """After a claim: note it, so that a call that a crash interrupted counts as an attempt; go on from a stall."""
+        if self._saga.state in STALLED:
+            self._record(Event.RESUMED)
+            return
+        if was_driven:
+            self._saga = interrupted(self._saga)
+        self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": was_driven})
+        self._write()
+
+    def drive(self) -> None:
+        """Until the saga ends, stalls, is handed over, or belongs to somebody else."""
+        try:
+            while (call := next_call(self._saga)) is not None:
+                self._make(call)
+        except LeaseLost:
+            pass  # its new owner goes on with it
+        except _Stopping:
+            self._release()
+        finally:
+            self._held = False
+
+    def renew_when_old(self) -> None:
+        """Prolong the lease once a third of it is gone; called from the engine's renewer while calls are in flight."""
+        around = self._around
+        with self._writing:
+            until = around.clock() + around.lease
+            if self._held and until - self._lease_until >= around.lease / 3:
+                around.log.renew(self.record.id, self.record.epoch, until)
+                self._lease_until = until
+
+    def give_up(self) -> None:
+        """The process exits in the middle of a call: let another claim the saga at once."""
+        with self._writing:
+            if self._held:
+                self._held = False
+                self._around.log.renew(self.record.id, self.record.epoch, self._around.clock())
+
+    def _make(self, call: Call) -> None:
+        around = self._around
+        try:
+            outcome = http.call(
+                self._request(call),
+                around.transport,
+                sleep=around.sleep,
+                random=around.random,
+                before_attempt=lambda number: self._before_attempt(call),
+                after_attempt=lambda attempt, will_retry: self._after_attempt(call, attempt, will_retry),
+            )
+        except _DeadlinePassed:
+            self._record(Event.DEADLINE_PASSED, cause=_cause(call, "deadline", "the deadline passed"))
+            return
+        self._inject("after", call)
+        event = Event(f"{call.direction}_{outcome.verdict}")
+        if event is Event.ACTION_DONE and self._too_late_to_go_on():
+            self._record(Event.DEADLINE_PASSED, cause=_cause(call, "deadline", "the deadline passed"))
+            return
+        cause = None
+        if event is not Event.ACTION_DONE and call.direction is Direction.ACTION:
+            cause = _cause(call, outcome.kind or "failed", outcome.message or "", outcome.status_code)
+        self._record(event, result=outcome.result, cause=cause)
+
+    def _request(self, call: Call) -> http.Request:
+        saga, record, step = self._saga, self.record, call.step
+        headers = {
+            "Content-Type": "application/json",
+            "Saga-Id": record.id,
+            "Saga-Step": step.name,
+            "Idempotency-Key": f"{record.id}:{step.name}:{call.direction}",
+            "traceparent": f"00-{record.id.replace('-', '')}-{secrets.token_hex(8)}-01",  # W3C Trace Context
+        }
+        if self._around.token:
+            headers["Authorization"] = f"Bearer {self._around.token}"
+        return http.Request(
+            url=call.url,
+            headers=headers,
+            body=json.dumps(call.fields, ensure_ascii=False).encode(),
+            timeout=step.timeout,
+            retries=max(0, step.retries - saga.calls.this_round),
+            backoff=step.backoff,
+            first_attempt=saga.calls.attempts + 1,
+            sealing=saga.state is State.SEALING,
+            uncertain_before=saga.calls.uncertain,
+        )
+
+    def _before_attempt(self, call: Call) -> None:
+        if self._around.stopping():
+            raise _Stopping
+        if self._around.clock() >= self._lease_until:
+            raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
+        if self._saga.state is State.EXECUTING and self._deadline_passed():
+            raise _DeadlinePassed
+        self._inject("before", call)
+
+    def _after_attempt(self, call: Call, attempt: http.Attempt, will_retry: bool) -> None:
+        self._saga = attempted(self._saga, attempt.number, uncertain=attempt.verdict == "unknown")
+        detail: dict[str, Any] = {"call": call.direction, "verdict": attempt.verdict}
+        if attempt.message:
+            detail["message"] = attempt.message
+        self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, attempt.duration_ms, detail)
+        if will_retry:
+            self._write()  # so that a restart does not begin to count anew; the back-off hides its cost
+
+    def _deadline_passed(self) -> bool:
+        deadline = self.record.deadline_at
+        return deadline is not None and self._around.clock() >= deadline
+
+    def _too_late_to_go_on(self) -> bool:
+        """Past the deadline with steps still to come: the answer counts, but the saga turns back with it."""
+        last = self._saga.cursor == len(self.record.definition.steps) - 1
+        return self._saga.state is State.EXECUTING and not last and self._deadline_passed()
+
+    def _record(
+        self, event: Event, result: Mapping[str, Any] | None = None, cause: Mapping[str, Any] | None = None
+    ) -> None:
+        """Apply `event` and make it durable, with the lines that led to it."""
+        before = self._saga
+        self._saga = saga = apply(before, event, result)
+        step = before.step.name if before.step else None
+        self._add(event, step, detail={"state": saga.state, **({"message": cause["message"]} if cause else {})})
+        self._write(
+            state=saga.state,
+            cursor=saga.cursor,
+            context=saga.results,
+            rounds=self._rounds(event),
+            error=self._error(before.state, event, cause),
+        )
+
+    def _rounds(self, event: Event) -> int:
+        """How many rounds in a row the present call has failed in."""
+        if self._saga.state in STALLED:
+            return self.record.rounds + 1
+        return self.record.rounds if event is Event.RESUMED else 0
+
+    def _error(self, before: State, event: Event, cause: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The first cause, kept through the roll-back; none once the saga has completed, or its pivot has."""
+        if self._saga.state is State.COMPLETED:
+            return None
+        if before is State.SEALING and event is Event.COMPENSATION_REFUSED:
+            return None
+        return self.record.error or cause
+
+    def _write(self, **changes: Any) -> None:
+        now = self._around.clock()
+        with self._writing:
+            record = replace(self.record, **changes)
+            if record.state in ENDED:
+                record = replace(record, owner=None, due_at=None, ended_at=now)
+            elif record.state in STALLED:
+                wait = stall_delay(record.rounds, self._around.stall_base, self._around.stall_max, self._around.random)
+                record = replace(record, owner=None, due_at=now + wait)
+            else:
+                record = replace(record, owner=self._around.owner, due_at=now + self._around.lease)
+            self._advance(record)
+            self._lease_until = record.due_at or 0.0
+            self._held = record.owner is not None
+
+    def _release(self) -> None:
+        """Hand the saga over between two calls: whoever claims it finds no call in flight."""
+        self._add(RELEASED)
+        with self._writing:
+            self._held = False
+            self._advance(replace(self.record, owner=None, due_at=self._around.clock()))
+
+    def _advance(self, record: Record) -> None:
+        present = Present(
+            record.state, record.cursor, record.context, record.rounds,
+            record.error, record.ended_at, record.owner, record.due_at,
+        )  # fmt: skip
+        self._around.log.advance(record.id, record.epoch, present, self._pending)
+        self.record = record
+        written, self._pending = self._pending, []
+        self.lines += written
+        for line in written:
+            self._around.observe(record, line)
+
+    def _add(
+        self,
+        event: str,
+        step: str | None = None,
+        attempt: int | None = None,
+        status_code: int | None = None,
+        duration_ms: float | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        seq = len(self.lines) + len(self._pending) + 1
+        now = self._around.clock()
+        self._pending.append(Line(seq, now, str(event), step, attempt, status_code, duration_ms, detail))
+
+    def _inject(self, when: str, call: Call) -> None:
+        """The injected crash of the orchestrator, once per saga: the log remembers that it happened."""
+        undo = "undo-" if call.direction is Direction.COMPENSATION else ""
+        name = f"{when}-{undo}{call.step.name}"
+        if name not in self.record.definition.faults:
+            return
+        if any(line.event == FAULT and (line.detail or {}).get("fault") == name for line in self.lines):
+            return
+        held, self._pending = self._pending, []  # an answer that is not yet logged is what the crash must lose
+        self._add(FAULT, call.step.name, detail={"fault": name})
+        self._write()
+        self._pending = held
+        self._around.exit(17)
+
+
+def _cause(call: Call, kind: str, message: str, status_code: int | None = None) -> dict[str, Any]:
+    return {"step": call.step.name, "kind": kind, "status_code": status_code, "message": message}

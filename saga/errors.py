@@ -1,0 +1,90 @@
+"""Every exception of this library. Each says whose fault it is, and so what the caller does about it.
+
+SagaError
+├── BadInput            the caller's: mend the request (400); names the field
+│   ├── DefinitionError   a saga's YAML file; names file and line too
+│   └── SettingsError     an environment variable
+├── KeyReused           the caller's: this key was used with another body (422)
+├── Forbidden           the caller's: switched off or not allowed here (403)
+├── NoSuchSaga          the caller's: there is no such saga (404)
+├── Conflict            the caller's: the saga's state forbids it (409)
+├── Refused             a participant says no, for good: do not retry (409)
+├── Unreachable         nobody answered: try again
+├── OutcomeUnknown      a COMMIT failed: perhaps it took effect
+├── LogUnavailable      the database does not answer: try again later (503)
+├── Overloaded          too many sagas in flight: try again later (503)
+├── LeaseLost           another orchestrator drives this saga: stop at once, silently
+└── IllegalEvent        ours: an event that its state does not know; a bug, never handled
+"""
+
+from __future__ import annotations
+
+
+class SagaError(Exception):
+    """The root: catch it only at a border, to translate."""
+
+
+class BadInput(SagaError):
+    """The request is wrong; the message names the field and says what it should be."""
+
+    def __init__(self, message: str, field: str | None = None):
+        super().__init__(message)
+        self.field = field
+
+
+class DefinitionError(BadInput):
+    """A saga's YAML file is wrong: `FILE:LINE: FIELD: what is wrong`."""
+
+    def __init__(self, file: str, line: int | None, field: str, problem: str):
+        place = f"{file}:{line}" if line else file
+        super().__init__(f"{place}: {field}: {problem}" if field else f"{place}: {problem}", field)
+        self.file = file
+        self.line = line
+
+
+class SettingsError(BadInput):
+    """An environment variable holds something unusable; `field` is its name."""
+
+
+class KeyReused(SagaError):
+    """The same idempotency key came with another body."""
+
+
+class Forbidden(SagaError):
+    """It is switched off here, or the caller may not."""
+
+
+class NoSuchSaga(SagaError):
+    """No saga has this id."""
+
+
+class Conflict(SagaError):
+    """The saga's state does not allow this now."""
+
+
+class Refused(SagaError):
+    """A participant's business rule says no: nothing happened and nothing will."""
+
+
+class Unreachable(SagaError):
+    """No answer from the other side; whether it did anything is not known."""
+
+
+class OutcomeUnknown(SagaError):
+    """A COMMIT was not confirmed: whether the transaction took effect is not known."""
+
+
+class LogUnavailable(SagaError):
+    """The database did not answer, or did not accept the write."""
+
+
+class Overloaded(SagaError):
+    """More sagas are in flight than this process takes on."""
+
+
+class LeaseLost(SagaError):
+    """Somebody else owns this saga now (its epoch has moved on): write nothing, call nothing, stop."""
+
+
+class IllegalEvent(SagaError):
+    """An event that the transition table does not have for this state: a bug in this library."""

@@ -1,0 +1,125 @@
+"""Failure injection: what `fail=` and `delay=` mean, and how a service acts a fault out. Only a demo has it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from saga.errors import BadInput, Forbidden
+
+DELAY_AT_MOST = 60_000  # milliseconds
+
+
+class Kind(StrEnum):
+    """What a service does instead of its duty."""
+
+    BEFORE = "before"  # 500 before its local transaction
+    AFTER = "after"  # commits, then 500
+    REFUSE = "refuse"  # 409, nothing done
+    LOST = "lost"  # commits, then holds the answer back past the time-out
+    LATE = "late"  # waits past the time-out, then runs the action after all
+    GARBAGE = "garbage"  # commits, then 200 with a body that is not JSON
+    CRASH = "crash"  # the process exits before its commit
+    CRASH_AFTER = "crash-after"  # the process exits after its commit
+    UNDO = "undo"  # its compensation answers 500
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One injected failure; `times`: in how many of the first attempts, None in every one."""
+
+    kind: Kind
+    times: int | None = None
+
+    def strikes(self, attempt: int) -> bool:
+        """Whether it happens in the attempt with this number (Saga-Attempt)."""
+        return self.times is None or attempt <= self.times
+
+    def __str__(self) -> str:
+        return self.kind if self.times is None else f"{self.kind}:{self.times}"
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """What is to go wrong in one saga, by step; `orchestrator` names its own crashes, like "before-B"."""
+
+    services: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
+    delays: Mapping[str, int] = field(default_factory=dict)  # milliseconds
+    orchestrator: tuple[str, ...] = ()
+
+    def queries(self) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        """The flags that a step's calls carry, by (step, "action" | "compensation")."""
+        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for step, faults in self.services.items():
+            for fault in faults:
+                call = "compensation" if fault.kind is Kind.UNDO else "action"
+                found.setdefault((step, call), []).append(("fail", str(fault)))
+        for step, delay in self.delays.items():
+            for call in ("action", "compensation"):
+                found.setdefault((step, call), []).append(("delay", str(delay)))
+        return found
+
+
+def parse_plan(fail: Sequence[str], delay: Sequence[str], steps: Sequence[str], enabled: bool) -> FaultPlan:
+    """The plan in the flags of POST /start: `fail=<service>:<kind>[:<times>]`, `delay=<service>:<ms>`.
+
+    BadInput names the flag that is wrong; Forbidden where faults are switched off.
+    """
+    check_enabled(fail, delay, enabled)
+    services: dict[str, tuple[Fault, ...]] = {}
+    own: list[str] = []
+    for flag in fail:
+        service, _, rest = flag.partition(":")
+        if service.lower() == "orchestrator":
+            own.append(_own_crash(flag, rest, steps))
+        else:
+            step = _step(flag, "fail", service, steps)
+            services[step] = (*services.get(step, ()), parse_fault(rest or Kind.BEFORE, f"fail={flag}"))
+    delays: dict[str, int] = {}
+    for flag in delay:
+        service, _, milliseconds = flag.partition(":")
+        delays[_step(flag, "delay", service, steps)] = parse_delay(milliseconds, f"delay={flag}")
+    return FaultPlan(services, delays, tuple(own))
+
+
+def parse_fault(text: str, flag: str = "fail") -> Fault:
+    """The fault in `<kind>[:<times>]`; `flag` is what an error quotes."""
+    name, colon, times = text.partition(":")
+    try:
+        kind = Kind(name.lower())
+    except ValueError:
+        raise BadInput(f"{flag}: there is no kind {name!r}; the kinds are {', '.join(Kind)}", "fail") from None
+    if not colon:
+        return Fault(kind)
+    if not (times.isascii() and times.isdigit() and len(times) < 10 and int(times) >= 1):
+        raise BadInput(f"{flag}: {times!r} is not a number of times, 1 or more", "fail")
+    return Fault(kind, int(times))
+
+
+def parse_delay(text: str, flag: str = "delay") -> int:
+    """Milliseconds, at most a minute; `flag` is what an error quotes."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= DELAY_AT_MOST):
+        raise BadInput(f"{flag}: {text!r} is not a number of milliseconds, 0 to {DELAY_AT_MOST}", "delay")
+    return int(text)
+
+
+def check_enabled(fail: Sequence[str], delay: Sequence[str], enabled: bool) -> None:
+    """Forbidden where a flag is given and FAULTS=off."""
+    if (fail or delay) and not enabled:
+        raise Forbidden("failure injection is switched off here (FAULTS=off)")
+
+
+def _step(flag: str, name: str, service: str, steps: Sequence[str]) -> str:
+    for step in steps:
+        if step.lower() == service.lower():
+            return step
+    raise BadInput(f"{name}={flag}: there is no service {service!r}; the services are {', '.join(steps)}", name)
+
+
+def _own_crash(flag: str, point: str, steps: Sequence[str]) -> str:
+    prefixes = ("before-undo-", "after-undo-", "before-", "after-")
+    for prefix in prefixes:
+        if point.lower().startswith(prefix):
+            return prefix + _step(flag, "fail", point[len(prefix) :], steps)
+    raise BadInput(f"fail={flag}: the orchestrator's kinds are {', '.join(p + '<step>' for p in prefixes)}", "fail")

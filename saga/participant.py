@@ -1,0 +1,264 @@
+"""The kit for a Flask service that takes part in sagas: the author writes two functions, the kit keeps the contract.
+
+    def create_user(tx, fields):            # the action: in one local transaction with the barrier row
+        made = tx.execute(users.insert().values(saga_id=tx.saga_id, username=fields["username"]))
+        return {"user_id": made.inserted_primary_key[0]}
+
+    def delete_user(tx, fields):            # its compensation; called only where the action took effect
+        tx.execute(users.delete().where(users.c.saga_id == tx.saga_id))
+
+Either raises Refused to say no. Being sent twice, late, or in the wrong order is the kit's business.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uuid_utils
+from flask import Flask, Response, jsonify, request
+from jsonschema import Draft202012Validator
+from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, RowMapping, Table, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from werkzeug.exceptions import HTTPException
+
+from saga import barrier, server
+from saga.barrier import Answer, Key, Transaction
+from saga.database import Token, connect, create_tables
+from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused
+from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
+from saga.payload import check_fields, digest, iso, mask, parse_object
+from saga.settings import Settings, load_settings
+
+__all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
+
+BODY_AT_MOST = 1 << 20  # bytes
+THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
+
+
+LocalTransaction = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]
+
+
+def business_table(name: str, *columns: Column[Any]) -> Table:
+    """A service's own table: `id`, then `saga_id`, which is whose row it is, then its columns."""
+    number = BigInteger().with_variant(Integer, "sqlite")
+    saga_id = Column("saga_id", Token(255), nullable=False, index=True)
+    return Table(name, MetaData(), Column("id", number, primary_key=True), saga_id, *columns)
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One service: its name (also its step's), its table, its two functions, and the JSON Schema of their fields."""
+
+    name: str
+    table: Table
+    action: LocalTransaction
+    compensation: LocalTransaction
+    schema: Mapping[str, Any]
+    secret: Sequence[str] = ()  # columns that /records masks
+
+    def create_app(self, settings: Settings | None = None, exit: Callable[[int], Any] = os._exit) -> Flask:
+        """The Flask app, with its database; tests pass their own settings, and `exit` for an injected crash."""
+        settings = settings or load_settings()
+        engine = connect(settings.service_db_urls[self.name], pool_size=THREADS // 2)
+        create_tables(engine, self.table.metadata)
+        create_tables(engine, barrier.metadata)
+        return _Routes(self, settings, engine, exit).app
+
+    def serve(self, target: str) -> None:
+        """Run the app that the factory `target` ("service_a.app:create_app") makes, until SIGTERM."""
+        settings = load_settings()
+        port = settings.service_ports[self.name]
+        server.serve(target, host=settings.host, port=port, variable=f"SERVICE_{self.name}_PORT", threads=THREADS)
+
+
+class _Routes:
+    """The participant contract over HTTP."""
+
+    def __init__(self, service: Participant, settings: Settings, engine: Engine, exit: Callable[[int], Any]):
+        self.service = service
+        self.settings = settings
+        self.engine = engine
+        self.exit = exit
+        self.schema = Draft202012Validator(service.schema)
+        self.closed = threading.Event()
+        self.app = app = Flask(service.name)
+        app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
+        app.json.sort_keys = False  # type: ignore[attr-defined]
+        app.close = self.closed.set  # type: ignore[attr-defined]  # ends the holds
+        app.before_request(self.check_token)
+        app.post("/invoke")(self.invoke)
+        app.post("/compensate")(self.compensate)
+        app.get("/records")(self.latest_records)
+        app.get("/records/<saga_id>")(self.records)
+        app.get("/healthz")(lambda: jsonify(status="ok"))
+        app.get("/readyz")(self.ready)
+        app.register_error_handler(BadInput, lambda error: _error(400, error, field=error.field))
+        app.register_error_handler(Forbidden, lambda error: _error(403, error))
+        app.register_error_handler(HTTPException, lambda error: _error(error.code or 500, error.description))
+        app.register_error_handler(OutcomeUnknown, lambda error: _error(500, error))
+        app.register_error_handler(Exception, self.failed)
+
+    def invoke(self) -> Response:
+        """The action."""
+        faults = self._faults()
+        fields = self._fields()
+        check_fields(self.schema, fields, self.service.secret)
+        call = _Call(self.service.name)
+        if call.dry_run:
+            return call.answered(self._dry_run(call, fields))
+        return self._act(call, fields, {fault.kind for fault in faults if fault.strikes(call.attempt)})
+
+    def compensate(self) -> Response:
+        """The compensation."""
+        faults = self._faults()
+        call = _Call(self.service.name)
+        if any(fault.kind is Kind.UNDO and fault.strikes(call.attempt) for fault in faults):
+            return call.answered(Answer(500, {"error": "injected: undo"}), certain=True)
+        fields = self._fields()
+        compensation = self.service.compensation
+        return call.answered(barrier.compensate(self.engine, call.key(fields), lambda tx: compensation(tx, fields)))
+
+    def _act(self, call: _Call, fields: Mapping[str, Any], faults: set[Kind]) -> Response:
+        """Run the action, and act out the injected faults around it."""
+        if Kind.BEFORE in faults:
+            return call.answered(Answer(500, {"error": "injected: before"}), certain=True)
+        if Kind.LATE in faults:
+            self.closed.wait(self.settings.fault_hold_seconds)
+        action = _refuse if Kind.REFUSE in faults else self.service.action
+        crash = (lambda: self.exit(17)) if Kind.CRASH in faults else (lambda: None)
+        answer = barrier.act(self.engine, call.key(fields), lambda tx: action(tx, fields), before_commit=crash)
+        if answer.status != 200:
+            return call.answered(answer)
+        if Kind.CRASH_AFTER in faults:
+            self.exit(17)
+        if Kind.LOST in faults:
+            self.closed.wait(self.settings.fault_hold_seconds)
+        if Kind.AFTER in faults:
+            return call.answered(Answer(500, {"error": "injected: after"}))
+        if Kind.GARBAGE in faults:
+            return Response("<garbage>", 200, mimetype="text/html")
+        return call.answered(answer)
+
+    def _dry_run(self, call: _Call, fields: Mapping[str, Any]) -> Answer:
+        """What the action would say now: its transaction is rolled back, the barrier untouched."""
+        with self.engine.connect() as connection, connection.begin() as transaction:
+            try:
+                return Answer(200, self.service.action(Transaction(connection, call.saga_id), fields) or {})
+            except Refused as refusal:
+                return Answer(409, {"error": str(refusal)})
+            finally:
+                transaction.rollback()
+
+    def records(self, saga_id: str) -> Response:
+        """The rows of one saga, and its barrier rows."""
+        table = self.service.table
+        with self.engine.begin() as connection:
+            rows = connection.execute(select(table).where(table.c.saga_id == saga_id).order_by(table.c.id))
+            shown = [self._shown(row) for row in rows.mappings()]
+            guards = barrier.saga_barrier
+            found = connection.execute(select(guards).where(guards.c.saga_id == saga_id)).mappings().all()
+            barriers = [
+                {**row, "created_at": iso(row["created_at"]), "updated_at": iso(row["updated_at"])} for row in found
+            ]
+        return jsonify(saga_id=saga_id, records=shown, barrier=mask(barriers, self.service.secret))
+
+    def latest_records(self) -> Response:
+        """The latest rows, newest first."""
+        limit = request.args.get("limit", "50")
+        if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= 500:
+            raise BadInput(f"limit must be 1 to 500, not {limit!r}", "limit")
+        table = self.service.table
+        with self.engine.begin() as connection:
+            rows = connection.execute(select(table).order_by(table.c.id.desc()).limit(int(limit)))
+            return jsonify(records=[self._shown(row) for row in rows.mappings()])
+
+    def ready(self) -> Response:
+        """Whether the database answers."""
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(select(self.service.table.c.id).limit(1))
+        except SQLAlchemyError:
+            return _error(503, "the database does not answer")
+        return jsonify(status="ready")
+
+    def check_token(self) -> Response | None:
+        """401 unless the caller shows SAGA_TOKEN, where one is set."""
+        if not self.settings.token or request.path in ("/healthz", "/readyz"):
+            return None
+        shown = request.headers.get("Authorization", "")
+        if hmac.compare_digest(shown.encode(), f"Bearer {self.settings.token}".encode()):
+            return None
+        response = _error(401, "the header Authorization: Bearer … does not hold this service's SAGA_TOKEN")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+    def failed(self, error: Exception) -> Response:
+        """Anything else was raised before the COMMIT: rolled back, so it certainly changed nothing."""
+        self.app.logger.error("call_failed: %s", type(error).__name__, exc_info=not isinstance(error, DBAPIError))
+        away = isinstance(error, SQLAlchemyError)
+        response = _error(500, "the database does not answer" if away else "the service failed, and rolled back")
+        response.headers["Saga-Effect"] = "none"
+        return response
+
+    def _fields(self) -> dict[str, Any]:
+        body = request.get_data()
+        return parse_object(body) if body.strip() or request.path == "/invoke" else {}
+
+    def _faults(self) -> list[Fault]:
+        fail, delay = request.args.getlist("fail"), request.args.getlist("delay")
+        check_enabled(fail, delay, self.settings.faults)
+        faults = [parse_fault(flag, f"fail={flag}") for flag in fail]
+        wait = sum(parse_delay(flag, f"delay={flag}") for flag in delay)
+        if wait:
+            self.closed.wait(wait / 1000)
+        return faults
+
+    def _shown(self, row: RowMapping) -> dict[str, Any]:
+        shown: dict[str, Any] = mask(dict(row), self.service.secret)
+        return shown
+
+
+class _Call:
+    """What the contract's headers say; BadInput names the one that is wrong."""
+
+    def __init__(self, own_step: str):
+        self.anonymous = "Saga-Id" not in request.headers
+        self.saga_id = str(uuid_utils.uuid7()) if self.anonymous else request.headers["Saga-Id"]
+        self.step = request.headers.get("Saga-Step", own_step)
+        attempt = request.headers.get("Saga-Attempt", "1")
+        if not re.fullmatch(r"[\x20-\x7e]{1,255}", self.saga_id):
+            raise BadInput("the header Saga-Id must be 1 to 255 printable ASCII characters", "Saga-Id")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.step):
+            raise BadInput("the header Saga-Step must be a name: a letter, then letters, digits, - and _", "Saga-Step")
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", attempt):
+            raise BadInput(f"the header Saga-Attempt must be a number from 1 on, not {attempt!r}", "Saga-Attempt")
+        self.attempt = int(attempt)
+        self.dry_run = request.headers.get("Saga-Dry-Run", "").lower() == "true"
+
+    def key(self, fields: Mapping[str, Any]) -> Key:
+        return Key(self.saga_id, self.step, digest(fields))
+
+    def answered(self, answer: Answer, certain: bool = False) -> Response:
+        """The answer over HTTP; `certain`: it is known that nothing was changed."""
+        response = jsonify({**answer.body, **({"saga_id": self.saga_id} if self.anonymous else {})})
+        response.status_code = answer.status
+        response.headers["Saga-Id"] = self.saga_id
+        if certain:
+            response.headers["Saga-Effect"] = "none"
+        return response
+
+
+def _refuse(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    raise Refused("injected: refuse")
+
+
+def _error(status: int, message: Any, **more: Any) -> Response:
+    response = jsonify({"error": str(message), **{key: value for key, value in more.items() if value}})
+    response.status_code = status
+    return response

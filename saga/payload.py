@@ -1,0 +1,130 @@
+"""JSON bodies: parsed strictly, checked, compared as values, masked before they are shown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from saga.errors import BadInput
+
+MASK = "•••"
+
+JSON = Any  # what json.loads returns
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def parse_object(body: bytes | str, what: str = "the body") -> dict[str, JSON]:
+    """The JSON object (RFC 8259) in `body`; BadInput says what else it is."""
+    try:
+        value = json.loads(body, parse_constant=_not_json)
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is no text
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{what} is not valid JSON: {_first_line(error)}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{what} must be a JSON object, not {_kind(value)}")
+    return value
+
+
+def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str] = ()) -> None:
+    """Raise BadInput, naming the field, unless `value` fits; a secret value is not quoted."""
+    error = best_match(schema.iter_errors(value))
+    if error is None:
+        return
+    path = list(error.absolute_path)
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        field = field_name([*path, missing])
+        raise BadInput(f"{field} is required", field)
+    field = field_name(path)
+    problem = error.message if len(error.message) < 300 else f"{error.message[:297]}..."
+    if any(str(part) in secret for part in path):
+        problem = f"does not fit {error.validator}: {error.validator_value}"
+    raise BadInput(f"{field or 'the body'}: {problem}", field or None)
+
+
+def field_name(path: Iterable[str | int]) -> str:
+    """`steps[1].timeout` for the path ("steps", 1, "timeout")."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def canonical(value: JSON) -> str:
+    """One text for equal JSON values: sorted keys, no spaces, 1.0 written as 1 (in the spirit of RFC 8785)."""
+    return json.dumps(_plain_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: JSON) -> str:
+    """SHA-256 of the canonical text, as 64 hex digits: equal for equal JSON values."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def mask(value: JSON, secret: Iterable[str], secret_values: Iterable[str] = ()) -> JSON:
+    """`value` with every field named in `secret` masked, and every text that echoes a secret value."""
+    names = frozenset(secret)
+    texts = sorted((text for text in secret_values if text), key=len, reverse=True)
+    echo = re.compile("|".join(map(re.escape, texts))) if texts else None
+
+    def masked(part: JSON) -> JSON:
+        if isinstance(part, dict):
+            return {key: MASK if key in names else masked(item) for key, item in part.items()}
+        if isinstance(part, list):
+            return [masked(item) for item in part]
+        if echo and isinstance(part, str):
+            return echo.sub(MASK, part)
+        return part
+
+    return masked(value) if names else value
+
+
+def secret_texts(values: Mapping[str, JSON], secret: Iterable[str]) -> frozenset[str]:
+    """The texts that must not be echoed: every scalar under a secret field, as it would be printed."""
+    found: set[str] = set()
+
+    def collect(part: JSON) -> None:
+        if isinstance(part, Mapping):
+            for item in part.values():
+                collect(item)
+        elif isinstance(part, list):
+            for item in part:
+                collect(item)
+        elif part is not None and not isinstance(part, bool):
+            found.add(str(part))
+
+    for name in secret:
+        collect(values.get(name))
+    return frozenset(found)
+
+
+def iso(at: float | None) -> str | None:
+    """`at`, in seconds since the epoch, as 2026-01-31T12:00:00.000Z."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _plain_numbers(value: JSON) -> JSON:
+    if isinstance(value, dict):
+        return {key: _plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain_numbers(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _kind(value: JSON) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else "it is nested too deeply"

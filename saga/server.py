@@ -1,0 +1,142 @@
+"""Serves a Flask app in production: Granian with one worker process, which is started again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import psutil
+from granian import Granian, _signals
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+logger = logging.getLogger("saga")
+
+RESTART_AFTER = 1.0  # seconds, where a worker dies again and again
+
+
+def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> None:
+    """Serve the app that the factory `target` ("package.module:function") makes, until SIGTERM or SIGINT.
+
+    `threads` requests are served at once. The app's `close()`, if it has one, is called once at a clean end.
+    `variable` is the setting that moves the port: exits with 1 and a message naming it where the port is taken.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    problem = port_problem(host, port, variable)
+    if problem:
+        sys.exit(problem)
+    while True:
+        server = Granian(
+            target,
+            address=host,
+            port=port,
+            interface=Interfaces.WSGI,
+            blocking_threads=threads,
+            backpressure=threads + 1024,
+            respawn_failed_workers=True,
+            respawn_interval=0.1,
+            workers_kill_timeout=5,
+            log_level=LogLevels.error,
+        )
+        try:
+            server.serve(spawn_target=_worker, target_loader=_load)
+            return
+        except SystemExit:  # Granian's answer to a worker that died twice within seconds
+            if server.interrupt_signal:
+                raise
+            logger.warning("worker_died: starting it again")
+            time.sleep(RESTART_AFTER)
+
+
+def port_problem(host: str, port: int, variable: str) -> str | None:
+    """Why `port` cannot be served on, and what to do; None where it is free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+            return None
+        except PermissionError:
+            return f"Port {port} is not allowed to this user: set {variable} to one above 1023."
+        except OSError as error:
+            if error.errno != 98 and error.errno != 48:  # EADDRINUSE on Linux, on macOS
+                return f"Cannot listen on {host}:{port}: {error.strerror}. HOST says where to listen."
+    return f"Port {port} is taken{_taken_by(port)}. Set {variable} to a free one, for example {variable}={port + 100}."
+
+
+def _taken_by(port: int) -> str:
+    with contextlib.suppress(psutil.Error, OSError, RuntimeError):
+        for connection in psutil.net_connections(kind="tcp"):
+            taken = connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,)
+            if taken and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    if sys.platform == "darwin" and port == 5000:
+        return ", probably by AirPlay Receiver"
+    return ""
+
+
+def _load(target: str) -> Any:
+    """In the worker: make the app."""
+    module, _, factory = target.partition(":")
+    app = getattr(import_module(module), factory)()
+    _worker_state.append(getattr(app, "close", lambda: None))
+    return app
+
+
+_worker_state: list[Callable[[], None]] = []  # the app's close(), in the worker process
+
+
+def _worker(*args: Any, **kwargs: Any) -> None:
+    """In the worker process: Granian's own worker, which ends with its parent and closes the app first."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _end_with_parent()
+    set_signals = _signals.set_sync_signals
+
+    def set_signals_and_close() -> Any:
+        stopped = set_signals()
+
+        def close() -> None:
+            try:
+                for close_app in _worker_state:
+                    close_app()
+            finally:
+                stopped.set()
+
+        def handle(signum: int, frame: Any) -> None:
+            threading.Thread(target=close, daemon=True).start()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
+        return stopped
+
+    _signals.set_sync_signals = set_signals_and_close
+    Granian._spawn_wsgi_worker(*args, **kwargs)
+
+
+def _end_with_parent() -> None:
+    """A worker without its parent would keep the port, and go on working unseen: die with it, even on kill -9."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,109 @@
+"""The only reader of the environment: every setting, its default, and a clear error where one is unusable."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saga.errors import SettingsError
+
+SERVICES = ("A", "B", "C")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the processes of the stack are told from outside. Times are in seconds."""
+
+    host: str
+    orchestrator_port: int
+    service_ports: Mapping[str, int]
+    saga_log_url: str = field(repr=False)  # may hold a password
+    service_db_urls: Mapping[str, str] = field(repr=False)
+    sagas_dir: Path
+    faults: bool
+    fault_hold_seconds: float
+    lease_seconds: float
+    recovery_interval: float
+    stall_base_seconds: float
+    stall_max_seconds: float
+    token: str | None = field(repr=False)
+    environ: Mapping[str, str] = field(repr=False)  # what ${VAR} in a saga's YAML is expanded from
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in `environ` (the process's own by default); SettingsError names the variable."""
+    source = dict(os.environ if environ is None else environ)
+    ports = {name: _port(source, f"SERVICE_{name}_PORT", 5001 + index) for index, name in enumerate(SERVICES)}
+    for name, port in ports.items():
+        source[f"SERVICE_{name}_URL"] = _url(source, f"SERVICE_{name}_URL", f"http://127.0.0.1:{port}")
+    settings = Settings(
+        host=source.get("HOST") or "127.0.0.1",
+        orchestrator_port=_port(source, "ORCHESTRATOR_PORT", 5000),
+        service_ports=ports,
+        saga_log_url=_database(source, "SAGA_LOG_URL", "sqlite:///var/orchestrator.db"),
+        service_db_urls={
+            name: _database(source, f"SERVICE_{name}_DB_URL", f"sqlite:///var/service_{name.lower()}.db")
+            for name in SERVICES
+        },
+        sagas_dir=Path(source.get("SAGAS_DIR") or "orchestrator/sagas"),
+        faults=_switch(source, "FAULTS", True),
+        fault_hold_seconds=_seconds(source, "FAULT_HOLD_SECONDS", 20),
+        lease_seconds=_seconds(source, "LEASE_SECONDS", 10),
+        recovery_interval=_seconds(source, "RECOVERY_INTERVAL", 1),
+        stall_base_seconds=_seconds(source, "STALL_BASE_SECONDS", 1),
+        stall_max_seconds=_seconds(source, "STALL_MAX_SECONDS", 300),
+        token=_token(source),
+        environ=source,
+    )
+    if settings.stall_max_seconds < settings.stall_base_seconds:
+        raise SettingsError("STALL_MAX_SECONDS must not be less than STALL_BASE_SECONDS", "STALL_MAX_SECONDS")
+    return settings
+
+
+def _port(source: Mapping[str, str], name: str, default: int) -> int:
+    text = source.get(name) or str(default)
+    if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise SettingsError(f"{name} must be a port, 1 to 65535, not {text!r}", name)
+    return int(text)
+
+
+def _seconds(source: Mapping[str, str], name: str, default: float) -> float:
+    text = source.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value <= 86_400:
+        raise SettingsError(f"{name} must be a number of seconds above 0 and at most 86400, not {text!r}", name)
+    return value
+
+
+def _switch(source: Mapping[str, str], name: str, default: bool) -> bool:
+    text = (source.get(name) or ("on" if default else "off")).lower()
+    if text not in ("on", "off"):
+        raise SettingsError(f"{name} must be on or off, not {text!r}", name)
+    return text == "on"
+
+
+def _url(source: Mapping[str, str], name: str, default: str) -> str:
+    text = (source.get(name) or default).rstrip("/")
+    if not re.match(r"https?://[^/]", text):
+        raise SettingsError(f"{name} must be an http:// or https:// URL, not {text!r}", name)
+    return text
+
+
+def _database(source: Mapping[str, str], name: str, default: str) -> str:
+    text = source.get(name) or default
+    if not text.startswith(("sqlite:///", "mysql+mysqlconnector://")):
+        raise SettingsError(f"{name} must begin with sqlite:/// or mysql+mysqlconnector://", name)  # unquoted
+    return text
+
+
+def _token(source: Mapping[str, str]) -> str | None:
+    token = source.get("SAGA_TOKEN") or None
+    if token and not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise SettingsError("SAGA_TOKEN must be printable ASCII without spaces", "SAGA_TOKEN")
+    return token

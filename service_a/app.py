@@ -1,0 +1,44 @@
+"""Service A creates users: the first step of `signup`. Port 5001, table TABLE_A.
+
+Two functions are all there is: the action and its compensation. Each runs in one local transaction together
+with the barrier's row, so that being sent twice, late, or in the wrong order does no harm.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+from sqlalchemy import Column, String
+
+from saga.participant import Participant, Settings, Transaction, business_table
+
+users = business_table("TABLE_A", Column("username", String(255), nullable=False))
+
+
+def create_user(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The action: later steps may ask for the `user_id` that it answers."""
+    made = tx.execute(users.insert().values(saga_id=tx.saga_id, username=fields["username"]))
+    return {"user_id": made.inserted_primary_key[0]}
+
+
+def delete_user(tx: Transaction, fields: Mapping[str, Any]) -> None:
+    """The compensation: removes this saga's user, and nobody else's of that name."""
+    tx.execute(users.delete().where(users.c.saga_id == tx.saga_id))
+
+
+service = Participant(
+    name="A",
+    table=users,
+    action=create_user,
+    compensation=delete_user,
+    schema={
+        "type": "object",
+        "required": ["username"],
+        "properties": {"username": {"type": "string", "minLength": 1, "maxLength": 255}},
+    },
+)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The Flask app of this service."""
+    return service.create_app(settings)
