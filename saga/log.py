@@ -266,7 +266,7 @@ class SagaLog:
     def search(
         self, states: Sequence[State] = (), name: str = "", q: str = "", before: str = "", most: int = 50
     ) -> list[Record]:
-        """Sagas, newest first: in one of `states`, of this `name`, whose id is or begins with `q` or whose key is `q`."""
+        """Sagas, newest first: in one of `states`, of this `name`, whose id begins with `q` or whose key it is."""
         query = select(sagas).order_by(sagas.c.id.desc()).limit(most)
         if states:
             query = query.where(sagas.c.state.in_(states))

@@ -1,0 +1,126 @@
+"""Fixtures: databases on SQLite and MySQL, and the stack as real processes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from tests.stack import Stack
+
+INIT_SQL = Path(__file__).parent.parent / "db" / "init.sql"
+PASSWORD = "test"
+DATABASES = ("orchestrator", "service_a", "service_b", "service_c")
+
+Database = Callable[[str], str]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--compose", action="store_true", help="run the tests that bring the stack up with docker compose")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The tests of the whole stack in Docker run by themselves, and only when asked for."""
+    wanted = config.getoption("--compose")
+    chosen = [item for item in items if bool(item.get_closest_marker("compose")) == wanted]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+@pytest.fixture(scope="session")
+def mysql_admin() -> str:
+    """The administrator's URL of the tests' MySQL."""
+    url = os.environ.get("TEST_MYSQL_URL")
+    if url:
+        return url
+    if os.environ.get("CI"):
+        pytest.fail("CI must have a MySQL: run `make test`, or set TEST_MYSQL_URL")
+    pytest.skip("no MySQL: run `make test`, or set TEST_MYSQL_URL")
+
+
+@pytest.fixture(scope="session")
+def mysql_databases(mysql_admin: str, worker_id: str) -> Iterator[dict[str, str]]:
+    """The four databases of db/init.sql under names of our own, by process: the URL of its least-privilege user."""
+    prefix = f"t{os.getpid()}_{worker_id}_"
+    names = r"\b(orchestrator|service_[abc])\b"
+    script = re.sub(names, lambda match: prefix + match[1], re.sub(r"--[^\n]*", "", INIT_SQL.read_text()))
+    admin = create_engine(mysql_admin, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        for statement in filter(None, (part.strip() for part in script.split(";"))):
+            connection.exec_driver_sql(statement)
+        for name in DATABASES:
+            connection.exec_driver_sql(f"ALTER USER {prefix}{name} IDENTIFIED BY '{PASSWORD}' ACCOUNT UNLOCK")
+    url = make_url(mysql_admin)
+    yield {
+        name: url.set(username=prefix + name, password=PASSWORD, database=prefix + name).render_as_string(False)
+        for name in DATABASES
+    }
+    with admin.connect() as connection:
+        for name in DATABASES:
+            connection.exec_driver_sql(f"DROP DATABASE {prefix}{name}")
+            connection.exec_driver_sql(f"DROP USER {prefix}{name}")
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """Empty databases: `database("orchestrator")` is the URL of one, with its tables where it is MySQL."""
+    return databases(request, request.param, tmp_path)
+
+
+def databases(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Database:
+    """Empty databases of one kind."""
+    if kind == "sqlite":
+        return lambda name: f"sqlite:///{tmp_path / name}.db"
+    urls: dict[str, str] = request.getfixturevalue("mysql_databases")
+    empty(urls, request.getfixturevalue("mysql_admin"))
+    return urls.__getitem__
+
+
+def empty(urls: dict[str, str], mysql_admin: str) -> None:
+    """Empty every table, as the administrator: our own users may not."""
+    admin = create_engine(mysql_admin)
+    with admin.begin() as connection:
+        for url in urls.values():
+            name = make_url(url).database
+            tables = connection.execute(
+                text("SELECT table_name FROM information_schema.tables WHERE table_schema = :name"), {"name": name}
+            )
+            for (table,) in tables.all():
+                connection.exec_driver_sql(f"TRUNCATE TABLE `{name}`.`{table}`")
+    admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    """pytest-xdist's name of this process, "main" without it."""
+    return str(getattr(request.config, "workerinput", {}).get("workerid", "main"))
+
+
+@pytest.fixture(scope="session")
+def ports(worker_id: str) -> Iterator[int]:
+    """Ports for this process alone, below those that the system gives to outgoing connections."""
+    number = int(re.sub(r"\D", "", worker_id) or 0)
+    return iter(itertools.count(21_000 + number * 1_000))
+
+
+@pytest.fixture
+def make_stack(
+    request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[int]
+) -> Iterator[Callable[..., Stack]]:
+    """`make_stack("sqlite", FAULT_HOLD_SECONDS="2")`: the four processes, stopped at the test's end."""
+    made: list[Stack] = []
+
+    def make(kind: str, **environ: str) -> Stack:
+        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ)
+        made.append(stack)
+        stack.start_all()
+        return stack
+
+    yield make
+    for stack in made:
+        stack.stop_all()

@@ -1,0 +1,161 @@
+"""The stack as real processes, for tests: started, killed, and looked at in the services' own tables."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from sqlalchemy import create_engine, text
+
+ROOT = Path(__file__).parent.parent
+SERVICES = {"A": "service_a", "B": "service_b", "C": "service_c"}
+PROCESSES = ("service_a", "service_b", "service_c", "orchestrator")
+INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}
+
+
+def eventually(check: Callable[[], Any], within: float = 30, every: float = 0.05) -> Any:
+    """The first true value of `check`, looked for until the deadline; AssertionError after it."""
+    deadline = time.monotonic() + within
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s; last: {value!r}")
+        time.sleep(every)
+
+
+class Stack:
+    """Four processes on free ports, each with an empty database of its own."""
+
+    def __init__(self, database: Callable[[str], str], logs: Path, ports: Iterator[int], environ: dict[str, str]):
+        self.urls = {name: database(name) for name in PROCESSES}
+        self.ports = {name: _free(ports) for name in PROCESSES}
+        self.logs = logs
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.environ = {
+            **os.environ,
+            "ORCHESTRATOR_PORT": str(self.ports["orchestrator"]),
+            "SAGA_LOG_URL": self.urls["orchestrator"],
+            **{f"{name.upper()}_PORT": str(self.ports[name]) for name in SERVICES.values()},
+            **{f"{name.upper()}_DB_URL": self.urls[name] for name in SERVICES.values()},
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **environ,
+        }
+
+    @property
+    def url(self) -> str:
+        return self.url_of("orchestrator")
+
+    def url_of(self, process: str) -> str:
+        return f"http://127.0.0.1:{self.ports[process]}"
+
+    def start_all(self) -> None:
+        for process in PROCESSES:
+            self.launch(process)
+        for process in PROCESSES:
+            self.await_ready(process)
+
+    def start(self, process: str, **environ: str) -> None:
+        """Start one process, and wait until it is ready."""
+        self.launch(process, **environ)
+        self.await_ready(process)
+
+    def launch(self, process: str, **environ: str) -> None:
+        """Start one process."""
+        with (self.logs / f"{process}.log").open("ab") as log:
+            self.running[process] = subprocess.Popen(
+                [sys.executable, "-m", process],
+                cwd=ROOT,
+                env={**self.environ, **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def await_ready(self, process: str) -> None:
+        def ready() -> bool:
+            assert self.running[process].poll() is None, f"{process} ended:\n{self.log_of(process)}"
+            try:
+                return requests.get(f"{self.url_of(process)}/readyz", timeout=5).status_code == 200
+            except requests.ConnectionError:
+                return False
+
+        eventually(ready, within=60)
+
+    def kill(self, process: str) -> None:
+        """SIGKILL to the process, and to nothing else."""
+        running = self.running.pop(process)
+        running.kill()
+        running.wait()
+
+    def stop(self, process: str, within: float = 15) -> int:
+        """SIGTERM; gives the exit code."""
+        running = self.running.pop(process)
+        running.send_signal(signal.SIGTERM)
+        return running.wait(within)
+
+    def stop_all(self) -> None:
+        for running in self.running.values():
+            running.kill()
+        for running in self.running.values():
+            running.wait()
+
+    def post_start(self, flags: str = "", body: Any = None, **arguments: Any) -> requests.Response:
+        """POST /start?<flags>"""
+        body = INPUT if body is None else body
+        return requests.post(f"{self.url}/start?{flags}", json=body, timeout=60, **arguments)
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, timeout=10)
+
+    def saga(self, saga_id: str) -> dict[str, Any]:
+        return dict(self.get(f"/sagas/{saga_id}").json())
+
+    def lines(self, saga_id: str) -> list[dict[str, Any]]:
+        return list(self.get(f"/sagas/{saga_id}/log").json()["lines"])
+
+    def ended(self, saga_id: str, within: float = 40) -> dict[str, Any]:
+        """The saga, once it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            try:
+                saga = self.saga(saga_id)
+            except requests.ConnectionError:  # it is restarting
+                return None
+            return saga if saga.get("status") in ("COMPLETED", "COMPENSATED") else None
+
+        return dict(eventually(look, within))
+
+    def rows(self, service: str) -> list[dict[str, Any]]:
+        """The rows of TABLE_<service>, read straight from the service's database."""
+        engine = create_engine(self.urls[SERVICES[service]])
+        try:
+            with engine.connect() as connection:
+                return [dict(row) for row in connection.execute(text(f"SELECT * FROM TABLE_{service}")).mappings()]
+        finally:
+            engine.dispose()
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each service has."""
+        return {service: len(self.rows(service)) for service in SERVICES}
+
+    def log_of(self, process: str) -> str:
+        return (self.logs / f"{process}.log").read_text(errors="replace")[-4000:]
+
+
+def _free(ports: Iterator[int]) -> int:
+    for port in ports:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError("unreachable: the ports never end")
