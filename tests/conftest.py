@@ -51,7 +51,7 @@ def mysql_databases(mysql_admin: str, worker_id: str) -> Iterator[dict[str, str]
     script = re.sub(names, lambda match: prefix + match[1], re.sub(r"--[^\n]*", "", INIT_SQL.read_text()))
     admin = create_engine(mysql_admin, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
-        for statement in filter(None, (part.strip() for part in script.split(";"))):
+        for statement in filter(None, (part.strip() for part in re.split(r";\s*\n", script))):
             connection.exec_driver_sql(statement)
         for name in DATABASES:
             connection.exec_driver_sql(f"ALTER USER {prefix}{name} IDENTIFIED BY '{PASSWORD}' ACCOUNT UNLOCK")
