@@ -109,9 +109,7 @@ def ports(worker_id: str) -> Iterator[int]:
 
 
 @pytest.fixture
-def make_stack(
-    request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[int]
-) -> Iterator[Callable[..., Stack]]:
+def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[int]) -> Iterator[Callable[..., Stack]]:
     """`make_stack("sqlite", FAULT_HOLD_SECONDS="2")`: the four processes, stopped at the test's end."""
     made: list[Stack] = []
 

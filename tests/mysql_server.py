@@ -20,7 +20,12 @@ from pathlib import Path
 import mysql.connector
 
 START_WITHIN = 120  # seconds
-QUICK = ["--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--max-connections=600", "--innodb-buffer-pool-size=128M"]
+QUICK = [
+    "--innodb-flush-log-at-trx-commit=0",
+    "--skip-log-bin",
+    "--max-connections=600",
+    "--innodb-buffer-pool-size=128M",
+]
 
 
 def main(command: list[str]) -> int:

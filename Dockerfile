@@ -1,0 +1,13 @@
+# One image for all four processes; docker-compose.yml says which one a container runs.
+FROM python:3.13-slim
+WORKDIR /app
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0
+COPY requirements.lock .
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore -r requirements.lock
+COPY saga saga
+COPY orchestrator orchestrator
+COPY service_a service_a
+COPY service_b service_b
+COPY service_c service_c
+COPY ui ui
+USER 10001:10001

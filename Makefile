@@ -1,0 +1,54 @@
+# `make up` and `make test` each do all of their own set-up; Python 3.11+ and make are all they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup up test test-compose lint format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.runtime ## Make .venv and install what the stack needs
+
+up: setup ## Start the stack on SQLite files in var/; Ctrl-C stops it
+	@exec $(BIN)/python up.py
+
+test: $(VENV)/.dev ## Run every test, on SQLite and on a private MySQL
+	@$(BIN)/python -m tests.mysql_server $(BIN)/python -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
+
+test-compose: $(VENV)/.dev ## Bring the stack up with docker compose, on MySQL, and run the scenarios in it
+	@$(BIN)/python -m pytest --compose -v $(ARGS)
+
+lint: $(VENV)/.dev ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev ## Put the code into the one style
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: ## Pin the newest versions that pyproject.toml allows (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
+	uv pip compile pyproject.toml --group dev -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-dev.lock
+
+clean: ## Remove .venv and the databases of `make up`
+	rm -rf $(VENV) var
+
+$(VENV)/.runtime: requirements.lock
+	@$(MAKE) --no-print-directory $(VENV)/bin/python
+	@echo "Installing what the stack needs into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock
+	@$(MAKE) --no-print-directory $(VENV)/bin/python
+	@echo "Installing what the stack and its tests need into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "This needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "Python's venv module is missing. On Debian or Ubuntu: apt install python3-venv"; exit 1; }

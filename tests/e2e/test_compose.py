@@ -1,0 +1,130 @@
+"""The whole stack in Docker, on MySQL: `make test-compose`. Brought up once, and taken down with its data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from tests.stack import INPUT, ROOT, SERVICES, eventually
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+
+PORT = 25000
+URL = f"http://127.0.0.1:{PORT}"
+ENVIRON = {
+    **os.environ,
+    "COMPOSE_PROJECT_NAME": "saga-stack-test",
+    "ORCHESTRATOR_PORT": str(PORT),
+    **{f"SERVICE_{name}_PORT": str(PORT + 1 + index) for index, name in enumerate(SERVICES)},
+    "MYSQL_ROOT_PASSWORD": "a-test-of-our-own",
+    "SERVICE_B_DB_PASSWORD": "another-one",
+}
+
+
+def compose(*arguments: str) -> str:
+    """The output of `docker compose …`; what it said on failure is the assertion's message."""
+    run = subprocess.run(["docker", "compose", *arguments], cwd=ROOT, env=ENVIRON, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stack() -> Iterator[None]:
+    compose("down", "--volumes")
+    try:
+        compose("up", "--build", "--detach")
+        eventually(lambda: ready(PORT), within=240)
+        for index in range(len(SERVICES)):
+            eventually(lambda: ready(PORT + 1 + index), within=60)  # noqa: B023
+        yield
+    finally:
+        print(compose("logs", "--tail=100"))  # noqa: T201  # shown when a test fails
+        compose("down", "--volumes")
+
+
+def ready(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def counts() -> dict[str, int]:
+    """The rows of each service's table, as MySQL's administrator sees them."""
+    found = {}
+    for name, service in SERVICES.items():
+        query = f"SELECT COUNT(*) FROM {service}.TABLE_{name}"
+        client = 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql --user=root --skip-column-names --execute'
+        found[name] = int(compose("exec", "-T", "mysql", "sh", "-c", f'{client} "{query}"'))
+    return found
+
+
+def start(flags: str = "") -> requests.Response:
+    return requests.post(f"{URL}/start?{flags}", json=INPUT, timeout=90)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "added"),
+    [("", 200, 1), ("fail=a", 500, 0), ("fail=b", 500, 0), ("fail=b:after", 500, 0), ("fail=c", 500, 0),
+     ("fail=b:after:1", 200, 1), ("fail=b:refuse", 409, 0), ("fail=b:crash:1", 200, 1)],
+)  # fmt: skip
+def test_the_scenarios_leave_the_rows_that_they_should(flags: str, code: int, added: int) -> None:
+    before = counts()
+    assert start(flags).status_code == code
+    assert counts() == {name: count + added for name, count in before.items()}
+
+
+def ended(saga_id: str) -> str | None:
+    try:
+        status = requests.get(f"{URL}/sagas/{saga_id}", timeout=5).json().get("status")
+    except (requests.ConnectionError, requests.Timeout):
+        return None
+    return status if status in ("COMPLETED", "COMPENSATED") else None
+
+
+@pytest.mark.parametrize("killed", ["service_b", "orchestrator", "mysql"])
+def test_what_is_killed_in_the_middle_comes_back_and_all_ends_well(killed: str) -> None:
+    before = counts()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: start("wait=0&delay=b:2000"), range(8)))
+        saga_ids = [answer.json()["saga_id"] for answer in answers]
+        time.sleep(0.5)  # in the middle: every saga is at B, for two seconds
+        compose("kill", killed)
+        compose("up", "--detach", killed)  # Docker takes `kill` for a wish and does not restart what it hit
+        ends = list(pool.map(lambda saga_id: eventually(lambda: ended(saga_id), within=120), saga_ids))
+    completed = ends.count("COMPLETED")
+    assert counts() == {name: count + completed for name, count in before.items()}
+
+
+def test_a_process_that_dies_is_started_again_by_docker() -> None:
+    with pytest.raises(requests.ConnectionError):
+        start("fail=orchestrator:before-B")
+    newest = eventually(lambda: newest_saga())
+    assert eventually(lambda: ended(newest), within=60) == "COMPLETED"
+
+
+def newest_saga() -> str | None:
+    try:
+        return str(requests.get(f"{URL}/sagas?limit=1", timeout=5).json()["sagas"][0]["saga_id"])
+    except requests.ConnectionError:
+        return None
+
+
+def test_mysql_itself_is_not_published_and_each_user_can_touch_only_its_own() -> None:
+    assert compose("port", "service_a", "5001").startswith("127.0.0.1:")
+    assert not any("3306->" in line for line in compose("ps").splitlines())
+    client = "mysql --user=service_b --password=another-one --execute"
+    run = subprocess.run(
+        ["docker", "compose", "exec", "-T", "mysql", "sh", "-c", f"{client} 'SELECT * FROM service_a.TABLE_A'"],
+        cwd=ROOT,
+        env=ENVIRON,
+        capture_output=True,
+        text=True,
+    )
+    assert "denied" in run.stderr

@@ -1,0 +1,61 @@
+"""What `make up` runs: checks the ports, then becomes a supervisor of the four processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+from saga.definition import load_definitions
+from saga.errors import BadInput
+from saga.server import port_problem
+from saga.settings import Settings, load_settings
+
+READY_WITHIN = 60  # seconds
+
+
+def main() -> None:
+    """Say what is wrong at once, or start everything."""
+    os.chdir(Path(__file__).parent)
+    try:
+        settings = load_settings()
+        load_definitions(settings.sagas_dir, settings.environ)
+    except BadInput as error:
+        sys.exit(f"make up: {error}")
+    ports = {f"SERVICE_{name}_PORT": port for name, port in settings.service_ports.items()}
+    ports["ORCHESTRATOR_PORT"] = settings.orchestrator_port
+    problems = [port_problem(settings.host, port, variable) for variable, port in ports.items()]
+    if any(problems):
+        sys.exit("\n".join(f"make up: {problem}" for problem in problems if problem))
+    Path("var").mkdir(exist_ok=True)
+    os.environ["SAGA_PYTHON"] = sys.executable
+    subprocess.Popen([sys.executable, __file__, "--announce"])  # noqa: S603  # prints while the supervisor runs
+    root = ["--user", "root"] if os.geteuid() == 0 else []  # said outright, the supervisor does not warn of it
+    os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf", *root])  # noqa: S606
+
+
+def announce(settings: Settings) -> None:
+    """Print the dashboard's address once all four processes are ready."""
+    host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0") else settings.host  # noqa: S104
+    urls = [f"http://{host}:{port}" for port in (settings.orchestrator_port, *settings.service_ports.values())]
+    deadline = time.monotonic() + READY_WITHIN
+    while not all(_ready(url) for url in urls):
+        if time.monotonic() > deadline or os.getppid() == 1:
+            return
+        time.sleep(0.2)
+    sys.stdout.write(f"\nThe dashboard is at {urls[0]}/   (Ctrl-C stops everything)\n\n")
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/readyz", timeout=2) as answer:  # noqa: S310  # our own address
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    announce(load_settings()) if "--announce" in sys.argv else main()
