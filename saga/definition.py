@@ -161,7 +161,9 @@ def parse_definition(text: str, environ: Mapping[str, str], file: str = "<yaml>"
 
 def _check(source: _Source, data: Any) -> None:
     """Raise for the first thing that is wrong: the shape by JSON Schema, then what a schema cannot say."""
-    errors = sorted(Draft202012Validator(FILE_SCHEMA).iter_errors(data), key=lambda e: list(map(str, e.absolute_path)))
+    found = Draft202012Validator(FILE_SCHEMA).iter_errors(data)
+    # A misspelt field first: it is the cause of the missing one.
+    errors = sorted(found, key=lambda e: (e.validator != "additionalProperties", list(map(str, e.absolute_path))))
     if errors:
         path = list(errors[0].absolute_path)
         if errors[0].validator == "additionalProperties":  # name the key itself, and its line

@@ -1,8 +1,8 @@
 """HTTP/1.1 POST with keep-alive, whose time-out bounds a whole attempt: from connecting to the last byte.
 
 A socket's own time-out bounds each read only, so that a server which sends a byte now and then would hold its
-caller for ever. Here each operation on the socket gets what is left of the attempt's time. (Looking a name up
-is the one thing that cannot be bounded so.) The parsing is http.client's.
+caller for ever. Here each operation on the socket gets what is left of the attempt's time. The parsing is
+http.client's; proxies that the environment names are not used.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import io
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 BODY_AT_MOST = 1 << 20  # bytes; what is longer is cut, and so is no JSON any more
+IDLE_AT_MOST = 256  # connections kept per address
 
 
 class Failure(StrEnum):
@@ -30,7 +33,7 @@ class Failure(StrEnum):
 
     NOT_CONNECTED = "not connected"  # nothing was sent
     TIMED_OUT = "timed out"
-    BROKEN = "broken"  # reset, closed, or not HTTP, after something was sent
+    BROKEN = "broken"  # reset, closed, cut short, or not HTTP, after something may have been sent
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class _Target:
     scheme: str
     host: str
     port: int
-    head: bytes  # the request line and the Host header
+    head: bytes  # the request line and the headers that every request has
 
 
 _IN_PATHS = "/%:@!$&'()*+,;=~?"  # RFC 3986: what may stand in a path and a query as it is
@@ -59,11 +62,15 @@ _IN_PATHS = "/%:@!$&'()*+,;=~?"  # RFC 3986: what may stand in a path and a quer
 @lru_cache(maxsize=1024)
 def _target(url: str) -> _Target:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("the URL is not an http:// or https:// one")
+    host = parts.hostname.encode("idna").decode("ascii")
+    default = 443 if parts.scheme == "https" else 80
+    port = default if parts.port is None else parts.port
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    named = f"[{host}]" if ":" in host else host
-    head = f"POST {quote(path, safe=_IN_PATHS)} HTTP/1.1\r\nHost: {named}:{port}\r\n"
+    authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port != default else "")
+    # Without Accept-Encoding a server may compress (RFC 9110, section 12.5.3).
+    head = f"POST {quote(path, safe=_IN_PATHS)} HTTP/1.1\r\nHost: {authority}\r\nAccept-Encoding: identity\r\n"
     return _Target(parts.scheme, host, port, head.encode("ascii"))
 
 
@@ -74,12 +81,17 @@ class Transport:
         self._clock = clock
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
         self._tls: ssl.SSLContext | None = None
+        self._closed = False
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
         """One attempt, given up `timeout` seconds after its beginning; never raises for what the network does."""
         started = self._clock()
         deadline = started + timeout
-        target = _target(url)
+        try:
+            target = _target(url)
+            request = _request(target, headers, body)
+        except ValueError as error:
+            return self._failed(started, Failure.NOT_CONNECTED, f"the request cannot be sent: {error}")
         try:
             connection = self._connection(target, deadline)
         except TimeoutError:
@@ -88,45 +100,69 @@ class Transport:
             where = f"{target.host}:{target.port}"
             return self._failed(started, Failure.NOT_CONNECTED, f"no connection to {where}: {_reason(error)}")
         try:
-            answer, reusable = connection.exchange(_request(target, headers, body), deadline)
+            status, answer_headers, content, reusable = connection.exchange(request, deadline)
         except TimeoutError:
             connection.close()
             return self._failed(started, Failure.TIMED_OUT, f"no answer within {timeout:g} s")
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             return self._failed(started, Failure.BROKEN, f"the connection broke: {_reason(error)}")
-        if reusable:
-            self._idle.setdefault((target.scheme, target.host, target.port), deque(maxlen=256)).append(connection)
+        if reusable and not self._closed:
+            self._keep(target, connection)
         else:
             connection.close()
-        status, answer_headers, content = answer
         return Answer(self._since(started), status, answer_headers, content)
 
     def close(self) -> None:
-        """Close the idle connections."""
-        for connections in self._idle.values():
+        """Close the idle connections, and from now on every other after its answer."""
+        self._closed = True
+        for connections in list(self._idle.values()):
             while connections:
-                connections.pop().close()
+                with suppress(IndexError):  # another thread was quicker
+                    connections.pop().close()
+
+    def _keep(self, target: _Target, connection: _Connection) -> None:
+        idle = self._idle.setdefault((target.scheme, target.host, target.port), deque())
+        idle.append(connection)
+        if len(idle) > IDLE_AT_MOST:
+            with suppress(IndexError):
+                idle.popleft().close()
 
     def _connection(self, target: _Target, deadline: float) -> _Connection:
         idle = self._idle.get((target.scheme, target.host, target.port))
         while idle:
-            with suppress(IndexError):  # another thread was quicker
-                connection = idle.pop()
+            with suppress(IndexError):
+                connection = idle.pop()  # the one used last: the others may grow old
                 if connection.alive():
                     return connection
                 connection.close()
-        raw = socket.create_connection((target.host, target.port), max(0.001, deadline - self._clock()))
+        raw = self._connect(target, deadline)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if target.scheme == "https":
                 self._tls = self._tls or ssl.create_default_context()
-                raw.settimeout(max(0.001, deadline - self._clock()))
+                raw.settimeout(self._left(deadline))
                 raw = self._tls.wrap_socket(raw, server_hostname=target.host)
         except BaseException:
             raw.close()
             raise
-        return _Connection(raw, self._clock)
+        return _Connection(raw, self._left)
+
+    def _connect(self, target: _Target, deadline: float) -> socket.socket:
+        """The first of the host's addresses that takes us; all of them together have until the deadline."""
+        failure = OSError("the host has no address")
+        for found in _addresses(target, self._left(deadline)):
+            try:
+                return _dial(found, self._left(deadline))
+            except OSError as error:
+                failure = error
+        raise failure
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - self._clock()
+        if left <= 0:
+            raise TimeoutError
+        return left
 
     def _failed(self, started: float, failure: Failure, message: str) -> Answer:
         return Answer(self._since(started), failure=failure, message=message)
@@ -138,25 +174,32 @@ class Transport:
 class _Connection:
     """A connected socket whose every operation ends at the deadline of the attempt under way."""
 
-    def __init__(self, raw: socket.socket, clock: Callable[[], float]):
+    def __init__(self, raw: socket.socket, left: Callable[[float], float]):
         self.raw = raw
-        self._clock = clock
+        self._left = left
         self._deadline = 0.0
+        self.at_end = False  # the other side has sent its last byte
+        self._stream: _Stream | None = None
 
-    def exchange(self, request: bytes, deadline: float) -> tuple[tuple[int, dict[str, str], bytes], bool]:
-        """Send `request`, read the answer to its end; gives it, and whether the connection can be used again."""
+    def exchange(self, request: bytes, deadline: float) -> tuple[int, dict[str, str], bytes, bool]:
+        """Send `request` and read the answer to its end: status, headers, body, may the connection be used again."""
         self._deadline = deadline
-        self.set_timeout()
-        self.raw.sendall(request)  # its time-out is for all of it
+        with suppress(BrokenPipeError, ConnectionResetError):  # a server that has seen enough may have answered
+            self._send(request)
         response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]  # only makefile() is used
         try:
             response.begin()
+            if self.at_end:  # http.client takes a head that was cut off for a whole one
+                raise ConnectionResetError("the answer's head was cut off")
             body = response.read(BODY_AT_MOST)
+            if response.length and len(body) < BODY_AT_MOST:
+                raise http.client.IncompleteRead(body, response.length)
             whole = response.isclosed() or not response.read(1)
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return (response.status, headers, body), whole and not response.will_close
         finally:
             response.close()
+        # What follows an answer unasked, after an interim one in particular, must not be taken for the next answer.
+        surplus = self._stream is None or self._stream.surplus or response.status < 200
+        return response.status, _headers(response), body, whole and not response.will_close and not surplus
 
     def alive(self) -> bool:
         """Whether the other side has kept it open: an idle connection that is readable was closed."""
@@ -169,33 +212,95 @@ class _Connection:
         with suppress(OSError):
             self.raw.close()
 
-    def set_timeout(self) -> None:
-        """Give the next operation what is left; TimeoutError where that is nothing."""
-        left = self._deadline - self._clock()
-        if left <= 0:
-            raise TimeoutError
-        self.raw.settimeout(left)
+    def timed(self) -> socket.socket:
+        """The socket, its next operation ending at the deadline; TimeoutError where that has passed."""
+        self.raw.settimeout(self._left(self._deadline))
+        return self.raw
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """What http.client reads from."""
-        return io.BufferedReader(_Reader(self))
+        """What http.client reads an answer from."""
+        self._stream = _Stream(_Reader(self))
+        return self._stream
+
+    def _send(self, request: bytes) -> None:
+        view = memoryview(request)
+        while view:  # sendall() of a TLS socket would give each part all of the time
+            view = view[self.timed().send(view) :]
 
 
 class _Reader(io.RawIOBase):
     def __init__(self, connection: _Connection):
         self._connection = connection
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._connection.set_timeout()
-        return self._connection.raw.recv_into(buffer)
+        return 0 if self.ended else self._connection.timed().recv_into(buffer)
+
+
+class _Stream(io.BufferedReader):
+    """One answer's bytes; http.client closes it at the answer's end, and it then knows whether more had come."""
+
+    surplus = False
+
+    def __init__(self, reader: _Reader):
+        super().__init__(reader)
+        self._reader = reader
+
+    def close(self) -> None:
+        if not self.closed:
+            self._reader.ended = True
+            self.surplus = bool(self.peek(1))
+        super().close()
+
+
+def _addresses(target: _Target, left: float) -> list[Any]:
+    """The host's addresses as socket.getaddrinfo() gives them, TimeoutError after `left` seconds.
+
+    The resolver knows no deadline: a name, other than an address, is looked up in a thread that is left behind.
+    """
+    look_up = partial(socket.getaddrinfo, target.host, target.port, type=socket.SOCK_STREAM)
+    with suppress(socket.gaierror):
+        return look_up(flags=socket.AI_NUMERICHOST)
+    found: Future[list[Any]] = Future()
+
+    def resolve() -> None:
+        try:
+            found.set_result(look_up())
+        except (OSError, ValueError) as error:
+            found.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
+
+    threading.Thread(target=resolve, name=f"look up {target.host}", daemon=True).start()
+    return found.result(left)
+
+
+def _dial(found: tuple[Any, ...], left: float) -> socket.socket:
+    family, kind, protocol, _, address = found
+    raw = socket.socket(family, kind, protocol)
+    try:
+        raw.settimeout(left)
+        raw.connect(address)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
 
 
 def _request(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise ValueError("a header holds a line break")
     return b"%bContent-Length: %d\r\n%b\r\n%b" % (target.head, len(body), lines.encode("latin-1"), body)
+
+
+def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in response.getheaders():
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value  # RFC 9110, section 5.3
+    return headers
 
 
 def _reason(error: Exception) -> str:

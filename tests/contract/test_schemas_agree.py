@@ -1,0 +1,58 @@
+"""The tables of db/init.sql and those that the code declares are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Engine, MetaData, Table, create_engine, inspect
+from sqlalchemy.dialects import mysql
+
+from saga import barrier, log
+from service_a.app import users
+from service_b.app import addresses
+from service_c.app import payments
+
+TABLES: dict[str, list[Table]] = {
+    "orchestrator": [log.sagas, log.saga_log],
+    "service_a": [users, barrier.saga_barrier],
+    "service_b": [addresses, barrier.saga_barrier],
+    "service_c": [payments, barrier.saga_barrier],
+}
+
+
+def declared(table: Table) -> dict[str, Any]:
+    """What MySQL would be told to make of a table."""
+    dialect = mysql.dialect()  # type: ignore[no-untyped-call]
+
+    def kind(column: Column[Any]) -> str:
+        return str(column.type.compile(dialect)).replace(" COLLATE utf8mb4_bin", "")  # the databases' default
+
+    return {
+        "columns": {column.name: (kind(column), column.nullable) for column in table.columns},
+        "key": [column.name for column in table.primary_key.columns],
+        "indexes": sorted([column.name for column in index.columns] for index in table.indexes),
+        "unique": sorted([column.name] for column in table.columns if column.unique),
+    }
+
+
+def present(engine: Engine, name: str) -> dict[str, Any]:
+    """What the database holds."""
+    inspector = inspect(engine)
+    indexes = inspector.get_indexes(name)
+    return {
+        **declared(Table(name, MetaData(), autoload_with=engine)),
+        "indexes": sorted(index["column_names"] for index in indexes if not index["unique"]),
+        "unique": sorted(index["column_names"] for index in indexes if index["unique"]),
+    }
+
+
+@pytest.mark.parametrize("process", TABLES)
+def test_the_tables_of_init_sql_are_those_of_the_code(mysql_databases: dict[str, str], process: str) -> None:
+    engine = create_engine(mysql_databases[process])
+    try:
+        assert sorted(inspect(engine).get_table_names()) == sorted(table.name for table in TABLES[process])
+        for table in TABLES[process]:
+            assert present(engine, table.name) == declared(table)
+    finally:
+        engine.dispose()

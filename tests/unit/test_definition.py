@@ -1,0 +1,123 @@
+"""Definitions: the shipped one loads, and everything wrong is named by file, line and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saga.definition import SagaDefinition, Step, load_definition, load_definitions, parse_definition
+from saga.errors import BadInput, DefinitionError
+from tests.stack import ROOT
+
+ENVIRON = {f"SERVICE_{name}_URL": f"http://{name.lower()}" for name in "ABC"}
+GOOD = """\
+name: order
+input: {type: object, required: [sku], properties: {sku: {type: string}, card: {type: string, maxLength: 4}}}
+secret: [card]
+steps:
+  - name: reserve
+    action: http://stock/reserve
+    compensation: http://stock/release
+    send: [sku]
+  - name: charge
+    action: ${PAY}/charge
+    pivot: true
+"""
+
+
+def test_signup_loads_with_the_addresses_of_the_environment() -> None:
+    signup = load_definition(ROOT / "orchestrator" / "sagas" / "signup.yaml", ENVIRON)
+    assert [step.name for step in signup.steps] == ["A", "B", "C"]
+    assert [step.pivot for step in signup.steps] == [False, False, True]
+    assert signup.steps[1].action == "http://b/invoke"
+    assert signup.secret == ("payment",)
+    assert signup.deadline == 60
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    step = parse_definition(GOOD, {"PAY": "https://pay"}).steps[1]
+    assert step == Step("charge", "https://pay/charge", pivot=True)
+    assert (step.timeout, step.retries, step.backoff, step.send, step.compensation) == (5, 2, 0.2, (), None)
+
+
+def test_a_snapshot_is_read_back_as_it_was() -> None:
+    definition = parse_definition(GOOD, {"PAY": "https://pay"}).with_faults({}, ["before-charge"])
+    assert SagaDefinition.from_json(definition.to_json()) == definition
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "field", "problem"),
+    [
+        (("name: order", "nam: order"), 1, "nam", "no such field"),
+        (("name: order", "title: x\nname: order"), 1, "title", "no such field"),
+        (("    send: [sku]", "    sent: [sku]"), 8, "steps[0].sent", "no such field"),
+        (("    send: [sku]", "    send: sku"), 8, "steps[0].send", "array"),
+        (("    send: [sku]", "    timeout: soon"), 8, "steps[0].timeout", "number"),
+        (("    send: [sku]", "    timeout: 0"), 8, "steps[0].timeout", "0"),
+        (("    send: [sku]", "    retries: 1.5"), 8, "steps[0].retries", "integer"),
+        (("    send: [sku]", "    retries: -1"), 8, "steps[0].retries", "minimum"),
+        (("    send: [sku]", "    pivot: true"), 11, "steps[1].pivot", "at most one pivot"),
+        (("http://stock/reserve", "stock/reserve"), 6, "steps[0].action", "not an http"),
+        (("http://stock/release", "ftp://stock"), 7, "steps[0].compensation", "not an http"),
+        (("name: charge", "name: Reserve"), 9, "steps[1].name", "taken"),
+        (("name: charge", "name: orchestrator"), 9, "steps[1].name", "taken"),
+        (("name: charge", "name: 1"), 9, "steps[1].name", "string"),
+        (("${PAY}", "${PAID}"), 10, "steps[1].action", "PAID is not set"),
+        (("type: object,", "type: objekt,"), 2, "input.type", "JSON Schema"),
+        (("secret: [card]", "secret: [card]\nsecret: []"), 4, "secret", "twice"),
+        (("secret: [card]", "secret: [card"), 4, "", "YAML"),
+        (("name: order", ""), 2, "", "name"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(change: tuple[str, str], line: int, field: str, problem: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse_definition(GOOD.replace(*change), {"PAY": "https://pay"}, "order.yaml")
+    message = str(caught.value)
+    assert message.startswith(f"order.yaml:{line}: ")
+    assert field in message
+    assert problem in message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "just text", "a: &a [*a]", "\x00"])
+def test_what_is_no_definition_at_all_is_an_error_too(text: str) -> None:
+    with pytest.raises(DefinitionError):
+        parse_definition(text, {})
+
+
+def test_two_files_may_not_define_one_saga(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(GOOD.replace("${PAY}", "http://pay"))
+    with pytest.raises(DefinitionError, match=r"two\.yaml"):
+        load_definitions(tmp_path, {})
+
+
+def test_a_directory_without_a_saga_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="SAGAS_DIR"):
+        load_definitions(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [({}, "sku"), ({"sku": 1}, "sku"), ({"sku": "x", "card": "41111"}, "card")],
+)
+def test_input_is_checked_and_the_field_named(value: dict, field: str) -> None:
+    with pytest.raises(BadInput, match=field) as caught:
+        parse_definition(GOOD, {"PAY": "https://pay"}).check_input(value)
+    assert caught.value.field == field
+    assert "41111" not in str(caught.value)  # a secret is not quoted
+
+
+def test_faults_go_into_the_urls_of_the_snapshot() -> None:
+    definition = parse_definition(GOOD, {"PAY": "https://pay?x=1"})
+    flawed = definition.with_faults(
+        {
+            ("reserve", "action"): [("fail", "after:1"), ("delay", "20")],
+            ("reserve", "compensation"): [("fail", "undo")],
+        },
+        ["before-charge"],
+    )
+    assert flawed.steps[0].action == "http://stock/reserve?fail=after:1&delay=20"
+    assert flawed.steps[0].compensation == "http://stock/release?fail=undo"
+    assert flawed.steps[1] == definition.steps[1]
+    assert flawed.faults == ("before-charge",)

@@ -1,0 +1,59 @@
+"""Settings: defaults that work, and errors that name the variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saga.errors import SettingsError
+from saga.settings import load_settings
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = load_settings({})
+    assert (settings.host, settings.orchestrator_port) == ("127.0.0.1", 5000)
+    assert settings.service_ports == {"A": 5001, "B": 5002, "C": 5003}
+    assert settings.saga_log_url == "sqlite:///var/orchestrator.db"
+    assert settings.service_db_urls["B"] == "sqlite:///var/service_b.db"
+    assert settings.sagas_dir == Path("orchestrator/sagas")
+    assert (settings.faults, settings.fault_hold_seconds) == (True, 20)
+    assert (settings.lease_seconds, settings.recovery_interval) == (10, 1)
+    assert (settings.stall_base_seconds, settings.stall_max_seconds) == (1, 300)
+    assert settings.environ["SERVICE_C_URL"] == "http://127.0.0.1:5003"
+
+
+def test_a_services_address_follows_its_port_unless_it_is_set() -> None:
+    settings = load_settings({"SERVICE_A_PORT": "6001", "SERVICE_B_URL": "https://b.example/base/"})
+    assert settings.environ["SERVICE_A_URL"] == "http://127.0.0.1:6001"
+    assert settings.environ["SERVICE_B_URL"] == "https://b.example/base"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ORCHESTRATOR_PORT", "http"),
+        ("SERVICE_A_PORT", "0"),
+        ("SERVICE_C_PORT", "65536"),
+        ("SERVICE_B_URL", "b:5002"),
+        ("SAGA_LOG_URL", "postgres://u:hunter2@h/d"),
+        ("SERVICE_A_DB_URL", "a.db"),
+        ("FAULTS", "yes"),
+        ("FAULT_HOLD_SECONDS", "x"),
+        ("LEASE_SECONDS", "0"),
+        ("RECOVERY_INTERVAL", "-1"),
+        ("STALL_BASE_SECONDS", "nan"),
+        ("STALL_MAX_SECONDS", "0.5"),
+        ("SAGA_TOKEN", "two words"),
+    ],
+)
+def test_an_unusable_value_is_refused_by_the_variables_name(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable) as caught:
+        load_settings({variable: value})
+    assert caught.value.field == variable
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_not_printed() -> None:
+    shown = repr(load_settings({"SAGA_TOKEN": "hunter2", "SAGA_LOG_URL": "mysql+mysqlconnector://u:hunter3@h/d"}))
+    assert "hunter" not in shown
