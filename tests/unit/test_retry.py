@@ -1,6 +1,8 @@
-"""Back-off, and the loop that makes a call of several attempts."""
+"""When to try again: the delays, and the loop over attempts, with everything from outside held in the test's hand."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -8,74 +10,100 @@ from hypothesis import strategies as st
 
 from saga.retry import delays, retry_request, stall_delay
 
-
-@pytest.mark.parametrize(("random", "share"), [(0.0, 0.5), (0.5, 0.75), (0.999999, 1.0)])
-def test_each_delay_doubles_and_is_jittered_between_half_and_all_of_itself(random: float, share: float) -> None:
-    assert list(delays(0.2, 3, lambda: random)) == pytest.approx([0.2 * share, 0.4 * share, 0.8 * share], rel=1e-5)
+LATEST = 1 - 2**-53  # the largest number that random() gives
 
 
-@given(st.integers(1, 10_000), st.floats(0, 0.999))
-def test_a_stalled_saga_waits_longer_each_round_up_to_the_limit(round: int, random: float) -> None:
-    delay = stall_delay(round, 1, 300, lambda: random)
-    whole = min(300, 2.0 ** min(round - 1, 62))
-    assert whole / 2 <= delay <= whole
+class Script:
+    """Attempts that answer what the script says: a number is a Retry-After, None an answer worth no retry."""
 
-
-class World:
-    """What a call meets: answers in turn; and what it did."""
-
-    def __init__(self, *answers: str):
+    def __init__(self, *answers: float | None):
         self.answers = list(answers)
-        self.attempts: list[int] = []
-        self.waits: list[float] = []
-        self.told: list[tuple[str, bool]] = []
+        self.happened: list[object] = []
 
-    def call(self, **options: object) -> str:
-        def attempt(number: int) -> str:
-            self.attempts.append(number)
-            return self.answers.pop(0)
+    def attempt(self, number: int) -> float | None:
+        self.happened.append(f"attempt {number}")
+        return self.answers.pop(0)
 
-        settings: dict = {
-            "should_retry": lambda answer: answer != "good",
-            "retry_after": lambda answer: float(answer[6:]) if answer.startswith("after ") else None,
-            "sleep": self.waits.append,
-            "random": lambda: 0.999999999,
-            "answered": lambda answer, again: self.told.append((answer, again)),
-            **options,
-        }
-        return retry_request(attempt, **settings)
-
-
-def test_a_good_answer_is_not_asked_for_again() -> None:
-    world = World("good")
-    assert world.call() == "good"
-    assert (world.attempts, world.waits) == ([1], [])
+    def run(self, retries: int = 2, first: int = 1, random: Callable[[], float] = lambda: LATEST) -> float | None:
+        return retry_request(
+            self.attempt,
+            should_retry=lambda answer: answer is not None,
+            retry_after=lambda answer: answer or None,
+            sleep=lambda seconds: self.happened.append(round(seconds, 3)),
+            random=random,
+            retries=retries,
+            backoff=0.2,
+            first=first,
+            answered=lambda answer, will_retry: self.happened.append("goes on" if will_retry else "ends"),
+        )
 
 
-def test_two_retries_by_default_with_doubling_waits() -> None:
-    world = World("bad", "bad", "worse")
-    assert world.call() == "worse"
-    assert world.attempts == [1, 2, 3]
-    assert world.waits == pytest.approx([0.2, 0.4])
-    assert world.told == [("bad", True), ("bad", True), ("worse", False)]
+def test_delays_double_and_are_jittered_between_half_and_all_of_themselves() -> None:
+    assert list(delays(0.2, 3, lambda: 0.0)) == pytest.approx([0.1, 0.2, 0.4])
+    assert list(delays(0.2, 3, lambda: LATEST)) == pytest.approx([0.2, 0.4, 0.8])
 
 
-def test_numbers_go_on_where_an_earlier_round_ended() -> None:
-    world = World("bad", "good")
-    assert world.call(first=4, retries=1) == "good"
-    assert world.attempts == [4, 5]
+def test_no_retries_means_no_delays() -> None:
+    assert list(delays(0.2, 0, lambda: 0.5)) == []
 
 
-@pytest.mark.parametrize(("asked", "waited"), [("after 1", 1.0), ("after 60", 5.0), ("after 0", 0.2)])
-def test_retry_after_is_honoured_up_to_five_seconds(asked: str, waited: float) -> None:
-    world = World(asked, "good")
-    world.call()
-    assert world.waits == pytest.approx([waited])
+@given(st.integers(1, 10**6), st.floats(0.001, 10), st.floats(10, 1000), st.floats(0, LATEST))
+def test_a_stalled_saga_rests_between_half_and_all_of_its_doubled_base_and_never_longer_than_the_maximum(
+    round: int, base: float, maximum: float, drawn: float
+) -> None:
+    """Pitfall 25: a service that is down is not hammered."""
+    full = min(maximum, base * 2.0 ** min(round - 1, 100))
+    assert full / 2 <= stall_delay(round, base, maximum, lambda: drawn) <= full
+
+
+def test_the_first_rest_of_a_stalled_saga_is_its_base() -> None:
+    assert stall_delay(1, 1.0, 300.0, lambda: LATEST) == pytest.approx(1.0)
+
+
+def test_an_answer_that_is_worth_no_retry_ends_the_call_without_a_wait() -> None:
+    script = Script(None)
+    assert script.run() is None
+    assert script.happened == ["attempt 1", "ends"]
+
+
+def test_the_observer_hears_of_each_answer_before_the_wait() -> None:
+    script = Script(0, None)
+    script.run()
+    assert script.happened == ["attempt 1", "goes on", 0.2, "attempt 2", "ends"]
+
+
+def test_retries_used_up_give_the_last_answer_without_a_wait_after_it() -> None:
+    script = Script(0, 0, 0, None)
+    assert script.run(retries=2) == 0
+    assert script.happened == [
+        "attempt 1", "goes on", 0.2, "attempt 2", "goes on", 0.4, "attempt 3", "ends",
+    ]  # fmt: skip
+
+
+def test_attempts_are_counted_on_from_where_an_earlier_round_ended() -> None:
+    """Pitfall 23: the retry count outlives the round, and the process."""
+    script = Script(0, None)
+    script.run(first=4)
+    assert [what for what in script.happened if str(what).startswith("attempt")] == ["attempt 4", "attempt 5"]
+
+
+@pytest.mark.parametrize(("asked", "waited"), [(0.05, 0.2), (1.5, 1.5), (5.0, 5.0), (3600.0, 5.0), (float("inf"), 5.0)])
+def test_a_retry_after_lengthens_the_wait_up_to_five_seconds_and_never_shortens_it(asked: float, waited: float) -> None:
+    script = Script(asked, None)
+    script.run()
+    assert script.happened[2] == waited
 
 
 def test_what_an_attempt_raises_ends_the_call() -> None:
-    def attempt(number: int) -> str:
-        raise KeyError(number)
+    def attempt(number: int) -> None:
+        raise LookupError(number)
 
-    with pytest.raises(KeyError):
-        retry_request(attempt, should_retry=bool, retry_after=lambda _: None, sleep=lambda _: None, random=lambda: 0.0)
+    with pytest.raises(LookupError, match="7"):
+        retry_request(
+            attempt,
+            should_retry=lambda answer: True,
+            retry_after=lambda answer: None,
+            sleep=pytest.fail,
+            random=lambda: 0.0,
+            first=7,
+        )
