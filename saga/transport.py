@@ -237,7 +237,11 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return 0 if self.ended else self._connection.timed().recv_into(buffer)
+        if self.ended:
+            return 0
+        received = self._connection.timed().recv_into(buffer)
+        self._connection.at_end = received == 0
+        return received
 
 
 class _Stream(io.BufferedReader):

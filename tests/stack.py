@@ -38,7 +38,7 @@ class Stack:
 
     def __init__(self, database: Callable[[str], str], logs: Path, ports: Iterator[int], environ: dict[str, str]):
         self.urls = {name: database(name) for name in PROCESSES}
-        self.ports = {name: _free(ports) for name in PROCESSES}
+        self.ports = {name: free_port(ports) for name in PROCESSES}
         self.logs = logs
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.environ = {
@@ -153,7 +153,8 @@ class Stack:
         return (self.logs / f"{process}.log").read_text(errors="replace")[-4000:]
 
 
-def _free(ports: Iterator[int]) -> int:
+def free_port(ports: Iterator[int]) -> int:
+    """The next of `ports` that nobody listens on."""
     for port in ports:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
