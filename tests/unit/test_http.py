@@ -192,7 +192,7 @@ def test_while_sealing_nothing_but_a_409_says_committed(answer: Answer) -> None:
     assert outcome(answer, sealing=True).verdict is UNKNOWN
 
 
-def test_while_sealing_a_409_before_the_last_answer_is_the_last_answer() -> None:
+def test_while_sealing_a_409_ends_the_call() -> None:
     participant = Participant(NO, OK)
     assert participant.call(Request("http://c/compensate", {}, b"{}", sealing=True)).verdict is REFUSED
     assert len(participant.asked) == 1
