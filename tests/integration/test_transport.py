@@ -1,73 +1,90 @@
-"""The transport against real sockets that misbehave: each attempt ends in its time, and says what happened."""
+"""The transport against real sockets: servers that drip, hang, reset, cut short, say too much, or are not there."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from saga.transport import BODY_AT_MOST, Failure, Transport
-from tests.mysql_server import free_port
+from saga.transport import BODY_AT_MOST, Answer, Failure, Transport
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-Talk = Callable[[socket.socket], None]
+SHORT = 0.3  # seconds of an attempt that is meant to run out
+AMPLE = 20.0  # seconds of one that is not
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\nSaga-Id: s\r\n\r\n{"ok":true}'
+
+Play = Callable[[socket.socket, int], None]  # plays one connection, given its number from 0
 
 
 class Server:
-    """A socket server that deals with each connection as it is told."""
+    """Accepts on a port of its own; `play` does what it likes with each connection, in a thread of that connection."""
 
-    def __init__(self) -> None:
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/x"
-        self.connections = 0
-        self.talk: Talk = lambda peer: None
-        self.ended = threading.Event()
-        threading.Thread(target=self._serve, daemon=True).start()
+    def __init__(self, play: Play, tls: ssl.SSLContext | None = None):
+        self.play = play
+        self.tls = tls
+        self.connections: list[socket.socket] = []
+        self.over = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://localhost:{self.port}/invoke"
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _serve(self) -> None:
+    def _accept(self) -> None:
         while True:
             try:
-                peer, _ = self.socket.accept()
+                connection, _ = self.listener.accept()
             except OSError:
                 return
-            self.connections += 1
-            threading.Thread(target=self._deal, args=(peer,), daemon=True).start()
+            self.connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection, len(self.connections) - 1), daemon=True).start()
 
-    def _deal(self, peer: socket.socket) -> None:
-        with peer, suppress(OSError):
-            self.talk(peer)
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        try:
+            with self.tls.wrap_socket(connection, server_side=True) if self.tls else connection as wrapped:
+                self.play(wrapped, number)
+        except OSError:
+            pass  # the client went away, or the test is over
 
-    def request(self, peer: socket.socket) -> bytes:
-        """One whole request; b"" at the connection's end."""
-        data = b""
-        while b"\r\n\r\n" not in data:
-            part = peer.recv(65536)
-            if not part:
-                return b""
-            data += part
-        head, _, body = data.partition(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        while len(body) < length:
-            body += peer.recv(65536)
-        return head + b"\r\n\r\n" + body
+    def close(self) -> None:
+        self.over.set()
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # close() alone would not end a waiting accept()
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
 
-    def drip(self, peer: socket.socket, answer: bytes) -> None:
-        """A byte now and then: never silent for long, never done."""
-        for byte in answer:
-            if self.ended.wait(0.05):
+
+def read_request(connection: socket.socket) -> bytes:
+    """The next whole request, b"" where the client has closed."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        if not (more := connection.recv(65536)):
+            return b""
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def always(answer: bytes, *, then_close: bool = False) -> Play:
+    def play(connection: socket.socket, number: int) -> None:
+        while read_request(connection):
+            connection.sendall(answer)
+            if then_close:
                 return
-            peer.sendall(bytes([byte]))
 
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.ended.set()
-    made.socket.close()
+    return play
 
 
 @pytest.fixture
@@ -77,125 +94,517 @@ def transport() -> Iterator[Transport]:
     made.close()
 
 
-def test_an_answer_has_its_status_headers_and_body(server: Server, transport: Transport) -> None:
-    seen = []
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
 
-    def talk(peer: socket.socket) -> None:
-        seen.append(server.request(peer))
-        peer.sendall(b"HTTP/1.1 409 Conflict\r\nSaga-Effect: none\r\nContent-Length: 4\r\n\r\nnope")
+    def start(play: Play, tls: ssl.SSLContext | None = None) -> Server:
+        servers.append(Server(play, tls))
+        return servers[-1]
 
-    server.talk = talk
-    answer = transport.post(server.url + "?fail=after:1", {"Saga-Id": "s"}, b"{}", 5)
-    assert (answer.status, answer.body, answer.headers["saga-effect"]) == (409, b"nope", "none")
-    assert seen[0].startswith(b"POST /x?fail=after:1 HTTP/1.1\r\nHost: 127.0.0.1:")
-    assert b"\r\nSaga-Id: s\r\n" in seen[0]
-
-
-def test_a_connection_is_used_again(server: Server, transport: Transport) -> None:
-    def talk(peer: socket.socket) -> None:
-        while server.request(peer):
-            peer.sendall(OK)
-
-    server.talk = talk
-    assert [transport.post(server.url, {}, b"{}", 5).status for _ in range(5)] == [200] * 5
-    assert server.connections == 1
+    yield start
+    for server in servers:
+        server.close()
 
 
-def test_an_idle_connection_that_was_closed_is_not_used_again(server: Server, transport: Transport) -> None:
-    closed = threading.Event()
-
-    def talk(peer: socket.socket) -> None:
-        server.request(peer)
-        peer.sendall(OK)
-        peer.close()
-        closed.set()
-
-    server.talk = talk
-    for _ in range(3):
-        closed.clear()
-        assert transport.post(server.url, {}, b"{}", 5).failure is None
-        assert closed.wait(5)
-    assert server.connections == 3
+Serve = Callable[..., Server]
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000, OK[:-2] + b"{"])
-def test_a_server_that_drips_is_given_up_when_the_whole_time_is_over(
-    server: Server, transport: Transport, answer: bytes
-) -> None:
-    """Pitfall 14: a time-out of each read would never strike."""
-
-    def talk(peer: socket.socket) -> None:
-        server.request(peer)
-        server.drip(peer, answer)
-        server.ended.wait(5)
-
-    server.talk = talk
-    assert transport.post(server.url, {}, b"{}", 0.3).failure is Failure.TIMED_OUT
+def post(transport: Transport, server: Server, timeout: float = AMPLE, body: bytes = b"{}") -> Answer:
+    return transport.post(server.url, {"Content-Type": "application/json"}, body, timeout)
 
 
-def test_a_server_that_never_answers_is_given_up(server: Server, transport: Transport) -> None:
-    server.talk = lambda peer: server.ended.wait(5) and None
-    answer = transport.post(server.url, {}, b"{}", 0.2)
-    assert (answer.failure, answer.message) == (Failure.TIMED_OUT, "no answer within 0.2 s")
+def closed_by_peer(transport: Transport) -> None:
+    """Wait until every idle connection has seen that its server closed it."""
+    deadline = time.monotonic() + AMPLE
+    idle = [connection for connections in transport._idle.values() for connection in connections]
+    while any(connection.alive() for connection in idle):
+        assert time.monotonic() < deadline, "the server's end never arrived"
+        time.sleep(0.001)
 
 
-def test_a_server_that_reads_nothing_is_given_up(server: Server, transport: Transport) -> None:
-    server.talk = lambda peer: server.ended.wait(5) and None
-    assert transport.post(server.url, {}, b"x" * 50_000_000, 0.3).failure is Failure.TIMED_OUT
+# An answer, and the connection after it
+
+
+def test_an_answer_has_its_status_headers_in_lower_case_and_body(transport: Transport, serve: Serve) -> None:
+    answer = post(transport, serve(always(OK)))
+    assert (answer.status, answer.headers["saga-id"], answer.body, answer.failure) == (200, "s", b'{"ok":true}', None)
+    assert answer.duration_ms > 0
+
+
+def test_a_request_is_sent_as_it_was_given(transport: Transport, serve: Serve) -> None:
+    seen: list[bytes] = []
+
+    def play(connection: socket.socket, number: int) -> None:
+        seen.append(read_request(connection))
+        connection.sendall(OK)
+
+    server = serve(play)
+    transport.post(
+        f"{server.url}?fail=after:1&note=a b", {"Saga-Id": "s", "Saga-Step": "B"}, b'{"a": "\xc3\xa9"}', AMPLE
+    )
+    assert seen == [
+        b"POST /invoke?fail=after:1&note=a%%20b HTTP/1.1\r\n"
+        b"Host: localhost:%d\r\n"
+        b"Accept-Encoding: identity\r\n"
+        b"Content-Length: 11\r\n"
+        b'Saga-Id: s\r\nSaga-Step: B\r\n\r\n{"a": "\xc3\xa9"}' % server.port
+    ]
+
+
+def test_a_header_that_comes_twice_is_one_list(transport: Transport, serve: Serve) -> None:
+    twice = b"HTTP/1.1 500 E\r\nContent-Length: 0\r\nSaga-Effect: none\r\nSaga-Effect: some\r\n\r\n"
+    assert post(transport, serve(always(twice))).headers["saga-effect"] == "none, some"
+
+
+def test_calls_one_after_the_other_share_a_connection(transport: Transport, serve: Serve) -> None:
+    server = serve(always(OK))
+    for _ in range(5):
+        assert post(transport, server).status == 200
+    assert len(server.connections) == 1
+
+
+CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{"ok\r\n7\r\n":true}\r\n0\r\n\r\n'
+
+
+def test_a_chunked_answer_is_whole_and_its_connection_is_used_again(transport: Transport, serve: Serve) -> None:
+    server = serve(always(CHUNKED))
+    assert [post(transport, server).body for _ in range(3)] == [b'{"ok":true}'] * 3
+    assert len(server.connections) == 1
+
+
+def test_a_continue_before_the_answer_is_skipped(transport: Transport, serve: Serve) -> None:
+    server = serve(always(b"HTTP/1.1 100 Continue\r\n\r\n" + OK))
+    assert [post(transport, server).status for _ in range(2)] == [200, 200]
+    assert len(server.connections) == 1
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"HTTP/1.1 200", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]
+    "answer",
+    [
+        OK.replace(b"Saga-Id: s", b"Connection: close"),
+        OK.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        b'HTTP/1.1 200 OK\r\n\r\n{"ok":true}',
+    ],
+    ids=["Connection: close", "HTTP/1.0", "no length"],
 )
-def test_a_connection_that_breaks_off_is_told_apart_from_none(
-    server: Server, transport: Transport, said: bytes
+def test_a_connection_that_the_server_ends_is_not_used_again(transport: Transport, serve: Serve, answer: bytes) -> None:
+    server = serve(always(answer, then_close=True))
+    assert [post(transport, server).body for _ in range(2)] == [b'{"ok":true}'] * 2
+    assert len(server.connections) == 2
+
+
+def test_a_connection_that_was_closed_while_idle_is_replaced(transport: Transport, serve: Serve) -> None:
+    """Keep-alive ends some time; a call that comes after is not lost, nor does it look as if it may have been."""
+    server = serve(always(OK, then_close=True))
+    for _ in range(3):
+        assert post(transport, server).status == 200
+        closed_by_peer(transport)
+    assert len(server.connections) == 3
+
+
+def test_a_server_killed_since_the_last_call_is_a_refused_connection(transport: Transport, serve: Serve) -> None:
+    server = serve(always(OK, then_close=True))
+    assert post(transport, server).status == 200
+    server.close()
+    closed_by_peer(transport)
+    assert post(transport, server).failure is Failure.NOT_CONNECTED
+
+
+SURPLUS = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("pause", [False, True], ids=["at once", "later"])
+def test_what_follows_an_answer_unasked_is_not_taken_for_the_next_answer(
+    transport: Transport, serve: Serve, pause: bool
 ) -> None:
-    def talk(peer: socket.socket) -> None:
-        server.request(peer)
-        peer.sendall(said)
+    def play(connection: socket.socket, number: int) -> None:
+        while read_request(connection):
+            connection.sendall(OK if pause else OK + SURPLUS)
+            if pause:
+                connection.sendall(SURPLUS)
+                sent.set()
 
-    server.talk = talk
-    assert transport.post(server.url, {}, b"{}", 5).failure is Failure.BROKEN
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/", "http://no-such-host.invalid/"])
-def test_a_refused_connection_says_that_nothing_was_sent(transport: Transport, url: str) -> None:
-    assert transport.post(url.format(port=free_port()), {}, b"{}", 5).failure is Failure.NOT_CONNECTED
-
-
-def test_a_body_without_end_is_cut(server: Server, transport: Transport) -> None:
-    def talk(peer: socket.socket) -> None:
-        server.request(peer)
-        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
-        with suppress(OSError):
-            while not server.ended.is_set():
-                peer.sendall(b"x" * 65536)
-
-    server.talk = talk
-    answer = transport.post(server.url, {}, b"{}", 10)
-    assert len(answer.body) == BODY_AT_MOST
+    sent = threading.Event()
+    server = serve(play)
+    assert post(transport, server).status == 200
+    assert not pause or sent.wait(AMPLE)
+    if pause:
+        closed_by_peer(transport)  # it is readable, which is all that is asked of it
+    assert post(transport, server).status == 200
+    assert len(server.connections) == 2
 
 
-def test_threads_share_one_transport(server: Server, transport: Transport) -> None:
-    def talk(peer: socket.socket) -> None:
-        while request := server.request(peer):
+def test_an_answer_after_an_early_hint_is_not_taken_for_the_next_answer(transport: Transport, serve: Serve) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        while read_request(connection):
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            go_on.wait(AMPLE)
+            connection.sendall(SURPLUS)
+
+    go_on = threading.Event()
+    server = serve(play)
+    assert [post(transport, server).status for _ in range(2)] == [103, 103]
+    assert len(server.connections) == 2
+    go_on.set()
+
+
+@pytest.mark.parametrize(("length", "kept"), [(BODY_AT_MOST, 1), (BODY_AT_MOST + 1, 2), (3 * BODY_AT_MOST, 2)])
+def test_a_body_is_cut_at_one_mebibyte_and_its_connection_given_up(
+    transport: Transport, serve: Serve, length: int, kept: int
+) -> None:
+    server = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length))
+    assert [len(post(transport, server).body) for _ in range(2)] == [BODY_AT_MOST] * 2
+    assert len(server.connections) == kept
+
+
+def test_a_server_that_answers_before_it_has_read_everything_is_heard(transport: Transport, serve: Serve) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+
+    assert post(transport, serve(play), body=b"x" * BODY_AT_MOST).status == 413
+
+
+# The time-out bounds the whole attempt (Pitfall 14)
+
+
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000
+
+
+def slowly(connection: socket.socket, data: bytes, over: threading.Event) -> None:
+    for position in range(len(data)):
+        if over.wait(SHORT / 10):  # each wait is far within the time-out, all together are far beyond it
+            return
+        connection.sendall(data[position : position + 1])
+
+
+@pytest.mark.parametrize("fast", [0, 20, LONG.index(b"x")], ids=["status line", "headers", "body"])
+def test_an_answer_that_drips_does_not_outlive_the_time_out(transport: Transport, serve: Serve, fast: int) -> None:
+    """Pitfall 14: a server that keeps sending a byte now and then cannot hold its caller."""
+
+    def play(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(LONG[:fast])
+        slowly(connection, LONG[fast:], server.over)
+
+    server = serve(play)
+    answer = post(transport, server, SHORT)
+    assert (answer.status, answer.failure, answer.message) == (None, Failure.TIMED_OUT, "no answer within 0.3 s")
+
+
+def test_a_server_that_never_answers_is_a_time_out(transport: Transport, serve: Serve) -> None:
+    """Pitfall 14: a hung service does not hang the saga."""
+
+    def play(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        server.over.wait()
+
+    server = serve(play)
+    assert post(transport, server, SHORT).failure is Failure.TIMED_OUT
+
+
+def test_a_server_that_never_reads_is_a_time_out(transport: Transport, serve: Serve) -> None:
+    server = serve(lambda connection, number: server.over.wait())
+    assert post(transport, server, SHORT, body=b"x" * (32 << 20)).failure is Failure.TIMED_OUT
+
+
+def test_a_server_that_reads_drop_by_drop_is_a_time_out(transport: Transport, serve: Serve) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        while not server.over.wait(SHORT / 10):
+            connection.recv(4096)
+
+    server = serve(play)
+    assert post(transport, server, SHORT, body=b"x" * (32 << 20)).failure is Failure.TIMED_OUT
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one(transport: Transport, serve: Serve) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        if number == 0:
+            given_up.wait(AMPLE)
+            connection.sendall(SURPLUS)
+        connection.sendall(OK)
+
+    given_up = threading.Event()
+    server = serve(play)
+    assert post(transport, server, SHORT).failure is Failure.TIMED_OUT
+    given_up.set()
+    assert post(transport, server).status == 200
+
+
+def test_a_server_that_accepts_nobody_is_a_time_out(transport: Transport) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]  # more than its queue holds: the kernel drops what comes after
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        answer = transport.post(f"http://127.0.0.1:{full.getsockname()[1]}/", {}, b"", SHORT)
+        for one in waiting:
+            one.close()
+    assert (answer.failure, answer.message) == (Failure.TIMED_OUT, "no connection within 0.3 s")
+
+
+def test_all_addresses_of_a_host_share_one_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+
+    def dial(found: object, left: float) -> socket.socket:
+        tried.append(left)
+        now[0] += 2.0
+        raise TimeoutError
+
+    now = [0.0]
+    monkeypatch.setattr("saga.transport._addresses", lambda target, left: ["::1", "127.0.0.1", "127.0.0.2"])
+    monkeypatch.setattr("saga.transport._dial", dial)
+    assert Transport(clock=lambda: now[0]).post("http://b/", {}, b"", 3.0).failure is Failure.TIMED_OUT
+    assert tried == [3.0, 1.0]
+
+
+def test_the_next_address_is_tried_where_one_refuses(
+    transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(always(OK))
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        refusing = gone.getsockname()
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", where) for where in (refusing, ("127.0.0.1", server.port))]
+    monkeypatch.setattr("saga.transport._addresses", lambda target, left: found)
+    assert post(transport, server).status == 200
+
+
+def test_a_name_server_that_never_answers_is_a_time_out(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 14: looking a name up, which knows no time-out of its own, has one too."""
+
+    def resolve(*where: object, flags: int = 0, **more: object) -> list[object]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        over.wait(AMPLE)
+        return []
+
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert transport.post("http://b.example/", {}, b"", SHORT).failure is Failure.TIMED_OUT
+    over.set()
+
+
+# No answer: not connected (nothing was sent) or broken (something may have been)
+
+
+def test_a_refused_connection_sent_nothing(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    answer = transport.post(f"http://127.0.0.1:{port}/", {}, b"{}", AMPLE)
+    assert answer.failure is Failure.NOT_CONNECTED
+    assert answer.message == f"no connection to 127.0.0.1:{port}: Connection refused"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://no-such-host.invalid/",
+        "http://" + "a" * 64 + ".example/",
+        "http://a..example/",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:five/",
+        "http://[::1/",
+        "ftp://127.0.0.1/",
+        "http:///invoke",
+        "nonsense",
+        "",
+    ],
+)
+def test_a_url_that_leads_nowhere_is_an_answer_and_no_exception(transport: Transport, url: str) -> None:
+    answer = transport.post(url, {}, b"{}", AMPLE)
+    assert answer.failure is Failure.NOT_CONNECTED
+    assert answer.message
+
+
+@pytest.mark.parametrize("value", ["x\r\nSaga-Id: other", "x\nSaga-Id: other", "x\r", "…"])
+def test_a_header_that_cannot_be_sent_is_not_sent(transport: Transport, serve: Serve, value: str) -> None:
+    server = serve(always(OK))
+    assert transport.post(server.url, {"Authorization": value}, b"{}", AMPLE).failure is Failure.NOT_CONNECTED
+    assert not server.connections
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() sends a RST
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        OK[:-1],
+        OK[:-11],
+        b"HTTP/1.1 409 Conflict\r\nContent-Length: 5\r\n\r\n{}",
+        CHUNKED[:-12],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 huh OK\r\n\r\n",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+    ],
+    ids=[
+        "nothing", "half a head", "all but a byte", "no body", "half a refusal", "half the chunks",
+        "not HTTP", "no status", "another HTTP", "too many headers", "too long a header",
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_cut_short_or_no_http_is_broken(transport: Transport, serve: Serve, said: bytes) -> None:
+    server = serve(always(said, then_close=True))
+    answer = post(transport, server)
+    assert (answer.status, answer.failure) == (None, Failure.BROKEN)
+    assert answer.message.startswith("the connection broke: ")
+
+
+@pytest.mark.parametrize("said", [b"", OK[:-5]], ids=["before the answer", "in the middle of it"])
+def test_a_reset_after_the_request_is_broken(transport: Transport, serve: Serve, said: bytes) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(said)
+        reset(connection)
+
+    assert post(transport, serve(play)).failure is Failure.BROKEN
+
+
+def test_a_reset_while_the_request_is_sent_is_broken(transport: Transport, serve: Serve) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        connection.recv(1000)
+        reset(connection)
+
+    assert post(transport, serve(play), body=b"x" * (8 << 20)).failure is Failure.BROKEN
+
+
+def test_a_broken_connection_is_not_used_again(transport: Transport, serve: Serve) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(OK[:-1] if number == 0 else OK)
+
+    server = serve(play)
+    assert [post(transport, server).status for _ in range(2)] == [None, 200]
+
+
+# Many threads
+
+
+def test_a_hundred_threads_share_a_transport_and_each_gets_its_own_answer(transport: Transport, serve: Serve) -> None:
+    def echo(connection: socket.socket, number: int) -> None:
+        for served in range(1, 1000):
+            if not (request := read_request(connection)):
+                return
             body = request.partition(b"\r\n\r\n")[2]
-            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            if served % 7 == 0:
+                return  # some connections end while they are idle
 
-    server.talk = talk
-    wrong: list[object] = []
+    def calls(thread: int) -> list[str]:
+        wrong = []
+        for number in range(20):
+            body = b'{"%d": %d}' % (thread, number)
+            answer = post(transport, server, body=body)
+            # A connection may end between the look at it and the request: that is an unknown outcome, never another's.
+            if answer.body != body and answer.failure is not Failure.BROKEN:
+                wrong.append(f"{body!r} got {answer}")
+        return wrong
 
-    def work(number: int) -> None:
-        for turn in range(50):
-            body = b"%d-%d" % (number, turn)
-            answer = transport.post(server.url, {}, body, 10)
-            if answer.body != body:
-                wrong.append(answer)
+    server = serve(echo)
+    with ThreadPoolExecutor(100) as pool:
+        assert [wrong for made in pool.map(calls, range(100)) for wrong in made] == []
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-    assert server.connections <= 16
+
+def test_there_are_never_more_connections_than_threads(transport: Transport, serve: Serve) -> None:
+    server = serve(always(OK))
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: post(transport, server), range(500)))
+    assert [answer for answer in answers if answer.status != 200] == []
+    assert len(server.connections) <= 16
+
+
+def test_a_closed_transport_keeps_no_connection_and_still_answers(transport: Transport, serve: Serve) -> None:
+    server = serve(always(OK))
+    assert post(transport, server).status == 200
+    transport.close()
+    assert [post(transport, server).status for _ in range(2)] == [200, 200]
+    assert len(server.connections) == 3
+
+
+def test_the_environments_proxies_are_not_used(
+    transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert post(transport, serve(always(OK))).status == 200
+
+
+# TLS
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for localhost, signed by itself, and its key, in one file."""
+    if not shutil.which("openssl"):
+        if os.environ.get("CI"):
+            pytest.fail("CI must have openssl")
+        pytest.skip("no openssl to make a certificate with")
+    file = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
+    subprocess.run([*command.split(), "-keyout", file, "-out", f"{file}.crt"], check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    return file
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # read by OpenSSL, when the transport first needs it
+
+
+@pytest.mark.usefixtures("trusted")
+def test_https_keeps_its_connection_too(transport: Transport, serve: Serve, tls: ssl.SSLContext) -> None:
+    server = serve(always(OK), tls)
+    assert [post(transport, server).status for _ in range(3)] == [200] * 3
+    assert len(server.connections) == 1
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_connected_to(
+    transport: Transport, serve: Serve, tls: ssl.SSLContext
+) -> None:
+    answer = post(transport, serve(always(OK), tls))
+    assert answer.failure is Failure.NOT_CONNECTED
+    assert "certificate verify failed" in answer.message
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_handshake_that_never_ends_is_a_time_out(transport: Transport, serve: Serve) -> None:
+    server = serve(lambda connection, number: server.over.wait())
+    url = server.url.replace("http:", "https:")
+    assert transport.post(url, {}, b"{}", SHORT).failure is Failure.TIMED_OUT
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("body", [b"{}", b"x" * (32 << 20)], ids=["answer", "request"])
+def test_https_that_drips_does_not_outlive_the_time_out(
+    transport: Transport, serve: Serve, tls: ssl.SSLContext, body: bytes
+) -> None:
+    """Pitfall 14: over TLS the whole attempt is bounded as well, in both directions."""
+
+    def play(connection: socket.socket, number: int) -> None:
+        while len(body) > 2 and not server.over.wait(SHORT / 10):
+            connection.recv(4096)
+        slowly(connection, LONG, server.over)
+
+    server = serve(play, tls)
+    assert post(transport, server, SHORT, body).failure is Failure.TIMED_OUT

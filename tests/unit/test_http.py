@@ -192,6 +192,13 @@ def test_while_sealing_nothing_but_a_409_says_committed(answer: Answer) -> None:
     assert outcome(answer, sealing=True).verdict is UNKNOWN
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_while_sealing_a_200_says_sealed_and_a_time_out_says_nothing(before: bool) -> None:
+    assert outcome(OK, sealing=True, uncertain_before=before).verdict is DONE
+    assert outcome(LATE, OK, sealing=True, uncertain_before=before).verdict is DONE
+    assert outcome(LATE, sealing=True, uncertain_before=before).verdict is UNKNOWN
+
+
 def test_while_sealing_a_409_ends_the_call() -> None:
     participant = Participant(NO, OK)
     assert participant.call(Request("http://c/compensate", {}, b"{}", sealing=True)).verdict is REFUSED

@@ -80,6 +80,18 @@ def test_retries_used_up_give_the_last_answer_without_a_wait_after_it() -> None:
     ]  # fmt: skip
 
 
+def test_two_retries_and_two_tenths_of_a_second_are_the_defaults() -> None:
+    waits: list[float] = []
+    numbers = retry_request(
+        lambda number: number,
+        should_retry=lambda answer: True,
+        retry_after=lambda answer: None,
+        sleep=waits.append,
+        random=lambda: LATEST,
+    )
+    assert (numbers, waits) == (3, pytest.approx([0.2, 0.4]))
+
+
 def test_attempts_are_counted_on_from_where_an_earlier_round_ended() -> None:
     """Pitfall 23: the retry count outlives the round, and the process."""
     script = Script(0, None)
