@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from granian.log import LogLevels
 
 logger = logging.getLogger("saga")
 
+LOCAL = ("127.0.0.1", "localhost", "0.0.0.0", "::1", "::")  # noqa: S104  # where `localhost` is meant to reach us
 RESTART_AFTER = 1.0  # seconds, where a worker dies again and again
 
 
@@ -32,6 +34,8 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
     `variable` is the setting that moves the port: exits with 1 and a message naming it where the port is taken.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _leave)
     problem = port_problem(host, port, variable)
     if problem:
         sys.exit(problem)
@@ -51,36 +55,54 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
         try:
             server.serve(spawn_target=_worker, target_loader=_load)
             return
-        except SystemExit:  # Granian's answer to a worker that died twice within seconds
+        except SystemExit:  # Granian's answer to a worker that died twice within seconds, or as we were told to stop
             if server.interrupt_signal:
-                raise
-            logger.warning("worker_died: starting it again")
+                return
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(signum, _leave)  # Granian's own handlers would only tell the server that has ended
+            logger.warning("event=worker_died again=%s s", RESTART_AFTER)
             time.sleep(RESTART_AFTER)
+
+
+def _leave(signum: int, frame: Any) -> None:
+    """Told to stop while no server runs that could be stopped."""
+    sys.exit(0)
 
 
 def port_problem(host: str, port: int, variable: str) -> str | None:
     """Why `port` cannot be served on, and what to do; None where it is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             probe.listen(1)
+        if host not in LOCAL or not _answered(port):
             return None
-        except PermissionError:
-            return f"Port {port} is not allowed to this user: set {variable} to one above 1023."
-        except OSError as error:
-            if error.errno != 98 and error.errno != 48:  # EADDRINUSE on Linux, on macOS
-                return f"Cannot listen on {host}:{port}: {error.strerror}. HOST says where to listen."
-    return f"Port {port} is taken{_taken_by(port)}. Set {variable} to a free one, for example {variable}={port + 100}."
+    except PermissionError:
+        return f"Port {port} is not allowed to this user: set {variable} to one above 1023."
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"Cannot listen on {host}:{port}: {error.strerror}. HOST says where to listen."
+    other = port + 100 if port + 100 <= 65535 else port - 100
+    return f"Port {port} is taken{_taken_by(port)}. Set {variable} to a free one, for example {variable}={other}."
+
+
+def _answered(port: int) -> bool:
+    """Whether somebody has the port as `localhost`, which a free 127.0.0.1 does not rule out: on IPv6, and on macOS."""
+    for address in ("127.0.0.1", "::1"):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=0.5):
+            return True
+    return False
 
 
 def _taken_by(port: int) -> str:
-    with contextlib.suppress(psutil.Error, OSError, RuntimeError):
-        for connection in psutil.net_connections(kind="tcp"):
-            taken = connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,)
-            if taken and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    for process in psutil.process_iter():  # one by one: whose connections we may not see is left out
+        with contextlib.suppress(psutil.Error, OSError, RuntimeError):
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,):
+                    command = " ".join(process.cmdline())[:80] or process.name()
+                    return f" by {command} (pid {process.pid})"
     if sys.platform == "darwin" and port == 5000:
         return ", probably by AirPlay Receiver"
     return ""
@@ -100,6 +122,8 @@ _worker_state: list[Callable[[], None]] = []  # the app's close(), in the worker
 def _worker(*args: Any, **kwargs: Any) -> None:
     """In the worker process: Granian's own worker, which ends with its parent and closes the app first."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # while the app is made: nothing to close yet
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
     _end_with_parent()
     set_signals = _signals.set_sync_signals
 
@@ -117,7 +141,7 @@ def _worker(*args: Any, **kwargs: Any) -> None:
             threading.Thread(target=close, daemon=True).start()
 
         signal.signal(signal.SIGTERM, handle)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return stopped
 
     _signals.set_sync_signals = set_signals_and_close
