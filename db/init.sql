@@ -46,8 +46,8 @@ CREATE TABLE orchestrator.saga_log (
 );
 
 CREATE USER orchestrator ACCOUNT LOCK;
-GRANT SELECT, INSERT, UPDATE ON orchestrator.sagas TO orchestrator;
-GRANT SELECT, INSERT ON orchestrator.saga_log TO orchestrator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.sagas TO orchestrator; -- DELETE: `saga prune`
+GRANT SELECT, INSERT, DELETE ON orchestrator.saga_log TO orchestrator;
 
 -- Service A: users ---------------------------------------------------------------------------------------------------
 

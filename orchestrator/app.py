@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from werkzeug.exceptions import HTTPException
 
 from orchestrator import pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
+from saga.audit import audit
 from saga.errors import BadInput, Conflict, Forbidden, KeyReused, LogUnavailable, NoSuchSaga, Overloaded, SagaError
 from saga.faults import parse_plan
 from saga.log import Record
-from saga.machine import Line, State
+from saga.machine import ENDED, Line, State
 from saga.payload import parse_object
 from saga.representation import PUBLIC_STATUS, represent, represent_line
 from saga.settings import Settings, load_settings
@@ -66,6 +68,11 @@ class _Routes:
         app.get("/sagas/<saga_id>")(self.saga)
         app.get("/sagas/<saga_id>/log")(self.saga_lines)
         app.get("/logs")(self.latest_lines)
+        app.post("/sagas/<saga_id>/cancel")(self.cancel)
+        app.post("/sagas/<saga_id>/resume")(self.resume)
+        app.post("/sagas/<saga_id>/resolve")(self.resolve)
+        app.get("/audit")(self.audit)
+        app.post("/prune")(self.prune)
         app.post("/test_status")(self.test_status)
         app.get("/healthz")(self.alive)
         app.get("/readyz")(self.ready)
@@ -116,6 +123,39 @@ class _Routes:
             lines=[{"saga_id": saga_id, **represent_line(line, records.get(saga_id))} for saga_id, line in found]
         )
 
+    def cancel(self, saga_id: str) -> tuple[Response, int]:
+        """Roll a saga back."""
+        self.parts.operator.cancel(saga_id)
+        return self._accepted(saga_id)
+
+    def resume(self, saga_id: str) -> tuple[Response, int]:
+        """Try a stalled call now."""
+        self.parts.operator.resume(saga_id)
+        return self._accepted(saga_id)
+
+    def resolve(self, saga_id: str) -> tuple[Response, int]:
+        """Take a stalled call for done, by hand."""
+        note = parse_object(request.get_data()).get("note")
+        if not isinstance(note, str):
+            raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
+        self.parts.operator.resolve(saga_id, note)
+        return self._accepted(saga_id)
+
+    def audit(self) -> Response:
+        """All or nothing, as the participants' own records tell it."""
+        _only_these_flags("since", "limit")
+        most = int(_number("limit", 100, 1, 500))
+        ended = self.parts.log.search(states=ENDED, ended_since=_time("since"), most=most)
+        return jsonify(audit(ended, self.parts.settings.token))
+
+    def prune(self) -> Response:
+        """Forget one batch of sagas that ended long ago."""
+        _only_these_flags("older_than", "limit")
+        if "older_than" not in request.args:
+            raise BadInput("older_than is required: seconds since the saga ended", "older_than")
+        before = self.parts.engine.around.clock() - _number("older_than", 0, 0, 1e9)
+        return jsonify(pruned=self.parts.log.prune(before, int(_number("limit", 500, 1, 500))))
+
     def test_status(self) -> Response:
         """One call to a service, undone again."""
         _only_these_flags("service", "saga")
@@ -145,6 +185,12 @@ class _Routes:
     def metrics(self) -> Response:
         """Prometheus's text format."""
         return Response(self.parts.telemetry.metrics(), mimetype="text/plain; version=0.0.4")
+
+    def _accepted(self, saga_id: str) -> tuple[Response, int]:
+        record, lines = self.parts.engine.read(saga_id)
+        response = jsonify(represent(record, lines))
+        response.headers["Location"] = f"/sagas/{saga_id}"
+        return response, 202
 
     def _find(self, saga_id: str) -> Record:
         record = self.parts.log.find(saga_id)
@@ -194,6 +240,17 @@ def _number(name: str, default: float, least: float, most: float) -> float:
     if not re.fullmatch(pattern, text, re.ASCII) or not least <= float(text) <= most:
         raise BadInput(f"{name} must be a number from {least:g} to {most:g}, not {text!r}", name)
     return float(text)
+
+
+def _time(name: str) -> float | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))  # a + in a query is a space
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BadInput(f"{name} must be a time like 2026-01-31T12:00:00Z, not {text!r}", name) from None
 
 
 def _states(status: str | None) -> list[State]:

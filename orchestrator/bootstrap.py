@@ -19,6 +19,7 @@ from saga.definition import SagaDefinition, load_definitions
 from saga.driver import Surroundings
 from saga.engine import Engine
 from saga.errors import BadInput
+from saga.operator import Operator
 from saga.recovery import Recovery
 from saga.settings import Settings
 from saga.transport import Transport
@@ -34,6 +35,7 @@ class Orchestrator:
     definitions: Mapping[str, SagaDefinition]
     log: log.SagaLog
     engine: Engine
+    operator: Operator
     recovery: Recovery
     telemetry: Telemetry
 
@@ -84,4 +86,4 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.watch(engine)
     recovery = Recovery(engine, settings.recovery_interval)
-    return Orchestrator(settings, definitions, saga_log, engine, recovery, telemetry)
+    return Orchestrator(settings, definitions, saga_log, engine, Operator(engine), recovery, telemetry)

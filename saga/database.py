@@ -38,8 +38,8 @@ def connect(url: str, pool_size: int = 16) -> Engine:
             "charset": "utf8mb4",
             "collation": "utf8mb4_general_ci",  # known to MySQL and MariaDB; columns have their own
             "connection_timeout": BUSY_SECONDS,
-            "read_timeout": BUSY_SECONDS * 2,
-            "write_timeout": BUSY_SECONDS * 2,
+            "read_timeout": BUSY_SECONDS + 1,
+            "write_timeout": BUSY_SECONDS + 1,
             "init_command": f"SET SESSION innodb_lock_wait_timeout = {BUSY_SECONDS}, sql_mode = 'TRADITIONAL'",
         },
     )

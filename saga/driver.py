@@ -66,40 +66,62 @@ class _Stopping(Exception):
 
 
 class Driver:
-    """One saga in the hands of this process, from `begin` or a claim until it ends, stalls, or is lost."""
+    """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost."""
 
     def __init__(self, record: Record, lines: Sequence[Line], around: Surroundings):
         self.record = record
         self.lines = list(lines)
-        self.finished = threading.Event()
+        self.recovered = False  # it was claimed, not started here
+        self.retrying = False  # its next call is one that stalled it before
+        self.parked = False  # it stands in line for a service, and has no thread
+        self.news = threading.Event()  # nobody need wait for it any more
         self._around = around
         self._pending: list[Line] = []  # lines that the next write takes along
         self._writing = threading.Lock()  # a renewal and a write must not cross
         self._held = True
         self._lease_until = record.due_at or 0.0
         self._saga = replay(record.definition, record.input, lines, record.context)
+        self._claimed: bool | None = None  # by a claim that is not in the log yet: was it held by another?
 
-    def take_over(self, was_driven: bool) -> None:
-        """After a claim: note it, so that a call that a crash interrupted counts as an attempt; go on from a stall."""
-        if self._saga.state in STALLED:
-            self._record(Event.RESUMED)
-            return
-        if was_driven:
-            self._saga = interrupted(self._saga)
-        self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": was_driven})
+    def taken_over(self, was_held: bool) -> None:
+        """After a claim; a call that a crash, or the claim itself, may have interrupted counts as an attempt."""
+        self.recovered = True
+        self._claimed = was_held
+
+    def next_call(self) -> Call | None:
+        """The call to make next; None where the saga has ended, stalled, or was handed over."""
+        if self._claimed is not None:
+            if self._saga.state in STALLED:
+                self.record_event(Event.RESUMED)
+            else:
+                self._note_claim()
+                self._write()
+        if not self._held:
+            return None
+        return next_call(self._saga)
+
+    def record_event(
+        self, event: Event, cause: Mapping[str, Any] | None = None, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make an event durable that is not an answer: a resumption, or what an operator decided."""
+        self._note_claim()
+        self.retrying = event is Event.RESUMED
+        self._record(event, cause=cause, detail=detail)
+
+    def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
+        """Make a line durable that changes nothing."""
+        self._note_claim()
+        self._add(event, self._saga.step.name if self._saga.step else None, detail=detail)
         self._write()
 
-    def drive(self) -> None:
-        """Until the saga ends, stalls, is handed over, or belongs to somebody else."""
-        try:
-            while (call := next_call(self._saga)) is not None:
-                self._make(call)
-        except LeaseLost:
-            pass  # its new owner goes on with it
-        except _Stopping:
-            self._release()
-        finally:
-            self._held = False
+    def _note_claim(self) -> None:
+        """Say in the log who has it now; a stalled one has no call in flight, so its next line says enough."""
+        was_held, self._claimed = self._claimed, None
+        if was_held is None or self._saga.state in STALLED:
+            return
+        if was_held:
+            self._saga = interrupted(self._saga)
+        self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": was_held})
 
     def renew_when_old(self) -> None:
         """Prolong the lease once a third of it is gone; called from the engine's renewer while calls are in flight."""
@@ -117,7 +139,8 @@ class Driver:
                 self._held = False
                 self._around.log.renew(self.record.id, self.record.epoch, self._around.clock())
 
-    def _make(self, call: Call) -> None:
+    def make(self, call: Call) -> None:
+        """Make the call and write down what came of it. LeaseLost where the saga is no longer this driver's."""
         around = self._around
         try:
             outcome = http.call(
@@ -128,6 +151,9 @@ class Driver:
                 before_attempt=lambda number: self._before_attempt(call),
                 after_attempt=lambda attempt, will_retry: self._after_attempt(call, attempt, will_retry),
             )
+        except _Stopping:
+            self.release()
+            return
         except _DeadlinePassed:
             self._record(Event.DEADLINE_PASSED, cause=_cause(call, "deadline", "the deadline passed"))
             return
@@ -192,13 +218,21 @@ class Driver:
         return self._saga.state is State.EXECUTING and not last and self._deadline_passed()
 
     def _record(
-        self, event: Event, result: Mapping[str, Any] | None = None, cause: Mapping[str, Any] | None = None
+        self,
+        event: Event,
+        result: Mapping[str, Any] | None = None,
+        cause: Mapping[str, Any] | None = None,
+        detail: Mapping[str, Any] | None = None,
     ) -> None:
         """Apply `event` and make it durable, with the lines that led to it."""
         before = self._saga
         self._saga = saga = apply(before, event, result)
         step = before.step.name if before.step else None
-        self._add(event, step, detail={"state": saga.state, **({"message": cause["message"]} if cause else {})})
+        self._add(
+            event,
+            step,
+            detail={"state": saga.state, **({"message": cause["message"]} if cause else {}), **(detail or {})},
+        )
         self._write(
             state=saga.state,
             cursor=saga.cursor,
@@ -236,7 +270,7 @@ class Driver:
             self._lease_until = record.due_at or 0.0
             self._held = record.owner is not None
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Hand the saga over between two calls: whoever claims it finds no call in flight."""
         self._add(RELEASED)
         with self._writing:

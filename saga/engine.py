@@ -5,33 +5,40 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
+from saga.bulkhead import Breakers, Bulkhead, service_of
 from saga.definition import SagaDefinition
 from saga.driver import Driver, Surroundings
-from saga.errors import KeyReused, LeaseLost, LogUnavailable, NoSuchSaga
+from saga.errors import Conflict, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
 from saga.log import Record
-from saga.machine import STARTED, Line, begin
+from saga.machine import STALLED, STARTED, Line, State, begin
 from saga.payload import digest
 
 logger = logging.getLogger("saga")
 
+DRIVERS = 128  # threads; half of them at the most drive sagas that were recovered
+WAITERS = 128  # callers of wait(); who finds no place is answered at once
+IN_FLIGHT = 2000  # sagas in the hands of this process; beyond it, none is accepted
 POLL = 0.2  # seconds between two looks at a saga that another process drives
+TRIES = 20  # to take a saga whose driver is busy writing
 
 
 class Engine:
     """The sagas in the hands of this process."""
 
-    def __init__(self, around: Surroundings, new_id: Callable[[], str], stop: threading.Event, drivers: int = 64):
+    def __init__(self, around: Surroundings, new_id: Callable[[], str], stop: threading.Event):
         self.around = around
+        self.breakers = Breakers(rest=min(around.stall_max, 4 * around.stall_base))
         self._new_id = new_id
-        self._places = drivers
-        self._drivers: dict[str, Driver] = {}
-        self._waiting: queue.SimpleQueue[tuple[Driver, bool | None] | None] = queue.SimpleQueue()
         self._closed = stop
-        self._threads = [threading.Thread(target=self._work, name=f"driver-{n}", daemon=True) for n in range(drivers)]
+        self._drivers: dict[str, Driver] = {}
+        self._bulkhead: Bulkhead[Driver] = Bulkhead()
+        self._ready: queue.SimpleQueue[Driver] = queue.SimpleQueue()
+        self._seats = threading.Semaphore(WAITERS)
+        self._threads = [threading.Thread(target=self._work, name=f"driver-{n}", daemon=True) for n in range(DRIVERS)]
         self._threads.append(threading.Thread(target=self._keep_leases, name="leases", daemon=True))
 
     def open(self) -> None:
@@ -42,29 +49,35 @@ class Engine:
     def close(self, grace: float = 1.0) -> None:
         """Take no more, hand over what is between two calls, and after `grace` seconds the rest as well."""
         self._closed.set()
+        for driver in self._bulkhead.waiting():
+            with suppress(LeaseLost, LogUnavailable):
+                driver.release()
         deadline = self.around.clock() + grace
         for driver in list(self._drivers.values()):
-            driver.finished.wait(max(0.0, deadline - self.around.clock()))
-            if not driver.finished.is_set():
-                with suppress(LeaseLost, LogUnavailable):
-                    driver.give_up()
-
-    @property
-    def free_places(self) -> int:
-        """How many more sagas a thread is free for."""
-        return 0 if self._closed.is_set() else max(0, self._places - len(self._drivers))
+            driver.news.wait(max(0.0, deadline - self.around.clock()))
+            with suppress(LeaseLost, LogUnavailable):
+                driver.give_up()
 
     @property
     def in_flight(self) -> int:
-        """How many sagas it drives."""
+        """How many sagas it has in its hands."""
         return len(self._drivers)
+
+    @property
+    def places_for_recovered(self) -> int:
+        """How many more sagas recovery may bring, so that they leave room for new ones."""
+        recovered = sum(driver.recovered and not driver.parked for driver in list(self._drivers.values()))
+        room = min(DRIVERS // 2 - recovered, IN_FLIGHT - len(self._drivers))
+        return 0 if self._closed.is_set() else max(0, room)
 
     def start(self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None) -> str:
         """Make a new saga durable and drive it; gives its id. With a known key: the id of that saga.
 
-        BadInput where the input does not fit; KeyReused; LogUnavailable (then nothing was started).
+        BadInput where the input does not fit; KeyReused; Overloaded, LogUnavailable (then nothing was started).
         """
         definition.check_input(input)
+        if self._closed.is_set() or len(self._drivers) >= IN_FLIGHT:
+            raise Overloaded(f"{len(self._drivers)} sagas are in flight here: try again later")
         now = self.around.clock()
         saga = begin(definition, input)
         request_hash = digest(input)
@@ -90,7 +103,7 @@ class Engine:
         known = self.around.log.begin(record, lines)
         if known is None:
             self.around.observe(record, lines[0])
-            self._accept(Driver(record, lines, self.around), None)
+            self.accept(Driver(record, lines, self.around))
             return record.id
         if known.request_hash != request_hash:
             raise KeyReused(f"the Idempotency-Key {key!r} was used with another body, for the saga {known.id}")
@@ -99,25 +112,58 @@ class Engine:
     def claim(self, saga_id: str, epoch: int) -> None:
         """Take over a saga that is due, and drive it; LeaseLost where somebody else was quicker."""
         around = self.around
-        if saga_id in self._drivers:
-            return
         now = around.clock()
-        record, was_driven = around.log.claim(saga_id, epoch, around.owner, due_by=now, due_at=now + around.lease)
-        self._accept(Driver(record, around.log.lines(saga_id), around), was_driven)
+        record, held = around.log.claim(saga_id, epoch, around.owner, due_by=now, due_at=now + around.lease)
+        driver = Driver(record, around.log.lines(saga_id), around)
+        driver.taken_over(held)
+        self.accept(driver)
+
+    def take(self, saga_id: str, states: Collection[State], refusal: str) -> Driver:
+        """Take a saga away from whoever drives it, while it is in one of `states`; Conflict, saying `refusal`, else.
+
+        Its driver, wherever it is, finds its next write refused. The caller writes, then gives it to `accept`.
+        """
+        around = self.around
+        for _ in range(TRIES):
+            record, _ = self.read(saga_id)
+            if record.state not in states:
+                raise Conflict(f"{refusal}: it is {record.state}")
+            due_at = around.clock() + around.lease
+            try:
+                record, held = around.log.take(saga_id, record.epoch, record.state, around.owner, due_at)
+            except LeaseLost:
+                continue  # it has moved on meanwhile
+            driver = Driver(record, around.log.lines(saga_id), around)
+            driver.taken_over(held)
+            return driver
+        raise Conflict(f"{refusal}: it is moving too fast, try again")
+
+    def accept(self, driver: Driver) -> None:
+        """Drive a saga that this process owns."""
+        self._drivers[driver.record.id] = driver
+        self._ready.put(driver)
 
     def wait(self, saga_id: str, seconds: float) -> tuple[Record, list[Line]]:
-        """The saga once it has ended, or as it is after `seconds`."""
-        until = self.around.clock() + seconds
+        """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
+        or when it stands in line for a service that is slow."""
+        if seconds <= 0 or not self._seats.acquire(blocking=False):
+            return self.read(saga_id)
+        try:
+            return self._wait(saga_id, self.around.clock() + seconds)
+        finally:
+            self._seats.release()
+
+    def _wait(self, saga_id: str, until: float) -> tuple[Record, list[Line]]:
         known: tuple[Record, list[Line]] | None = None
         while True:
             driver = self._drivers.get(saga_id)
             if driver:
-                driver.finished.wait(max(0.0, until - self.around.clock()))
+                driver.news.wait(max(0.0, until - self.around.clock()))
                 known = driver.record, driver.lines
-                if driver.record.ended:
+                if driver.record.ended or driver.parked:
                     return known
             try:
-                known = self._read(saga_id)
+                known = self.read(saga_id)
             except LogUnavailable:
                 if known is None:
                     raise
@@ -126,32 +172,50 @@ class Engine:
             if saga_id not in self._drivers:
                 self._closed.wait(min(POLL, max(0.0, until - self.around.clock())))
 
-    def _read(self, saga_id: str) -> tuple[Record, list[Line]]:
+    def read(self, saga_id: str) -> tuple[Record, list[Line]]:
+        """The saga as the log has it; NoSuchSaga where there is none."""
         record = self.around.log.find(saga_id)
         if record is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
         return record, self.around.log.lines(saga_id)
 
-    def _accept(self, driver: Driver, was_driven: bool | None) -> None:
-        self._drivers[driver.record.id] = driver
-        self._waiting.put((driver, was_driven))
-
     def _work(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            driver, was_driven = item
+        while True:
+            driver = self._ready.get()
             try:
-                if was_driven is not None:
-                    driver.take_over(was_driven)
-                driver.drive()
+                self._drive(driver)
             except LeaseLost:
-                pass
+                pass  # its new owner goes on with it
             except LogUnavailable as error:
-                logger.warning("log_unavailable: %s", error, extra={"saga_id": driver.record.id})
+                logger.warning("log_unavailable: %s", error)
             except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
-                logger.exception("driver_failed", extra={"saga_id": driver.record.id})
+                logger.exception("driver_failed saga_id=%s", driver.record.id)
+            if not driver.parked:
+                if self._drivers.get(driver.record.id) is driver:
+                    del self._drivers[driver.record.id]
+                driver.news.set()
+
+    def _drive(self, driver: Driver) -> None:
+        """Call by call, until the saga ends, stalls, is lost, handed over, or must stand in line."""
+        driver.parked = False
+        driver.news.clear()
+        while (call := driver.next_call()) is not None:
+            service = service_of(call.url)
+            driver.parked = True  # before another thread can be given it
+            if not self._bulkhead.enter(service, driver):
+                driver.news.set()
+                return
+            driver.parked = False
+            retrying, driver.retrying = driver.retrying, False
+            try:
+                driver.make(call)
+                if retrying:
+                    self.breakers.report(service, driver.record.state not in STALLED)
             finally:
-                self._drivers.pop(driver.record.id, None)
-                driver.finished.set()
+                if retrying:
+                    self.breakers.withdraw(service)
+                if (first := self._bulkhead.leave(service)) is not None:
+                    self._ready.put(first)
 
     def _keep_leases(self) -> None:
         while not self._closed.wait(self.around.lease / 12):
@@ -161,4 +225,4 @@ class Engine:
                 except (LeaseLost, LogUnavailable):
                     continue  # the driver finds out at its next write, or by its own clock
                 except Exception:
-                    logger.exception("renewal_failed", extra={"saga_id": driver.record.id})
+                    logger.exception("renewal_failed saga_id=%s", driver.record.id)

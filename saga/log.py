@@ -6,15 +6,17 @@ holds its epoch: a claim raises it, and a write with an older one touches no row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     Connection,
     Engine,
+    Executable,
     Index,
     Integer,
     MetaData,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
+    delete,
     func,
     insert,
     or_,
@@ -36,6 +39,10 @@ from saga.database import Float, Json, Token, UtcTime, is_duplicate, is_lock_con
 from saga.definition import SagaDefinition
 from saga.errors import LeaseLost, LogUnavailable
 from saga.machine import ENDED, Line, State
+
+RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
+
+T = TypeVar("T")
 
 metadata = MetaData()
 
@@ -93,11 +100,10 @@ ADVANCE = (
     )
 )
 RENEW = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("new_due_at"))
-CLAIM = (
-    update(sagas)
-    .where(_OWNED, sagas.c.due_at <= bindparam("due_by"))
-    .values(epoch=sagas.c.epoch + 1, owner=bindparam("owner"), due_at=bindparam("new_due_at"))
-)
+_NEXT_OWNER = {"epoch": sagas.c.epoch + 1, "owner": bindparam("owner"), "due_at": bindparam("new_due_at")}
+CLAIM = update(sagas).where(_OWNED, sagas.c.due_at <= bindparam("due_by")).values(_NEXT_OWNER)
+TAKE = update(sagas).where(_OWNED, sagas.c.state == bindparam("in_state")).values(_NEXT_OWNER)
+POSTPONE = update(sagas).where(_OWNED, sagas.c.owner.is_(None)).values(due_at=bindparam("new_due_at"))
 FIND = select(sagas).where(sagas.c.id == bindparam("saga_id"))
 FIND_MANY = select(sagas).where(sagas.c.id.in_(bindparam("saga_ids", expanding=True)))
 FIND_BY_KEY = select(sagas).where(sagas.c.idempotency_key == bindparam("key"))
@@ -124,6 +130,15 @@ LATEST_LINES = (
     .order_by(saga_log.c.at.desc(), saga_log.c.saga_id.desc(), saga_log.c.seq.desc())
     .limit(bindparam("most"))
 )
+_OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
+ENDED_BEFORE = (
+    select(sagas.c.id)
+    .where(sagas.c.state.in_(bindparam("states", expanding=True)), sagas.c.ended_at < bindparam("ended_before"))
+    .order_by(sagas.c.id)
+    .limit(bindparam("most"))
+)
+FORGET_LINES = delete(saga_log).where(saga_log.c.saga_id.in_(_OF_THESE))
+FORGET = delete(sagas).where(sagas.c.id.in_(_OF_THESE))
 PING = select(func.count()).select_from(select(sagas.c.id).limit(1).subquery())
 
 
@@ -175,98 +190,108 @@ class SagaLog:
         self._engine = engine
 
     def begin(self, record: Record, lines: Sequence[Line]) -> Record | None:
-        """Write a new saga; where its idempotency key (or id) is known already, write nothing and give that saga."""
+        """Write a new saga; where its idempotency key is known already, write nothing and give that saga."""
         row = {**vars(record), "name": record.definition.name, "definition": record.definition.to_json()}
+
+        def work(connection: Connection) -> None:
+            connection.execute(BEGIN, row)
+            connection.execute(WRITE_LINES, _rows(record.id, lines))
+
         try:
-            with self._transaction() as connection:
-                connection.execute(BEGIN, row)
-                connection.execute(WRITE_LINES, _rows(record.id, lines))
+            self._run(work)
         except IntegrityError as error:
             if not is_duplicate(error):
                 raise
-            return self.find(record.id) or (record.idempotency_key and self.find_by_key(record.idempotency_key)) or None
+            known = record.idempotency_key and self.find_by_key(record.idempotency_key)
+            return known if known and known.id != record.id else None  # its own: the COMMIT's answer was lost
         return None
 
     def advance(self, saga_id: str, epoch: int, present: Present, lines: Sequence[Line]) -> None:
         """Move the saga on and add its lines, in one transaction. LeaseLost where `epoch` is no longer its own."""
-        with self._transaction() as connection:
+
+        def work(connection: Connection) -> None:
             moved = connection.execute(ADVANCE, {"saga_id": saga_id, "held": epoch, **vars(present)})
             if moved.rowcount != 1:
                 raise LeaseLost(saga_id)
             if lines:
                 connection.execute(WRITE_LINES, _rows(saga_id, lines))
 
+        try:
+            self._run(work)
+        except IntegrityError as error:  # the lines are there: this very write, whose COMMIT's answer was lost
+            if not is_duplicate(error):
+                raise
+
     def renew(self, saga_id: str, epoch: int, due_at: float) -> None:
         """Hold the saga until `due_at`. LeaseLost where `epoch` is no longer its own."""
-        with self._transaction() as connection:
-            if connection.execute(RENEW, {"saga_id": saga_id, "held": epoch, "new_due_at": due_at}).rowcount != 1:
-                raise LeaseLost(saga_id)
+        if self._execute(RENEW, {"saga_id": saga_id, "held": epoch, "new_due_at": due_at}) != 1:
+            raise LeaseLost(saga_id)
 
     def claim(self, saga_id: str, epoch: int, owner: str, *, due_by: float, due_at: float) -> tuple[Record, bool]:
         """Take over a saga that was due at `due_by`, until `due_at`; gives it, and whether somebody still held it.
 
         LeaseLost where somebody else was quicker, or its owner has renewed its lease.
         """
-        values = {"saga_id": saga_id, "held": epoch, "owner": owner, "due_by": due_by, "new_due_at": due_at}
-        with self._transaction() as connection:
-            before = connection.execute(FIND, {"saga_id": saga_id}).mappings().first()
-            if before is None or connection.execute(CLAIM, values).rowcount != 1:
-                raise LeaseLost(saga_id)
-            claimed = connection.execute(FIND, {"saga_id": saga_id}).mappings().one()
-        return _record(claimed), before["owner"] is not None
+        values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
+        return self._run(lambda connection: _claimed(connection, CLAIM, {**values, "due_by": due_by}))
+
+    def take(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
+        """Like `claim`, whoever holds it, as long as it is in `state`: an operator's word."""
+        values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
+        return self._run(lambda connection: _claimed(connection, TAKE, {**values, "in_state": state}))
 
     def due(self, now: float, most: int) -> list[tuple[str, int]]:
         """At most `most` sagas that want a driver, longest waiting first: (id, epoch)."""
-        with self._transaction() as connection:
-            return [(row.id, row.epoch) for row in connection.execute(DUE, {"now": now, "most": most})]
+        return [(row["id"], row["epoch"]) for row in self._select(DUE, {"now": now, "most": most})]
+
+    def postpone(self, sagas_due: Mapping[tuple[str, int], float]) -> None:
+        """Let stalled sagas rest longer: (id, epoch) to the new time."""
+        rows = [{"saga_id": key[0], "held": key[1], "new_due_at": due_at} for key, due_at in sagas_due.items()]
+        if rows:
+            self._run(lambda connection: connection.execute(POSTPONE, rows))
 
     def free(self, owner: str, now: float) -> int:
         """Make the sagas due that an earlier process named `owner` held; gives their number."""
-        with self._transaction() as connection:
-            return connection.execute(FREE_OWNER, {"gone": owner, "now": now}).rowcount
+        return self._execute(FREE_OWNER, {"gone": owner, "now": now})
 
     def find(self, saga_id: str) -> Record | None:
         """The saga with this id."""
-        with self._transaction() as connection:
-            row = connection.execute(FIND, {"saga_id": saga_id}).mappings().first()
-            return _record(row) if row else None
+        return next((_record(row) for row in self._select(FIND, {"saga_id": saga_id})), None)
 
     def find_many(self, saga_ids: Iterable[str]) -> dict[str, Record]:
         """The sagas with these ids, by id."""
-        with self._transaction() as connection:
-            rows = connection.execute(FIND_MANY, {"saga_ids": list(saga_ids)}).mappings()
-            return {row["id"]: _record(row) for row in rows}
+        return {row["id"]: _record(row) for row in self._select(FIND_MANY, {"saga_ids": list(saga_ids)})}
 
     def find_by_key(self, key: str) -> Record | None:
         """The saga that was started with this idempotency key."""
-        with self._transaction() as connection:
-            row = connection.execute(FIND_BY_KEY, {"key": key}).mappings().first()
-            return _record(row) if row else None
+        return next((_record(row) for row in self._select(FIND_BY_KEY, {"key": key})), None)
 
     def lines(self, saga_id: str) -> list[Line]:
         """The saga's lines, oldest first."""
-        with self._transaction() as connection:
-            return [_line(row) for row in connection.execute(LINES, {"saga_id": saga_id}).mappings()]
+        return [_line(row) for row in self._select(LINES, {"saga_id": saga_id})]
 
     def lines_of(self, saga_ids: Iterable[str]) -> dict[str, list[Line]]:
         """The lines of several sagas, each oldest first."""
         found: dict[str, list[Line]] = {saga_id: [] for saga_id in saga_ids}
         if found:
-            with self._transaction() as connection:
-                for row in connection.execute(LINES_OF, {"saga_ids": list(found)}).mappings():
-                    found[row["saga_id"]].append(_line(row))
+            for row in self._select(LINES_OF, {"saga_ids": list(found)}):
+                found[row["saga_id"]].append(_line(row))
         return found
 
     def latest_lines(self, most: int) -> list[tuple[str, Line]]:
         """The newest lines of all sagas, newest first, each with its saga's id."""
-        with self._transaction() as connection:
-            rows = connection.execute(LATEST_LINES, {"most": most}).mappings()
-            return [(row["saga_id"], _line(row)) for row in rows]
+        return [(row["saga_id"], _line(row)) for row in self._select(LATEST_LINES, {"most": most})]
 
     def search(
-        self, states: Sequence[State] = (), name: str = "", q: str = "", before: str = "", most: int = 50
+        self,
+        states: Collection[State] = (),
+        name: str = "",
+        q: str = "",
+        before: str = "",
+        ended_since: float | None = None,
+        most: int = 50,
     ) -> list[Record]:
-        """Sagas, newest first: in one of `states`, of this `name`, whose id begins with `q` or whose key it is."""
+        """Sagas, newest first: in one of `states`, called `name`, whose id begins with `q` or whose key it is, …"""
         query = select(sagas).order_by(sagas.c.id.desc()).limit(most)
         if states:
             query = query.where(sagas.c.state.in_(states))
@@ -276,24 +301,54 @@ class SagaLog:
             query = query.where(or_(sagas.c.id.startswith(q.lower(), autoescape=True), sagas.c.idempotency_key == q))
         if before:
             query = query.where(sagas.c.id < before)
-        with self._transaction() as connection:
-            return [_record(row) for row in connection.execute(query).mappings()]
+        if ended_since is not None:
+            query = query.where(sagas.c.ended_at >= ended_since)
+        return [_record(row) for row in self._select(query, {})]
+
+    def prune(self, ended_before: float, most: int) -> int:
+        """Forget at most `most` sagas that ended before a time, oldest first; gives their number."""
+
+        def work(connection: Connection) -> int:
+            old = connection.execute(ENDED_BEFORE, {"states": list(ENDED), "ended_before": ended_before, "most": most})
+            saga_ids = [row.id for row in old]
+            if saga_ids:
+                connection.execute(FORGET_LINES, {"saga_ids": saga_ids})
+                connection.execute(FORGET, {"saga_ids": saga_ids})
+            return len(saga_ids)
+
+        return self._run(work)
 
     def ping(self) -> None:
         """Raise LogUnavailable unless the log can be read."""
-        with self._transaction() as connection:
-            connection.execute(PING)
+        self._select(PING, {})
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except (DBAPIError, PoolTimeout) as error:
-            busy = isinstance(error, DBAPIError) and is_lock_conflict(error)
-            raise LogUnavailable("the saga log is busy" if busy else "the saga log cannot be reached") from error
+    def _select(self, query: Executable, values: Mapping[str, Any]) -> Sequence[RowMapping]:
+        return self._run(lambda connection: connection.execute(query, values).mappings().all())
+
+    def _execute(self, statement: Executable, values: Mapping[str, Any]) -> int:
+        return self._run(lambda connection: connection.execute(statement, values).rowcount)
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        """`work` in a transaction: once more where the connection was lost or a lock was; LogUnavailable after that."""
+        started = time.monotonic()
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except IntegrityError:
+                raise
+            except (DBAPIError, PoolTimeout) as error:
+                lost = isinstance(error, DBAPIError) and (error.connection_invalidated or is_lock_conflict(error))
+                if not lost or time.monotonic() - started > RETRY_WITHIN:
+                    raise LogUnavailable("the saga log does not answer, or does not take the write") from error
+
+
+def _claimed(connection: Connection, claim: Executable, values: Mapping[str, Any]) -> tuple[Record, bool]:
+    before = connection.execute(FIND, {"saga_id": values["saga_id"]}).mappings().first()
+    if before is None or connection.execute(claim, values).rowcount != 1:
+        raise LeaseLost(values["saga_id"])
+    after = connection.execute(FIND, {"saga_id": values["saga_id"]}).mappings().one()
+    return _record(after), before["owner"] is not None
 
 
 def _rows(saga_id: str, lines: Iterable[Line]) -> list[dict[str, Any]]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 
+from saga.bulkhead import service_of
 from saga.engine import Engine
 from saga.errors import LeaseLost, LogUnavailable
+from saga.log import Record
+from saga.machine import STALLED, State
+from saga.retry import jittered
 
 logger = logging.getLogger("saga")
 
@@ -19,6 +23,7 @@ class Recovery:
     def __init__(self, engine: Engine, interval: float):
         self._engine = engine
         self._interval = interval  # seconds
+        self._freed = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
 
@@ -33,27 +38,44 @@ class Recovery:
             self._thread.join(timeout=2)
 
     def look(self) -> int:
-        """Claim at most one batch of what is due; gives how many were due."""
-        around = self._engine.around
-        due = around.log.due(around.clock(), min(BATCH, self._engine.free_places))
+        """Claim at most one batch of what is due; gives how many were due. May raise LogUnavailable."""
+        around, engine = self._engine.around, self._engine
+        if not self._freed:  # at start: what a process of our name held, it holds no more
+            around.log.free(around.owner, around.clock())
+            self._freed = True
+        due = around.log.due(around.clock(), min(BATCH, engine.places_for_recovered))
+        records = around.log.find_many(saga_id for saga_id, _ in due) if due else {}
+        postponed: dict[tuple[str, int], float] = {}
         for saga_id, epoch in due:
-            if self._closed.is_set():
-                break
-            try:
-                self._engine.claim(saga_id, epoch)
-            except LeaseLost:
-                continue  # another orchestrator was quicker
+            service = self._retried_service(records.get(saga_id))
+            if service and not engine.breakers.permits(service):
+                rest = engine.breakers.rest(service)  # spread, so that they do not all come back at once
+                postponed[saga_id, epoch] = around.clock() + rest + jittered(rest, around.random)
+            elif not self._claim(saga_id, epoch) and service:
+                engine.breakers.withdraw(service)
+        around.log.postpone(postponed)
         return len(due)
 
+    def _claim(self, saga_id: str, epoch: int) -> bool:
+        try:
+            self._engine.claim(saga_id, epoch)
+        except LeaseLost:
+            return False  # another orchestrator was quicker
+        return True
+
+    def _retried_service(self, record: Record | None) -> str | None:
+        """The service that a stalled saga would try again."""
+        if record is None or record.state not in STALLED:
+            return None
+        step = record.definition.steps[record.cursor]
+        backward = record.state in (State.STALLED_SEALING, State.STALLED_COMPENSATING)
+        url = step.compensation if backward else step.action
+        return service_of(url or step.action)
+
     def _run(self) -> None:
-        freed = False
         while not self._closed.is_set():
             found = 0
             try:
-                if not freed:
-                    around = self._engine.around
-                    around.log.free(around.owner, around.clock())
-                    freed = True
                 found = self.look()
             except LogUnavailable as error:
                 logger.warning("log_unavailable: %s", error)

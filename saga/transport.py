@@ -185,7 +185,7 @@ class _Connection:
         """Send `request` and read the answer to its end: status, headers, body, may the connection be used again."""
         self._deadline = deadline
         with suppress(BrokenPipeError, ConnectionResetError):  # a server that has seen enough may have answered
-            self._send(request)
+            self.timed().sendall(request)  # its time-out is for all of it
         response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]  # only makefile() is used
         try:
             response.begin()
@@ -194,7 +194,7 @@ class _Connection:
             body = response.read(BODY_AT_MOST)
             if response.length and len(body) < BODY_AT_MOST:
                 raise http.client.IncompleteRead(body, response.length)
-            whole = response.isclosed() or not response.read(1)
+            whole = response.isclosed()  # http.client closes it at the body's end
         finally:
             response.close()
         # What follows an answer unasked, after an interim one in particular, must not be taken for the next answer.
@@ -221,11 +221,6 @@ class _Connection:
         """What http.client reads an answer from."""
         self._stream = _Stream(_Reader(self))
         return self._stream
-
-    def _send(self, request: bytes) -> None:
-        view = memoryview(request)
-        while view:  # sendall() of a TLS socket would give each part all of the time
-            view = view[self.timed().send(view) :]
 
 
 class _Reader(io.RawIOBase):

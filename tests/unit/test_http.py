@@ -212,6 +212,7 @@ def test_while_sealing_a_409_ends_the_call() -> None:
     ("answers", "kind"),
     [
         ([NO], "refused"),
+        ([said(400)], "refused"),
         ([LATE, NO], "refused"),
         ([said(429)], "refused"),
         ([said(408)], "refused"),

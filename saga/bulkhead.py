@@ -1,0 +1,104 @@
+"""Keeps one bad service from taking everything: a bounded number of calls to each at a time, a bounded rate of retries.
+
+Bulkhead and circuit breaker are Nygard's ("Release It!"). The breaker stands only before what stalled sagas try
+again: a new saga's action is always called, so that a service which is back is seen to be back at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from contextlib import suppress
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+from circuitbreaker import CircuitBreaker
+
+CALLS_PER_SERVICE = 48
+FAILURES_TO_OPEN = 5
+
+T = TypeVar("T")
+
+
+def service_of(url: str) -> str:
+    """The service that a URL belongs to: its scheme, host and port."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+class Bulkhead(Generic[T]):
+    """Places for calls, some for each service; who finds none waits in line, without a thread."""
+
+    def __init__(self, places: int = CALLS_PER_SERVICE):
+        self._places = places
+        self._taken: dict[str, int] = defaultdict(int)
+        self._lines: dict[str, deque[T]] = defaultdict(deque)
+        self._lock = threading.Lock()
+
+    def enter(self, service: str, who: T) -> bool:
+        """Take a place; or, False, stand in line until `leave` gives `who` back."""
+        with self._lock:
+            if self._taken[service] < self._places:
+                self._taken[service] += 1
+                return True
+            self._lines[service].append(who)
+            return False
+
+    def leave(self, service: str) -> T | None:
+        """Free a place; gives the first in line, who may try again."""
+        with self._lock:
+            self._taken[service] -= 1
+            line = self._lines[service]
+            return line.popleft() if line else None
+
+    def waiting(self) -> list[T]:
+        """All who stand in line."""
+        with self._lock:
+            return [who for line in self._lines.values() for who in line]
+
+
+class Breakers:
+    """For each service: whether stalled sagas may try it now. Times are in seconds."""
+
+    def __init__(self, rest: float):
+        self._rest = rest
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self._probing: set[str] = set()
+        self._lock = threading.Lock()
+
+    def permits(self, service: str) -> bool:
+        """Whether a stalled saga may try; while the service has just failed, one at a time, after a rest."""
+        with self._lock:
+            breaker = self._breaker(service)
+            if breaker.closed:
+                return True
+            if breaker.opened or service in self._probing:
+                return False
+            self._probing.add(service)
+            return True
+
+    def report(self, service: str, succeeded: bool) -> None:
+        """What came of a try."""
+        with self._lock, suppress(_Failed), self._breaker(service):
+            self._probing.discard(service)
+            if not succeeded:
+                raise _Failed
+
+    def withdraw(self, service: str) -> None:
+        """A try did not take place, or nothing is known of it."""
+        with self._lock:
+            self._probing.discard(service)
+
+    def rest(self, service: str) -> float:
+        """How long until another try makes sense."""
+        with self._lock:
+            return max(self._rest / 2, float(self._breaker(service).open_remaining))
+
+    def _breaker(self, service: str) -> CircuitBreaker:
+        if service not in self._breakers:
+            self._breakers[service] = CircuitBreaker(FAILURES_TO_OPEN, self._rest, expected_exception=_Failed)
+        return self._breakers[service]
+
+
+class _Failed(Exception):
+    pass

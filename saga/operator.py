@@ -1,0 +1,63 @@
+"""What an operator may do to a saga: cancel, resume, resolve. Durable and in the log before the answer.
+
+Each takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one wins.
+"""
+
+from __future__ import annotations
+
+from saga.driver import Driver
+from saga.engine import Engine
+from saga.errors import BadInput, Conflict
+from saga.machine import CANCEL_REQUESTED, STALLED, Event, State
+
+NOTE_AT_MOST = 1000  # characters
+
+_WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
+
+
+class Operator:
+    """The verbs; each raises NoSuchSaga, or Conflict where the saga's state forbids it."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+
+    def cancel(self, saga_id: str) -> None:
+        """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
+        engine = self._engine
+        _, lines = engine.read(saga_id)
+        if any(line.event in (Event.CANCELLED, CANCEL_REQUESTED) for line in lines):
+            raise Conflict("it was cancelled before")
+        driver = engine.take(saga_id, {State.EXECUTING, *_WAITING_FOR_THE_PIVOT}, "it cannot be cancelled any more")
+        try:
+            if driver.record.state in _WAITING_FOR_THE_PIVOT:
+                driver.note(CANCEL_REQUESTED, {"by": "operator"})
+            else:
+                step = driver.record.definition.steps[driver.record.cursor].name
+                message = "cancelled by an operator"
+                cause = {"step": step, "kind": "cancelled", "status_code": None, "message": message}
+                driver.record_event(Event.CANCELLED, cause, {"by": "operator"})
+        finally:
+            engine.accept(driver)
+
+    def resume(self, saga_id: str) -> None:
+        """Make the call that stalled the saga again, now."""
+        driver = self._take_stalled(saga_id, "there is nothing to resume")
+        try:
+            driver.record_event(Event.RESUMED, detail={"by": "operator"})
+        finally:
+            self._engine.accept(driver)
+
+    def resolve(self, saga_id: str, note: str) -> None:
+        """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`."""
+        if not note.strip():
+            raise BadInput("note is required: what was done by hand, and by whom", "note")
+        if len(note) > NOTE_AT_MOST:
+            raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
+        driver = self._take_stalled(saga_id, "there is nothing to resolve")
+        try:
+            driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": note})
+        finally:
+            self._engine.accept(driver)
+
+    def _take_stalled(self, saga_id: str, refusal: str) -> Driver:
+        return self._engine.take(saga_id, STALLED, refusal)
