@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,8 +21,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from saga.database import Json, Token, UtcTime, is_duplicate, is_lock_conflict
-from saga.errors import OutcomeUnknown, Refused
+from saga.database import Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
+from saga.errors import Refused
 
 metadata = MetaData()
 
@@ -193,19 +192,8 @@ def _row(key: Key) -> dict[str, str]:
 def _in_transaction(engine: Engine, work: Callable[[Connection], Answer]) -> Answer:
     for tries_left in reversed(range(LOCK_RETRIES)):
         try:
-            with engine.connect() as connection:
-                transaction = connection.begin()
-                try:
-                    answer = work(connection)
-                except BaseException:
-                    with suppress(DBAPIError):  # a connection that is gone has rolled back by itself
-                        transaction.rollback()
-                    raise
-                try:
-                    transaction.commit()
-                except DBAPIError as error:
-                    raise OutcomeUnknown("the COMMIT was not confirmed") from error
-                return answer
+            with transaction(engine) as connection:
+                return work(connection)
         except DBAPIError as error:
             if not tries_left or not is_lock_conflict(error):
                 raise

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, DateTime, Double, Engine, MetaData, String, Text, create_engine, event, make_url
+from sqlalchemy import URL, Connection, DateTime, Double, Engine, MetaData, String, Text, create_engine, event, make_url
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from saga.errors import OutcomeUnknown
 
 BUSY_SECONDS = 4  # how long a statement waits for a lock, a connection, or a server: less than the 10 s of a clear 503
 
@@ -69,6 +73,32 @@ def _sqlite(url: URL, pool_size: int) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """A transaction that is committed at the end and rolled back by what is raised within.
+
+    OutcomeUnknown where the COMMIT was not confirmed. A connection that could not end its transaction is thrown away:
+    back in the pool, it would carry that transaction into the next one.
+    """
+    with engine.connect() as connection:
+        begun = connection.begin()
+        try:
+            yield connection
+        except BaseException:
+            try:
+                begun.rollback()
+            except DBAPIError:  # the server rolls back what it has lost the connection to
+                connection.invalidate()
+            raise
+        try:
+            begun.commit()
+        except BaseException as error:
+            connection.invalidate()
+            if isinstance(error, DBAPIError):
+                raise OutcomeUnknown("the COMMIT was not confirmed") from error
+            raise
 
 
 def create_tables(engine: Engine, metadata: MetaData) -> None:

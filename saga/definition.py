@@ -185,8 +185,7 @@ def _check(source: _Source, data: Any) -> None:
             raise source.error(["steps", index, "name"], f"the name {step['name']!r} is taken (case is not told apart)")
         names.add(step["name"].lower())
         for field in ("action", "compensation"):
-            url = urlsplit(step.get(field, "http://x"))
-            if url.scheme not in ("http", "https") or not url.hostname or url.fragment:
+            if not _is_url(step.get(field, "http://x")):
                 raise source.error(["steps", index, field], f"{step[field]!r} is not an http:// or https:// URL")
     pivots = [index for index, step in enumerate(data["steps"]) if step.get("pivot")]
     if len(pivots) > 1:
@@ -251,6 +250,14 @@ def _walk(node: yaml.Node, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield from _walk(value, (*path, index))
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and not url.fragment and url.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 def _with_query(url: str, query: Sequence[tuple[str, str]]) -> str:

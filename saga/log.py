@@ -35,9 +35,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from saga.database import Float, Json, Token, UtcTime, is_duplicate, is_lock_conflict
+from saga.database import Float, Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
 from saga.definition import SagaDefinition
-from saga.errors import LeaseLost, LogUnavailable
+from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown
 from saga.machine import ENDED, Line, State
 
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
@@ -333,12 +333,14 @@ class SagaLog:
         started = time.monotonic()
         while True:
             try:
-                with self._engine.begin() as connection:
+                with transaction(self._engine) as connection:
                     return work(connection)
             except IntegrityError:
                 raise
-            except (DBAPIError, PoolTimeout) as error:
-                lost = isinstance(error, DBAPIError) and (error.connection_invalidated or is_lock_conflict(error))
+            except (DBAPIError, PoolTimeout, OutcomeUnknown) as error:  # our writes may be sent twice
+                lost = isinstance(error, OutcomeUnknown) or (
+                    isinstance(error, DBAPIError) and (error.connection_invalidated or is_lock_conflict(error))
+                )
                 if not lost or time.monotonic() - started > RETRY_WITHIN:
                     raise LogUnavailable("the saga log does not answer, or does not take the write") from error
 

@@ -147,13 +147,13 @@ class _Routes:
 
     def _dry_run(self, call: _Call, fields: Mapping[str, Any]) -> Answer:
         """What the action would say now: its transaction is rolled back, the barrier untouched."""
-        with self.engine.connect() as connection, connection.begin() as transaction:
+        with self.engine.connect() as connection, connection.begin() as begun:
             try:
                 return Answer(200, self.service.action(Transaction(connection, call.saga_id), fields) or {})
             except Refused as refusal:
                 return Answer(409, {"error": str(refusal)})
             finally:
-                transaction.rollback()
+                begun.rollback()
 
     def records(self, saga_id: str) -> Response:
         """The rows of one saga, and its barrier rows."""

@@ -27,7 +27,7 @@ def parse_object(body: bytes | str, what: str = "the body") -> dict[str, JSON]:
     """The JSON object (RFC 8259) in `body`; BadInput says what else it is."""
     try:
         value = json.loads(body, parse_constant=_not_json)
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is no text
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # 1e999 is no number, a lone surrogate no text
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{what} is not valid JSON: {_first_line(error)}") from None
     if not isinstance(value, dict):

@@ -60,6 +60,7 @@ def test_a_snapshot_is_read_back_as_it_was() -> None:
         (("    send: [sku]", "    pivot: true"), 11, "steps[1].pivot", "at most one pivot"),
         (("http://stock/reserve", "stock/reserve"), 6, "steps[0].action", "not an http"),
         (("http://stock/release", "ftp://stock"), 7, "steps[0].compensation", "not an http"),
+        (("http://stock/release", "http://stock:99999"), 7, "steps[0].compensation", "not an http"),
         (("name: charge", "name: Reserve"), 9, "steps[1].name", "taken"),
         (("name: charge", "name: orchestrator"), 9, "steps[1].name", "taken"),
         (("name: charge", "name: 1"), 9, "steps[1].name", "string"),

@@ -1,0 +1,148 @@
+"""`make up`, as a person runs it: in a terminal's process group, ended with Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.stack import INPUT, PROCESSES, ROOT, eventually, free_port
+
+pytestmark = pytest.mark.xdist_group("make_up")  # both write var/ of this checkout
+
+
+class Up:
+    """A running `make up`, with ports and databases of its own."""
+
+    def __init__(self, directory: Path, ports: Iterator[int], environ: dict[str, str]):
+        self.ports = {name: free_port(ports) for name in PROCESSES}
+        self.output = directory / "output"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                ["make", "--no-print-directory", "up"],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    **{f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
+                    "SAGA_LOG_URL": f"sqlite:///{directory}/orchestrator.db",
+                    **{
+                        f"{n.upper()}_DB_URL": f"sqlite:///{directory}/{n}.db" for n in PROCESSES if n != "orchestrator"
+                    },
+                    **environ,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def family(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def main_process(self, name: str) -> psutil.Process | None:
+        """The process that the supervisor started for `name`, not its worker."""
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):
+                parent = process.parent()
+                if process.cmdline()[-2:] == ["-m", name] and parent and parent.cmdline()[-2:] != ["-m", name]:
+                    return process
+        return None
+
+    def start(self) -> int:
+        url = f"http://localhost:{self.ports['orchestrator']}/start"
+        return requests.post(url, json=INPUT, timeout=60).status_code
+
+
+MakeUp = Callable[..., Up]
+
+
+@pytest.fixture
+def make_up(tmp_path: Path, ports: Iterator[int]) -> Iterator[MakeUp]:
+    made: list[Up] = []
+
+    def make(**environ: str) -> Up:
+        made.append(Up(tmp_path, ports, environ))
+        return made[-1]
+
+    yield make
+    for up in made:
+        for process in [*up.family(), psutil.Process(up.process.pid) if up.process.poll() is None else None]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process:
+                    process.kill()
+        up.process.wait()
+
+
+def test_it_says_where_the_dashboard_is_restarts_what_dies_and_ctrl_c_leaves_nothing(make_up: MakeUp) -> None:
+    up = make_up()
+    address = f"http://localhost:{up.ports['orchestrator']}/"
+    eventually(lambda: f"The dashboard is at {address}" in up.said, within=60)
+    assert requests.get(address, timeout=10).status_code == 200
+    assert up.start() == 200
+    for name in ("service_b", "orchestrator"):
+        victim = eventually(lambda name=name: up.main_process(name))
+        victim.kill()
+        eventually(lambda name=name, victim=victim: up.main_process(name) not in (None, victim))
+        eventually(lambda name=name: answers(up.ports[name]))
+    assert up.start() == 200
+    family = up.family()
+    os.killpg(up.process.pid, signal.SIGINT)
+    up.process.wait(20)
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert "Traceback" not in up.said
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok
+    return False
+
+
+def test_ctrl_c_before_it_is_ready_leaves_nothing_either(make_up: MakeUp) -> None:
+    up = make_up()
+    eventually(lambda: up.main_process("orchestrator"), within=60)
+    family = up.family()
+    os.killpg(up.process.pid, signal.SIGINT)
+    up.process.wait(20)
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert "Traceback" not in up.said
+
+
+def test_pitfall_28_every_taken_port_is_named_before_anything_starts(make_up: MakeUp, tmp_path: Path) -> None:
+    """Pitfall 28: the port is taken: who has it, and how to move."""
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        up = make_up(
+            ORCHESTRATOR_PORT=str(first.getsockname()[1]),
+            SERVICE_B_PORT=str(second.getsockname()[1]),
+        )
+        assert up.process.wait(30) != 0
+    for variable, taken in (("ORCHESTRATOR_PORT", first), ("SERVICE_B_PORT", second)):
+        assert f"(pid {os.getpid()}). Set {variable} to a free one" in up.said, taken
+    assert not list(tmp_path.glob("*.db"))
+
+
+def test_a_wrong_setting_or_saga_is_said_before_anything_starts(make_up: MakeUp, tmp_path: Path) -> None:
+    assert "FAULTS must be on or off" in ended(make_up(FAULTS="perhaps"))
+    (tmp_path / "sagas").mkdir()
+    (tmp_path / "sagas" / "mine.yaml").write_text("name: mine\nsteps: 7\n")
+    assert "mine.yaml:2" in ended(make_up(SAGAS_DIR=str(tmp_path / "sagas")))
+    assert not list(tmp_path.glob("*.db"))
+
+
+def ended(up: Up) -> str:
+    assert up.process.wait(30) != 0
+    return up.said

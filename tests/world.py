@@ -1,0 +1,289 @@
+"""A whole stack in one thread: the real log, driver and participants on SQLite, calls made through WSGI.
+
+Every instant at which a process could die is a numbered point. A world can be told to crash at one of them: the
+orchestrator's driver is gone (what it had not committed is lost), or a participant's connection breaks, its
+transaction rolled back or committed. Then the world goes on as a restarted process would, until the saga ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask
+from sqlalchemy import Engine, event, func, select
+
+from saga import log as saga_log_module
+from saga.barrier import saga_barrier
+from saga.database import connect, create_tables
+from saga.definition import SagaDefinition, Step
+from saga.driver import Driver, Surroundings
+from saga.errors import LeaseLost
+from saga.faults import parse_plan
+from saga.log import Record, SagaLog
+from saga.machine import ENDED, STARTED, Line, begin, replay
+from saga.participant import Participant, Transaction, load_settings
+from saga.transport import Answer, Failure
+from service_a import app as service_a
+from service_b import app as service_b
+from service_c import app as service_c
+
+SERVICES: dict[str, Participant] = {"A": service_a.service, "B": service_b.service, "C": service_c.service}
+INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111"}
+LEASE = 10.0
+
+
+class Crash(BaseException):
+    """The orchestrator's process dies here: no handler of the code under test may catch it."""
+
+
+class ParticipantCrash(BaseException):
+    """A participant's process dies here."""
+
+
+class CrashingLog(SagaLog):
+    """The real log; a crash may come before each write, when it is lost, or after it, when it is kept."""
+
+    point: Callable[[str], None] = staticmethod(lambda name: None)
+
+    def begin(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around("begin", super().begin, *args, **kwargs)
+
+    def advance(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around("advance", super().advance, *args, **kwargs)
+
+    def claim(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around("claim", super().claim, *args, **kwargs)
+
+    def _around(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.point(f"before {name}")
+        result = method(*args, **kwargs)
+        self.point(f"after {name}")
+        return result
+
+
+class World:
+    """One saga's world; `point` is called with a name at every instant that could be the last."""
+
+    def __init__(self, directory: Path, definition: SagaDefinition | None = None):
+        self.definition = definition or signup()
+        self.now = 1_000_000_000.0
+        self.point: Callable[[str], None] = lambda name: None
+        self.committed: list[tuple[str, str, str]] = []  # (saga, step, "action" | "compensation"): what took effect
+        self.calls: list[tuple[str, str]] = []  # (epoch of its driver, url): every attempt
+        self.log = CrashingLog(quick(connect(f"sqlite:///{directory}/log.db")))
+        self.log.point = lambda name: self.point(name)
+        create_tables(self.log._engine, saga_log_module.metadata)
+        self.engines: dict[str, Engine] = {}
+        self.apps: dict[str, Flask] = {}
+        for name, service in SERVICES.items():
+            self._serve(name, service, directory)
+        self.ids = itertools.count(1)
+
+    def _serve(self, name: str, service: Participant, directory: Path) -> None:
+        settings = load_settings(
+            {f"SERVICE_{name}_DB_URL": f"sqlite:///{directory}/{name}.db", "FAULT_HOLD_SECONDS": "0.001"}
+        )
+        watched = replace(
+            service,
+            action=self._watched(name, "action", service.action),
+            compensation=self._watched(name, "compensation", service.compensation),
+        )
+        app = watched.create_app(settings)
+        engine: Engine = app.view_functions["invoke"].__self__.engine  # type: ignore[attr-defined]
+        quick(engine)
+        event.listen(engine, "commit", lambda connection: self._at_commit(name, connection))
+        event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
+        self.engines[name], self.apps[name] = engine, app
+
+    def _watched(self, step: str, call: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(tx: Transaction, fields: Mapping[str, Any]) -> Any:
+            result = function(tx, fields)
+            connection = tx.execute.__self__  # type: ignore[attr-defined]
+            connection.info["work"] = (tx.saga_id, step, call)
+            return result
+
+        return run
+
+    def _at_commit(self, name: str, connection: Any) -> None:
+        """Just before the COMMIT; what is done by it is noted once the exchange is over (see `post`)."""
+        self.point(f"{name} before commit")
+        work = connection.info.pop("work", None)
+        if work:
+            self.committed.append(work)
+
+    # The transport
+
+    def transport(self, epoch: Callable[[], int]) -> Any:
+        world = self
+
+        class Wsgi:
+            def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+                return world.post(url, headers, body, timeout, epoch())
+
+        return Wsgi()
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> Answer:
+        """One attempt. A participant's own crash breaks the connection; a `lost` or `late` answer is a time-out."""
+        parts = urlsplit(url)
+        name = str(parts.hostname).upper()
+        self.point(f"before call {name}")
+        self.calls.append((str(epoch), url))
+        try:
+            response = (
+                self.apps[name].test_client().post(f"{parts.path}?{parts.query}", data=body, headers=dict(headers))
+            )
+            self.point(f"{name} after commit")
+        except ParticipantCrash:
+            return Answer(1.0, failure=Failure.BROKEN, message="the connection broke")
+        self.point(f"after call {name}")
+        self.now += 0.01
+        if "fail=lost" in parts.query or ("fail=late" in parts.query and response.status_code == 200):
+            self.now += timeout
+            return Answer(timeout * 1000, failure=Failure.TIMED_OUT, message="no answer")
+        sent = {key.lower(): value for key, value in response.headers.items()}
+        return Answer(1.0, response.status_code, sent, response.get_data())
+
+    # Driving
+
+    def around(self, epoch: Callable[[], int], owner: str = "one") -> Surroundings:
+        def sleep(seconds: float) -> None:
+            self.now += seconds
+
+        return Surroundings(
+            log=self.log,
+            transport=self.transport(epoch),
+            owner=owner,
+            clock=lambda: self.now,
+            sleep=sleep,
+            random=lambda: 0.5,
+            stopping=lambda: False,
+            exit=_exit,
+            observe=lambda record, line: None,
+            lease=LEASE,
+        )
+
+    def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str | None:
+        """Start a saga and drive it; its id, also where the process crashed; None where it was never started."""
+        plan = parse_plan([f for f in flags.split("&") if f], [], [s.name for s in self.definition.steps], True)
+        definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
+        saga = begin(definition, input)
+        saga_id = str(uuid.UUID(int=next(self.ids)))
+        record = Record(
+            saga_id, definition, input, saga.state, 0, {}, 1, "one", self.now + LEASE, 0, None, None, None,
+            self.now, None, self.now + (definition.deadline or 1e9),
+        )  # fmt: skip
+        lines = [Line(1, self.now, STARTED)]
+        try:
+            self.log.begin(record, lines)
+            self.drive(self.driver(record, lines))
+        except (Crash, LeaseLost):
+            pass
+        return saga_id if self.log.find(saga_id) else None
+
+    def driver(self, record: Record, lines: list[Line], owner: str = "one") -> Driver:
+        return Driver(record, lines, self.around(lambda: record.epoch, owner))
+
+    def drive(self, driver: Driver) -> None:
+        while (call := driver.next_call()) is not None:
+            driver.make(call)
+
+    def recover(self, saga_id: str, owner: str = "two") -> None:
+        """What a restarted process does: once the saga is due, claim it and drive it on."""
+        record = self.log.find(saga_id)
+        assert record is not None
+        self.now = max(self.now, record.due_at or self.now) + 0.001
+        try:
+            claimed, held = self.log.claim(saga_id, record.epoch, owner, due_by=self.now, due_at=self.now + LEASE)
+            driver = self.driver(claimed, self.log.lines(saga_id), owner)
+            driver.taken_over(held)
+            self.drive(driver)
+        except (Crash, LeaseLost):
+            pass
+
+    def finish(self, saga_id: str, rounds: int = 40) -> Record:
+        """Recover until the saga has ended."""
+        for _ in range(rounds):
+            record = self.log.find(saga_id)
+            assert record is not None
+            if record.state in ENDED:
+                return record
+            self.recover(saga_id)
+        raise AssertionError(f"it never ended: {record}")
+
+    # What truly is
+
+    def rows(self, step: str, saga_id: str) -> int:
+        table = SERVICES[step].table
+        query = select(func.count()).select_from(table).where(table.c.saga_id == saga_id)
+        with self.engines[step].connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def barrier(self, step: str, saga_id: str) -> str | None:
+        query = select(saga_barrier.c.state).where(saga_barrier.c.saga_id == saga_id, saga_barrier.c.step == step)
+        with self.engines[step].connect() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def send_late(self, saga_id: str) -> None:
+        """Every action of the saga once more, long after: promise 5."""
+        record = self.log.find(saga_id)
+        assert record is not None
+        body = {"username": "ada", "user_id": 1, "address": "1 Main St", "payment": "4111"}
+        for step in self.definition.steps:
+            if self.barrier(step.name, saga_id):  # one that was never called, or certainly failed, has no late action
+                headers = {"Saga-Id": saga_id, "Saga-Step": step.name}
+                self.apps[step.name].test_client().post("/invoke", json=body, headers=headers)
+
+    def check(self, record: Record) -> None:
+        """The promises: all or nothing, at most once, reverse order, what the log says is what is."""
+        rows = {step.name: self.rows(step.name, record.id) for step in self.definition.steps}
+        completed = record.state == "completed"
+        assert set(rows.values()) == ({1} if completed else {0}), (record.state, rows)
+        effects = [work[1:] for work in self.committed if work[0] == record.id]
+        assert len(effects) == len(set(effects)), f"took effect twice: {effects}"
+        names = [step.name for step in self.definition.steps]
+        undone = [step for step, call in effects if call == "compensation"]
+        assert undone == sorted(undone, key=names.index, reverse=True), effects
+        lines = self.log.lines(record.id)
+        assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
+        told = replay(record.definition, record.input, lines, record.context)
+        assert (told.state, told.cursor) == (record.state, record.cursor), "replay tells another story"
+        assert (record.due_at, record.owner) == (None, None)
+
+
+def _exit(code: int) -> None:
+    raise Crash
+
+
+def quick(engine: Engine) -> Engine:
+    """Nothing here survives a power cut, and need not."""
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    return engine
+
+
+def signup(**changes: Any) -> SagaDefinition:
+    """The shipped saga, with addresses of this world."""
+    steps = tuple(
+        Step(name, f"http://{name.lower()}/invoke", f"http://{name.lower()}/compensate", send, pivot=name == "C")
+        for name, send in [("A", ("username",)), ("B", ("user_id", "address")), ("C", ("user_id", "payment"))]
+    )
+    return SagaDefinition(**{"name": "signup", "steps": steps, "secret": ("payment",), "deadline": 60.0, **changes})
+
+
+class Points:
+    """Counts the points, and crashes at those with the given numbers (from 0)."""
+
+    def __init__(self, *crashes: int):
+        self.crashes = set(crashes)
+        self.names: list[str] = []
+
+    def __call__(self, name: str) -> None:
+        number = len(self.names)
+        self.names.append(name)
+        if number in self.crashes:
+            raise (ParticipantCrash if name.endswith("commit") else Crash)(name)
