@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL_COMMAND = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 .DEFAULT_GOAL := help
 .PHONY: help setup up test test-compose lint format lock clean
 
@@ -39,12 +40,14 @@ $(VENV)/.runtime: requirements.lock
 	@$(MAKE) --no-print-directory $(VENV)/bin/python
 	@echo "Installing what the stack needs into $(VENV) (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(INSTALL_COMMAND)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock
 	@$(MAKE) --no-print-directory $(VENV)/bin/python
 	@echo "Installing what the stack and its tests need into $(VENV) (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@$(INSTALL_COMMAND)
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/bin/python:

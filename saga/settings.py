@@ -19,6 +19,7 @@ class Settings:
 
     host: str
     orchestrator_port: int
+    orchestrator_url: str  # where the command line finds it
     service_ports: Mapping[str, int]
     saga_log_url: str = field(repr=False)  # may hold a password
     service_db_urls: Mapping[str, str] = field(repr=False)
@@ -39,9 +40,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     ports = {name: _port(source, f"SERVICE_{name}_PORT", 5001 + index) for index, name in enumerate(SERVICES)}
     for name, port in ports.items():
         source[f"SERVICE_{name}_URL"] = _url(source, f"SERVICE_{name}_URL", f"http://127.0.0.1:{port}")
+    port = _port(source, "ORCHESTRATOR_PORT", 5000)
     settings = Settings(
+        orchestrator_url=_url(source, "ORCHESTRATOR_URL", f"http://127.0.0.1:{port}"),
         host=source.get("HOST") or "127.0.0.1",
-        orchestrator_port=_port(source, "ORCHESTRATOR_PORT", 5000),
+        orchestrator_port=port,
         service_ports=ports,
         saga_log_url=_database(source, "SAGA_LOG_URL", "sqlite:///var/orchestrator.db"),
         service_db_urls={

@@ -1,0 +1,224 @@
+"""`saga`: what an operator needs at night, over the orchestrator's HTTP API."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import click
+import requests
+
+from saga.errors import BadInput
+from saga.settings import load_settings
+
+TIMEOUT = 330  # seconds: POST /start may wait for 300
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+FAILED, USAGE, NOT_ENDED, AWAY = 1, 2, 3, 4
+
+
+class Api:
+    """The orchestrator; what it refuses ends the command with its own words."""
+
+    def __init__(self, url: str):
+        self._url = url.rstrip("/")
+
+    def call(self, method: str, path: str, **arguments: Any) -> tuple[int, Any]:
+        """(status code, JSON); the exit codes are those of `saga --help`."""
+        try:
+            answer = requests.request(method, self._url + path, timeout=TIMEOUT, **arguments)
+            body = answer.json()
+        except requests.ConnectionError:
+            fail(
+                AWAY, f"no orchestrator answers at {self._url}: is it up? (--url or ORCHESTRATOR_URL says where it is)"
+            )
+        except (requests.RequestException, ValueError) as error:
+            fail(AWAY, f"{self._url} does not answer as an orchestrator does: {type(error).__name__}")
+        if answer.status_code == 503:
+            fail(
+                AWAY, f"{body.get('error', 'it cannot work now')} (try again in {answer.headers.get('Retry-After')} s)"
+            )
+        if answer.status_code >= 400 and "saga_id" not in body:
+            fail(USAGE, body.get("error", f"HTTP {answer.status_code}"))
+        return answer.status_code, body
+
+
+def fail(code: int, message: str) -> NoReturn:
+    """End with a message on standard error."""
+    click.echo(f"saga: {message}", err=True)
+    raise SystemExit(code)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's own JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--url", help="Where the orchestrator is (default: ORCHESTRATOR_URL, or this machine).")
+@click.pass_context
+def main(context: click.Context, url: str | None) -> None:
+    """Look at sagas and help those that are stuck.
+
+    Exit codes: 0 done; 1 the saga was rolled back, or the audit found a violation; 2 the request is wrong, or
+    the saga's state forbids it; 3 the saga has not ended yet, or a participant could not be asked; 4 the
+    orchestrator does not answer.
+    """
+    try:
+        context.obj = Api(url or load_settings().orchestrator_url)
+    except BadInput as error:
+        fail(USAGE, str(error))
+
+
+@main.command("list")
+@click.option("--status", help="RUNNING, COMPENSATING, STALLED, COMPLETED or COMPENSATED.")
+@click.option("--saga", help="The saga's name in its YAML file.")
+@click.option("-q", help="A saga's id, its beginning, or its idempotency key.")
+@click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--before", help="The last id of the page before.")
+@json_option
+@click.pass_obj
+def list_sagas(api: Api, /, as_json: bool, **flags: Any) -> None:
+    """The latest sagas, newest first."""
+    _, page = api.call("GET", "/sagas", params={name: value for name, value in flags.items() if value})
+    if as_json:
+        return show_json(page)
+    for saga in page["sagas"]:
+        click.echo(one_line(saga))
+    if not page["sagas"]:
+        click.echo("no such saga", err=True)
+    return None
+
+
+@main.command()
+@click.argument("saga_id")
+@json_option
+@click.pass_obj
+def show(api: Api, /, saga_id: str, as_json: bool) -> None:
+    """One saga: its steps, its log, and what to do about it."""
+    _, saga = api.call("GET", f"/sagas/{saga_id}")
+    _, log = api.call("GET", f"/sagas/{saga_id}/log")
+    if as_json:
+        return show_json({**saga, "log": log["lines"]})
+    click.echo(one_line(saga))
+    for step in saga["steps"]:
+        facts = f"{step['status']:<13} effect {step['effect']:<8} attempts {step['attempts']}"
+        click.echo(f"  {step['name']:<10} {facts}  {step['error'] or ''}".rstrip())
+    for line in log["lines"]:
+        detail = " ".join(f"{name}={value}" for name, value in (line["detail"] or {}).items())
+        number = f"#{line['attempt']}" if line["attempt"] else ""
+        told = [line["at"], f"{line['event']:<20}", line["step"] or "", number, line["status_code"] or "", detail]
+        click.echo("  " + " ".join(str(fact) for fact in told if fact != ""))
+    if saga["status"] == "STALLED":
+        click.echo(f"It is tried again at {saga['due_at']}. `saga resume {saga_id}` tries now;")
+        click.echo(f'`saga resolve {saga_id} --note "…"` says that you have done by hand what the call should do.')
+    return None
+
+
+@main.command()
+@click.argument("saga", required=False)
+@click.option("--input", "-i", "text", required=True, help="The saga's input, a JSON object; - reads standard input.")
+@click.option("--fail", multiple=True, help="Inject a failure: b:after, c:late:1, orchestrator:before-B, …")
+@click.option("--delay", multiple=True, help="Slow a service: b:500 (milliseconds).")
+@click.option("--wait", type=float, help="Seconds to wait for its end (default: 30).")
+@click.option("--key", help="An Idempotency-Key: the same one never starts a second saga.")
+@json_option
+@click.pass_obj
+def start(api: Api, /, saga: str | None, text: str, key: str | None, as_json: bool, **flags: Any) -> None:
+    """Start a saga and wait for its end."""
+    body = sys.stdin.read() if text == "-" else text
+    params = {"saga": saga, **{name: value for name, value in flags.items() if value not in (None, ())}}
+    headers = {"Idempotency-Key": key} if key else {}
+    code, answer = api.call("POST", "/start", params=params, data=body.encode(), headers=headers)
+    show_json(answer) if as_json else click.echo(one_line(answer))
+    raise SystemExit({200: 0, 202: NOT_ENDED}.get(code, FAILED))
+
+
+@main.command()
+@click.argument("saga_id")
+@json_option
+@click.pass_obj
+def cancel(api: Api, /, saga_id: str, as_json: bool) -> None:
+    """Roll a saga back."""
+    _told(api, f"/sagas/{saga_id}/cancel", as_json)
+
+
+@main.command()
+@click.argument("saga_id")
+@json_option
+@click.pass_obj
+def resume(api: Api, /, saga_id: str, as_json: bool) -> None:
+    """Make the call that stalled a saga again, now."""
+    _told(api, f"/sagas/{saga_id}/resume", as_json)
+
+
+@main.command()
+@click.argument("saga_id")
+@click.option("--note", required=True, help="What was done by hand, and by whom; it is kept in the saga's log.")
+@json_option
+@click.pass_obj
+def resolve(api: Api, /, saga_id: str, note: str, as_json: bool) -> None:
+    """Go on as if the call that stalled a saga had succeeded: you have seen to it."""
+    _told(api, f"/sagas/{saga_id}/resolve", as_json, json={"note": note})
+
+
+@main.command()
+@click.option("--since", help="Only sagas that ended since this time, like 2026-01-31T12:00:00Z.")
+@click.option("--limit", type=int, default=500, show_default=True, help="The latest so many.")
+@json_option
+@click.pass_obj
+def audit(api: Api, /, as_json: bool, **flags: Any) -> None:
+    """Ask the services themselves: is every ended saga all or nothing?"""
+    _, found = api.call("GET", "/audit", params={name: value for name, value in flags.items() if value})
+    if as_json:
+        show_json(found)
+    else:
+        for wrong in found["violations"]:
+            told = f"expected {wrong['expected']}, found {wrong['found']}"
+            click.echo(f"VIOLATION {wrong['saga_id']} {wrong['status']} step {wrong['step']}: {told}")
+        for silent in found["unreachable"]:
+            click.echo(f"NOT ASKED {silent['saga_id']} step {silent['step']}: {silent['url']}")
+        click.echo(f"{found['checked']} checked, {len(found['violations'])} violations")
+    raise SystemExit(FAILED if found["violations"] else NOT_ENDED if found["unreachable"] else 0)
+
+
+@main.command()
+@click.option("--older-than", "age", required=True, help="Forget what ended so long ago: 90s, 15m, 12h, 30d.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def prune(api: Api, /, age: str, yes: bool, as_json: bool) -> None:
+    """Forget sagas that ended long ago, in batches, so that it blocks nobody. There is no way back."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", age)
+    if not match:
+        fail(USAGE, f"--older-than must be like 90s, 15m, 12h or 30d, not {age!r}")
+    seconds = int(match[1]) * UNITS[match[2]]
+    before = datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds, UTC)
+    if not yes:
+        click.confirm(f"Forget every saga that ended before {before:%Y-%m-%d %H:%M:%S} UTC?", abort=True)
+    pruned, batch = 0, -1
+    with click.progressbar(length=0, label="forgotten", show_percent=False, show_pos=True) as bar:
+        while batch:
+            batch = api.call("POST", "/prune", params={"older_than": seconds})[1]["pruned"]
+            pruned += batch
+            bar.update(batch)
+    show_json({"pruned": pruned}) if as_json else click.echo(f"{pruned} forgotten")
+
+
+def _told(api: Api, path: str, as_json: bool, **arguments: Any) -> None:
+    _, saga = api.call("POST", path, **arguments)
+    show_json(saga) if as_json else click.echo(one_line(saga))
+
+
+def one_line(saga: dict[str, Any]) -> str:
+    """A saga on one line."""
+    error = saga["error"]
+    why = f"  {error['step']} {error['kind']}: {error['message']}" if error else ""
+    attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
+    steps = " ".join(f"{step['name']}:{step['status'].lower()}" for step in saga["steps"])
+    return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga']}  {steps}{attention}{why}"
+
+
+def show_json(value: Any) -> None:
+    """Print JSON as people read it."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
