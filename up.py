@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from urllib.request import urlopen
 from saga.definition import load_definitions
 from saga.errors import BadInput
 from saga.server import port_problem
-from saga.settings import Settings, load_settings
+from saga.settings import Settings, load_settings, reachable
 
 READY_WITHIN = 60  # seconds
 
@@ -39,7 +40,7 @@ def main() -> None:
 
 def announce(settings: Settings) -> None:
     """Print the dashboard's address once all four processes are ready."""
-    host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0") else settings.host  # noqa: S104
+    host = reachable(settings.host).replace("127.0.0.1", "localhost")
     urls = [f"http://{host}:{port}" for port in (settings.orchestrator_port, *settings.service_ports.values())]
     deadline = time.monotonic() + READY_WITHIN
     while not all(_ready(url) for url in urls):
@@ -58,4 +59,5 @@ def _ready(url: str) -> bool:
 
 
 if __name__ == "__main__":
-    announce(load_settings()) if "--announce" in sys.argv else main()
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C before it was ready
+        announce(load_settings()) if "--announce" in sys.argv else main()

@@ -37,13 +37,14 @@ class Settings:
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in `environ` (the process's own by default); SettingsError names the variable."""
     source = dict(os.environ if environ is None else environ)
+    host = source.get("HOST") or "127.0.0.1"
     ports = {name: _port(source, f"SERVICE_{name}_PORT", 5001 + index) for index, name in enumerate(SERVICES)}
     for name, port in ports.items():
-        source[f"SERVICE_{name}_URL"] = _url(source, f"SERVICE_{name}_URL", f"http://127.0.0.1:{port}")
+        source[f"SERVICE_{name}_URL"] = _url(source, f"SERVICE_{name}_URL", f"http://{reachable(host)}:{port}")
     port = _port(source, "ORCHESTRATOR_PORT", 5000)
     settings = Settings(
-        orchestrator_url=_url(source, "ORCHESTRATOR_URL", f"http://127.0.0.1:{port}"),
-        host=source.get("HOST") or "127.0.0.1",
+        orchestrator_url=_url(source, "ORCHESTRATOR_URL", f"http://{reachable(host)}:{port}"),
+        host=host,
         orchestrator_port=port,
         service_ports=ports,
         saga_log_url=_database(source, "SAGA_LOG_URL", "sqlite:///var/orchestrator.db"),
@@ -64,6 +65,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if settings.stall_max_seconds < settings.stall_base_seconds:
         raise SettingsError("STALL_MAX_SECONDS must not be less than STALL_BASE_SECONDS", "STALL_MAX_SECONDS")
     return settings
+
+
+def reachable(host: str) -> str:
+    """The host of a URL that reaches a process on this machine which listens on `host`."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def _port(source: Mapping[str, str], name: str, default: int) -> int:

@@ -30,6 +30,13 @@ def test_a_services_address_follows_its_port_unless_it_is_set() -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "found"), [("0.0.0.0", "127.0.0.1"), ("10.1.2.3", "10.1.2.3"), ("::1", "[::1]"), ("::", "127.0.0.1")]
+)
+def test_a_services_address_follows_where_it_listens(host: str, found: str) -> None:
+    assert load_settings({"HOST": host}).environ["SERVICE_A_URL"] == f"http://{found}:5001"
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("ORCHESTRATOR_PORT", "http"),
