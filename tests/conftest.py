@@ -47,6 +47,16 @@ def mysql_admin() -> str:
 def mysql_databases(mysql_admin: str, worker_id: str) -> Iterator[dict[str, str]]:
     """The four databases of db/init.sql under names of our own, by process: the URL of its least-privilege user."""
     prefix = f"t{os.getpid()}_{worker_id}_"
+    yield mysql_schemas(mysql_admin, prefix)
+    admin = create_engine(mysql_admin, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        for name in DATABASES:
+            connection.exec_driver_sql(f"DROP DATABASE {prefix}{name}")
+            connection.exec_driver_sql(f"DROP USER {prefix}{name}")
+
+
+def mysql_schemas(mysql_admin: str, prefix: str) -> dict[str, str]:
+    """Run db/init.sql with a prefix before every name: the URL of each process's database and user."""
     names = r"\b(orchestrator|service_[abc])\b"
     script = re.sub(names, lambda match: prefix + match[1], re.sub(r"--[^\n]*", "", INIT_SQL.read_text()))
     admin = create_engine(mysql_admin, isolation_level="AUTOCOMMIT")
@@ -55,15 +65,12 @@ def mysql_databases(mysql_admin: str, worker_id: str) -> Iterator[dict[str, str]
             connection.exec_driver_sql(statement)
         for name in DATABASES:
             connection.exec_driver_sql(f"ALTER USER {prefix}{name} IDENTIFIED BY '{PASSWORD}' ACCOUNT UNLOCK")
+    admin.dispose()
     url = make_url(mysql_admin)
-    yield {
+    return {
         name: url.set(username=prefix + name, password=PASSWORD, database=prefix + name).render_as_string(False)
         for name in DATABASES
     }
-    with admin.connect() as connection:
-        for name in DATABASES:
-            connection.exec_driver_sql(f"DROP DATABASE {prefix}{name}")
-            connection.exec_driver_sql(f"DROP USER {prefix}{name}")
 
 
 @pytest.fixture(params=["sqlite", "mysql"])

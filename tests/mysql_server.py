@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mysql.connector
 
@@ -37,15 +39,23 @@ def main(command: list[str]) -> int:
 
 @contextlib.contextmanager
 def server() -> Iterator[str | None]:
-    """The administrator's URL of a running server, ended afterwards."""
+    """The administrator's URL of a running server, ended afterwards; None where none can be had."""
     if url := os.environ.get("TEST_MYSQL_URL"):
         yield url
         return
+    made = private(QUICK)
+    try:
+        yield made.url if made else None
+    finally:
+        if made:
+            made.close()
+
+
+def private(options: list[str]) -> Process | Container | None:
+    """A server of our own, running."""
     binary = _binary()
     if binary is None and shutil.which("docker") and _runs(["docker", "info"]):
-        with _container() as url:
-            yield url
-        return
+        return Container(options)
     if binary is None and os.geteuid() == 0 and shutil.which("apt-get"):
         say("installing mariadb-server for the tests")
         _runs(["apt-get", "update", "-qq"])
@@ -53,10 +63,8 @@ def server() -> Iterator[str | None]:
         binary = _binary()
     if binary is None:
         say("no MySQL: set TEST_MYSQL_URL, put mysqld or mariadbd on the PATH, or start Docker")
-        yield None
-        return
-    with _process(binary) as url:
-        yield url
+        return None
+    return Process(binary, options)
 
 
 def _binary() -> str | None:
@@ -64,11 +72,12 @@ def _binary() -> str | None:
     return shutil.which("mysqld", path=path) or shutil.which("mariadbd", path=path)
 
 
-@contextlib.contextmanager
-def _process(binary: str) -> Iterator[str]:
-    """A server of our own on a free port, with its data in a temporary directory."""
-    with tempfile.TemporaryDirectory(prefix="saga-mysql-", ignore_cleanup_errors=True) as directory:
-        data = Path(directory) / "data"
+class Process:
+    """A mysqld or mariadbd on a free port, with its data in a temporary directory."""
+
+    def __init__(self, binary: str, options: list[str]):
+        self._directory = Path(tempfile.mkdtemp(prefix="saga-mysql-"))
+        data = self._directory / "data"
         user = ["--user=root"] if os.geteuid() == 0 else []
         if b"MariaDB" in subprocess.run([binary, "--version"], capture_output=True, check=True).stdout:
             installer = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal"]
@@ -77,39 +86,74 @@ def _process(binary: str) -> Iterator[str]:
             arguments = ["--no-defaults", "--initialize-insecure", f"--datadir={data}", *user]
             subprocess.run([binary, *arguments], check=True, capture_output=True)
         port = free_port()
-        arguments = ["--no-defaults", f"--datadir={data}", f"--socket={directory}/s", f"--port={port}", *user, *QUICK]
-        with (Path(directory) / "log").open("wb") as log:
-            process = subprocess.Popen([binary, *arguments, "--bind-address=127.0.0.1"], stdout=log, stderr=log)
-        try:
-            yield _ready(port, "", lambda: process.poll() is None)
-        finally:
-            process.terminate()
-            process.wait()
+        place = [f"--datadir={data}", f"--socket={self._directory}/s", f"--port={port}", "--bind-address=127.0.0.1"]
+        self._command = [binary, "--no-defaults", *place, *user, *options]
+        self.url = f"mysql+mysqlconnector://root:@127.0.0.1:{port}"
+        self._start()
+
+    def _start(self) -> None:
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        _await(self.url, lambda: self._process.poll() is None)
+
+    def send(self, number: int) -> None:
+        """A signal."""
+        self._process.send_signal(number)
+
+    def restart(self) -> None:
+        """After it was killed."""
+        self._process.wait()
+        self._start()
+
+    def close(self) -> None:
+        """End it, and its data."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _container() -> Iterator[str]:
+class Container:
     """A server in Docker, from the image that docker-compose.yml names."""
-    say("starting MySQL in Docker for the tests")
-    command = ["docker", "run", "--detach", "--rm", "--publish", "127.0.0.1::3306", "--env", "MYSQL_ROOT_PASSWORD=test"]
-    run = subprocess.run([*command, "mysql:9.7", "mysqld", *QUICK], capture_output=True, text=True, check=True)
-    container = run.stdout.strip()
-    try:
-        mapped = subprocess.run(["docker", "port", container, "3306/tcp"], capture_output=True, text=True, check=True)
-        port = int(mapped.stdout.split()[0].rsplit(":", 1)[1])
-        yield _ready(port, "test", lambda: _runs(["docker", "inspect", container]))
-    finally:
-        subprocess.run(["docker", "rm", "--force", "--volumes", container], capture_output=True, check=False)
+
+    def __init__(self, options: list[str]):
+        say("starting MySQL in Docker for the tests")
+        port = free_port()
+        place = ["--publish", f"127.0.0.1:{port}:3306", "--env", "MYSQL_ROOT_PASSWORD=test"]
+        command = ["docker", "run", "--detach", *place, "mysql:9.7", "mysqld", *options]
+        self._id = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        self.url = f"mysql+mysqlconnector://root:test@127.0.0.1:{port}"
+        _await(self.url, lambda: _runs(["docker", "inspect", self._id]))
+
+    def send(self, number: int) -> None:
+        """A signal."""
+        if number in (signal.SIGSTOP, signal.SIGCONT):  # docker's own way to make it stand still
+            _runs(["docker", "pause" if number == signal.SIGSTOP else "unpause", self._id])
+        else:
+            _runs(["docker", "kill", f"--signal={number}", self._id])
+
+    def restart(self) -> None:
+        """After it was killed."""
+        _runs(["docker", "wait", self._id])
+        _runs(["docker", "start", self._id])
+        _await(self.url, lambda: _runs(["docker", "inspect", self._id]))
+
+    def close(self) -> None:
+        """End it, and its data."""
+        _runs(["docker", "rm", "--force", "--volumes", self._id])
 
 
-def _ready(port: int, password: str, alive: object) -> str:
+def _await(url: str, alive: Callable[[], bool]) -> None:
+    parts = urlsplit(url)
     deadline = time.monotonic() + START_WITHIN
     while True:
         try:
-            mysql.connector.connect(host="127.0.0.1", port=port, user="root", password=password).close()
-            return f"mysql+mysqlconnector://root:{password}@127.0.0.1:{port}"
+            mysql.connector.connect(
+                host=parts.hostname, port=parts.port, user=parts.username, password=parts.password or "",
+                connection_timeout=5,
+            ).close()  # fmt: skip
+            return
         except mysql.connector.Error as error:
-            if time.monotonic() > deadline or not alive():  # type: ignore[operator]
+            if time.monotonic() > deadline or not alive():
                 raise RuntimeError(f"the tests' MySQL did not start: {error}") from error
             time.sleep(0.2)
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,17 @@ def eventually(check: Callable[[], Any], within: float = 30, every: float = 0.05
 class Stack:
     """Four processes on free ports, each with an empty database of its own."""
 
-    def __init__(self, database: Callable[[str], str], logs: Path, ports: Iterator[int], environ: dict[str, str]):
+    def __init__(
+        self,
+        database: Callable[[str], str],
+        logs: Path,
+        ports: Iterator[int],
+        environ: dict[str, str],
+        more_orchestrators: Sequence[str] = (),
+    ):
+        self.processes = (*PROCESSES, *more_orchestrators)
         self.urls = {name: database(name) for name in PROCESSES}
-        self.ports = {name: free_port(ports) for name in PROCESSES}
+        self.ports = {name: free_port(ports) for name in self.processes}
         self.logs = logs
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.environ = {
@@ -59,9 +67,9 @@ class Stack:
         return f"http://127.0.0.1:{self.ports[process]}"
 
     def start_all(self) -> None:
-        for process in PROCESSES:
+        for process in self.processes:
             self.launch(process)
-        for process in PROCESSES:
+        for process in self.processes:
             self.await_ready(process)
 
     def start(self, process: str, **environ: str) -> None:
@@ -71,11 +79,12 @@ class Stack:
 
     def launch(self, process: str, **environ: str) -> None:
         """Start one process."""
+        port = self.ports[process if "orchestrator" in process else "orchestrator"]
         with (self.logs / f"{process}.log").open("ab") as log:
             self.running[process] = subprocess.Popen(
-                [sys.executable, "-m", process],
+                [sys.executable, "-m", process if process in PROCESSES else "orchestrator"],
                 cwd=ROOT,
-                env={**self.environ, **environ},
+                env={**self.environ, "ORCHESTRATOR_PORT": str(port), **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
