@@ -55,14 +55,15 @@ def ready(port: int) -> bool:
         return False
 
 
+def query(statement: str) -> int:
+    """A number, as MySQL's administrator sees it."""
+    client = 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql --user=root --skip-column-names --execute'
+    return int(compose("exec", "-T", "mysql", "sh", "-c", f'{client} "{statement}"'))
+
+
 def counts() -> dict[str, int]:
-    """The rows of each service's table, as MySQL's administrator sees them."""
-    found = {}
-    for name, service in SERVICES.items():
-        query = f"SELECT COUNT(*) FROM {service}.TABLE_{name}"
-        client = 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mysql --user=root --skip-column-names --execute'
-        found[name] = int(compose("exec", "-T", "mysql", "sh", "-c", f'{client} "{query}"'))
-    return found
+    """The rows of each service's table."""
+    return {name: query(f"SELECT COUNT(*) FROM {service}.TABLE_{name}") for name, service in SERVICES.items()}
 
 
 def start(flags: str = "") -> requests.Response:
@@ -107,6 +108,21 @@ def test_a_process_that_dies_is_started_again_by_docker() -> None:
         start("fail=orchestrator:before-B")
     newest = eventually(lambda: newest_saga())
     assert eventually(lambda: ended(newest), within=60) == "COMPLETED"
+
+
+def test_replicas_take_over_what_a_killed_orchestrator_leaves() -> None:
+    compose("--profile", "replicas", "up", "--detach")
+    try:
+        saga_id = start("wait=0&delay=b:3000").json()["saga_id"]
+        compose("kill", "orchestrator")
+        events = f"SELECT COUNT(*) FROM orchestrator.sagas WHERE id = '{saga_id}' AND state = 'completed'"
+        eventually(lambda: query(events) == 1, within=60)
+        claims = f"SELECT COUNT(*) FROM orchestrator.saga_log WHERE saga_id = '{saga_id}' AND event = 'claimed'"
+        assert query(claims) >= 1
+    finally:
+        compose("up", "--detach", "orchestrator")
+        eventually(lambda: ready(PORT), within=60)
+        compose("--profile", "replicas", "rm", "--stop", "--force", "orchestrator_replica")
 
 
 def newest_saga() -> str | None:
