@@ -27,7 +27,7 @@ from sqlalchemy import create_engine, text
 
 from tests import mysql_server
 from tests.conftest import mysql_schemas
-from tests.stack import PROCESSES, ROOT, SERVICES, Stack
+from tests.stack import PROCESSES, ROOT, SERVICES, Stack, own_ports
 
 CLIENTS = 6
 FAULTS = [
@@ -248,7 +248,7 @@ def main() -> int:
     try:
         urls = databases(options.db, directory, server)
         names = ["orchestrator", *(f"orchestrator_{number}" for number in range(2, options.orchestrators + 1))]
-        ports: Iterator[int] = itertools.count(27_000)
+        ports: Iterator[int] = own_ports()
         stack = Stack(urls.__getitem__, directory, ports, environ, more_orchestrators=names[1:])
         stack.start_all()
         chaos = Chaos(stack, seed, names, server)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from tests.stack import Stack
+from tests.stack import Stack, own_ports
 
 INIT_SQL = Path(__file__).parent.parent / "db" / "init.sql"
 PASSWORD = "test"
@@ -109,10 +108,9 @@ def worker_id(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def ports(worker_id: str) -> Iterator[int]:
-    """Ports for this process alone, below those that the system gives to outgoing connections."""
-    number = int(re.sub(r"\D", "", worker_id) or 0)
-    return iter(itertools.count(21_000 + number * 1_000))
+def ports() -> Iterator[int]:
+    """Ports for this process alone."""
+    return own_ports()
 
 
 @pytest.fixture

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import requests
 from sqlalchemy import create_engine, text
@@ -160,6 +164,21 @@ class Stack:
 
     def log_of(self, process: str) -> str:
         return (self.logs / f"{process}.log").read_text(errors="replace")[-4000:]
+
+
+_held: list[IO[str]] = []  # the locks of our blocks of ports: the system frees them when this process ends
+
+
+def own_ports() -> Iterator[int]:
+    """Ports that no other run of the tests uses, round and round, below those that the system gives to connections."""
+    for first in range(10_000, 24_500, 500):
+        lock = Path(tempfile.gettempdir(), f"saga-stack-ports-{first}")
+        with contextlib.suppress(OSError):  # another run, or another user, has it
+            file = lock.open("w")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _held.append(file)
+            return itertools.cycle(range(first, first + 500))
+    raise RuntimeError("too many runs of the tests at once")
 
 
 def free_port(ports: Iterator[int]) -> int:
