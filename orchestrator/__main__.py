@@ -7,7 +7,7 @@ from saga.errors import BadInput
 from saga.server import serve
 from saga.settings import load_settings
 
-THREADS = 128  # requests served at once; each POST /start keeps one until its saga ends or `wait` is over
+THREADS = 192  # requests served at once; each POST /start keeps one until its saga ends or `wait` is over
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from circuitbreaker import CircuitBreaker
 
-CALLS_PER_SERVICE = 48
+CALLS_PER_SERVICE = 64  # at a time
 FAILURES_TO_OPEN = 5
 
 T = TypeVar("T")
@@ -63,31 +63,35 @@ class Breakers:
     def __init__(self, rest: float):
         self._rest = rest
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._probing: set[str] = set()
+        self._trying: dict[str, int] = defaultdict(int)
+        self._trusted: set[str] = set()  # services whose latest answer was good
         self._lock = threading.Lock()
 
     def permits(self, service: str) -> bool:
-        """Whether a stalled saga may try; while the service has just failed, one at a time, after a rest."""
+        """Take part in trying the service: a few at a time, one after a rest where they failed, all once it is back.
+
+        Who is permitted says `report` what came of it, and `withdraw` in any case.
+        """
         with self._lock:
             breaker = self._breaker(service)
-            if breaker.closed:
-                return True
-            if breaker.opened or service in self._probing:
-                return False
-            self._probing.add(service)
-            return True
+            at_once = FAILURES_TO_OPEN if breaker.closed else 0 if breaker.opened else 1
+            permitted = service in self._trusted or self._trying[service] < at_once
+            self._trying[service] += permitted
+            return permitted
 
     def report(self, service: str, succeeded: bool) -> None:
         """What came of a try."""
         with self._lock, suppress(_Failed), self._breaker(service):
-            self._probing.discard(service)
-            if not succeeded:
+            if succeeded:
+                self._trusted.add(service)
+            else:
+                self._trusted.discard(service)
                 raise _Failed
 
     def withdraw(self, service: str) -> None:
-        """A try did not take place, or nothing is known of it."""
+        """A try is over, or did not take place."""
         with self._lock:
-            self._probing.discard(service)
+            self._trying[service] -= 1
 
     def rest(self, service: str) -> float:
         """How long until another try makes sense."""

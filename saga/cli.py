@@ -222,3 +222,7 @@ def one_line(saga: dict[str, Any]) -> str:
 def show_json(value: Any) -> None:
     """Print JSON as people read it."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

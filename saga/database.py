@@ -28,7 +28,7 @@ def connect(url: str, pool_size: int = 16) -> Engine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite(parsed, pool_size)
+        return _sqlite(parsed)
     return create_engine(
         parsed,
         pool_size=pool_size,
@@ -49,12 +49,13 @@ def connect(url: str, pool_size: int = 16) -> Engine:
     )
 
 
-def _sqlite(url: URL, pool_size: int) -> Engine:
+def _sqlite(url: URL) -> Engine:
+    """One connection: there is one writer anyway, and threads that queue for it beat those that poll for its lock."""
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url,
-        pool_size=pool_size,
+        pool_size=1,
         max_overflow=0,
         pool_timeout=BUSY_SECONDS,
         pool_reset_on_return=None,

@@ -72,7 +72,7 @@ class Driver:
         self.record = record
         self.lines = list(lines)
         self.recovered = False  # it was claimed, not started here
-        self.retrying = False  # its next call is one that stalled it before
+        self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
         self.parked = False  # it stands in line for a service, and has no thread
         self.news = threading.Event()  # nobody need wait for it any more
         self._around = around
@@ -105,7 +105,6 @@ class Driver:
     ) -> None:
         """Make an event durable that is not an answer: a resumption, or what an operator decided."""
         self._note_claim()
-        self.retrying = event is Event.RESUMED
         self._record(event, cause=cause, detail=detail)
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:

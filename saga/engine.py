@@ -19,9 +19,10 @@ from saga.payload import digest
 
 logger = logging.getLogger("saga")
 
-DRIVERS = 128  # threads; half of them at the most drive sagas that were recovered
+DRIVERS = 192  # threads; half of them at the most drive sagas that were recovered
 WAITERS = 128  # callers of wait(); who finds no place is answered at once
 IN_FLIGHT = 2000  # sagas in the hands of this process; beyond it, none is accepted
+PATIENCE = 1.0  # seconds that a caller waits for a saga which stands in line
 POLL = 0.2  # seconds between two looks at a saga that another process drives
 TRIES = 20  # to take a saga whose driver is busy writing
 
@@ -37,7 +38,8 @@ class Engine:
         self._drivers: dict[str, Driver] = {}
         self._bulkhead: Bulkhead[Driver] = Bulkhead()
         self._ready: queue.SimpleQueue[Driver] = queue.SimpleQueue()
-        self._seats = threading.Semaphore(WAITERS)
+        self._lock = threading.Lock()
+        self._free_seats = WAITERS
         self._threads = [threading.Thread(target=self._work, name=f"driver-{n}", daemon=True) for n in range(DRIVERS)]
         self._threads.append(threading.Thread(target=self._keep_leases, name="leases", daemon=True))
 
@@ -109,13 +111,17 @@ class Engine:
             raise KeyReused(f"the Idempotency-Key {key!r} was used with another body, for the saga {known.id}")
         return known.id
 
-    def claim(self, saga_id: str, epoch: int) -> None:
-        """Take over a saga that is due, and drive it; LeaseLost where somebody else was quicker."""
+    def claim(self, saga_id: str, epoch: int, trying: str | None = None) -> None:
+        """Take over a saga that is due, and drive it; LeaseLost where somebody else was quicker.
+
+        `trying`: the service that it tries again, with the breaker's permission.
+        """
         around = self.around
         now = around.clock()
         record, held = around.log.claim(saga_id, epoch, around.owner, due_by=now, due_at=now + around.lease)
         driver = Driver(record, around.log.lines(saga_id), around)
         driver.taken_over(held)
+        driver.trying = trying
         self.accept(driver)
 
     def take(self, saga_id: str, states: Collection[State], refusal: str) -> Driver:
@@ -145,23 +151,34 @@ class Engine:
 
     def wait(self, saga_id: str, seconds: float) -> tuple[Record, list[Line]]:
         """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
-        or when it stands in line for a service that is slow."""
-        if seconds <= 0 or not self._seats.acquire(blocking=False):
+        or when it still stands in line for a service that is slow."""
+        if seconds <= 0 or not self._take_seat():
             return self.read(saga_id)
         try:
             return self._wait(saga_id, self.around.clock() + seconds)
         finally:
-            self._seats.release()
+            with self._lock:
+                self._free_seats += 1
+
+    def _take_seat(self) -> bool:
+        with self._lock:
+            free = self._free_seats > 0
+            self._free_seats -= free
+            return free
 
     def _wait(self, saga_id: str, until: float) -> tuple[Record, list[Line]]:
         known: tuple[Record, list[Line]] | None = None
+        in_line, patience = 0, self._patience()
         while True:
             driver = self._drivers.get(saga_id)
             if driver:
-                driver.news.wait(max(0.0, until - self.around.clock()))
+                driver.news.wait(max(0.0, min(POLL, until - self.around.clock())))
                 known = driver.record, driver.lines
-                if driver.record.ended or driver.parked:
+                in_line = in_line + 1 if driver.parked else 0
+                if driver.record.ended or in_line > patience:
                     return known
+                if not driver.news.is_set() and self.around.clock() < until:
+                    continue
             try:
                 known = self.read(saga_id)
             except LogUnavailable:
@@ -171,6 +188,10 @@ class Engine:
                 return known
             if saga_id not in self._drivers:
                 self._closed.wait(min(POLL, max(0.0, until - self.around.clock())))
+
+    def _patience(self) -> int:
+        """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
+        return self._free_seats * int(PATIENCE / POLL) // WAITERS
 
     def read(self, saga_id: str) -> tuple[Record, list[Line]]:
         """The saga as the log has it; NoSuchSaga where there is none."""
@@ -191,29 +212,31 @@ class Engine:
             except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
                 logger.exception("driver_failed saga_id=%s", driver.record.id)
             if not driver.parked:
+                self._tried(driver)
                 if self._drivers.get(driver.record.id) is driver:
                     del self._drivers[driver.record.id]
                 driver.news.set()
 
+    def _tried(self, driver: Driver) -> None:
+        if driver.trying:
+            self.breakers.withdraw(driver.trying)
+            driver.trying = None
+
     def _drive(self, driver: Driver) -> None:
         """Call by call, until the saga ends, stalls, is lost, handed over, or must stand in line."""
         driver.parked = False
-        driver.news.clear()
         while (call := driver.next_call()) is not None:
             service = service_of(call.url)
             driver.parked = True  # before another thread can be given it
             if not self._bulkhead.enter(service, driver):
-                driver.news.set()
                 return
             driver.parked = False
-            retrying, driver.retrying = driver.retrying, False
             try:
                 driver.make(call)
-                if retrying:
-                    self.breakers.report(service, driver.record.state not in STALLED)
+                if driver.trying:
+                    self.breakers.report(driver.trying, driver.record.state not in STALLED)
             finally:
-                if retrying:
-                    self.breakers.withdraw(service)
+                self._tried(driver)
                 if (first := self._bulkhead.leave(service)) is not None:
                     self._ready.put(first)
 

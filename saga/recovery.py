@@ -51,14 +51,14 @@ class Recovery:
             if service and not engine.breakers.permits(service):
                 rest = engine.breakers.rest(service)  # spread, so that they do not all come back at once
                 postponed[saga_id, epoch] = around.clock() + rest + jittered(rest, around.random)
-            elif not self._claim(saga_id, epoch) and service:
+            elif not self._claim(saga_id, epoch, service) and service:
                 engine.breakers.withdraw(service)
         around.log.postpone(postponed)
         return len(due)
 
-    def _claim(self, saga_id: str, epoch: int) -> bool:
+    def _claim(self, saga_id: str, epoch: int, trying: str | None) -> bool:
         try:
-            self._engine.claim(saga_id, epoch)
+            self._engine.claim(saga_id, epoch, trying)
         except LeaseLost:
             return False  # another orchestrator was quicker
         return True

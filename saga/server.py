@@ -55,8 +55,8 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
         try:
             server.serve(spawn_target=_worker, target_loader=_load)
             return
-        except SystemExit:  # Granian's answer to a worker that died twice within seconds, or as we were told to stop
-            if server.interrupt_signal:
+        except SystemExit as leaving:  # Granian's answer to a worker that died twice within seconds
+            if server.interrupt_signal or leaving.code == 0:  # or we were told to stop meanwhile
                 return
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, _leave)  # Granian's own handlers would only tell the server that has ended
