@@ -100,7 +100,7 @@ class Stack:
             assert self.running[process].poll() is None, f"{process} ended:\n{self.log_of(process)}"
             try:
                 return requests.get(f"{self.url_of(process)}/readyz", timeout=5).status_code == 200
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 return False
 
         eventually(ready, within=60)
@@ -143,7 +143,7 @@ class Stack:
         def look() -> dict[str, Any] | None:
             try:
                 saga = self.saga(saga_id)
-            except requests.ConnectionError:  # it is restarting
+            except (requests.ConnectionError, requests.Timeout):  # it is restarting
                 return None
             return saga if saga.get("status") in ("COMPLETED", "COMPENSATED") else None
 
