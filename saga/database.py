@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import mysql.connector as mysql_driver
 from sqlalchemy import URL, Connection, DateTime, Double, Engine, MetaData, String, Text, create_engine, event, make_url
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from saga.errors import OutcomeUnknown
+
+logger = logging.getLogger("saga")
 
 BUSY_SECONDS = 4  # how long a statement waits for a lock, a connection, or a server: less than the 10 s of a clear 503
 
@@ -29,6 +33,8 @@ def connect(url: str, pool_size: int = 16) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed)
+    if not mysql_driver.HAVE_CEXT:
+        logger.warning("event=slow_driver: mysql-connector runs without its C extension, at twice the CPU")
     return create_engine(
         parsed,
         pool_size=pool_size,
