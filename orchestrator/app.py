@@ -48,6 +48,7 @@ def create_app(settings: Settings | None = None, parts: Orchestrator | None = No
     app = Flask("orchestrator", template_folder=str(ui / "templates"), static_folder=str(ui / "static"))
     app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.close = parts.close  # type: ignore[attr-defined]
     app.register_error_handler(SagaError, _saga_error)
     app.register_error_handler(HTTPException, lambda error: _error(error.code or 500, error.description))

@@ -90,6 +90,7 @@ class _Routes:
         self.app = app = Flask(service.name)
         app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
         app.json.sort_keys = False  # type: ignore[attr-defined]
+        app.json.ensure_ascii = False  # type: ignore[attr-defined]
         app.close = self.closed.set  # type: ignore[attr-defined]  # ends the holds
         app.before_request(self.check_token)
         app.post("/invoke")(self.invoke)

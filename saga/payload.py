@@ -14,7 +14,7 @@ from jsonschema.exceptions import best_match
 
 from saga.errors import BadInput
 
-MASK = "•••"
+MASK = "***"
 
 JSON = Any  # what json.loads returns
 
