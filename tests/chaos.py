@@ -13,6 +13,7 @@ import itertools
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -56,7 +57,8 @@ class Chaos:
         self.random = random.Random(seed)
         self.orchestrators = orchestrators
         self.database = database
-        self.over = threading.Event()
+        self.over = threading.Event()  # no more sagas, no more harm
+        self.settled = threading.Event()  # nothing more is expected to die
         self.started: dict[str, str | None] = {}  # idempotency key: the saga's id, where the answer arrived
         self.count: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
@@ -98,9 +100,20 @@ class Chaos:
             elif deed == "SIGSTOP":
                 self._pause(self.stack.running[victim].pid)
             else:
-                self.stack.kill(victim) if deed == "kill -9" else self.stack.stop(victim, within=60)
+                self._end(victim, deed)
                 self.over.wait(self.random.choice([0, 0, 1.5]))
                 self.stack.launch(victim)
+
+    def _end(self, victim: str, deed: str) -> None:
+        process = self.stack.running.pop(victim)
+        process.send_signal(signal.SIGKILL if deed == "kill -9" else signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.count["deaf"] += 1
+            say(f"DEAF {victim} did not end within 30 s of a {deed}")
+            process.kill()
+            process.wait()
 
     def _harm_database(self, deed: str) -> None:
         assert self.database
@@ -126,15 +139,16 @@ class Chaos:
 
     def watch(self) -> None:
         """Start again what has died by itself, as `make up` and Docker do: an injected crash."""
-        while not self.over.wait(0.2):
+        while not self.settled.wait(0.2):
             for name, process in list(self.stack.running.items()):
                 if process.poll() is not None:
                     self.stack.launch(name)
 
     def run(self, seconds: float) -> None:
         """Everything at once, for `seconds`, with a line of progress every five."""
+        threading.Thread(target=self.watch, daemon=True).start()
         threads = [threading.Thread(target=self.client, args=(number,)) for number in range(CLIENTS)]
-        threads += [threading.Thread(target=self.enemy), threading.Thread(target=self.watch)]
+        threads.append(threading.Thread(target=self.enemy))
         for thread in threads:
             thread.start()
         began = time.monotonic()
@@ -156,7 +170,11 @@ class Chaos:
         ended: dict[str, dict[str, Any]] = {}
         while open_keys and time.monotonic() < deadline:
             for key in list(open_keys):
-                found = self.stack.get(f"/sagas?q={key}").json()["sagas"]
+                try:
+                    found = self.stack.get(f"/sagas?q={key}").json()["sagas"]
+                except (requests.RequestException, KeyError):
+                    time.sleep(0.5)  # it is starting again: an injected crash may still be to come
+                    continue
                 if not found:
                     if self.started[key] is None:
                         open_keys.discard(key)  # its request never arrived
@@ -169,6 +187,7 @@ class Chaos:
             time.sleep(0.5 if open_keys else 0)
         for key in sorted(open_keys)[:10]:
             say(f"NOT ENDED {key} {self.started[key]}")
+        self.settled.set()
         self.count["lost"] = len(open_keys)
         return list(ended.values())
 
@@ -201,10 +220,12 @@ class Chaos:
             "sagas": len(sagas), **statuses, "kills and pauses": self.count["kills"], "calls": calls,
             "retries": retries, "take-overs": takeovers, "compensations": self.count["compensations"],
             "half-done": half_done + len(orphans), "undone twice": self.count["undone twice"] + twice,
-            "lost": self.count["lost"],
+            "lost": self.count["lost"], "deaf to SIGTERM": self.count["deaf"],
         }  # fmt: skip
         sys.stdout.write("\n" + "\n".join(f"{name:>18}  {value}" for name, value in board.items()) + "\n")
-        return bool(sagas) and not (board["half-done"] or board["undone twice"] or board["lost"])
+        return bool(sagas) and not (
+            board["half-done"] or board["undone twice"] or board["lost"] or board["deaf to SIGTERM"]
+        )
 
     def _log(self, query: str) -> int:
         engine = create_engine(self.stack.urls["orchestrator"])
