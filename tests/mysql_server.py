@@ -32,6 +32,7 @@ QUICK = [
 
 def main(command: list[str]) -> int:
     """Run `command` beside a server; its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server ends with us
     with server() as url:
         environ = {**os.environ, **({"TEST_MYSQL_URL": url} if url else {})}
         return subprocess.call(command, env=environ)
