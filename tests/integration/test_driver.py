@@ -1,0 +1,196 @@
+"""One driver: its lease, its deadline, what it sends, and how it lets go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saga.driver import Driver
+from saga.errors import LeaseLost
+from saga.log import Record
+from saga.machine import CANCEL_REQUESTED, STARTED, Line, State, begin
+from saga.transport import Answer
+from tests.world import INPUT, LEASE, World, signup
+
+ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.log._engine.dispose()
+    for engine in made.engines.values():
+        engine.dispose()
+
+
+def started(world: World, deadline: float | None = None, **around: Any) -> Driver:
+    """A saga that nothing has happened to yet, in the hands of a driver."""
+    definition = world.definition
+    saga = begin(definition, INPUT)
+    record = Record(
+        ID, definition, INPUT, saga.state, 0, {}, 1, "one", world.now + LEASE, 0, None, None, None, world.now, None,
+        None if deadline is None else world.now + deadline,
+    )  # fmt: skip
+    lines = [Line(1, world.now, STARTED)]
+    world.log.begin(record, lines)
+    return Driver(record, lines, replace(world.around(lambda: 1), **around))
+
+
+def found(world: World) -> Record:
+    record = world.log.find(ID)
+    assert record
+    return record
+
+
+def events(world: World) -> list[str]:
+    return [line.event for line in world.log.lines(ID)]
+
+
+def make_next(driver: Driver) -> None:
+    call = driver.next_call()
+    assert call
+    driver.make(call)
+
+
+def test_every_write_prolongs_the_lease(world: World) -> None:
+    driver = started(world)
+    world.now += 3
+    make_next(driver)
+    assert found(world).due_at == pytest.approx(world.now + LEASE, abs=0.1)
+
+
+@pytest.mark.parametrize(("gone", "renewed"), [(3.3, False), (3.4, True), (9.9, True)])
+def test_a_lease_is_renewed_once_a_third_of_it_is_gone(world: World, gone: float, renewed: bool) -> None:
+    driver = started(world)
+    began = world.now
+    world.now += gone
+    driver.renew_when_old()
+    assert found(world).due_at == pytest.approx(began + (gone if renewed else 0) + LEASE, abs=0.001)
+
+
+def test_a_renewed_lease_lets_the_driver_go_on(world: World) -> None:
+    driver = started(world)
+    world.now += 9
+    driver.renew_when_old()
+    world.now += 9
+    make_next(driver)
+    assert world.rows("A", ID) == 1
+
+
+@pytest.mark.parametrize("late", [LEASE, LEASE + 1])
+def test_past_its_lease_a_driver_makes_no_call(world: World, late: float) -> None:
+    driver = started(world)
+    world.now += late
+    with pytest.raises(LeaseLost):
+        make_next(driver)
+    assert not world.calls
+
+
+def test_an_ended_or_stalled_saga_is_not_renewed(world: World) -> None:
+    driver = started(world)
+    world.drive(driver)
+    world.now += 9
+    driver.renew_when_old()
+    driver.give_up()
+    assert (found(world).due_at, found(world).owner) == (None, None)
+
+
+def test_when_stopping_it_hands_over_between_two_calls(world: World) -> None:
+    stop: list[bool] = []
+    driver = started(world, stopping=lambda: bool(stop))
+    make_next(driver)
+    stop.append(True)
+    make_next(driver)
+    assert driver.next_call() is None
+    assert events(world)[-1] == "released"
+    assert (found(world).owner, found(world).due_at) == (None, pytest.approx(world.now, abs=0.001))
+    stop.clear()
+    world.recover(ID)
+    assert found(world).state == State.COMPLETED
+    claim = next(line for line in world.log.lines(ID) if line.event == "claimed")
+    assert claim.detail == {"by": "two", "epoch": 2, "interrupted": False}
+    attempts = [line.attempt for line in world.log.lines(ID) if line.event == "attempt"]
+    assert attempts == [1, 1, 1]  # no call was in flight, so none is counted twice
+
+
+def test_in_the_middle_of_a_call_it_gives_up_its_lease_only(world: World) -> None:
+    driver = started(world)
+    driver.give_up()
+    assert found(world).due_at == pytest.approx(world.now, abs=0.001)
+    assert found(world).owner == "one"  # whoever claims it counts the call in flight
+    world.recover(ID)
+    claim = next(line for line in world.log.lines(ID) if line.event == "claimed")
+    assert claim.detail == {"by": "two", "epoch": 2, "interrupted": True}
+    assert world.log.lines(ID)[2].attempt == 2
+    driver.give_up()  # a second time is nothing
+    driver.renew_when_old()
+
+
+@pytest.mark.parametrize(
+    ("deadline", "calls", "state"), [(0, 0, "compensated"), (0.005, 2, "compensated"), (9, 3, "completed")]
+)
+def test_the_deadline_turns_it_back_without_compensating_what_was_never_called(
+    world: World, deadline: float, calls: int, state: str
+) -> None:
+    """Each call takes 0.01 s here: at 0.005 A's answer comes too late, and A is undone."""
+    driver = started(world, deadline)
+    world.drive(driver)
+    record = found(world)
+    assert (record.state, len(world.calls)) == (state, calls)
+    assert (record.error or {}).get("kind") == (None if state == "completed" else "deadline")
+    world.check(record)
+
+
+def test_past_the_deadline_a_pivot_under_way_decides(world: World) -> None:
+    driver = started(world, 0.025)
+    world.drive(driver)  # B's answer is there at 0.02, C's at 0.03
+    assert found(world).state == State.COMPLETED
+
+
+def test_it_sends_what_the_contract_says(world: World) -> None:
+    sent: list[dict[str, str]] = []
+
+    class Ear:
+        def post(self, url: str, headers: dict[str, str], body: bytes, timeout: float) -> Answer:
+            sent.append({**headers, "url": url, "body": body.decode(), "timeout": str(timeout)})
+            return Answer(1.0, 409, {}, b'{"error": "no"}')
+
+    driver = started(world, transport=Ear(), token="sesame")
+    make_next(driver)
+    request = sent[0]
+    assert request["Saga-Id"] == ID
+    assert (request["Saga-Step"], request["Saga-Attempt"]) == ("A", "1")
+    assert request["Idempotency-Key"] == f"{ID}:A:action"
+    assert request["Authorization"] == "Bearer sesame"
+    assert re.fullmatch(rf"00-{ID.replace('-', '')}-[0-9a-f]{{16}}-01", request["traceparent"])
+    assert (request["url"], request["body"]) == ("http://a/invoke", '{"username": "ada"}')
+    assert request["timeout"] == "5.0"
+
+
+def test_a_note_is_durable_and_changes_nothing(world: World) -> None:
+    driver = started(world)
+    driver.note(CANCEL_REQUESTED, {"by": "operator"})
+    line = world.log.lines(ID)[-1]
+    assert (line.event, line.step, line.detail) == ("cancel_requested", "A", {"by": "operator"})
+    assert found(world).state == State.EXECUTING
+
+
+def test_a_stalled_saga_rests_longer_each_round_and_counts_them(tmp_path: Path) -> None:
+    """Pitfall 25."""
+    world = World(tmp_path, signup())
+    saga_id = world.start("b&a:undo")
+    assert saga_id
+    rests = []
+    for number in range(1, 13):
+        record = world.log.find(saga_id)
+        assert record
+        assert (record.state, record.rounds) == (State.STALLED_COMPENSATING, number)
+        rests.append((record.due_at or 0) - world.now)
+        world.recover(saga_id)
+    assert rests == pytest.approx([0.75 * min(300, 2**n) for n in range(12)], abs=0.01)
