@@ -61,3 +61,13 @@ def test_no_module_of_the_library_imports_in_a_circle() -> None:
 def test_nothing_but_settings_reads_the_environment() -> None:
     readers = {path.stem for path in modules("saga") if "os.environ" in path.read_text()}
     assert readers == {"settings"}
+
+
+def test_the_orchestrator_knows_no_table_of_a_service() -> None:
+    """Pitfall 20: it asks the participants; it never reaches into their databases."""
+    for path in modules("orchestrator"):
+        assert not {
+            name for name in imported(path) if name.startswith(("service_", "saga.barrier", "saga.participant"))
+        }
+        assert "TABLE_" not in path.read_text()
+        assert "service_db_urls" not in path.read_text()

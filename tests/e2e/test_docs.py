@@ -1,0 +1,96 @@
+"""What the documents show is run: every command, and every row of the README's table."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import databases
+from tests.stack import ROOT, Stack
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NONE = {"A": 0, "B": 0, "C": 0}
+
+
+def commands() -> list[str]:
+    """Every line of the documents that begins with curl or the saga command, in fences and in the text."""
+    found: list[str] = []
+    for page in PAGES:
+        text = page.read_text()
+        fences = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+        found += re.findall(r"^((?:curl|\.venv/bin/saga) .*)$", fences, re.MULTILINE)
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        found += re.findall(r"`(curl [^`]+)`", prose)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
+) -> Iterator[Stack]:
+    directory = tmp_path_factory.mktemp("docs")
+    sagas = directory / "sagas"
+    sagas.mkdir()
+    signup = (ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text()
+    (sagas / "signup.yaml").write_text(signup.replace("pivot: true", "pivot: true\n    timeout: 1"))
+    environ = {"SAGAS_DIR": str(sagas), "FAULT_HOLD_SECONDS": "5", "LEASE_SECONDS": "3"}
+    made = Stack(databases(request, "sqlite", directory), directory, ports, environ)
+    made.start_all()
+    yield made
+    made.stop_all()
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(commands()) >= 10
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_curl_line_of_the_docs_runs(stack: Stack, command: str) -> None:
+    """Pitfall 16."""
+    for port, process in zip(
+        (5000, 5001, 5002, 5003), ("orchestrator", "service_a", "service_b", "service_c"), strict=True
+    ):
+        command = command.replace(f"localhost:{port}", f"127.0.0.1:{stack.ports[process]}")
+    words = shlex.split(command)
+    if words[0] == "curl":
+        words += ["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}"]
+        run = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert run.returncode == 0, run.stderr
+        assert int(run.stdout) in ({500} if "fail=" in command and "wait=0" not in command else {200, 202})
+    else:
+        words = [sys.executable, "-m", "saga.cli", "--url", stack.url, *words[1:]]
+        run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert run.returncode == 0, run.stderr
+
+
+def table() -> list[tuple[str, list[int]]]:
+    """The README's "Break it": each flag, and the status codes that its row promises."""
+    section = (ROOT / "README.md").read_text().partition("## Break it")[2].partition("## Your own")[0]
+    rows = re.findall(r"^\| `(fail=[^`]+)` \| ([^|]+)\|$", section, re.MULTILINE)
+    return [(flags, [int(code) for code in re.findall(r"\b([245]\d\d)\b", text.split(";")[0])]) for flags, text in rows]
+
+
+@pytest.mark.parametrize(("flags", "codes"), table())
+def test_what_the_readme_says_of_a_failure_is_what_happens(stack: Stack, flags: str, codes: list[int]) -> None:
+    """Pitfall 2: every documented failure can be seen."""
+    before = stack.counts()
+    if "orchestrator" in flags:
+        run = subprocess.run(
+            ["curl", "-s", "-X", "POST", f"{stack.url}/start?{flags}", "-d", '{"username": "ada"}'], timeout=60
+        )
+        assert run.returncode != 0  # it died
+        stack.await_ready("orchestrator")
+        saga = stack.ended(stack.get("/sagas?limit=1").json()["sagas"][0]["saga_id"])
+        codes, code = [200], 200 if saga["status"] == "COMPLETED" else 0
+    else:
+        answer = stack.post_start(flags)
+        code = answer.status_code
+        saga = stack.ended(answer.json()["saga_id"])
+    assert code in codes
+    added = 1 if saga["status"] == "COMPLETED" else 0
+    assert stack.counts() == {name: count + added for name, count in before.items()}
