@@ -1,0 +1,243 @@
+"""The saga log's contract, on SQLite and on MySQL."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from saga import log as module
+from saga.database import connect, create_tables
+from saga.errors import LeaseLost
+from saga.log import Present, Record, SagaLog
+from saga.machine import Line, State
+from tests.conftest import Database
+from tests.world import signup
+
+NOW = 1_800_000_000.123456
+
+
+@pytest.fixture
+def log(database: Database) -> SagaLog:
+    engine = connect(database("orchestrator"))
+    create_tables(engine, module.metadata)
+    return SagaLog(engine)
+
+
+def record(number: int = 1, **changes: Any) -> Record:
+    made = Record(
+        str(uuid.UUID(int=number)), signup(), {"username": "ada"}, State.EXECUTING, 0, {}, 1, "one", NOW, 0, None, "h",
+        None, NOW, None, None,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def begun(log: SagaLog, number: int = 1, **changes: Any) -> Record:
+    made = record(number, **changes)
+    assert log.begin(made, [Line(1, NOW, "started")]) is None
+    return made
+
+
+def present(of: Record, **changes: Any) -> Present:
+    made = Present(of.state, of.cursor, of.context, of.rounds, of.error, of.ended_at, of.owner, of.due_at)
+    return replace(made, **changes)
+
+
+VALUES = {
+    "text": "grüß 🦆 \u0000 '; DROP",
+    "big": 2**70,
+    "float": 1.0,
+    "small": 1e-9,
+    "nothing": None,
+    "list": [[], {}],
+}
+
+
+def test_what_is_written_is_read_back_as_it_was(log: SagaLog) -> None:
+    made = begun(
+        log, input=VALUES, context={"A": VALUES}, error={"message": "ü"}, idempotency_key="k", deadline_at=NOW + 9
+    )
+    assert log.find(made.id) == made
+    assert log.find_by_key("k") == made
+    assert log.find_many([made.id, "nope"]) == {made.id: made}
+    assert isinstance(made.input["float"], float)
+    line = Line(2, NOW + 0.000001, "attempt", "B", 3, 503, 1.25, {"message": "🦆"})
+    log.advance(made.id, 1, present(made), [line])
+    assert log.lines(made.id) == [Line(1, NOW, "started"), line]
+    assert log.lines_of([made.id, "nope"]) == {made.id: log.lines(made.id), "nope": []}
+    assert log.lines_of([]) == {}
+    assert log.find("nope") is None
+    assert log.find_by_key("nope") is None
+
+
+def test_a_known_key_writes_nothing_and_gives_its_saga(log: SagaLog) -> None:
+    first = begun(log, 1, idempotency_key="key")
+    assert log.begin(record(2, idempotency_key="key"), [Line(1, NOW, "started")]) == first
+    assert log.find(record(2).id) is None
+    assert log.lines(record(2).id) == []
+    begun(log, 3, idempotency_key="KEY")  # compared byte by byte
+    begun(log, 4, idempotency_key=None)
+    begun(log, 5, idempotency_key=None)
+
+
+def test_a_begin_whose_answer_was_lost_may_be_sent_again(log: SagaLog) -> None:
+    made = begun(log, idempotency_key="key")
+    assert log.begin(made, [Line(1, NOW, "started")]) is None
+    assert len(log.lines(made.id)) == 1
+
+
+def test_one_of_many_with_a_key_is_begun(log: SagaLog) -> None:
+    def begin(number: int) -> Record | None:
+        return log.begin(record(number, idempotency_key="key"), [Line(1, NOW, "started")])
+
+    with ThreadPoolExecutor(16) as pool:
+        known = list(pool.map(begin, range(1, 17)))
+    assert known.count(None) == 1
+    assert len({found.id for found in known if found}) == 1
+
+
+def test_advance_moves_everything_on_at_once(log: SagaLog) -> None:
+    made = begun(log)
+    moved = present(made, state=State.COMPENSATED, cursor=-1, context={"A": {"x": 1}}, rounds=3, error={"e": 1},
+                    ended_at=NOW + 1, owner=None, due_at=None)  # fmt: skip
+    log.advance(made.id, 1, moved, [Line(2, NOW, "action_refused", "A")])
+    found = log.find(made.id)
+    assert found
+    assert present(found) == moved
+    assert found.ended
+    assert found.epoch == 1
+
+
+def test_an_older_epoch_writes_nothing(log: SagaLog) -> None:
+    made = begun(log)
+    log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10)
+    for write in (
+        lambda: log.advance(made.id, 1, present(made, cursor=2), [Line(2, NOW, "attempt")]),
+        lambda: log.renew(made.id, 1, NOW + 99),
+        lambda: log.claim(made.id, 1, "three", due_by=NOW + 99, due_at=NOW + 99),
+        lambda: log.take(made.id, 1, State.EXECUTING, "three", NOW + 99),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    found = log.find(made.id)
+    assert found
+    assert (found.cursor, found.due_at, found.owner, found.epoch) == (0, NOW + 10, "two", 2)
+    assert len(log.lines(made.id)) == 1
+
+
+def test_a_write_whose_answer_was_lost_may_be_sent_again(log: SagaLog) -> None:
+    made = begun(log)
+    for _ in range(2):
+        log.advance(made.id, 1, present(made, cursor=1), [Line(2, NOW, "action_done", "A")])
+    assert len(log.lines(made.id)) == 2
+
+
+def test_renew_prolongs_what_is_open_only(log: SagaLog) -> None:
+    made = begun(log)
+    log.renew(made.id, 1, NOW + 5)
+    found = log.find(made.id)
+    assert found
+    assert found.due_at == NOW + 5
+    log.advance(made.id, 1, present(made, due_at=None), [])
+    with pytest.raises(LeaseLost):
+        log.renew(made.id, 1, NOW + 5)
+
+
+def test_only_what_is_due_is_claimed_and_by_one_alone(log: SagaLog) -> None:
+    made = begun(log, due_at=NOW)
+    with pytest.raises(LeaseLost):
+        log.claim(made.id, 1, "two", due_by=NOW - 1, due_at=NOW + 10)
+    with pytest.raises(LeaseLost):
+        log.claim("nope", 1, "two", due_by=NOW, due_at=NOW + 10)
+
+    def claim(number: int) -> str | None:
+        try:
+            claimed, held = log.claim(made.id, 1, f"owner-{number}", due_by=NOW, due_at=NOW + 10)
+            assert (claimed.epoch, claimed.owner, claimed.due_at, held) == (2, f"owner-{number}", NOW + 10, True)
+            return claimed.owner
+        except LeaseLost:
+            return None
+
+    with ThreadPoolExecutor(16) as pool:
+        winners = [owner for owner in pool.map(claim, range(16)) if owner]
+    assert len(winners) == 1
+    found = log.find(made.id)
+    assert found
+    assert found.owner == winners[0]
+
+
+def test_a_claim_says_whether_somebody_held_it(log: SagaLog) -> None:
+    made = begun(log, owner=None)
+    assert log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW)[1] is False
+    assert log.take(made.id, 2, State.EXECUTING, "three", NOW + 99)[1] is True
+    with pytest.raises(LeaseLost):
+        log.take(made.id, 3, State.COMPENSATING, "four", NOW)
+
+
+def test_what_is_due_comes_longest_waiting_first(log: SagaLog) -> None:
+    for number, due_at in enumerate([NOW + 1, NOW - 5, None, NOW, NOW - 9], start=1):
+        begun(log, number, due_at=due_at)
+    due = log.due(NOW, 10)
+    assert [uuid.UUID(saga_id).int for saga_id, _ in due] == [5, 2, 4]
+    assert {epoch for _, epoch in due} == {1}
+    assert log.due(NOW, 2) == due[:2]
+    assert log.due(NOW, 0) == []
+
+
+def test_postpone_moves_what_nobody_holds(log: SagaLog) -> None:
+    free, held = begun(log, 1, owner=None), begun(log, 2)
+    log.postpone({(free.id, 1): NOW + 7, (held.id, 1): NOW + 7, ("nope", 1): NOW})
+    log.postpone({})
+    assert [found and found.due_at for found in (log.find(free.id), log.find(held.id))] == [NOW + 7, NOW]
+
+
+def test_free_makes_due_what_an_owner_left(log: SagaLog) -> None:
+    mine, other = begun(log, 1, due_at=NOW + 50), begun(log, 2, owner="two", due_at=NOW + 50)
+    assert log.free("one", NOW) == 1
+    assert [found and found.due_at for found in (log.find(mine.id), log.find(other.id))] == [NOW, NOW + 50]
+
+
+def test_search_finds_newest_first_by_each_of_its_filters(log: SagaLog) -> None:
+    begun(log, 1, state=State.COMPLETED, ended_at=NOW)
+    begun(log, 2, state=State.COMPENSATED, ended_at=NOW + 5, idempotency_key="order%7")
+    begun(log, 3, definition=signup(name="other"))
+    numbers = {
+        "all": log.search(),
+        "states": log.search(states=[State.COMPLETED, State.COMPENSATED]),
+        "name": log.search(name="other"),
+        "before": log.search(before=record(3).id),
+        "most": log.search(most=1),
+        "id": log.search(q=record(2).id.upper()),
+        "beginning": log.search(q="00000000-0000"),
+        "key": log.search(q="order%7"),
+        "percent": log.search(q="%"),
+        "since": log.search(ended_since=NOW + 1),
+    }
+    found = {name: [uuid.UUID(saga.id).int for saga in sagas] for name, sagas in numbers.items()}
+    assert found == {
+        "all": [3, 2, 1], "states": [2, 1], "name": [3], "before": [2, 1], "most": [3], "id": [2],
+        "beginning": [3, 2, 1], "key": [2], "percent": [], "since": [2],
+    }  # fmt: skip
+
+
+def test_the_latest_lines_of_all_come_newest_first(log: SagaLog) -> None:
+    for number in (1, 2):
+        made = begun(log, number)
+        log.advance(made.id, 1, present(made), [Line(2, NOW + number, "attempt", "A")])
+    found = [(uuid.UUID(saga_id).int, line.seq) for saga_id, line in log.latest_lines(3)]
+    assert found == [(2, 2), (1, 2), (2, 1)]
+
+
+def test_prune_forgets_what_ended_long_ago_a_batch_at_a_time(log: SagaLog) -> None:
+    for number, ended_at in enumerate([NOW - 9, NOW - 8, NOW - 7, NOW, None], start=1):
+        begun(log, number, state=State.COMPLETED if ended_at else State.EXECUTING, ended_at=ended_at)
+    assert log.prune(NOW, 2) == 2
+    assert log.prune(NOW, 2) == 1
+    assert log.prune(NOW, 2) == 0
+    assert [uuid.UUID(saga.id).int for saga in log.search()] == [5, 4]
+    assert log.lines(record(1).id) == []
+    assert len(log.lines(record(4).id)) == 1
+    log.ping()
