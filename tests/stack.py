@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import requests
 from sqlalchemy import create_engine, text
 
@@ -106,10 +107,12 @@ class Stack:
         eventually(ready, within=60)
 
     def kill(self, process: str) -> None:
-        """SIGKILL to the process, and to nothing else."""
+        """SIGKILL to the process; the worker that dies with it a moment later is waited for, and left alone."""
         running = self.running.pop(process)
+        workers = psutil.Process(running.pid).children(recursive=True)
         running.kill()
         running.wait()
+        eventually(lambda: not any(map(alive, workers)), within=10)
 
     def stop(self, process: str, within: float = 15) -> int:
         """SIGTERM; gives the exit code."""
@@ -179,6 +182,14 @@ def own_ports() -> Iterator[int]:
             _held.append(file)
             return itertools.cycle(range(first, first + 500))
     raise RuntimeError("too many runs of the tests at once")
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it can still do anything: one that nobody has waited for cannot."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port(ports: Iterator[int]) -> int:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from tests.stack import ROOT, eventually, free_port
+from tests.stack import ROOT, alive, eventually, free_port
 
 APP = """
 import os, signal, sys, time
@@ -92,17 +92,13 @@ def serve(tmp_path: Path, ports: Iterator[int]) -> Iterator[Serve]:
         served.process.stderr.close()
 
 
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])  # of Linux, of macOS
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_0_and_closes_the_app_once(serve: Serve, signum: int, method: str) -> None:
     served = serve(START_METHOD=method)
-    worker = served.worker()
+    worker = psutil.Process(served.worker())
     assert served.stop(signum) == 0
-    assert gone(worker)
+    assert not alive(worker)
     assert served.closed.read_text() == "closed "
 
 
@@ -122,11 +118,11 @@ def test_a_signal_while_the_app_is_still_being_made_ends_it_at_once(serve: Serve
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_worker_dies_with_a_killed_parent_and_the_port_is_free_again(serve: Serve, method: str) -> None:
     served = serve(START_METHOD=method)
-    worker = served.worker()
+    worker = psutil.Process(served.worker())
     served.stop(signal.SIGKILL)
-    eventually(lambda: gone(worker), within=10)
+    eventually(lambda: not alive(worker), within=10)
     again = serve(int(served.url.rsplit(":", 1)[1]))
-    assert again.worker() != worker
+    assert again.worker() != worker.pid
 
 
 def test_a_worker_that_crashes_is_replaced_however_often(serve: Serve) -> None:
