@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import uuid_utils
 
 from orchestrator.telemetry import Telemetry
-from saga import log
+from saga import log_sql
 from saga.database import connect, create_tables
 from saga.definition import SagaDefinition, load_definitions
 from saga.driver import Surroundings
 from saga.engine import Engine
 from saga.errors import BadInput
+from saga.log import SagaLog
 from saga.operator import Operator
 from saga.recovery import Recovery
 from saga.settings import Settings
@@ -33,7 +34,7 @@ class Orchestrator:
 
     settings: Settings
     definitions: Mapping[str, SagaDefinition]
-    log: log.SagaLog
+    log: SagaLog
     engine: Engine
     operator: Operator
     recovery: Recovery
@@ -64,8 +65,8 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     """Everything made and connected to each other; nothing started yet."""
     definitions = load_definitions(settings.sagas_dir, settings.environ)
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
-    create_tables(database, log.metadata)
-    saga_log = log.SagaLog(database)
+    create_tables(database, log_sql.metadata)
+    saga_log = SagaLog(database)
     telemetry = Telemetry()
     stopping = threading.Event()
     around = Surroundings(

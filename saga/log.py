@@ -11,135 +11,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    BindParameter,
-    Column,
-    Connection,
-    Engine,
-    Executable,
-    Index,
-    Integer,
-    MetaData,
-    RowMapping,
-    String,
-    Table,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, Executable, RowMapping, or_, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from saga.database import Float, Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
+from saga import log_sql as sql
+from saga.database import is_duplicate, is_lock_conflict, transaction
 from saga.definition import SagaDefinition
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown
+from saga.log_sql import sagas
 from saga.machine import ENDED, Line, State
 
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
 
 T = TypeVar("T")
-
-metadata = MetaData()
-
-sagas = Table(
-    "sagas",
-    metadata,
-    Column("id", Token(36), primary_key=True),  # UUIDv7: in the order of their start
-    Column("name", String(64), nullable=False),
-    Column("definition", Json, nullable=False),  # a snapshot: an edited YAML file changes no running saga
-    Column("input", Json, nullable=False),
-    Column("state", Token(24), nullable=False),
-    Column("cursor", Integer, nullable=False),
-    Column("context", Json, nullable=False),  # {step: what its action answered}
-    Column("epoch", Integer, nullable=False),
-    Column("owner", String(255)),  # NULL: nobody drives it
-    Column("due_at", UtcTime),  # the lease's end, the next try of a stalled saga, or NULL: it has ended
-    Column("rounds", Integer, nullable=False),
-    Column("idempotency_key", Token(255), unique=True),
-    Column("request_hash", Token(64)),
-    Column("error", Json),
-    Column("started_at", UtcTime, nullable=False),
-    Column("ended_at", UtcTime),
-    Column("deadline_at", UtcTime),
-    Index("sagas_due", "due_at"),  # finds all work, however many sagas have ended
-    Index("sagas_state", "state", "id"),
-)
-
-saga_log = Table(
-    "saga_log",
-    metadata,
-    Column("saga_id", Token(36), primary_key=True),
-    Column("seq", Integer, primary_key=True, autoincrement=False),
-    Column("at", UtcTime, nullable=False),
-    Column("event", Token(32), nullable=False),
-    Column("step", String(64)),
-    Column("attempt", Integer),
-    Column("status_code", Integer),
-    Column("duration_ms", Float),
-    Column("detail", Json),
-    Index("saga_log_at", "at"),
-)
-
-_OWNED = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))
-
-BEGIN = insert(sagas)
-WRITE_LINES = insert(saga_log)
-ADVANCE = (
-    update(sagas)
-    .where(_OWNED)
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
-        }
-    )
-)
-RENEW = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("new_due_at"))
-_NEXT_OWNER = {"epoch": sagas.c.epoch + 1, "owner": bindparam("owner"), "due_at": bindparam("new_due_at")}
-CLAIM = update(sagas).where(_OWNED, sagas.c.due_at <= bindparam("due_by")).values(_NEXT_OWNER)
-TAKE = update(sagas).where(_OWNED, sagas.c.state == bindparam("in_state")).values(_NEXT_OWNER)
-POSTPONE = update(sagas).where(_OWNED, sagas.c.owner.is_(None)).values(due_at=bindparam("new_due_at"))
-FIND = select(sagas).where(sagas.c.id == bindparam("saga_id"))
-FIND_MANY = select(sagas).where(sagas.c.id.in_(bindparam("saga_ids", expanding=True)))
-FIND_BY_KEY = select(sagas).where(sagas.c.idempotency_key == bindparam("key"))
-DUE = (
-    select(sagas.c.id, sagas.c.epoch)
-    .where(sagas.c.due_at <= bindparam("now"))
-    .order_by(sagas.c.due_at)
-    .limit(bindparam("most"))
-)
-FREE_OWNER = (  # what a process of this name left behind: it is gone, or this one would not have its port
-    update(sagas)
-    .where(sagas.c.owner == bindparam("gone"), sagas.c.due_at > bindparam("now"))
-    .values(due_at=bindparam("now"))
-)
-LINES = select(saga_log).where(saga_log.c.saga_id == bindparam("saga_id")).order_by(saga_log.c.seq)
-LINES_OF = (
-    select(saga_log)
-    .where(saga_log.c.saga_id.in_(bindparam("saga_ids", expanding=True)))
-    .order_by(saga_log.c.saga_id, saga_log.c.seq)
-)
-LAST_SEQ = select(func.max(saga_log.c.seq)).where(saga_log.c.saga_id == bindparam("saga_id"))
-LATEST_LINES = (
-    select(saga_log)
-    .order_by(saga_log.c.at.desc(), saga_log.c.saga_id.desc(), saga_log.c.seq.desc())
-    .limit(bindparam("most"))
-)
-_OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
-ENDED_BEFORE = (
-    select(sagas.c.id)
-    .where(sagas.c.state.in_(bindparam("states", expanding=True)), sagas.c.ended_at < bindparam("ended_before"))
-    .order_by(sagas.c.id)
-    .limit(bindparam("most"))
-)
-FORGET_LINES = delete(saga_log).where(saga_log.c.saga_id.in_(_OF_THESE))
-FORGET = delete(sagas).where(sagas.c.id.in_(_OF_THESE))
-PING = select(func.count()).select_from(select(sagas.c.id).limit(1).subquery())
 
 
 @dataclass(frozen=True)
@@ -194,8 +79,8 @@ class SagaLog:
         row = {**vars(record), "name": record.definition.name, "definition": record.definition.to_json()}
 
         def work(connection: Connection) -> None:
-            connection.execute(BEGIN, row)
-            connection.execute(WRITE_LINES, _rows(record.id, lines))
+            connection.execute(sql.BEGIN, row)
+            connection.execute(sql.WRITE_LINES, _rows(record.id, lines))
 
         try:
             self._run(work)
@@ -210,11 +95,11 @@ class SagaLog:
         """Move the saga on and add its lines, in one transaction. LeaseLost where `epoch` is no longer its own."""
 
         def work(connection: Connection) -> None:
-            moved = connection.execute(ADVANCE, {"saga_id": saga_id, "held": epoch, **vars(present)})
+            moved = connection.execute(sql.ADVANCE, {"saga_id": saga_id, "held": epoch, **vars(present)})
             if moved.rowcount != 1:
                 raise LeaseLost(saga_id)
             if lines:
-                connection.execute(WRITE_LINES, _rows(saga_id, lines))
+                connection.execute(sql.WRITE_LINES, _rows(saga_id, lines))
 
         try:
             self._run(work)
@@ -224,7 +109,7 @@ class SagaLog:
 
     def renew(self, saga_id: str, epoch: int, due_at: float) -> None:
         """Hold the saga until `due_at`. LeaseLost where `epoch` is no longer its own."""
-        if self._execute(RENEW, {"saga_id": saga_id, "held": epoch, "new_due_at": due_at}) != 1:
+        if self._execute(sql.RENEW, {"saga_id": saga_id, "held": epoch, "new_due_at": due_at}) != 1:
             raise LeaseLost(saga_id)
 
     def claim(self, saga_id: str, epoch: int, owner: str, *, due_by: float, due_at: float) -> tuple[Record, bool]:
@@ -233,54 +118,54 @@ class SagaLog:
         LeaseLost where somebody else was quicker, or its owner has renewed its lease.
         """
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
-        return self._run(lambda connection: _claimed(connection, CLAIM, {**values, "due_by": due_by}))
+        return self._run(lambda connection: _claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
     def take(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
         """Like `claim`, whoever holds it, as long as it is in `state`: an operator's word."""
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
-        return self._run(lambda connection: _claimed(connection, TAKE, {**values, "in_state": state}))
+        return self._run(lambda connection: _claimed(connection, sql.TAKE, {**values, "in_state": state}))
 
     def due(self, now: float, most: int) -> list[tuple[str, int]]:
         """At most `most` sagas that want a driver, longest waiting first: (id, epoch)."""
-        return [(row["id"], row["epoch"]) for row in self._select(DUE, {"now": now, "most": most})]
+        return [(row["id"], row["epoch"]) for row in self._select(sql.DUE, {"now": now, "most": most})]
 
     def postpone(self, sagas_due: Mapping[tuple[str, int], float]) -> None:
         """Let stalled sagas rest longer: (id, epoch) to the new time."""
         rows = [{"saga_id": key[0], "held": key[1], "new_due_at": due_at} for key, due_at in sagas_due.items()]
         if rows:
-            self._run(lambda connection: connection.execute(POSTPONE, rows))
+            self._run(lambda connection: connection.execute(sql.POSTPONE, rows))
 
     def free(self, owner: str, now: float) -> int:
         """Make the sagas due that an earlier process named `owner` held; gives their number."""
-        return self._execute(FREE_OWNER, {"gone": owner, "now": now})
+        return self._execute(sql.FREE_OWNER, {"gone": owner, "now": now})
 
     def find(self, saga_id: str) -> Record | None:
         """The saga with this id."""
-        return next((_record(row) for row in self._select(FIND, {"saga_id": saga_id})), None)
+        return next((_record(row) for row in self._select(sql.FIND, {"saga_id": saga_id})), None)
 
     def find_many(self, saga_ids: Iterable[str]) -> dict[str, Record]:
         """The sagas with these ids, by id."""
-        return {row["id"]: _record(row) for row in self._select(FIND_MANY, {"saga_ids": list(saga_ids)})}
+        return {row["id"]: _record(row) for row in self._select(sql.FIND_MANY, {"saga_ids": list(saga_ids)})}
 
     def find_by_key(self, key: str) -> Record | None:
         """The saga that was started with this idempotency key."""
-        return next((_record(row) for row in self._select(FIND_BY_KEY, {"key": key})), None)
+        return next((_record(row) for row in self._select(sql.FIND_BY_KEY, {"key": key})), None)
 
     def lines(self, saga_id: str) -> list[Line]:
         """The saga's lines, oldest first."""
-        return [_line(row) for row in self._select(LINES, {"saga_id": saga_id})]
+        return [_line(row) for row in self._select(sql.LINES, {"saga_id": saga_id})]
 
     def lines_of(self, saga_ids: Iterable[str]) -> dict[str, list[Line]]:
         """The lines of several sagas, each oldest first."""
         found: dict[str, list[Line]] = {saga_id: [] for saga_id in saga_ids}
         if found:
-            for row in self._select(LINES_OF, {"saga_ids": list(found)}):
+            for row in self._select(sql.LINES_OF, {"saga_ids": list(found)}):
                 found[row["saga_id"]].append(_line(row))
         return found
 
     def latest_lines(self, most: int) -> list[tuple[str, Line]]:
         """The newest lines of all sagas, newest first, each with its saga's id."""
-        return [(row["saga_id"], _line(row)) for row in self._select(LATEST_LINES, {"most": most})]
+        return [(row["saga_id"], _line(row)) for row in self._select(sql.LATEST_LINES, {"most": most})]
 
     def search(
         self,
@@ -309,18 +194,19 @@ class SagaLog:
         """Forget at most `most` sagas that ended before a time, oldest first; gives their number."""
 
         def work(connection: Connection) -> int:
-            old = connection.execute(ENDED_BEFORE, {"states": list(ENDED), "ended_before": ended_before, "most": most})
+            values = {"states": list(ENDED), "ended_before": ended_before, "most": most}
+            old = connection.execute(sql.ENDED_BEFORE, values)
             saga_ids = [row.id for row in old]
             if saga_ids:
-                connection.execute(FORGET_LINES, {"saga_ids": saga_ids})
-                connection.execute(FORGET, {"saga_ids": saga_ids})
+                connection.execute(sql.FORGET_LINES, {"saga_ids": saga_ids})
+                connection.execute(sql.FORGET, {"saga_ids": saga_ids})
             return len(saga_ids)
 
         return self._run(work)
 
     def ping(self) -> None:
         """Raise LogUnavailable unless the log can be read."""
-        self._select(PING, {})
+        self._select(sql.PING, {})
 
     def _select(self, query: Executable, values: Mapping[str, Any]) -> Sequence[RowMapping]:
         return self._run(lambda connection: connection.execute(query, values).mappings().all())
@@ -346,10 +232,10 @@ class SagaLog:
 
 
 def _claimed(connection: Connection, claim: Executable, values: Mapping[str, Any]) -> tuple[Record, bool]:
-    before = connection.execute(FIND, {"saga_id": values["saga_id"]}).mappings().first()
+    before = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().first()
     if before is None or connection.execute(claim, values).rowcount != 1:
         raise LeaseLost(values["saga_id"])
-    after = connection.execute(FIND, {"saga_id": values["saga_id"]}).mappings().one()
+    after = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().one()
     return _record(after), before["owner"] is not None
 
 

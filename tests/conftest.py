@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from tests.stack import Stack, own_ports
+from tests.world import World
 
 INIT_SQL = Path(__file__).parent.parent / "db" / "init.sql"
 PASSWORD = "test"
@@ -118,8 +119,8 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
     """`make_stack("sqlite", FAULT_HOLD_SECONDS="2")`: the four processes, stopped at the test's end."""
     made: list[Stack] = []
 
-    def make(kind: str, **environ: str) -> Stack:
-        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ)
+    def make(kind: str, more_orchestrators: Sequence[str] = (), **environ: str) -> Stack:
+        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ, more_orchestrators)
         made.append(stack)
         stack.start_all()
         return stack
@@ -127,3 +128,11 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
     yield make
     for stack in made:
         stack.stop_all()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A whole stack in one thread."""
+    made = World(tmp_path)
+    yield made
+    made.close()

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 from sqlalchemy import Engine, event, func, select
 
-from saga import log as saga_log_module
+from saga import log_sql
 from saga.barrier import saga_barrier
 from saga.database import connect, create_tables
 from saga.definition import SagaDefinition, Step
@@ -78,12 +78,17 @@ class World:
         self.calls: list[tuple[str, str]] = []  # (epoch of its driver, url): every attempt
         self.log = CrashingLog(quick(connect(f"sqlite:///{directory}/log.db")))
         self.log.point = lambda name: self.point(name)
-        create_tables(self.log._engine, saga_log_module.metadata)
+        create_tables(self.log._engine, log_sql.metadata)
         self.engines: dict[str, Engine] = {}
         self.apps: dict[str, Flask] = {}
         for name, service in SERVICES.items():
             self._serve(name, service, directory)
         self.ids = itertools.count(1)
+
+    def close(self) -> None:
+        """Close the databases."""
+        for engine in (self.log._engine, *self.engines.values()):
+            engine.dispose()
 
     def _serve(self, name: str, service: Participant, directory: Path) -> None:
         settings = load_settings(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from saga import log as module
+from saga import log_sql
 from saga.database import connect, create_tables
 from saga.errors import LeaseLost
 from saga.log import Present, Record, SagaLog
@@ -23,7 +23,7 @@ NOW = 1_800_000_000.123456
 @pytest.fixture
 def log(database: Database) -> SagaLog:
     engine = connect(database("orchestrator"))
-    create_tables(engine, module.metadata)
+    create_tables(engine, log_sql.metadata)
     return SagaLog(engine)
 
 

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import Column, Engine, MetaData, Table, create_engine, inspect
 from sqlalchemy.dialects import mysql
 
-from saga import barrier, log
+from saga import barrier, log_sql
 from service_a.app import users
 from service_b.app import addresses
 from service_c.app import payments
 
 TABLES: dict[str, list[Table]] = {
-    "orchestrator": [log.sagas, log.saga_log],
+    "orchestrator": [log_sql.sagas, log_sql.saga_log],
     "service_a": [users, barrier.saga_barrier],
     "service_b": [addresses, barrier.saga_barrier],
     "service_c": [payments, barrier.saga_barrier],

@@ -19,27 +19,11 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import databases
 from tests.stack import INPUT, ROOT, Stack, eventually
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}
-
-
-@pytest.fixture
-def two(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[int]) -> Iterator[Callable[..., Stack]]:
-    """Two orchestrators on one log."""
-    made: list[Stack] = []
-
-    def make(kind: str, **environ: str) -> Stack:
-        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ, ["orchestrator_2"])
-        made.append(stack)
-        stack.start_all()
-        return stack
-
-    yield make
-    for stack in made:
-        stack.stop_all()
+SECOND = "orchestrator_2"  # on the same log
 
 
 def to_all(stack: Stack, process: str, number: int) -> None:
@@ -48,13 +32,13 @@ def to_all(stack: Stack, process: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mysql"])
-def test_a_paused_orchestrator_is_refused_when_it_wakes_up(two: Callable[..., Stack], kind: str) -> None:
+def test_a_paused_orchestrator_is_refused_when_it_wakes_up(make_stack: Callable[..., Stack], kind: str) -> None:
     """Pitfall 22."""
-    stack = two(kind, LEASE_SECONDS="1.5")
+    stack = make_stack(kind, [SECOND], LEASE_SECONDS="1.5")
     saga_id = stack.post_start("wait=0&delay=b:400").json()["saga_id"]
     eventually(lambda: "action_done" in [line["event"] for line in stack.lines(saga_id)])
     to_all(stack, "orchestrator", signal.SIGSTOP)
-    other = stack.url_of("orchestrator_2")
+    other = stack.url_of(SECOND)
     ended = eventually(lambda: _ended(other, saga_id), within=30)
     assert ended["status"] == "COMPLETED"
     lines = requests.get(f"{other}/sagas/{saga_id}/log", timeout=5).json()["lines"]
@@ -70,21 +54,21 @@ def _ended(url: str, saga_id: str) -> dict[str, Any] | None:
     return saga if saga["status"] in ("COMPLETED", "COMPENSATED") else None
 
 
-def test_a_terminated_orchestrator_hands_over_at_once(two: Callable[..., Stack]) -> None:
-    stack = two("sqlite", LEASE_SECONDS="300")  # nobody could wait for that
+def test_a_terminated_orchestrator_hands_over_at_once(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack("sqlite", [SECOND], LEASE_SECONDS="300")  # nobody could wait for that
     saga_ids = [stack.post_start("wait=0&delay=b:700").json()["saga_id"] for _ in range(5)]
     eventually(lambda: stack.counts()["A"] == 5)
     assert stack.stop("orchestrator") == 0
     for saga_id in saga_ids:
-        ended = eventually(lambda: _ended(stack.url_of("orchestrator_2"), saga_id), within=30)  # noqa: B023
+        ended = eventually(lambda: _ended(stack.url_of(SECOND), saga_id), within=30)  # noqa: B023
         assert ended["status"] == "COMPLETED"
     assert stack.counts() == {"A": 5, "B": 5, "C": 5}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mysql"])
-def test_one_key_starts_one_saga_at_any_number_of_orchestrators(two: Callable[..., Stack], kind: str) -> None:
-    stack = two(kind)
-    urls = [stack.url, stack.url_of("orchestrator_2")] * 8
+def test_one_key_starts_one_saga_at_any_number_of_orchestrators(make_stack: Callable[..., Stack], kind: str) -> None:
+    stack = make_stack(kind, [SECOND])
+    urls = [stack.url, stack.url_of(SECOND)] * 8
 
     def start(url: str) -> Any:
         headers = {"Idempotency-Key": "the same"}
@@ -209,7 +193,7 @@ def test_the_saga_command(make_stack: Callable[..., Stack]) -> None:
     assert (good.returncode, json.loads(good.stdout)["status"]) == (0, "COMPLETED")
     bad = cli(stack, "start", "signup", "-i", json.dumps(INPUT), "--fail", "b:after")
     assert (bad.returncode, "COMPENSATED" in bad.stdout) == (1, True)
-    open_still = cli(stack, "start", "-i", json.dumps(INPUT), "--delay", "b:1000", "--wait", "0", "--json")
+    open_still = cli(stack, "start", "-i", json.dumps(INPUT), "--delay", "b:4000", "--wait", "0", "--json")
     assert open_still.returncode == 3
     saga_id = json.loads(open_still.stdout)["saga_id"]
     assert cli(stack, "cancel", saga_id).returncode == 0

@@ -6,7 +6,6 @@ and just after its COMMIT. Run with `-s` to see how many there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,6 @@ SCENARIOS = [
     "b:refuse", "c:refuse", "b:garbage", "a:lost", "b:lost", "c:lost", "b:late", "c:late", "b&a:undo:4", "c&b:undo:1",
     "c:late&c:undo:4", "b:after&b:undo:4&a:undo:2",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.log._engine.dispose()
-    for engine in made.engines.values():
-        engine.dispose()
 
 
 def run(world: World, flags: str, *crashes: int) -> list[str]:

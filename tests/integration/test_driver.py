@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,6 @@ from saga.transport import Answer
 from tests.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.log._engine.dispose()
-    for engine in made.engines.values():
-        engine.dispose()
 
 
 def started(world: World, deadline: float | None = None, **around: Any) -> Driver:

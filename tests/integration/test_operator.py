@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +13,6 @@ from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
 from saga.machine import State
 from saga.operator import Operator
 from tests.world import Crash, Points, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.log._engine.dispose()
-    for engine in made.engines.values():
-        engine.dispose()
 
 
 class Desk:

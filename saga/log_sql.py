@@ -1,0 +1,124 @@
+"""The saga log's tables and statements: the storage's specification, each statement static and with a name.
+
+On MySQL the tables are those of db/init.sql; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from saga.database import Float, Json, Token, UtcTime
+
+metadata = MetaData()
+
+sagas = Table(
+    "sagas",
+    metadata,
+    Column("id", Token(36), primary_key=True),  # UUIDv7: in the order of their start
+    Column("name", String(64), nullable=False),
+    Column("definition", Json, nullable=False),  # a snapshot: an edited YAML file changes no running saga
+    Column("input", Json, nullable=False),
+    Column("state", Token(24), nullable=False),
+    Column("cursor", Integer, nullable=False),
+    Column("context", Json, nullable=False),  # {step: what its action answered}
+    Column("epoch", Integer, nullable=False),
+    Column("owner", String(255)),  # NULL: nobody drives it
+    Column("due_at", UtcTime),  # the lease's end, the next try of a stalled saga, or NULL: it has ended
+    Column("rounds", Integer, nullable=False),
+    Column("idempotency_key", Token(255), unique=True),
+    Column("request_hash", Token(64)),
+    Column("error", Json),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("deadline_at", UtcTime),
+    Index("sagas_due", "due_at"),  # finds all work, however many sagas have ended
+    Index("sagas_state", "state", "id"),
+)
+
+saga_log = Table(
+    "saga_log",
+    metadata,
+    Column("saga_id", Token(36), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", UtcTime, nullable=False),
+    Column("event", Token(32), nullable=False),
+    Column("step", String(64)),
+    Column("attempt", Integer),
+    Column("status_code", Integer),
+    Column("duration_ms", Float),
+    Column("detail", Json),
+    Index("saga_log_at", "at"),
+)
+
+_OWNED = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))
+
+BEGIN = insert(sagas)
+WRITE_LINES = insert(saga_log)
+ADVANCE = (
+    update(sagas)
+    .where(_OWNED)
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
+        }
+    )
+)
+RENEW = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("new_due_at"))
+_NEXT_OWNER = {"epoch": sagas.c.epoch + 1, "owner": bindparam("owner"), "due_at": bindparam("new_due_at")}
+CLAIM = update(sagas).where(_OWNED, sagas.c.due_at <= bindparam("due_by")).values(_NEXT_OWNER)
+TAKE = update(sagas).where(_OWNED, sagas.c.state == bindparam("in_state")).values(_NEXT_OWNER)
+POSTPONE = update(sagas).where(_OWNED, sagas.c.owner.is_(None)).values(due_at=bindparam("new_due_at"))
+FIND = select(sagas).where(sagas.c.id == bindparam("saga_id"))
+FIND_MANY = select(sagas).where(sagas.c.id.in_(bindparam("saga_ids", expanding=True)))
+FIND_BY_KEY = select(sagas).where(sagas.c.idempotency_key == bindparam("key"))
+DUE = (
+    select(sagas.c.id, sagas.c.epoch)
+    .where(sagas.c.due_at <= bindparam("now"))
+    .order_by(sagas.c.due_at)
+    .limit(bindparam("most"))
+)
+FREE_OWNER = (  # what a process of this name left behind: it is gone, or this one would not have its port
+    update(sagas)
+    .where(sagas.c.owner == bindparam("gone"), sagas.c.due_at > bindparam("now"))
+    .values(due_at=bindparam("now"))
+)
+LINES = select(saga_log).where(saga_log.c.saga_id == bindparam("saga_id")).order_by(saga_log.c.seq)
+LINES_OF = (
+    select(saga_log)
+    .where(saga_log.c.saga_id.in_(bindparam("saga_ids", expanding=True)))
+    .order_by(saga_log.c.saga_id, saga_log.c.seq)
+)
+LAST_SEQ = select(func.max(saga_log.c.seq)).where(saga_log.c.saga_id == bindparam("saga_id"))
+LATEST_LINES = (
+    select(saga_log)
+    .order_by(saga_log.c.at.desc(), saga_log.c.saga_id.desc(), saga_log.c.seq.desc())
+    .limit(bindparam("most"))
+)
+_OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
+ENDED_BEFORE = (
+    select(sagas.c.id)
+    .where(sagas.c.state.in_(bindparam("states", expanding=True)), sagas.c.ended_at < bindparam("ended_before"))
+    .order_by(sagas.c.id)
+    .limit(bindparam("most"))
+)
+FORGET_LINES = delete(saga_log).where(saga_log.c.saga_id.in_(_OF_THESE))
+FORGET = delete(sagas).where(sagas.c.id.in_(_OF_THESE))
+PING = select(func.count()).select_from(select(sagas.c.id).limit(1).subquery())
