@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL_COMMAND = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-compose chaos lint format lock clean
+.PHONY: help setup up test test-compose chaos mutants lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test-compose: $(VENV)/.dev ## Bring the stack up with docker compose, on MySQL, 
 chaos: $(VENV)/.dev ## Kill everything while sagas run: make chaos [SECONDS=600] [SEED=…] [DB=sqlite|mysql] [ORCHESTRATORS=1]
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \
 	  --db $(or $(DB),sqlite) --orchestrators $(or $(ORCHESTRATORS),1)
+
+mutants: $(VENV)/.dev ## Change the library's core line by line: do the tests notice? (takes hours)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	@$(BIN)/mutmut run && $(BIN)/mutmut results
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check .

@@ -96,6 +96,25 @@ def test_a_refusal_is_remembered_and_leaves_nothing(service: Service) -> None:
     assert (service.ran, service.rows(), service.state()) == (["action"], 0, "refused")
 
 
+def test_a_compensation_that_comes_between_a_refusal_and_its_record_wins(service: Service) -> None:
+    """A refused action is rolled back first and recorded after: in between somebody may seal it."""
+
+    def sealed_meanwhile() -> None:
+        raise SealedMeanwhile
+
+    class SealedMeanwhile(Refused):
+        def __str__(self) -> str:  # told when the refusal is recorded: the roll-back is over by then
+            if service.state() is None:
+                service.post("compensate")
+            return "no stock"
+
+    service.instead["action"] = sealed_meanwhile
+    late = service.post("invoke")
+    assert late.status_code == 409
+    assert "too late" in late.json["error"]
+    assert service.state() == "sealed"
+
+
 def test_a_compensation_undoes_once_and_its_answer_is_saved(service: Service) -> None:
     """Pitfall 9."""
     service.post("invoke")
@@ -137,7 +156,8 @@ def test_a_compensation_that_refuses_leaves_the_action_applied(service: Service)
     """A pivot that has committed."""
     service.post("invoke")
     service.instead["compensation"] = refuse
-    assert service.post("compensate").status_code == 409
+    refused = service.post("compensate")
+    assert (refused.status_code, refused.json) == (409, {"error": "no stock"})
     assert (service.rows(), service.state()) == (1, "applied")
     assert service.post("invoke").status_code == 200
 

@@ -137,6 +137,34 @@ def test_the_deadline_turns_it_back_without_compensating_what_was_never_called(
     world.check(record)
 
 
+def test_an_answer_that_comes_past_the_deadline_does_not_lead_on_to_the_pivot(world: World) -> None:
+    driver = started(world, 0.015)
+    world.drive(driver)  # B's answer is there at 0.02
+    record = found(world)
+    assert [url for _, url in world.calls] == [
+        "http://a/invoke",
+        "http://b/invoke",
+        "http://b/compensate",
+        "http://a/compensate",
+    ]
+    assert record.error == {"step": "B", "kind": "deadline", "status_code": None, "message": "the deadline passed"}
+
+
+def test_the_last_answer_counts_past_the_deadline_too(tmp_path: Path) -> None:
+    world = World(tmp_path, signup(steps=signup().steps[:2]))
+    driver = started(world, 0.015)
+    world.drive(driver)
+    assert found(world).state == State.COMPLETED
+    world.close()
+
+
+def test_the_cause_of_a_failure_is_told_whole(world: World) -> None:
+    saga_id = world.start("b")
+    record = world.log.find(saga_id or "")
+    assert record
+    assert record.error == {"step": "B", "kind": "failed", "status_code": 500, "message": "injected: before"}
+
+
 def test_past_the_deadline_a_pivot_under_way_decides(world: World) -> None:
     driver = started(world, 0.025)
     world.drive(driver)  # B's answer is there at 0.02, C's at 0.03
