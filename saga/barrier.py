@@ -12,6 +12,7 @@ that arrives after its compensation (dtm's sub-transaction barrier guards agains
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,7 +92,12 @@ MOVE = (
 )
 
 
-LOCK_RETRIES = 5  # a deadlock or a lock's time-out: the transaction was rolled back, so it is run again
+# A deadlock or a lock's time-out: the transaction was rolled back, so it is run again, for as long as its caller waits.
+# Where one of many duplicates rolls back (refused, or failed), InnoDB gives all that waited for its row a shared lock
+# and kills all but one for wanting an exclusive one: so its victims spread out before they come back.
+LOCK_SECONDS = 5
+LOCK_PAUSE = 0.01  # seconds, doubling from try to try, each drawn between none and all of it
+LOCK_PAUSE_AT_MOST = 0.2
 
 OTHER_BODY = Answer(422, {"error": "this saga and step were called before with another body"})
 TOO_LATE = Answer(409, {"error": "this step was compensated already: the action came too late, and did nothing"})
@@ -190,11 +196,14 @@ def _row(key: Key) -> dict[str, str]:
 
 
 def _in_transaction(engine: Engine, work: Callable[[Connection], Answer]) -> Answer:
-    for tries_left in reversed(range(LOCK_RETRIES)):
+    give_up_at = time.monotonic() + LOCK_SECONDS
+    pause = LOCK_PAUSE
+    while True:
         try:
             with transaction(engine) as connection:
                 return work(connection)
         except DBAPIError as error:
-            if not tries_left or not is_lock_conflict(error):
+            if not is_lock_conflict(error) or time.monotonic() >= give_up_at:
                 raise
-    raise AssertionError("unreachable: the last try returns or raises")
+        time.sleep(random.uniform(0, pause))
+        pause = min(2 * pause, LOCK_PAUSE_AT_MOST)

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import uuid_utils
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from jsonschema import Draft202012Validator
 from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, RowMapping, Table, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from saga import barrier, server
@@ -39,7 +39,7 @@ __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table"
 
 BODY_AT_MOST = 1 << 20  # bytes
 THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
-
+OWN_FAULTS = (IntegrityError, DataError, ProgrammingError)  # the database did answer: it was asked wrongly
 
 LocalTransaction = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]
 
@@ -85,6 +85,7 @@ class _Routes:
         self.settings = settings
         self.engine = engine
         self.exit = exit
+        Draft202012Validator.check_schema(service.schema)  # an author's slip stops the service, not its first call
         self.schema = Draft202012Validator(service.schema)
         self.closed = threading.Event()
         self.app = app = Flask(service.name)
@@ -92,16 +93,18 @@ class _Routes:
         app.json.sort_keys = False  # type: ignore[attr-defined]
         app.json.ensure_ascii = False  # type: ignore[attr-defined]
         app.close = self.closed.set  # type: ignore[attr-defined]  # ends the holds
+        app.url_map.merge_slashes = False  # a saga's id may hold two
         app.before_request(self.check_token)
+        app.after_request(_name_saga)
         app.post("/invoke")(self.invoke)
         app.post("/compensate")(self.compensate)
         app.get("/records")(self.latest_records)
-        app.get("/records/<saga_id>")(self.records)
+        app.get("/records/<path:saga_id>")(self.records)
         app.get("/healthz")(lambda: jsonify(status="ok"))
         app.get("/readyz")(self.ready)
         app.register_error_handler(BadInput, lambda error: _error(400, error, field=error.field))
         app.register_error_handler(Forbidden, lambda error: _error(403, error))
-        app.register_error_handler(HTTPException, lambda error: _error(error.code or 500, error.description))
+        app.register_error_handler(HTTPException, _http_error)
         app.register_error_handler(OutcomeUnknown, lambda error: _error(500, error))
         app.register_error_handler(Exception, self.failed)
 
@@ -158,6 +161,7 @@ class _Routes:
 
     def records(self, saga_id: str) -> Response:
         """The rows of one saga, and its barrier rows."""
+        _check_saga_id(saga_id, "the saga id")
         table = self.service.table
         with self.engine.begin() as connection:
             rows = connection.execute(select(table).where(table.c.saga_id == saga_id).order_by(table.c.id))
@@ -201,8 +205,8 @@ class _Routes:
 
     def failed(self, error: Exception) -> Response:
         """Anything else was raised before the COMMIT: rolled back, so it certainly changed nothing."""
-        self.app.logger.error("call_failed: %s", type(error).__name__, exc_info=not isinstance(error, DBAPIError))
-        away = isinstance(error, SQLAlchemyError)
+        self.app.logger.error("call_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
+        away = isinstance(error, SQLAlchemyError) and not isinstance(error, OWN_FAULTS)
         response = _error(500, "the database does not answer" if away else "the service failed, and rolled back")
         response.headers["Saga-Effect"] = "none"
         return response
@@ -233,13 +237,13 @@ class _Call:
         self.saga_id = str(uuid_utils.uuid7()) if self.anonymous else request.headers["Saga-Id"]
         self.step = request.headers.get("Saga-Step", own_step)
         attempt = request.headers.get("Saga-Attempt", "1")
-        if not re.fullmatch(r"[\x20-\x7e]{1,255}", self.saga_id):
-            raise BadInput("the header Saga-Id must be 1 to 255 printable ASCII characters", "Saga-Id")
+        _check_saga_id(self.saga_id, "the header Saga-Id")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.step):
             raise BadInput("the header Saga-Step must be a name: a letter, then letters, digits, - and _", "Saga-Step")
         if not re.fullmatch(r"[1-9][0-9]{0,8}", attempt):
             raise BadInput(f"the header Saga-Attempt must be a number from 1 on, not {attempt!r}", "Saga-Attempt")
         self.attempt = int(attempt)
+        g.saga_id = self.saga_id
         self.dry_run = request.headers.get("Saga-Dry-Run", "").lower() == "true"
 
     def key(self, fields: Mapping[str, Any]) -> Key:
@@ -249,7 +253,6 @@ class _Call:
         """The answer over HTTP; `certain`: it is known that nothing was changed."""
         response = jsonify({**answer.body, **({"saga_id": self.saga_id} if self.anonymous else {})})
         response.status_code = answer.status
-        response.headers["Saga-Id"] = self.saga_id
         if certain:
             response.headers["Saga-Effect"] = "none"
         return response
@@ -257,6 +260,24 @@ class _Call:
 
 def _refuse(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     raise Refused("injected: refuse")
+
+
+def _check_saga_id(saga_id: str, what: str) -> None:
+    if not re.fullmatch(r"[\x20-\x7e]{1,255}", saga_id):
+        raise BadInput(f"{what} must be 1 to 255 printable ASCII characters", "Saga-Id")
+
+
+def _name_saga(response: Response) -> Response:
+    """Every answer to a call names its saga, a failure's too: whoever gave no id needs it to compensate."""
+    if "saga_id" in g:
+        response.headers["Saga-Id"] = g.saga_id
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    response = _error(error.code or 500, error.description)
+    response.headers.extend([(name, value) for name, value in error.get_headers() if name != "Content-Type"])  # Allow
+    return response
 
 
 def _error(status: int, message: Any, **more: Any) -> Response:
