@@ -141,6 +141,8 @@ class SagaLog:
 
     def find(self, saga_id: str) -> Record | None:
         """The saga with this id."""
+        if not saga_id.isascii():  # MySQL does not compare such a text with an ASCII column, it raises
+            return None
         return next((_record(row) for row in self._select(sql.FIND, {"saga_id": saga_id})), None)
 
     def find_many(self, saga_ids: Iterable[str]) -> dict[str, Record]:
@@ -177,6 +179,8 @@ class SagaLog:
         most: int = 50,
     ) -> list[Record]:
         """Sagas, newest first: in one of `states`, called `name`, whose id begins with `q` or whose key it is, …"""
+        if not (q + before).isascii():
+            return []
         query = select(sagas).order_by(sagas.c.id.desc()).limit(most)
         if states:
             query = query.where(sagas.c.state.in_(states))

@@ -223,6 +223,12 @@ def test_search_finds_newest_first_by_each_of_its_filters(log: SagaLog) -> None:
     }  # fmt: skip
 
 
+def test_what_is_not_ascii_is_no_id_and_no_key(log: SagaLog) -> None:
+    begun(log)
+    assert log.find("é") is None
+    assert log.search(q="é") == log.search(before="é") == log.search(name="é") == []
+
+
 def test_the_latest_lines_of_all_come_newest_first(log: SagaLog) -> None:
     for number in (1, 2):
         made = begun(log, number)
