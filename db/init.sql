@@ -32,6 +32,7 @@ CREATE TABLE orchestrator.sagas (
 );
 
 CREATE TABLE orchestrator.saga_log (
+    id          BIGINT NOT NULL AUTO_INCREMENT COMMENT 'of the stream of all lines, GET /events',
     saga_id     VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     seq         INTEGER NOT NULL COMMENT 'from 1, without gaps',
     at          DATETIME(6) NOT NULL,
@@ -41,8 +42,8 @@ CREATE TABLE orchestrator.saga_log (
     status_code INTEGER,
     duration_ms DOUBLE,
     detail      LONGTEXT COMMENT 'JSON',
-    PRIMARY KEY (saga_id, seq),
-    KEY saga_log_at (at)
+    PRIMARY KEY (id),
+    UNIQUE KEY saga_log_saga (saga_id, seq)
 );
 
 CREATE USER orchestrator ACCOUNT LOCK;

@@ -2,6 +2,7 @@
 
 import sys
 
+from orchestrator.stream import LISTENERS
 from saga.definition import load_definitions
 from saga.errors import BadInput
 from saga.server import serve
@@ -22,7 +23,7 @@ def main() -> None:
         host=settings.host,
         port=settings.orchestrator_port,
         variable="ORCHESTRATOR_PORT",
-        threads=THREADS,
+        threads=THREADS + LISTENERS,  # a thread is made when it is needed
     )
 
 

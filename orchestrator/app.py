@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from orchestrator import pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
+from orchestrator.stream import LISTENERS
 from saga.audit import audit
 from saga.errors import BadInput, Conflict, Forbidden, KeyReused, LogUnavailable, NoSuchSaga, Overloaded, SagaError
 from saga.faults import parse_plan
@@ -69,6 +70,7 @@ class _Routes:
         app.get("/sagas/<saga_id>")(self.saga)
         app.get("/sagas/<saga_id>/log")(self.saga_lines)
         app.get("/logs")(self.latest_lines)
+        app.get("/events")(self.events)
         app.post("/sagas/<saga_id>/cancel")(self.cancel)
         app.post("/sagas/<saga_id>/resume")(self.resume)
         app.post("/sagas/<saga_id>/resolve")(self.resolve)
@@ -122,6 +124,20 @@ class _Routes:
         records = self.parts.log.find_many({saga_id for saga_id, _ in found})
         return jsonify(
             lines=[{"saga_id": saga_id, **represent_line(line, records.get(saga_id))} for saga_id, line in found]
+        )
+
+    def events(self) -> Response:
+        """The lines of all sagas, or of one, as they are committed: server-sent events."""
+        _only_these_flags("saga_id")
+        last_seen = request.headers.get("Last-Event-ID")
+        if last_seen is not None and not re.fullmatch(r"[0-9]{1,18}", last_seen):
+            raise BadInput("the header Last-Event-ID must be the id of an event of this stream", "Last-Event-ID")
+        if self.parts.stream.full:
+            raise Overloaded(f"{LISTENERS} listeners are the most that this process serves: try again later")
+        start = self.parts.stream.start(int(last_seen) if last_seen else None)
+        events = self.parts.stream.follow(start, request.args.get("saga_id"))
+        return Response(
+            events, mimetype="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
 
     def cancel(self, saga_id: str) -> tuple[Response, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import uuid_utils
 
+from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga import log_sql
 from saga.database import connect, create_tables
@@ -39,14 +40,17 @@ class Orchestrator:
     operator: Operator
     recovery: Recovery
     telemetry: Telemetry
+    stream: Stream
 
     def open(self) -> None:
         """Start driving and recovering."""
         self.engine.open()
         self.recovery.open()
+        self.stream.open()
 
     def close(self) -> None:
         """Take no more, hand over what is in flight."""
+        self.stream.close()
         self.recovery.close()
         self.engine.close()
 
@@ -87,4 +91,6 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.watch(engine)
     recovery = Recovery(engine, settings.recovery_interval)
-    return Orchestrator(settings, definitions, saga_log, engine, Operator(engine), recovery, telemetry)
+    return Orchestrator(
+        settings, definitions, saga_log, engine, Operator(engine), recovery, telemetry, Stream(saga_log)
+    )

@@ -169,6 +169,24 @@ class SagaLog:
         """The newest lines of all sagas, newest first, each with its saga's id."""
         return [(row["saga_id"], _line(row)) for row in self._select(sql.LATEST_LINES, {"most": most})]
 
+    def last_line_id(self) -> int:
+        """The highest id of a line; 0 where there is none."""
+        return int(self._select(sql.LAST_LINE_ID, {})[0]["id"])
+
+    def line_ids(self, after: int, most: int) -> list[int]:
+        """The ids above `after` whose lines are committed, lowest first."""
+        return [row["id"] for row in self._select(sql.LINE_IDS, {"after": after, "most": most})]
+
+    def in_flight(self, first: int, last: int) -> bool:
+        """Whether a line with an id from `first` to `last` is there, be it uncommitted."""
+        seeing_all = self._engine.execution_options(isolation_level="READ UNCOMMITTED")
+        return bool(self._select(sql.ANY_ID_BETWEEN, {"first": first, "last": last}, seeing_all))
+
+    def lines_between(self, after: int, upto: int, most: int) -> list[tuple[int, str, Line]]:
+        """Lines with ids above `after` and up to `upto`, lowest first: (id, the saga's id, line)."""
+        values = {"after": after, "upto": upto, "most": most}
+        return [(row["id"], row["saga_id"], _line(row)) for row in self._select(sql.LINES_BETWEEN, values)]
+
     def search(
         self,
         states: Collection[State] = (),
@@ -212,18 +230,20 @@ class SagaLog:
         """Raise LogUnavailable unless the log can be read."""
         self._select(sql.PING, {})
 
-    def _select(self, query: Executable, values: Mapping[str, Any]) -> Sequence[RowMapping]:
-        return self._run(lambda connection: connection.execute(query, values).mappings().all())
+    def _select(
+        self, query: Executable, values: Mapping[str, Any], engine: Engine | None = None
+    ) -> Sequence[RowMapping]:
+        return self._run(lambda connection: connection.execute(query, values).mappings().all(), engine)
 
     def _execute(self, statement: Executable, values: Mapping[str, Any]) -> int:
         return self._run(lambda connection: connection.execute(statement, values).rowcount)
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
         """`work` in a transaction: once more where the connection was lost or a lock was; LogUnavailable after that."""
         started = time.monotonic()
         while True:
             try:
-                with transaction(self._engine) as connection:
+                with transaction(engine or self._engine) as connection:
                     return work(connection)
             except IntegrityError:
                 raise
@@ -248,7 +268,7 @@ def _rows(saga_id: str, lines: Iterable[Line]) -> list[dict[str, Any]]:
 
 
 def _line(row: RowMapping) -> Line:
-    return Line(**{str(key): value for key, value in row.items() if key != "saga_id"})
+    return Line(**{str(key): value for key, value in row.items() if key not in ("id", "saga_id")})
 
 
 def _record(row: RowMapping) -> Record:

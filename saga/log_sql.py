@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     Column,
     Index,
@@ -55,8 +56,9 @@ sagas = Table(
 saga_log = Table(
     "saga_log",
     metadata,
-    Column("saga_id", Token(36), primary_key=True),
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("id", Integer().with_variant(BigInteger(), "mysql", "mariadb"), primary_key=True),  # never given twice
+    Column("saga_id", Token(36), nullable=False),
+    Column("seq", Integer, nullable=False),
     Column("at", UtcTime, nullable=False),
     Column("event", Token(32), nullable=False),
     Column("step", String(64)),
@@ -64,7 +66,8 @@ saga_log = Table(
     Column("status_code", Integer),
     Column("duration_ms", Float),
     Column("detail", Json),
-    Index("saga_log_at", "at"),
+    Index("saga_log_saga", "saga_id", "seq", unique=True),
+    sqlite_autoincrement=True,
 )
 
 _OWNED = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))
@@ -107,11 +110,18 @@ LINES_OF = (
     .order_by(saga_log.c.saga_id, saga_log.c.seq)
 )
 LAST_SEQ = select(func.max(saga_log.c.seq)).where(saga_log.c.saga_id == bindparam("saga_id"))
-LATEST_LINES = (
+LATEST_LINES = select(saga_log).order_by(saga_log.c.id.desc()).limit(bindparam("most"))
+LAST_LINE_ID = select(func.coalesce(func.max(saga_log.c.id), 0).label("id"))
+LINE_IDS = (
+    select(saga_log.c.id).where(saga_log.c.id > bindparam("after")).order_by(saga_log.c.id).limit(bindparam("most"))
+)
+LINES_BETWEEN = (
     select(saga_log)
-    .order_by(saga_log.c.at.desc(), saga_log.c.saga_id.desc(), saga_log.c.seq.desc())
+    .where(saga_log.c.id > bindparam("after"), saga_log.c.id <= bindparam("upto"))
+    .order_by(saga_log.c.id)
     .limit(bindparam("most"))
 )
+ANY_ID_BETWEEN = select(saga_log.c.id).where(saga_log.c.id.between(bindparam("first"), bindparam("last"))).limit(1)
 _OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
 ENDED_BEFORE = (
     select(sagas.c.id)

@@ -229,12 +229,12 @@ def test_what_is_not_ascii_is_no_id_and_no_key(log: SagaLog) -> None:
     assert log.search(q="é") == log.search(before="é") == log.search(name="é") == []
 
 
-def test_the_latest_lines_of_all_come_newest_first(log: SagaLog) -> None:
+def test_the_latest_lines_of_all_are_those_committed_last(log: SagaLog) -> None:
     for number in (1, 2):
         made = begun(log, number)
-        log.advance(made.id, 1, present(made), [Line(2, NOW + number, "attempt", "A")])
+        log.advance(made.id, 1, present(made), [Line(2, NOW - number, "attempt", "A")])
     found = [(uuid.UUID(saga_id).int, line.seq) for saga_id, line in log.latest_lines(3)]
-    assert found == [(2, 2), (1, 2), (2, 1)]
+    assert found == [(2, 2), (2, 1), (1, 2)]
 
 
 def test_prune_forgets_what_ended_long_ago_a_batch_at_a_time(log: SagaLog) -> None:

@@ -31,8 +31,11 @@ def declared(table: Table) -> dict[str, Any]:
     return {
         "columns": {column.name: (kind(column), column.nullable) for column in table.columns},
         "key": [column.name for column in table.primary_key.columns],
-        "indexes": sorted([column.name for column in index.columns] for index in table.indexes),
-        "unique": sorted([column.name] for column in table.columns if column.unique),
+        "indexes": sorted([column.name for column in index.columns] for index in table.indexes if not index.unique),
+        "unique": sorted(
+            [[column.name] for column in table.columns if column.unique]
+            + [[column.name for column in index.columns] for index in table.indexes if index.unique]
+        ),
     }
 
 

@@ -55,7 +55,8 @@ def test_every_route_is_described_and_every_description_is_a_route(app: Flask) -
 
 def test_what_is_answered_is_what_is_described(app: Flask) -> None:
     """For inputs that fit the description and for such that do not: no status code or body that is not in it."""
-    for found in schemathesis.openapi.from_wsgi("/openapi.json", app).get_all_operations():
+    document = schemathesis.openapi.from_wsgi("/openapi.json", app)
+    for found in document.exclude(path="/events").get_all_operations():  # a stream has no end to wait for
 
         @settings(
             max_examples=20,

@@ -1,0 +1,130 @@
+"""The log's lines in the order of their commits, on SQLite and on MySQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine, delete, insert
+
+from saga import log_sql
+from saga.database import connect, create_tables, transaction
+from saga.log import SagaLog
+from saga.machine import Line
+from saga.tail import LOOK_BACK, PATIENCE, Tail
+from tests.conftest import Database
+from tests.contract.test_log import NOW, begun, present
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    made = connect(database("orchestrator"))
+    create_tables(made, log_sql.metadata)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def log(engine: Engine) -> SagaLog:
+    return SagaLog(engine)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def only_on_mysql(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("on SQLite there is one writer at a time: ids are given in the order of commits")
+
+
+def test_it_starts_at_the_end_and_moves_with_the_log(log: SagaLog) -> None:
+    tail = Tail(log, Clock())
+    assert tail.advance() == 0
+    first = begun(log)
+    assert tail.advance() == log.last_line_id() == 1
+    log.advance(first.id, 1, present(first), [Line(seq, NOW, "attempt") for seq in (2, 3)])
+    assert tail.advance() == 3
+    assert [(id_, line.seq) for id_, _, line in log.lines_between(1, 3, 10)] == [(2, 2), (3, 3)]
+    assert Tail(log, Clock()).advance() == 3
+
+
+def test_it_moves_a_bounded_number_of_lines_at_a_time(log: SagaLog) -> None:
+    tail = Tail(log, Clock())
+    tail.advance()
+    begun(log)
+    begun(log, 2)
+    begun(log, 3)
+    assert [tail.advance(most=2), tail.advance(most=2)] == [2, 3]
+
+
+def test_a_line_that_is_committed_later_than_one_with_a_higher_id_is_waited_for(engine: Engine, log: SagaLog) -> None:
+    only_on_mysql(engine)
+    clock = Clock()
+    tail = Tail(log, clock)
+    begun(log)
+    assert tail.advance() == 1
+    with transaction(engine) as slow:
+        slow.execute(log_sql.WRITE_LINES, [{**vars(Line(9, NOW, "attempt")), "saga_id": "slow"}])
+        begun(log, 2)
+        for _ in range(5):
+            assert tail.advance() == 1
+            clock.now += 100 * PATIENCE
+        assert Tail(log, clock).advance() == 1  # also one that starts meanwhile
+    assert tail.advance() == 3
+
+
+def test_an_id_that_was_given_to_nobody_is_passed_after_a_while(engine: Engine, log: SagaLog) -> None:
+    only_on_mysql(engine)
+    clock = Clock()
+    tail = Tail(log, clock)
+    begun(log)
+    assert tail.advance() == 1
+    with engine.connect() as connection:
+        connection.execute(log_sql.WRITE_LINES, [{**vars(Line(9, NOW, "attempt")), "saga_id": "lost"}])
+        connection.rollback()
+    begun(log, 2)
+    assert tail.advance() == 1
+    clock.now += PATIENCE
+    assert tail.advance() == 3
+    assert Tail(log, Clock()).advance() == 3  # who starts later need not wait for what is long gone
+
+
+def test_lines_that_were_pruned_are_not_waited_for(engine: Engine, log: SagaLog) -> None:
+    begun(log)
+    begun(log, 2)
+    with transaction(engine) as connection:
+        connection.execute(delete(log_sql.saga_log))
+    begun(log, 3)
+    assert log.last_line_id() == 3  # an id is never given twice
+    assert Tail(log, Clock()).advance() == 3
+
+
+def test_a_long_log_is_not_read_from_its_beginning(engine: Engine, log: SagaLog) -> None:
+    rows = [{**vars(Line(seq, NOW, "attempt")), "saga_id": "x"} for seq in range(1, 3 * LOOK_BACK)]
+    with transaction(engine) as connection:
+        connection.execute(insert(log_sql.saga_log), rows)
+    assert Tail(log, Clock()).advance(most=LOOK_BACK) == 3 * LOOK_BACK - 1
+
+
+def test_writers_at_once_leave_no_line_out(log: SagaLog) -> None:
+    """Every line is seen, and each once, however the transactions of eight writers overlap."""
+    clock = Clock()
+    tail = Tail(log, clock)
+    position = tail.advance()
+    seen: list[int] = []
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(begun, log, number) for number in range(1, 200)]
+        while True:
+            ended = all(future.done() for future in done)
+            upto = tail.advance()
+            seen += [id_ for id_, _, _ in log.lines_between(position, upto, 1000)]
+            position = upto
+            if ended and len(seen) >= len(done):
+                break
+    assert seen == sorted(set(seen))
+    assert len(seen) == len(done)

@@ -1,0 +1,134 @@
+"""GET /events: the log's lines, live, to many listeners."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import databases
+from tests.stack import Stack, eventually
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mysql"])
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
+) -> Iterator[Stack]:
+    directory = tmp_path_factory.mktemp("events")
+    made = Stack(databases(request, request.param, directory), directory, ports, {}, ["orchestrator_2"])
+    made.start_all()
+    yield made
+    made.stop_all()
+
+
+class Listener:
+    """One who reads the stream of a process."""
+
+    def __init__(self, url: str, last_seen: int | None = None, saga_id: str | None = None):
+        headers = {} if last_seen is None else {"Last-Event-ID": str(last_seen)}
+        params = {"saga_id": saga_id} if saga_id else {}
+        self._answer = requests.get(f"{url}/events", headers=headers, params=params, stream=True, timeout=20)
+        assert self._answer.status_code == 200
+        assert self._answer.headers["Content-Type"].startswith("text/event-stream")
+        self._lines = self._answer.iter_lines(chunk_size=1, decode_unicode=True)
+        self.events()  # how long to wait before a reconnection, and where the stream starts
+
+    def events(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(id, data), as they come."""
+        event: dict[str, str] = {}
+        for line in self._lines:
+            if line:
+                name, _, value = line.partition(": ")
+                event[name] = value
+            elif "data" in event:
+                yield int(event["id"]), json.loads(event["data"])
+                event = {}
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._answer.close()
+
+
+def test_a_listener_sees_every_line_as_the_log_has_it(stack: Stack) -> None:
+    """Nothing from before it came; from then on all of it, secrets masked."""
+    stack.post_start()
+    with Listener(stack.url) as listener:
+        saga = stack.post_start("fail=b:after").json()
+        lines = stack.lines(saga["saga_id"])
+        events = [next(stream) for stream in [listener.events()] for _ in lines]
+    assert [data for _, data in events] == [{"saga_id": saga["saga_id"], **line} for line in lines]
+    assert "4111" not in json.dumps(events)
+
+
+def test_who_comes_back_with_the_last_id_misses_nothing(stack: Stack) -> None:
+    with Listener(stack.url) as listener:
+        first = stack.post_start().json()["saga_id"]
+        count = len(stack.lines(first))
+        events = [next(stream) for stream in [listener.events()] for _ in range(count)]
+    missed = [stack.post_start().json()["saga_id"] for _ in range(3)]
+    with Listener(stack.url, last_seen=events[2][0]) as listener:
+        rest = [data for stream in [listener.events()] for data in (next(stream) for _ in range(count - 3 + 3 * count))]
+    assert rest[: count - 3] == events[3:]
+    assert {data["saga_id"] for _, data in rest[count - 3 :]} == set(missed)
+
+
+def test_the_streams_of_two_orchestrators_are_the_same_and_in_order(stack: Stack) -> None:
+    """Sagas start at both at once; neither stream leaves a line out, or gives one before its place."""
+    urls = [stack.url, stack.url_of("orchestrator_2")]
+    with ExitStack() as open_, ThreadPoolExecutor(8) as pool:
+        listeners = [open_.enter_context(Listener(url)) for url in urls]
+        started = [pool.submit(requests.post, f"{urls[n % 2]}/start", json={"username": "x"}) for n in range(40)]
+        ids = {future.result().json()["saga_id"] for future in started}
+        expected = sum(len(stack.lines(saga_id)) for saga_id in ids)
+        heard = [[next(stream) for stream in [one.events()] for _ in range(expected)] for one in listeners]
+    assert heard[0] == heard[1]
+    assert [id_ for id_, _ in heard[0]] == sorted({id_ for id_, _ in heard[0]})
+    assert {data["saga_id"] for _, data in heard[0]} == ids
+
+
+def test_one_saga_can_be_listened_to(stack: Stack) -> None:
+    saga = stack.post_start("wait=0&delay=a:700").json()["saga_id"]
+    with Listener(stack.url, saga_id=saga) as listener:
+        stack.post_start()
+        first = next(listener.events())
+    assert first[1]["saga_id"] == saga
+
+
+@pytest.mark.parametrize(("headers", "query"), [({"Last-Event-ID": "x"}, ""), ({}, "?topic=all")])
+def test_what_is_wrong_is_said(stack: Stack, headers: dict[str, str], query: str) -> None:
+    answer = requests.get(f"{stack.url}/events{query}", headers=headers, timeout=10)
+    assert answer.status_code == 400
+    assert ("Last-Event-ID" if headers else "topic") in answer.json()["error"]
+
+
+def test_an_id_of_another_log_starts_now(stack: Stack) -> None:
+    with Listener(stack.url, last_seen=10**15) as listener:
+        saga = stack.post_start().json()["saga_id"]
+        assert next(listener.events())[1]["saga_id"] == saga
+
+
+def test_three_hundred_listeners_take_no_thread_from_those_who_start_sagas(stack: Stack) -> None:
+    """More than there are threads for requests; who is one too many is told so, and the others go on."""
+    with ExitStack() as open_:
+        listeners = [open_.enter_context(Listener(stack.url)) for _ in range(300)]
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: stack.post_start().status_code, range(48)))
+        assert answers == [200] * 48
+        ids = {next(listener.events())[0] for listener in listeners}
+        assert len(ids) == 1  # all of them heard the same first line
+
+
+def test_a_stream_ends_when_the_process_is_told_to_stop(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack("sqlite")
+    with Listener(stack.url) as listener:
+        assert stack.stop("orchestrator", within=10) == 0
+        assert list(listener.events()) == []
+    stack.start("orchestrator")
+    eventually(lambda: stack.get("/readyz").status_code == 200)
