@@ -194,9 +194,13 @@ class SagaLog:
         q: str = "",
         before: str = "",
         ended_since: float | None = None,
+        rounds: int = 0,
         most: int = 50,
     ) -> list[Record]:
-        """Sagas, newest first: in one of `states`, called `name`, whose id begins with `q` or whose key it is, …"""
+        """Sagas, newest first: in one of `states`, called `name`, whose id begins with `q` or whose key it is, …
+
+        `rounds`: that have stalled at least so often.
+        """
         if not (q + before).isascii():
             return []
         query = select(sagas).order_by(sagas.c.id.desc()).limit(most)
@@ -204,13 +208,22 @@ class SagaLog:
             query = query.where(sagas.c.state.in_(states))
         if name:
             query = query.where(sagas.c.name == name)
-        if q:
-            query = query.where(or_(sagas.c.id.startswith(q.lower(), autoescape=True), sagas.c.idempotency_key == q))
+        if q:  # two ranges of the primary key: quick, however many sagas there are
+            beginning = q.lower()
+            found = sagas.c.id.between(beginning, beginning + "~")
+            known = self.find_by_key(q)
+            query = query.where(or_(found, sagas.c.id == known.id) if known else found)
         if before:
             query = query.where(sagas.c.id < before)
+        if rounds:
+            query = query.where(sagas.c.rounds >= rounds)
         if ended_since is not None:
             query = query.where(sagas.c.ended_at >= ended_since)
         return [_record(row) for row in self._select(query, {})]
+
+    def count_states(self, most: int) -> dict[State, int]:
+        """How many sagas are in each state, counted up to `most`."""
+        return {State(row["state"]): row["number"] for row in self._select(sql.COUNT_STATES, {"most": most})}
 
     def prune(self, ended_before: float, most: int) -> int:
         """Forget at most `most` sagas that ended before a time, oldest first; gives their number."""

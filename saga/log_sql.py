@@ -21,11 +21,14 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     select,
+    union_all,
     update,
 )
 
 from saga.database import Float, Json, Token, UtcTime
+from saga.machine import State
 
 metadata = MetaData()
 
@@ -131,4 +134,12 @@ ENDED_BEFORE = (
 )
 FORGET_LINES = delete(saga_log).where(saga_log.c.saga_id.in_(_OF_THESE))
 FORGET = delete(sagas).where(sagas.c.id.in_(_OF_THESE))
+COUNT_STATES = union_all(  # each at most `most`: nobody waits for the whole of a large table
+    *(
+        select(literal(state.value).label("state"), func.count().label("number")).select_from(
+            select(sagas.c.id).where(sagas.c.state == state.value).limit(bindparam("most")).subquery()
+        )
+        for state in State
+    )
+)
 PING = select(func.count()).select_from(select(sagas.c.id).limit(1).subquery())

@@ -5,14 +5,30 @@ Each takes the saga away from its driver by raising its epoch, so that of an ope
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from saga.driver import Driver
 from saga.engine import Engine
 from saga.errors import BadInput, Conflict
-from saga.machine import CANCEL_REQUESTED, STALLED, Event, State
+from saga.log import Record
+from saga.machine import CANCEL_REQUESTED, STALLED, Event, Line, State
 
 NOTE_AT_MOST = 1000  # characters
 
 _WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
+_CANCELLABLE = (State.EXECUTING, *_WAITING_FOR_THE_PIVOT)
+
+
+def permitted(record: Record, lines: Sequence[Line]) -> set[str]:
+    """The verbs that the state of a saga allows now."""
+    verbs = {"resume", "resolve"} if record.state in STALLED else set()
+    if record.state in _CANCELLABLE and not _cancelled(lines):
+        verbs.add("cancel")
+    return verbs
+
+
+def _cancelled(lines: Sequence[Line]) -> bool:
+    return any(line.event in (Event.CANCELLED, CANCEL_REQUESTED) for line in lines)
 
 
 class Operator:
@@ -25,9 +41,9 @@ class Operator:
         """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
         engine = self._engine
         _, lines = engine.read(saga_id)
-        if any(line.event in (Event.CANCELLED, CANCEL_REQUESTED) for line in lines):
+        if _cancelled(lines):
             raise Conflict("it was cancelled before")
-        driver = engine.take(saga_id, {State.EXECUTING, *_WAITING_FOR_THE_PIVOT}, "it cannot be cancelled any more")
+        driver = engine.take(saga_id, _CANCELLABLE, "it cannot be cancelled any more")
         try:
             if driver.record.state in _WAITING_FOR_THE_PIVOT:
                 driver.note(CANCEL_REQUESTED, {"by": "operator"})
