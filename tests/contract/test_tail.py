@@ -15,6 +15,7 @@ from saga.machine import Line
 from saga.tail import LOOK_BACK, PATIENCE, Tail
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun, present
+from tests.stack import eventually
 
 
 @pytest.fixture
@@ -117,14 +118,17 @@ def test_writers_at_once_leave_no_line_out(log: SagaLog) -> None:
     tail = Tail(log, clock)
     position = tail.advance()
     seen: list[int] = []
+
+    def look() -> bool:
+        nonlocal position
+        upto = tail.advance()
+        seen.extend(id_ for id_, _, _ in log.lines_between(position, upto, 1000))
+        position = upto
+        return len(seen) >= len(written)
+
     with ThreadPoolExecutor(8) as pool:
-        done = [pool.submit(begun, log, number) for number in range(1, 200)]
-        while True:
-            ended = all(future.done() for future in done)
-            upto = tail.advance()
-            seen += [id_ for id_, _, _ in log.lines_between(position, upto, 1000)]
-            position = upto
-            if ended and len(seen) >= len(done):
-                break
+        written = [pool.submit(begun, log, number) for number in range(1, 200)]
+        eventually(look)
+        assert [future.result().id for future in written]
     assert seen == sorted(set(seen))
-    assert len(seen) == len(done)
+    assert len(seen) == len(written)
