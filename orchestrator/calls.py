@@ -1,0 +1,166 @@
+"""A saga's log read as calls: each with its attempts over all its rounds, and the line that ended it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.words import listed, times
+from saga.machine import ATTEMPT, BACKWARD, CANCEL_REQUESTED, CLAIMED, NOTES, RELEASED, STALLED, Event, State
+
+Line = Mapping[str, Any]
+
+_BACK = (*BACKWARD, State.COMPENSATED)
+_OPERATORS = (Event.CANCELLED, CANCEL_REQUESTED)  # each comes with a claim of its own, which nobody's crash led to
+
+
+@dataclass
+class Call:
+    """One call. `before` is the saga's state while it was made, `number` its last attempt, also one without answer."""
+
+    before: str
+    number: int = 0
+    attempts: list[Line] = field(default_factory=list)
+    stalls: list[Line] = field(default_factory=list)
+    end: Line | None = None
+
+    @property
+    def step(self) -> str:
+        """Whose call it is; empty where the log does not say yet."""
+        return next((str(line["step"]) for line in (*self.attempts, *self.stalls, self.end) if line), "")
+
+    @property
+    def event(self) -> str:
+        """What ended it."""
+        return str(self.end["event"]) if self.end else ""
+
+    @property
+    def after(self) -> str:
+        """The state that its end led to."""
+        return state_of(self.end) if self.end else ""
+
+    @property
+    def backward(self) -> bool:
+        """It is a compensation's."""
+        return self.before in BACKWARD
+
+    @property
+    def committed(self) -> bool:
+        """It asked the pivot to undo what it did, and learnt that it stands."""
+        return self.before == State.SEALING and self.event == Event.COMPENSATION_REFUSED
+
+    @property
+    def by_hand(self) -> bool:
+        """An operator marked it as done."""
+        return self.event == Event.RESOLVED
+
+    @property
+    def failed(self) -> list[Line]:
+        """Its attempts that did not succeed."""
+        return [line for line in self.attempts if (line["detail"] or {}).get("verdict") != "done"]
+
+    @property
+    def failures(self) -> str:
+        """What those came to: `answered HTTP 503 twice and gave no answer once`."""
+        counts = Counter(_answer(line) for line in self.failed)
+        return listed([f"{answer} {times(count)}" for answer, count in counts.items()])
+
+    @property
+    def subject(self) -> str:
+        """How a sentence calls it."""
+        return f"the compensation of {self.step}" if self.backward else self.step
+
+
+@dataclass
+class Told:
+    """What a log tells. The last of the calls is open, or no call: what comes after a saga's end."""
+
+    calls: list[Call]
+    state: str = State.EXECUTING
+    taken_over: int = 0
+    handed_over: int = 0
+    cancel_requested_at: str = ""
+
+    @property
+    def turn(self) -> Call | None:
+        """The call with which it turned back, to the start or only to its pivot."""
+        return next((call for call in self.calls if not call.backward and call.after in _BACK), None)
+
+    @property
+    def seal(self) -> Call | None:
+        """The call that asks a pivot of unknown outcome to undo it: it settles what the outcome is."""
+        return next((call for call in self.calls if call.before == State.SEALING), None)
+
+    @property
+    def went_forward(self) -> bool:
+        """It turned back to its pivot, and learnt that it had committed."""
+        return any(call.committed for call in self.calls)
+
+    @property
+    def done(self) -> list[str]:
+        """The steps that took effect, as their participants said."""
+        return [call.step for call in self.calls if call.event == Event.ACTION_DONE or call.committed]
+
+    @property
+    def done_by_hand(self) -> list[Call]:
+        """Actions that an operator marked as done."""
+        return [call for call in self.calls if call.by_hand and not call.backward]
+
+    @property
+    def undone(self) -> list[str]:
+        """The steps that were undone, as their participants said, in that order; a pivot is sealed, not undone."""
+        return [call.step for call in self._compensations if call.event == Event.COMPENSATION_DONE]
+
+    @property
+    def undone_by_hand(self) -> list[Call]:
+        """Compensations that an operator marked as done."""
+        return [call for call in self._compensations if call.by_hand]
+
+    @property
+    def _compensations(self) -> list[Call]:
+        return [call for call in self.calls if call.before == State.COMPENSATING]
+
+
+def read(lines: Sequence[Line]) -> Told:
+    """What the lines of a whole log tell."""
+    told = Told([Call(State.EXECUTING)])
+    events = [str(line["event"]) for line in lines]
+    for line, following in zip(lines, [*events[1:], ""], strict=True):
+        _take(told, line, following)
+    return told
+
+
+def _take(told: Told, line: Line, following: str) -> None:
+    """One line more; `following` is the event of the next one."""
+    event, call = line["event"], told.calls[-1]
+    if event == ATTEMPT:
+        call.attempts.append(line)
+        call.number = line["attempt"] or 0
+    elif event == CLAIMED and (line["detail"] or {}).get("interrupted"):
+        call.number += 1
+        told.taken_over += following not in _OPERATORS
+    elif event == RELEASED:
+        told.handed_over += 1
+    elif event == CANCEL_REQUESTED:
+        told.cancel_requested_at = line["step"] or ""
+    elif event not in NOTES:
+        told.state = state_of(line)
+        if told.state in STALLED:
+            call.stalls.append(line)
+        elif event != Event.RESUMED:
+            call.end = line
+            told.calls.append(Call(told.state))
+
+
+def _answer(line: Line) -> str:
+    status, verdict = line["status_code"], (line["detail"] or {}).get("verdict")
+    if status:
+        return f"answered HTTP {status}" + (" without a JSON object" if 200 <= status < 300 else "")
+    return "could not be reached" if verdict == "refused" else "gave no answer"
+
+
+def state_of(line: Line) -> str:
+    """The state that a transition led to; empty where the log does not say."""
+    return str((line["detail"] or {}).get("state", ""))

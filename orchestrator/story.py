@@ -1,0 +1,191 @@
+"""What happened to a saga, in one to three plain sentences that claim nothing the log does not say. Pure.
+
+Both functions take the saga's representation and its log's lines as the API shows them, already masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.calls import Call, Line, Told, read
+from orchestrator.words import listed, quoted, times
+from saga.machine import ENDED, STALLED, Event, State
+
+SENTENCES_AT_MOST = 3
+
+_VERBS = {"refused": "refused", "timeout": "timed out"}  # by the error's kind; else: failed
+_WHY_STUCK = {
+    str(State.STALLED_DECIDING): ", and has no compensation that could tell whether it took effect",
+    str(State.STALLED_FINISHING): ", and past the pivot a saga only goes forward",
+}
+_KEPT = {"applied": "what it did stays", "unknown": "what it may have done stays"}  # by the effect of a skipped step
+_SUCCESSES = (Event.ACTION_DONE, Event.COMPENSATION_DONE)
+_OPENINGS = ("all ", "an operator ", "asked to undo it, ", "its one step ", "the compensation of ", "the deadline ")
+
+Saga = Mapping[str, Any]
+
+
+def story(saga: Saga, lines: Sequence[Line]) -> str:
+    """What happened, why, and what happens next."""
+    told = read(lines)
+    said = [*_way(saga, told), *_asides(told)][:SENTENCES_AT_MOST] or [f"It is {saga['status']}"]
+    return " ".join(f"{_opened(sentence)}." for sentence in said)
+
+
+def root_cause(saga: Saga, lines: Sequence[Line]) -> str | None:
+    """Why the saga turned back, else what it is stalled at; None where neither is so."""
+    told = read(lines)
+    if told.turn and not told.went_forward:
+        return _opened(_cause(saga, told.turn))
+    return _opened(_stuck(told)) if told.state in STALLED else None
+
+
+def _way(saga: Saga, told: Told) -> Iterator[str]:
+    """Forward, back, or back to the pivot and forward again; and where it is now."""
+    turn, seal = told.turn, told.seal
+    if turn is None:
+        if told.state == State.COMPLETED:
+            yield _effects(saga, told)
+    elif seal is None:
+        yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, {_so(saga, told, turn)}"
+    elif seal.end is None:
+        yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, so {turn.step} was asked to undo it"
+    else:
+        yield f"{_cause(saga, turn)}{_doubt(saga, turn)}"
+        yield f"{_sealed(seal)}, {_so(saga, told, turn)}"
+    if told.state in STALLED:
+        again = f" at {saga['due_at'][11:19]} UTC" if saga["due_at"] and saga["status"] == "STALLED" else ""
+        since = told.calls[-1].stalls[0]["at"]
+        attention = " and in need of attention" if saga["needs_attention"] else ""
+        yield (
+            f"Stalled since {since[:10]} {since[11:19]} UTC{attention}: {_stuck(told)}; it is tried again by itself"
+            f"{again}, and an operator can try it now or mark it as done by hand"
+        )
+    elif told.state not in ENDED:
+        yield from _present(saga, told)
+
+
+def _cause(saga: Saga, turn: Call) -> str:
+    """Why it turned back."""
+    where = f"at {turn.step}" if turn.number else f"before {turn.step} was called"
+    if turn.event == Event.CANCELLED:
+        return f"an operator cancelled it {where}"
+    if turn.event == Event.DEADLINE_PASSED:
+        return f"the deadline passed {where}"
+    lost = turn.number - len(turn.attempts)
+    tries = f" after {turn.number} attempts" if turn.number > 1 else ""
+    tries += f", {lost} of them perhaps cut short" if lost else ""
+    return f"{turn.step} {_verb(saga, turn)}{tries}{_why(turn)}"
+
+
+def _doubt(saga: Saga, turn: Call) -> str:
+    """What was known of the step's effect when it turned back."""
+    if turn.event == Event.ACTION_REFUSED:
+        return "" if _verb(saga, turn) == "refused" else " and changed nothing"
+    if turn.event == Event.ACTION_UNKNOWN:
+        return "; whether it took effect was unknown"
+    verdicts = [(line["detail"] or {}).get("verdict") for line in turn.attempts]
+    if "done" in verdicts:
+        return f"; {turn.step} had taken effect"
+    return f"; {turn.step} may have been called" if turn.number and not verdicts else ""
+
+
+def _verb(saga: Saga, turn: Call) -> str:
+    error = saga["error"] or {}
+    return _VERBS.get(str(error.get("kind")), "failed") if error.get("step") == turn.step else "failed"
+
+
+def _why(call: Call) -> str:
+    """The last answer, in brackets."""
+    if not call.attempts:
+        return ""
+    status, message = call.attempts[-1]["status_code"], (call.attempts[-1]["detail"] or {}).get("message")
+    if status and message and not message.startswith("HTTP "):
+        return f" (HTTP {status}: {quoted(message)})"
+    return f" ({message})" if message else ""
+
+
+def _sealed(seal: Call) -> str:
+    """What became of a pivot whose outcome was unknown."""
+    if seal.by_hand:
+        return _by_hand(seal)
+    answer = "committed" if seal.committed else "not committed, and is sealed"
+    return f"asked to undo it, {seal.step} answered that it had {answer}"
+
+
+def _so(saga: Saga, told: Told, turn: Call) -> str:
+    """What came of its turning back."""
+    if told.went_forward:
+        return "so the saga went forward" + (f" and {_effects(saga, told)}" if told.state == State.COMPLETED else "")
+    if told.state != State.COMPENSATED:
+        return "so it turns back"
+    others = [step for step in told.undone if step != turn.step]
+    kept = [step for step in saga["steps"] if step["status"] == "SKIPPED" and step["effect"] in _KEPT]
+    rest = [f"{step['name']} has no compensation, so {_KEPT[step['effect']]}" for step in kept]
+    rest += [_by_hand(call) for call in told.undone_by_hand]
+    if turn.step in told.undone:
+        done = f"{turn.step} was undone" + (f" as well as {listed(others)}" if others else "")
+    elif others:
+        done = f"{listed(others)} {_were(others)} undone"
+    else:
+        done = "it turned back" if rest else "nothing had to be undone"
+    return "; ".join([f"so {done}", *rest])
+
+
+def _effects(saga: Saga, told: Told) -> str:
+    """What took effect, of a completed saga."""
+    if not told.done_by_hand:
+        return f"all {len(saga['steps'])} steps took effect" if len(saga["steps"]) > 1 else "its one step took effect"
+    effects = [f"{listed(told.done)} took effect"] if told.done else []
+    return "; ".join([*effects, *map(_by_hand, told.done_by_hand)])
+
+
+def _stuck(told: Told) -> str:
+    call = told.calls[-1]
+    rounds = f"{len(call.stalls)} round{'s' if len(call.stalls) > 1 else ''}"
+    return f"{call.subject} failed in {rounds}{_why(call)}{_WHY_STUCK.get(told.state, '')}"
+
+
+def _present(saga: Saga, told: Told) -> Iterator[str]:
+    """What it waits for."""
+    call = told.calls[-1]
+    at = next((step["name"] for step in saga["steps"] if step["status"] in ("RUNNING", "COMPENSATING")), call.step)
+    if not at:
+        return
+    subject = f"the compensation of {at}" if call.backward else at
+    waits = f"{subject} has not answered yet (attempt {call.number + 1})"
+    if call.attempts:
+        waits = f"{subject} {call.failures}; attempt {call.number + 1} has no answer yet"
+    before = told.undone if call.backward else told.done
+    happened = f"{_were(before)} undone" if call.backward else "took effect"
+    yield f"{listed(before)} {happened}; {waits}" if before else waits
+
+
+def _asides(told: Told) -> Iterator[str]:
+    """What else there was on the way, the weightiest first."""
+    if told.cancel_requested_at:
+        at = told.cancel_requested_at
+        yield f"An operator asked to cancel it at {at}, which was left to the outcome of {at}"
+    if told.taken_over:
+        times_over = times(told.taken_over)
+        yield f"It was taken over {times_over}, from an orchestrator that had crashed, stopped or lost its lease"
+    if told.handed_over:
+        yield f"It was handed over {times(told.handed_over)} by an orchestrator that shut down"
+    tried = [call for call in told.calls if call.event in _SUCCESSES and call.failed]
+    if tried:
+        yield "; ".join(f"{call.subject} {call.failures} before it succeeded" for call in tried)
+
+
+def _by_hand(call: Call) -> str:
+    note = str(((call.end or {}).get("detail") or {}).get("note", ""))
+    return f"an operator marked {call.subject} as done by hand: {quoted(note)}"
+
+
+def _were(names: Sequence[str]) -> str:
+    return "was" if len(names) == 1 else "were"
+
+
+def _opened(sentence: str) -> str:
+    """With a capital, unless it begins with a step's name: those stay as they are."""
+    return sentence[0].upper() + sentence[1:] if sentence.startswith(_OPENINGS) else sentence

@@ -1,0 +1,38 @@
+"""Numbers, times, lists and quotations as the pages say them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+QUOTED_AT_MOST = 200  # characters of a note or a message; the log has all of it
+
+_COUNTS = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def length(seconds: float, places: int = 1) -> str:
+    """A time in words: 12 ms, 4.2 s, 1 min 30 s, 2 h 5 min; `places` after the point."""
+    if round(seconds * 1000, places) < 1000:
+        return f"{round(seconds * 1000, places):g} ms"
+    if round(seconds, places) < 60:
+        return f"{round(seconds, places):g} s"
+    whole = round(seconds)
+    parts = [(whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next(index for index, part in enumerate(parts) if part[0])
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
+
+
+def times(count: int) -> str:
+    """Once, twice, three times; above ten in figures and brackets, as they may follow another number: (40 times)."""
+    words = {1: "once", 2: "twice", **{number: f"{word} times" for number, word in enumerate(_COUNTS, 3)}}
+    return words.get(count, f"({count} times)")
+
+
+def listed(names: Sequence[str]) -> str:
+    """A, B and C."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def quoted(text: str) -> str:
+    """On one line, in quotation marks; cut where it is long."""
+    line = " ".join(text.split())
+    return f"“{line if len(line) <= QUOTED_AT_MOST else line[: QUOTED_AT_MOST - 1] + '…'}”"
