@@ -62,9 +62,9 @@ class Call:
         return [line for line in self.attempts if (line["detail"] or {}).get("verdict") != "done"]
 
     @property
-    def failures(self) -> str:
-        """What those came to: `answered HTTP 503 twice and gave no answer once`."""
-        counts = Counter(_answer(line) for line in self.failed)
+    def answers(self) -> str:
+        """What those came to, or all where none failed: `answered HTTP 503 twice and gave no answer once`."""
+        counts = Counter(_answer(line) for line in self.failed or self.attempts)
         return listed([f"{answer} {times(count)}" for answer, count in counts.items()])
 
     @property
@@ -157,7 +157,9 @@ def _take(told: Told, line: Line, following: str) -> None:
 def _answer(line: Line) -> str:
     status, verdict = line["status_code"], (line["detail"] or {}).get("verdict")
     if status:
-        return f"answered HTTP {status}" + (" without a JSON object" if 200 <= status < 300 else "")
+        return f"answered HTTP {status}" + (
+            " without a JSON object" if 200 <= status < 300 and verdict != "done" else ""
+        )
     return "could not be reached" if verdict == "refused" else "gave no answer"
 
 

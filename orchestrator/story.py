@@ -156,7 +156,7 @@ def _present(saga: Saga, told: Told) -> Iterator[str]:
     subject = f"the compensation of {at}" if call.backward else at
     waits = f"{subject} has not answered yet (attempt {call.number + 1})"
     if call.attempts:
-        waits = f"{subject} {call.failures}; attempt {call.number + 1} has no answer yet"
+        waits = f"{subject} {call.answers}; attempt {call.number + 1} has no answer yet"
     before = told.undone if call.backward else told.done
     happened = f"{_were(before)} undone" if call.backward else "took effect"
     yield f"{listed(before)} {happened}; {waits}" if before else waits
@@ -174,7 +174,7 @@ def _asides(told: Told) -> Iterator[str]:
         yield f"It was handed over {times(told.handed_over)} by an orchestrator that shut down"
     tried = [call for call in told.calls if call.event in _SUCCESSES and call.failed]
     if tried:
-        yield "; ".join(f"{call.subject} {call.failures} before it succeeded" for call in tried)
+        yield "; ".join(f"{call.subject} {call.answers} before it succeeded" for call in tried)
 
 
 def _by_hand(call: Call) -> str:

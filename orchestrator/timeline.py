@@ -130,7 +130,7 @@ class _Reading:
                 label, call = (step["name"], Direction.ACTION)
                 if step["status"] == "COMPENSATING":
                     label, call = f"undo {label}", Direction.COMPENSATION
-                title = f"{step['name']} {call}, attempt {self._attempt + 1}: no answer yet after {{}}"
+                title = f"{step['name']} {call}, attempt {self._attempt + 1}: no answer yet"
                 self._add(label, "running", now, title)
         self.until = max(self.until, now)
 

@@ -1,0 +1,181 @@
+"""Writes the log of a saga that never ran, in the machine's own terms, and shows it as the API would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from saga.definition import SagaDefinition, Step
+from saga.log import Record
+from saga.machine import (
+    ATTEMPT,
+    CANCEL_REQUESTED,
+    CLAIMED,
+    ENDED,
+    RELEASED,
+    STALLED,
+    STARTED,
+    TRANSITIONS,
+    Direction,
+    Event,
+    Line,
+    State,
+    apply,
+    attempted,
+    begin,
+    interrupted,
+    next_call,
+)
+from saga.representation import represent, represent_line
+
+START = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
+Shown = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def steps(text: str) -> SagaDefinition:
+    """`A B* C!`: steps in order; the star has no compensation, the exclamation mark is the pivot."""
+    made = []
+    for word in text.split():
+        name = word.rstrip("*!")
+        undo = None if "*" in word else f"http://{name}/undo"
+        made.append(Step(name, f"http://{name}/do", undo, send=("pin",), pivot="!" in word))
+    return SagaDefinition("test", tuple(made), secret=("pin",))
+
+
+class Scribe:
+    """One saga; each method adds a line, `seconds` after the one before it."""
+
+    def __init__(self, text: str = "A B C!", input: Mapping[str, Any] | None = None):
+        definition = steps(text)
+        self.saga = begin(definition, input or {})
+        self.now = START
+        self.lines = [Line(1, START, STARTED)]
+        self.record = Record(
+            "id",
+            definition,
+            input or {},
+            self.saga.state,
+            0,
+            {},
+            1,
+            "one",
+            None,
+            0,
+            None,
+            None,
+            None,
+            START,
+            None,
+            None,
+        )
+
+    def attempt(
+        self,
+        status: int | None = 200,
+        verdict: str | None = None,
+        message: str | None = None,
+        took: float = 0.01,
+        seconds: float = 0.01,
+    ) -> None:
+        """An answer; without a verdict: the one that the status says. It took `took` of the `seconds`."""
+        call = next_call(self.saga)
+        assert call
+        verdict = verdict or {2: "done", 4: "refused"}.get((status or 0) // 100, "unknown")
+        number = self.saga.calls.attempts + 1
+        self.saga = attempted(self.saga, number, uncertain=verdict == "unknown")
+        detail = {"call": str(call.direction), "verdict": verdict, **({"message": message} if message else {})}
+        self.note(
+            ATTEMPT, detail, seconds, step=call.step.name, attempt=number, status_code=status, duration_ms=took * 1000
+        )
+
+    def event(self, event: Event, kind: str = "failed", seconds: float = 0.0, **detail: Any) -> None:
+        """A transition; where it is a failure of an action, its cause is `kind`."""
+        step, before = self.saga.step, self.saga.state
+        self.saga = after = apply(self.saga, event, {})
+        stays = after.state == State.COMPLETED or (before == State.SEALING and event == Event.COMPENSATION_REFUSED)
+        failed = event in (Event.ACTION_REFUSED, Event.ACTION_UNKNOWN, Event.CANCELLED, Event.DEADLINE_PASSED)
+        cause = {"step": step and step.name, "kind": kind, "status_code": None, "message": "why"} if failed else None
+        self.note(str(event), {"state": str(after.state), **detail}, seconds, step=step and step.name)
+        rounds = self.record.rounds + 1 if after.state in STALLED else self.record.rounds * (event == Event.RESUMED)
+        self.record = replace(
+            self.record,
+            state=after.state,
+            cursor=after.cursor,
+            context=after.results,
+            rounds=rounds,
+            error=None if stays else self.record.error or cause,
+            ended_at=self.now if after.state in ENDED else None,
+            due_at=None if after.state in ENDED else self.now + 10,
+        )
+
+    def call(self, status: int | None = 200, times: int = 1, verdict: str | None = None, **more: Any) -> None:
+        """All of a call: so many attempts with the same answer, and the event that they come to."""
+        direction = (
+            Direction.ACTION if self.saga.state in ("executing", "deciding", "finishing") else Direction.COMPENSATION
+        )
+        for _ in range(times):
+            self.attempt(status, verdict, **more)
+        came_to = (self.lines[-1].detail or {})["verdict"]
+        if came_to == "refused" and self.saga.calls.uncertain and self.saga.state != State.SEALING:
+            came_to = "unknown"
+        self.event(Event(f"{direction}_{came_to}"), {4: "refused", 0: "timeout"}.get((status or 0) // 100, "failed"))
+
+    def claim(self, was_held: bool = True, seconds: float = 10.0) -> None:
+        """Another orchestrator takes it over."""
+        self.saga = interrupted(self.saga) if was_held else self.saga
+        self.note(CLAIMED, {"by": "two", "epoch": 2, "interrupted": was_held}, seconds)
+
+    def note(self, event: str, detail: dict[str, Any] | None = None, seconds: float = 0.0, **fields: Any) -> None:
+        """Any line."""
+        self.now += seconds
+        self.lines.append(Line(len(self.lines) + 1, self.now, event, detail=detail, **fields))
+
+    def shown(self) -> Shown:
+        """The representation and the lines of it."""
+        return represent(self.record, self.lines), [represent_line(line, self.record) for line in self.lines]
+
+
+SECRET = "4111-2222"
+WORDS_OF_THE_LOG = (
+    "completed",
+    "compensated",
+    "stalled",
+    "sealing",
+    "done",
+    "unknown",
+    "action",
+    "compensation",
+    "1",
+    "B",
+)
+DEFINITIONS = ["A", "A B C!", "A* B C!", "A B*! C", "A! B* C", "A B C", "A* B*", "A B! C D"]
+
+
+@st.composite
+def scribes(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,)) -> Scribe:
+    """A saga that went any way at all that the machine allows, up to any line; its secret is one of these."""
+    scribe = Scribe(draw(st.sampled_from(DEFINITIONS)), {"pin": draw(st.sampled_from(secrets))})
+    for _ in range(draw(st.integers(0, 25))):
+        state = scribe.saga.state
+        if state in ENDED:
+            break
+        seconds = draw(st.sampled_from([0.0, 0.003, 0.2, 5.0, 400.0]))
+        kind = draw(st.sampled_from(["attempt", "attempt", "event", "event", "claim", "note"]))
+        if kind == "attempt" and state not in STALLED:
+            status = draw(st.sampled_from([200, 400, 409, 500, 503, None]))
+            verdict = draw(st.sampled_from(["done", "refused", "unknown"]))
+            message = draw(st.sampled_from([None, "no", f"card {SECRET} is blocked"]))
+            scribe.attempt(status, verdict, message, took=draw(st.sampled_from([0.0, 0.01, 7.0])), seconds=seconds)
+        elif kind == "event":
+            event = draw(st.sampled_from([event for before, event in TRANSITIONS if before == state]))
+            scribe.event(
+                event, draw(st.sampled_from(["refused", "timeout", "failed"])), seconds, note=f"it was {SECRET}"
+            )
+        elif kind == "claim":
+            scribe.claim(draw(st.booleans()), seconds)
+        else:
+            scribe.note(draw(st.sampled_from([RELEASED, CANCEL_REQUESTED])), {"by": SECRET}, seconds, step="A")
+    return scribe

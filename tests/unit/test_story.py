@@ -1,0 +1,403 @@
+"""A saga in plain words: what each log comes to, and that nothing else is claimed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+
+from orchestrator.story import root_cause, story
+from saga.machine import CANCEL_REQUESTED, RELEASED, Event
+from tests.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
+
+E = Event
+
+
+def fails_at_b(scribe: Scribe) -> None:
+    scribe.call()
+    scribe.call(500, times=3, message="out of disk")
+
+
+def stalls_at_a(scribe: Scribe) -> None:
+    """B refuses, and A does not let itself be undone, for two rounds."""
+    scribe.call()
+    scribe.call(409, message="no such address")
+    scribe.call(500, times=3)
+    scribe.event(E.RESUMED, seconds=1)
+    scribe.call(500, times=3, message="locked")
+
+
+def sealing(scribe: Scribe) -> None:
+    scribe.call()
+    scribe.call()
+    scribe.call(None, times=3, message="no answer within 5 s")
+
+
+def completed(s: Scribe) -> None:
+    for _ in range(3):
+        s.call()
+
+
+def retried(s: Scribe) -> None:
+    s.call()
+    s.attempt(503, "refused")
+    s.attempt(503, "refused")
+    s.call()
+    s.attempt(None)
+    s.attempt(None, "refused")
+    s.attempt(200, "unknown")
+    s.call()
+
+
+def refused(s: Scribe) -> None:
+    s.call()
+    s.call(409, message="no such\n address")
+
+
+def refused_after_no_answer(s: Scribe) -> None:
+    s.call()
+    s.attempt(None)
+    s.call(409, message="you again")
+
+
+def refused_first(s: Scribe) -> None:
+    s.call(409)
+
+
+def timed_out(s: Scribe) -> None:
+    s.call()
+    s.call(None, times=3)
+    s.call()
+    s.call()
+
+
+def failed_without_effect(s: Scribe) -> None:
+    s.call()
+    s.call(500, times=3, verdict="refused", message="out of disk")
+    s.call()
+
+
+def deadline_between(s: Scribe) -> None:
+    s.call()
+    s.event(E.DEADLINE_PASSED, "deadline")
+    s.call()
+
+
+def deadline_in_an_answer(s: Scribe) -> None:
+    s.call()
+    s.attempt()
+    s.event(E.DEADLINE_PASSED, "deadline")
+    s.call()
+    s.call()
+
+
+def cancelled_in_a_call(s: Scribe) -> None:
+    s.call()
+    s.claim(seconds=0)
+    s.event(E.CANCELLED, "cancelled")
+    s.call()
+    s.call()
+
+
+def cancelled_while_retrying(s: Scribe) -> None:
+    s.call()
+    s.attempt(500)
+    s.claim(seconds=0)
+    s.event(E.CANCELLED, "cancelled")
+    s.call()
+
+
+def cancel_asked_at_the_pivot(s: Scribe) -> None:
+    s.call()
+    s.call()
+    s.claim(seconds=0)
+    s.note(CANCEL_REQUESTED, {"by": "operator"}, step="C")
+    s.call()
+
+
+def committed(s: Scribe) -> None:
+    sealing(s)
+    s.call(409)
+
+
+def sealed(s: Scribe) -> None:
+    sealing(s)
+    s.call()
+    s.call()
+    s.call()
+
+
+def sealed_by_hand(s: Scribe) -> None:
+    sealing(s)
+    s.call(500)
+    s.event(E.RESOLVED, note="not charged, Ada")
+    s.call()
+    s.call()
+
+
+def resolved(s: Scribe) -> None:
+    stalls_at_a(s)
+    s.event(E.RESOLVED, note="removed by hand,\nAda")
+
+
+def taken_over(s: Scribe) -> None:
+    s.call()
+    s.claim()
+    s.claim()
+    s.call()
+    s.note(RELEASED)
+    s.claim(was_held=False)
+    s.call()
+
+
+def crashed_in_a_call_that_then_fails(s: Scribe) -> None:
+    s.call()
+    s.claim()
+    s.call(500, times=2)
+
+
+def running(s: Scribe) -> None:
+    s.call()
+    s.call()
+
+
+def running_again(s: Scribe) -> None:
+    s.call()
+    s.attempt(500)
+
+
+def long_note(s: Scribe) -> None:
+    stalls_at_a(s)
+    s.event(E.RESOLVED, note="x" * 1000)
+
+
+TOLD: list[tuple[Callable[[Scribe], None], str, str | None]] = [
+    (completed, "All 3 steps took effect.", None),
+    (
+        retried,
+        "All 3 steps took effect. B answered HTTP 503 twice before it succeeded; C gave no answer once, could not be "
+        "reached once and answered HTTP 200 without a JSON object once before it succeeded.",
+        None,
+    ),
+    (refused, "B refused (HTTP 409: “no such address”), so it turns back. The compensation of A has not answered yet "
+     "(attempt 1).", "B refused (HTTP 409: “no such address”)"),
+    (refused_first, "A refused, so nothing had to be undone.", "A refused"),
+    (
+        refused_after_no_answer,
+        "B refused after 2 attempts (HTTP 409: “you again”); whether it took effect was unknown, so it turns back. "
+        "The compensation of B has not answered yet (attempt 1).",
+        "B refused after 2 attempts (HTTP 409: “you again”)",
+    ),
+    (
+        timed_out,
+        "B timed out after 3 attempts; whether it took effect was unknown, so B was undone as well as A.",
+        "B timed out after 3 attempts",
+    ),
+    (
+        failed_without_effect,
+        "B failed after 3 attempts (HTTP 500: “out of disk”) and changed nothing, so A was undone.",
+        "B failed after 3 attempts (HTTP 500: “out of disk”)",
+    ),
+    (deadline_between, "The deadline passed before B was called, so A was undone.",
+     "The deadline passed before B was called"),
+    (
+        deadline_in_an_answer,
+        "The deadline passed at B; B had taken effect, so B was undone as well as A.",
+        "The deadline passed at B",
+    ),
+    (
+        cancelled_in_a_call,
+        "An operator cancelled it at B; B may have been called, so B was undone as well as A.",
+        "An operator cancelled it at B",
+    ),
+    (
+        cancelled_while_retrying,
+        "An operator cancelled it at B, so it turns back. B was undone; the compensation of A has not answered yet "
+        "(attempt 1).",
+        "An operator cancelled it at B",
+    ),
+    (
+        cancel_asked_at_the_pivot,
+        "All 3 steps took effect. An operator asked to cancel it at C, which was left to the outcome of C.",
+        None,
+    ),
+    (
+        sealing,
+        "C timed out after 3 attempts (no answer within 5 s); whether it took effect was unknown, so C was asked to "
+        "undo it. The compensation of C has not answered yet (attempt 1).",
+        "C timed out after 3 attempts (no answer within 5 s)",
+    ),
+    (
+        committed,
+        "C failed after 3 attempts (no answer within 5 s); whether it took effect was unknown. Asked to undo it, C "
+        "answered that it had committed, so the saga went forward and all 3 steps took effect.",
+        None,
+    ),
+    (
+        sealed,
+        "C timed out after 3 attempts (no answer within 5 s); whether it took effect was unknown. Asked to undo it, C "
+        "answered that it had not committed, and is sealed, so B and A were undone.",
+        "C timed out after 3 attempts (no answer within 5 s)",
+    ),
+    (
+        sealed_by_hand,
+        "C timed out after 3 attempts (no answer within 5 s); whether it took effect was unknown. An operator marked "
+        "the compensation of C as done by hand: “not charged, Ada”, so B and A were undone.",
+        "C timed out after 3 attempts (no answer within 5 s)",
+    ),
+    (
+        stalls_at_a,
+        "B refused (HTTP 409: “no such address”), so it turns back. Stalled since 2001-09-09 01:46:40 UTC: the "
+        "compensation of A failed in 2 rounds (HTTP 500: “locked”); it is tried again by itself at 01:46:51 UTC, and "
+        "an operator can try it now or mark it as done by hand.",
+        "B refused (HTTP 409: “no such address”)",
+    ),
+    (
+        resolved,
+        "B refused (HTTP 409: “no such address”), so it turned back; an operator marked the compensation of A as done "
+        "by hand: “removed by hand, Ada”.",
+        "B refused (HTTP 409: “no such address”)",
+    ),
+    (
+        taken_over,
+        "All 3 steps took effect. It was taken over twice, from an orchestrator that had crashed, stopped or lost its "
+        "lease. It was handed over once by an orchestrator that shut down.",
+        None,
+    ),
+    (
+        crashed_in_a_call_that_then_fails,
+        "B failed after 3 attempts, 1 of them perhaps cut short; whether it took effect was unknown, so it turns back. "
+        "The compensation of B has not answered yet (attempt 1). It was taken over once, from an orchestrator that had "
+        "crashed, stopped or lost its lease.",
+        "B failed after 3 attempts, 1 of them perhaps cut short",
+    ),
+    (running, "A and B took effect; C has not answered yet (attempt 1).", None),
+    (running_again, "A took effect; B answered HTTP 500 once; attempt 2 has no answer yet.", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("happened", "told", "cause"), TOLD, ids=[row[0].__name__ for row in TOLD])
+def test_what_happened_is_told_in_plain_words(happened: Callable[[Scribe], None], told: str, cause: str | None) -> None:
+    scribe = Scribe()
+    happened(scribe)
+    saga, lines = scribe.shown()
+    assert story(saga, lines) == told
+    assert root_cause(saga, lines) == cause
+
+
+def test_before_its_first_answer_it_says_what_it_waits_for() -> None:
+    assert story(*Scribe().shown()) == "A has not answered yet (attempt 1)."
+
+
+def test_a_step_that_cannot_be_undone_is_said_to_stay() -> None:
+    scribe = Scribe("A* B* C")
+    scribe.call()
+    scribe.call(None)
+    assert story(*scribe.shown()) == (
+        "B timed out; whether it took effect was unknown, so it turned back; A has no compensation, so what it did "
+        "stays; B has no compensation, so what it may have done stays."
+    )
+
+
+def test_a_pivot_that_nobody_can_ask_is_said_to_be_what_it_is_stalled_at() -> None:
+    scribe = Scribe("A B*!")
+    scribe.call()
+    scribe.call(None, times=2)
+    assert root_cause(*scribe.shown()) == (
+        "B failed in 1 round, and has no compensation that could tell whether it took effect"
+    )
+    scribe.event(E.RESOLVED, note="it is paid")
+    assert story(*scribe.shown()) == "A took effect; an operator marked B as done by hand: “it is paid”."
+
+
+def test_past_the_pivot_it_only_goes_forward() -> None:
+    scribe = Scribe("charge! mail")
+    scribe.call()
+    scribe.call(400, message="no such address")
+    assert root_cause(*scribe.shown()) == (
+        "mail failed in 1 round (HTTP 400: “no such address”), and past the pivot a saga only goes forward"
+    )
+    scribe.event(E.RESUMED)
+    assert story(*scribe.shown()) == "charge took effect; mail answered HTTP 400 once; attempt 2 has no answer yet."
+    scribe.call()
+    assert story(*scribe.shown()) == "All 2 steps took effect. mail answered HTTP 400 once before it succeeded."
+
+
+def test_it_goes_forward_from_a_pivot_that_had_committed_and_says_where_it_is() -> None:
+    scribe = Scribe("charge! mail")
+    scribe.call(None)
+    scribe.call(409)
+    assert story(*scribe.shown()) == (
+        "charge failed; whether it took effect was unknown. Asked to undo it, charge answered that it had committed, "
+        "so the saga went forward. charge took effect; mail has not answered yet (attempt 1)."
+    )
+
+
+def test_after_ten_rounds_it_is_said_to_need_attention() -> None:
+    scribe = Scribe("A B")
+    scribe.call()
+    scribe.call(409)
+    for _ in range(10):
+        scribe.call(500)
+        scribe.event(E.RESUMED, seconds=1)
+    scribe.call(500)
+    assert "UTC and in need of attention: the compensation of A failed in 11 rounds" in story(*scribe.shown())
+    scribe.event(E.RESUMED, seconds=1)
+    scribe.call()
+    assert story(*scribe.shown()) == (
+        "B refused, so A was undone. The compensation of A answered HTTP 500 (11 times) before it succeeded."
+    )
+
+
+def test_a_long_note_is_cut() -> None:
+    scribe = Scribe()
+    long_note(scribe)
+    assert "“" + "x" * 199 + "…”" in story(*scribe.shown())
+
+
+def test_one_step_is_one_step() -> None:
+    scribe = Scribe("A")
+    scribe.call()
+    assert story(*scribe.shown()) == "Its one step took effect."
+
+
+def test_a_log_whose_words_are_masked_is_told_without_them() -> None:
+    """A payment of "completed" is masked wherever that word is said, also in the log's own words."""
+    scribe = Scribe("A", {"pin": "completed"})
+    scribe.call()
+    assert story(*scribe.shown()) == "It is COMPLETED."
+
+
+@given(scribes())
+def test_whatever_happened_can_be_told_and_no_secret_is(scribe: Scribe) -> None:
+    saga, lines = scribe.shown()
+    told, cause = story(saga, lines), root_cause(saga, lines)
+    assert told.endswith(".")
+    assert SECRET not in told + str(cause)
+    assert ".." not in told
+    assert "  " not in told
+    assert "None" not in told
+
+
+@given(scribes(WORDS_OF_THE_LOG))
+def test_a_log_whose_own_words_are_masked_can_be_told(scribe: Scribe) -> None:
+    """A secret may be a word that the log itself uses: it is then masked there too."""
+    saga, lines = scribe.shown()
+    root_cause(saga, lines)
+    assert story(saga, lines).endswith(".")
+
+
+@given(scribes())
+def test_nothing_is_said_to_be_undone_or_to_have_taken_effect_that_is_not(scribe: Scribe) -> None:
+    saga, lines = scribe.shown()
+    told = story(saga, lines)
+    effects = {step["name"]: step["effect"] for step in saga["steps"]}
+    for undone in re.findall(r"so (\w) was undone", told):
+        assert effects[undone] == "undone"
+    for said in re.findall(r"((?:\w, )*(?:\w and )?\w) took effect", told):
+        assert all(effects[name] == "applied" for name in re.findall(r"\b[A-D]\b", said)), told
+    if told.startswith("All "):
+        assert set(effects.values()) == {"applied"}
+    assert ("nothing had to be undone" in told) <= ("applied" not in effects.values())

@@ -1,0 +1,281 @@
+"""A saga's time as a chart: what is drawn of each log, and what holds for any."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.axis import Tick
+from orchestrator.timeline import BARS_AT_MOST, Row, Timeline, timeline
+from orchestrator.words import length
+from saga.machine import CANCEL_REQUESTED, RELEASED, Event
+from tests.scribe import START, WORDS_OF_THE_LOG, Scribe, scribes
+
+E = Event
+
+
+def drawn(scribe: Scribe, now: float | None = None) -> Timeline:
+    return timeline(*scribe.shown(), now=now)
+
+
+def bars(chart: Timeline) -> list[tuple[str, str, float, float, str]]:
+    """(row, kind, left, width, outcome) of every bar."""
+    return [(row.label, bar.kind, bar.left, bar.width, bar.outcome) for row in chart.rows for bar in row.bars]
+
+
+def titles(chart: Timeline, label: str) -> list[str]:
+    return [bar.title for row in chart.rows if row.label == label for bar in row.bars]
+
+
+def test_an_attempt_ends_when_its_line_says_and_is_as_long_as_it_took() -> None:
+    scribe = Scribe("A B")
+    scribe.call(took=0.2, seconds=0.3)
+    scribe.call(took=0.6, seconds=0.7)
+    chart = drawn(scribe)
+    assert bars(chart) == [("A", "attempt", 10.0, 20.0, "done"), ("B", "attempt", 40.0, 60.0, "done")]
+    assert (chart.start, chart.end) == (START, START + 1)
+
+
+def test_between_two_attempts_it_waits() -> None:
+    scribe = Scribe("A")
+    scribe.attempt(500, took=0.2, seconds=0.2)
+    scribe.attempt(None, took=0.1, seconds=0.5)
+    scribe.attempt(None, "refused", took=0.0, seconds=0.2)
+    scribe.call(took=0.1, seconds=0.1)
+    chart = drawn(scribe)
+    assert bars(chart) == [
+        ("A", "attempt", 0.0, 20.0, "unknown"),
+        ("A", "wait", 20.0, 40.0, ""),
+        ("A", "attempt", 60.0, 10.0, "unknown"),
+        ("A", "wait", 70.0, 20.0, ""),
+        ("A", "attempt", 90.0, 0.4, "refused"),
+        ("A", "attempt", 90.4, 9.6, "done"),
+    ]
+    assert titles(chart, "A") == [
+        "A action, attempt 1: HTTP 500 in 200 ms (unknown)",
+        "waited 400 ms before attempt 2",
+        "A action, attempt 2: no answer in 100 ms (unknown)",
+        "waited 200 ms before attempt 3",
+        "A action, attempt 3: no connection in 0 ms (refused)",
+        "A action, attempt 4: HTTP 200 in 100 ms (done)",
+    ]
+
+
+def test_every_step_has_a_row_and_compensations_follow_in_the_order_of_their_calls() -> None:
+    scribe = Scribe("A B C D")
+    scribe.call()
+    scribe.call()
+    scribe.call(409)
+    scribe.call()
+    scribe.call()
+    chart = drawn(scribe)
+    assert [row.label for row in chart.rows] == ["A", "B", "C", "D", "undo B", "undo A"]
+    assert chart.rows[3] == Row("D", ())
+    assert titles(chart, "undo B") == ["B compensation, attempt 1: HTTP 200 in 10 ms (done)"]
+
+
+def test_a_stall_lasts_until_it_is_tried_again() -> None:
+    scribe = Scribe("A! B")
+    scribe.call(took=0.5, seconds=0.5)
+    scribe.call(400, took=0.5, seconds=0.5)
+    scribe.event(E.RESUMED, seconds=1)
+    scribe.call(400, took=0.5, seconds=0.5)
+    scribe.event(E.RESOLVED, seconds=1.5)
+    chart = drawn(scribe)
+    assert bars(chart)[1:] == [
+        ("B", "attempt", 12.5, 12.5, "refused"),
+        ("B", "stalled", 25.0, 25.0, ""),
+        ("B", "attempt", 50.0, 12.5, "refused"),
+        ("B", "stalled", 62.5, 37.5, ""),
+    ]
+    assert titles(chart, "B")[1::2] == ["stalled 1 s (round 1)", "stalled 1.5 s (round 2)"]
+
+
+def test_a_stall_goes_on_to_now_and_on_the_row_of_the_call_that_stalled() -> None:
+    scribe = Scribe("A B!")
+    scribe.call()
+    scribe.call(None)
+    scribe.call(500)
+    chart = drawn(scribe, scribe.now + 4.2)
+    assert titles(chart, "undo B")[-1] == "stalled 4.2 s so far (round 1)"
+    assert chart.end == pytest.approx(scribe.now + 4.2)
+    assert drawn(scribe).end == pytest.approx(scribe.now)
+
+
+@pytest.mark.parametrize(
+    ("calls", "label", "title"),
+    [
+        ([200], "B", "B action, attempt 1: no answer yet"),
+        ([200, 409], "undo A", "A compensation, attempt 1: no answer yet"),
+    ],
+)
+def test_what_has_no_answer_yet_runs_up_to_now(calls: list[int], label: str, title: str) -> None:
+    scribe = Scribe("A B C")
+    for status in calls:
+        scribe.call(status)
+    chart = drawn(scribe, scribe.now + 1)
+    assert [(row, kind) for row, kind, *_ in bars(chart)][-1] == (label, "running")
+    assert titles(chart, label) == [title]
+    assert "running" not in {kind for _, kind, *_ in bars(drawn(scribe))}
+
+
+def test_an_attempt_that_a_crash_may_have_cut_short_counts() -> None:
+    scribe = Scribe("A")
+    scribe.claim(seconds=2)
+    assert titles(drawn(scribe, scribe.now + 1), "A") == ["A action, attempt 2: no answer yet"]
+    scribe.call(took=1, seconds=1)
+    assert titles(drawn(scribe), "A") == [
+        "waited 2 s before attempt 2, taken over meanwhile",
+        "A action, attempt 2: HTTP 200 in 1 s (done)",
+    ]
+
+
+def test_an_ended_saga_ends() -> None:
+    scribe = Scribe("A")
+    scribe.call()
+    assert drawn(scribe, scribe.now + 1000) == drawn(scribe)
+
+
+def test_notes_draw_nothing() -> None:
+    scribe = Scribe("A")
+    scribe.note(RELEASED)
+    scribe.note(CANCEL_REQUESTED, {"by": "operator"}, step="A")
+    assert bars(drawn(scribe)) == []
+
+
+def test_clocks_that_disagree_draw_nothing_backwards() -> None:
+    """Another orchestrator's clock is half a second behind: its line is taken to be as late as the one before it."""
+    scribe = Scribe("A B")
+    scribe.call(took=1, seconds=1)
+    scribe.call(took=1, seconds=-0.5)
+    assert bars(drawn(scribe)) == [("A", "attempt", 0.0, 100.0, "done"), ("B", "attempt", 99.6, 0.4, "done")]
+
+
+def test_without_a_line_there_is_nothing_to_draw() -> None:
+    saga, _ = Scribe("A").shown()
+    assert timeline(saga, [], 5.0) == Timeline(0.0, 0.0, (Tick(0.0, "0"),), (Row("A", ()),))
+
+
+def stalled_for(seconds: float) -> Timeline:
+    """A stall amid two seconds of calls."""
+    scribe = Scribe("A! B")
+    scribe.call(took=0.5, seconds=0.5)
+    scribe.call(400, took=0.5, seconds=0.5)
+    scribe.event(E.RESUMED, seconds=seconds)
+    scribe.call(took=1, seconds=1)
+    return drawn(scribe)
+
+
+def test_a_stall_that_dwarfs_all_else_is_cut() -> None:
+    """It takes half of the width; the rest is linear, with round marks on both sides."""
+    chart = stalled_for(20.1)
+    assert bars(chart) == [
+        ("A", "attempt", 0.0, 12.5, "done"),
+        ("B", "attempt", 12.5, 12.5, "refused"),
+        ("B", "stalled", 25.0, 50.0, ""),
+        ("B", "attempt", 75.0, 25.0, "done"),
+    ]
+    assert [bar.compressed for bar in chart.rows[1].bars] == [False, True, False]
+    assert titles(chart, "B")[1] == "stalled 20.1 s (round 1)"
+    assert [(tick.left, tick.label) for tick in chart.ticks] == [
+        (0.0, "0"), (12.5, "500 ms"), (25.0, "1 s"), (85.0, "21.5 s"), (97.5, "22 s"),
+    ]  # fmt: skip
+
+
+def test_up_to_ten_times_all_else_a_stall_is_drawn_as_long_as_it_was() -> None:
+    chart = stalled_for(20.0)
+    assert [bar.compressed for bar in chart.rows[1].bars] == [False, False, False]
+    assert chart.rows[1].bars[1].width == pytest.approx(100 * 20 / 22, abs=0.01)
+
+
+def test_stalls_of_which_each_is_twice_the_last_are_not_cut_but_those_beyond_a_leap_share_half_equally() -> None:
+    scribe = Scribe("A! B")
+    scribe.call(took=1, seconds=1)
+    for seconds in (1, 2, 4, 8, 600, 1200):
+        scribe.call(400, took=0.1, seconds=0.1)
+        scribe.event(E.RESUMED, seconds=seconds)
+    scribe.call()
+    rests = [bar for bar in drawn(scribe).rows[1].bars if bar.kind == "stalled"]
+    assert [bar.compressed for bar in rests] == [False] * 4 + [True] * 2
+    assert [bar.width for bar in rests[4:]] == pytest.approx([25.0, 25.0], abs=0.5)
+    assert rests[3].width == pytest.approx(2 * rests[2].width, abs=0.5)
+
+
+def test_a_row_of_very_many_bars_begins_with_one_for_all_the_old_ones() -> None:
+    scribe = Scribe("A! B")
+    scribe.call()
+    for _ in range(100):
+        scribe.call(400, took=1, seconds=1)
+        scribe.event(E.RESUMED, seconds=299)
+    chart = drawn(scribe)
+    assert len(chart.rows[1].bars) == BARS_AT_MOST
+    assert titles(chart, "B")[0] == "51 earlier attempts, and the waits between them: 4 h 10 min"
+    assert titles(chart, "B")[1] == "stalled 4 min 59 s (round 51)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "labels"),
+    [
+        (0.042, ["0", "10 ms", "20 ms", "30 ms", "40 ms"]),
+        (1.0, ["0", "200 ms", "400 ms", "600 ms", "800 ms", "1 s"]),
+        (9.0, ["0", "2 s", "4 s", "6 s", "8 s"]),
+        (240.0, ["0", "1 min", "2 min", "3 min", "4 min"]),
+        (7000.0, ["0", "20 min", "40 min", "1 h", "1 h 20 min", "1 h 40 min"]),
+        (400_000.0, ["0", "1 d", "2 d", "3 d", "4 d"]),
+    ],
+)
+def test_the_axis_has_about_five_round_marks(seconds: float, labels: list[str]) -> None:
+    scribe = Scribe("A")
+    scribe.call(took=seconds, seconds=seconds)
+    ticks = drawn(scribe).ticks
+    assert [tick.label for tick in ticks] == labels
+    assert ticks[0].left == 0.0
+    assert ticks[1].left == pytest.approx(ticks[2].left / 2, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 ms"), (0.00042, "0.4 ms"), (0.012, "12 ms"), (0.99994, "999.9 ms"), (0.99996, "1 s"), (4.23, "4.2 s"),
+        (59.96, "1 min"), (90, "1 min 30 s"), (3600, "1 h"), (3661, "1 h 1 min"), (90_000, "1 d 1 h"),
+        (86_405, "1 d"),
+    ],
+)  # fmt: skip
+def test_a_length_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
+    assert length(seconds) == words
+
+
+@given(scribes(), st.sampled_from([None, 0.0, 0.5, 4000.0]))
+def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(scribe: Scribe, later: float | None) -> None:
+    chart = drawn(scribe, None if later is None else scribe.now + later)
+    for row in chart.rows:
+        for bar in row.bars:
+            assert bar.left >= 0
+            assert bar.width >= 0.4
+            assert bar.left + bar.width <= 100 + 1e-9
+            assert (round(bar.left, 2), round(bar.width, 2)) == (bar.left, bar.width)
+            assert bar.kind in ("attempt", "wait", "stalled", "running")
+            assert bar.outcome in ("done", "refused", "unknown", "")
+            assert bar.title
+            assert "{}" not in bar.title
+        for bar, following in pairwise(row.bars):
+            assert bar.left + bar.width <= following.left + 1e-9
+    attempts = sum(line.event == "attempt" for line in scribe.lines)
+    assert sum(kind == "attempt" for _, kind, *_ in bars(chart)) == attempts
+
+
+@given(scribes(WORDS_OF_THE_LOG))
+def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: Scribe) -> None:
+    assert drawn(scribe, scribe.now + 1).rows[0].label == "A"
+
+
+@given(scribes())
+def test_marks_lie_within_the_chart_in_order_and_apart(scribe: Scribe) -> None:
+    ticks = drawn(scribe).ticks
+    assert 1 <= len(ticks) <= 20
+    assert all(0 <= tick.left <= 100 for tick in ticks)
+    assert all(before.left + 4.9 <= after.left for before, after in pairwise(ticks))
+    assert len({tick.label for tick in ticks}) == len(ticks)
