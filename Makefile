@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL_COMMAND = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-compose chaos mutants lint format lock clean
+.PHONY: help setup up test test-compose screenshots chaos mutants lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,10 +15,15 @@ up: setup ## Start the stack on SQLite files in var/; Ctrl-C stops it
 	@exec $(BIN)/python up.py
 
 test: $(VENV)/.dev ## Run every test, on SQLite and on a private MySQL
+	@$(BIN)/python -m tests.browser
 	@$(BIN)/python -m tests.mysql_server $(BIN)/python -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
 
 test-compose: $(VENV)/.dev ## Bring the stack up with docker compose, on MySQL, and run the scenarios in it
 	@$(BIN)/python -m pytest --compose -v $(ARGS)
+
+screenshots: $(VENV)/.dev ## Take the pictures of the dashboard in docs/images anew, from a real run
+	@$(BIN)/python -m tests.browser
+	@$(BIN)/python -m tests.screenshots $(or $(OUT),docs/images)
 
 chaos: $(VENV)/.dev ## Kill everything while sagas run: make chaos [SECONDS=600] [SEED=…] [DB=sqlite|mysql] [ORCHESTRATORS=1]
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \

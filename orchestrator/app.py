@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from orchestrator import pages, probe
+from orchestrator import browser, pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
 from orchestrator.stream import LISTENERS
 from saga.audit import audit
@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, parts: Orchestrator | None = No
     app.close = parts.close  # type: ignore[attr-defined]
     app.register_error_handler(SagaError, _saga_error)
     app.register_error_handler(HTTPException, lambda error: _error(error.code or 500, error.description))
+    browser.protect(app)
     _Routes(parts).register(app)
     pages.register(app, parts)
     parts.open()
@@ -229,8 +230,10 @@ def answer(record: Record, lines: Sequence[Line]) -> Response:
     return response
 
 
-def _saga_error(error: SagaError) -> Response:
+def _saga_error(error: SagaError) -> Response | tuple[str, int]:
     code = next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
+    if pages.is_page(request.path):
+        return pages.error_page(error), code
     response = _error(code, error, getattr(error, "field", None))
     if code == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER)

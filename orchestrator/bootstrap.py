@@ -14,6 +14,7 @@ import uuid_utils
 
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
+from orchestrator.watch import Watch
 from saga import log_sql
 from saga.database import connect, create_tables
 from saga.definition import SagaDefinition, load_definitions
@@ -41,6 +42,7 @@ class Orchestrator:
     recovery: Recovery
     telemetry: Telemetry
     stream: Stream
+    watch: Watch
 
     def open(self) -> None:
         """Start driving and recovering."""
@@ -92,5 +94,13 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     telemetry.watch(engine)
     recovery = Recovery(engine, settings.recovery_interval)
     return Orchestrator(
-        settings, definitions, saga_log, engine, Operator(engine), recovery, telemetry, Stream(saga_log)
+        settings,
+        definitions,
+        saga_log,
+        engine,
+        Operator(engine),
+        recovery,
+        telemetry,
+        Stream(saga_log),
+        Watch(saga_log, definitions.values(), settings.token, time.time),
     )

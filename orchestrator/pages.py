@@ -1,60 +1,163 @@
-"""The pages: they render what the API says, and decide nothing."""
+"""The pages of the list and of one saga: they render what the API says, and decide nothing."""
 
 from __future__ import annotations
 
-from flask import Flask, Response, redirect, render_template, request
+import json
+from shlex import quote
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from flask import Flask, redirect, render_template, request
+from werkzeug.wrappers import Response
+
+from orchestrator import lab
 from orchestrator.bootstrap import Orchestrator
-from saga.errors import BadInput, SagaError
-from saga.faults import Kind, parse_plan
-from saga.machine import Line
-from saga.representation import represent, represent_line
+from orchestrator.story import story
+from orchestrator.timeline import timeline
+from saga.definition import SagaDefinition
+from saga.errors import BadInput, Conflict, NoSuchSaga
+from saga.machine import STALLED
+from saga.operator import permitted
+from saga.payload import mask
+from saga.records import ask_all
+from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
 
-LATEST = 25  # sagas on the front page
+PAGE = 25  # sagas
+COUNTED = 1000  # sagas in a state: beyond it, "1000+"
+PATIENCE = 1.0  # seconds that a page waits for a participant's records
+STATUSES = tuple(dict.fromkeys(PUBLIC_STATUS.values()))
+
+Answer = Response | str | tuple[str, int]
 
 
 def register(app: Flask, parts: Orchestrator) -> None:
     """Add the pages to the app."""
+    pages = _Pages(parts)
+    app.get("/", endpoint="ui_index")(pages.index)
+    app.get("/ui/sagas/<saga_id>", endpoint="ui_saga")(pages.saga)
+    app.post("/ui/sagas/<saga_id>/<verb>", endpoint="ui_act")(pages.act)
+    app.get("/ui/health", endpoint="ui_health")(pages.health)
+    app.context_processor(lambda: {"watch": parts.watch.look(), "curl": curl, "here": request.full_path})
+    app.add_template_filter(lambda value: json.dumps(value, indent=2, ensure_ascii=False), "pretty")
+    app.add_template_filter(lambda filters: urlencode({k: v for k, v in filters.items() if v}), "query")
+    lab.register(app, parts, pages.saga_view)
 
-    @app.get("/")
-    def index() -> str:
-        """The start form, and the latest sagas."""
-        return _index(parts)
 
-    @app.post("/ui/start")
-    def start_from_page() -> Response | tuple[str, int]:
-        """What the form sends: starts the saga and shows its page."""
-        try:
-            definition = parts.definition(request.form.get("saga"))
-            fail = [flag for flag in request.form.getlist("fail") if flag]
-            plan = parse_plan(fail, [], [step.name for step in definition.steps], parts.settings.faults)
-            names = (definition.input or {}).get("properties", {})
-            body = {name: request.form[name] for name in names if request.form.get(name)}
-            saga_id = parts.engine.start(definition.with_faults(plan.queries(), plan.orchestrator), body)
-        except SagaError as error:
-            return _index(parts, str(error)), 400 if isinstance(error, BadInput) else 503
-        parts.engine.wait(saga_id, 1.0)  # most have ended by then
-        return redirect(f"/ui/sagas/{saga_id}", 303)  # type: ignore[return-value]
+def is_page(path: str) -> bool:
+    """Whether it is one for a browser."""
+    return path == "/" or path.startswith("/ui/")
 
-    @app.get("/ui/sagas/<saga_id>")
-    def saga_page(saga_id: str) -> tuple[str, int]:
-        """One saga: its steps and its log."""
-        record = parts.log.find(saga_id)
+
+def error_page(error: Exception) -> str:
+    """What went wrong, for a reader."""
+    return render_template("error.html", message=f"{error}.")
+
+
+class _Pages:
+    def __init__(self, parts: Orchestrator):
+        self.parts = parts
+
+    def index(self) -> Answer:
+        """The sagas, newest first."""
+        status = request.args.get("status", "").upper()
+        attention = request.args.get("attention") == "1"
+        wanted = [state for state, public in PUBLIC_STATUS.items() if public == status]
+        if status and not wanted:
+            raise BadInput(f"there is no status {status!r}", "status")
+        records = self.parts.log.search(
+            states=sorted(STALLED) if attention else wanted,
+            name=request.args.get("saga", ""),
+            q=request.args.get("q", "").strip(),
+            before=request.args.get("before", ""),
+            rounds=NEEDS_ATTENTION_AFTER if attention else 0,
+            most=PAGE + 1,
+        )
+        shown = records[:PAGE]
+        lines = self.parts.log.lines_of(record.id for record in shown)
+        return render_template(
+            "index.html",
+            sagas=[represent(record, lines[record.id]) for record in shown],
+            chips=self._chips(),
+            chosen="attention" if attention else status,
+            filters={name: value for name, value in request.args.items() if value and name != "before"},
+            older=shown[-1].id if len(records) > PAGE else None,
+            definitions=self.parts.definitions,
+        )
+
+    def _chips(self) -> list[tuple[str, str]]:
+        """Each status and how many sagas have it."""
+        numbers = dict.fromkeys(STATUSES, 0)
+        for state, number in self.parts.log.count_states(COUNTED + 1).items():
+            numbers[PUBLIC_STATUS[state]] += number
+        return [(name, f"{COUNTED}+" if number > COUNTED else str(number)) for name, number in numbers.items()]
+
+    def saga(self, saga_id: str) -> Answer:
+        """One saga."""
+        return self._saga(saga_id)
+
+    def _saga(self, saga_id: str, problem: str | None = None, code: int = 200) -> tuple[str, int]:
+        view = self.saga_view(saga_id)
+        if view is None:
+            raise NoSuchSaga(f"there is no saga {saga_id!r}")
+        findings, predicted = lab.judge(request.args, view)
+        return render_template("saga.html", **view, problem=problem, findings=findings, predicted=predicted), code
+
+    def saga_view(self, saga_id: str) -> dict[str, Any] | None:
+        """What is shown of one saga; None where there is none."""
+        record = self.parts.log.find(saga_id)
         if record is None:
-            return render_template("missing.html", saga_id=saga_id), 404
-        lines: list[Line] = parts.log.lines(saga_id)
+            return None
+        lines = self.parts.log.lines(saga_id)
         shown = [represent_line(line, record) for line in lines]
-        return render_template("saga.html", saga=represent(record, lines), lines=shown), 200
+        saga = represent(record, lines)
+        now = None if record.ended else self.parts.engine.around.clock()
+        found = ask_all(record.definition, saga_id, self.parts.settings.token, PATIENCE)
+        return {
+            "saga": saga,
+            "lines": shown,
+            "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
+            "story": story(saga, shown),
+            "timeline": timeline(saga, shown, now),
+            "rows": mask(found, record.definition.secret, secrets_of(record)),
+            "verbs": permitted(record, lines),
+            "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
+            "flags": flags_of(record.definition),
+        }
+
+    def act(self, saga_id: str, verb: str) -> Answer:
+        """An operator's verb, from a form."""
+        operator = self.parts.operator
+        try:
+            if verb == "cancel":
+                operator.cancel(saga_id)
+            elif verb == "resume":
+                operator.resume(saga_id)
+            elif verb == "resolve":
+                operator.resolve(saga_id, request.form.get("note", ""))
+            else:
+                raise BadInput(f"there is no verb {verb!r}", "verb")
+        except (Conflict, BadInput) as error:
+            return self._saga(saga_id, f"{error}.", 409 if isinstance(error, Conflict) else 400)
+        return redirect(f"/ui/sagas/{saga_id}", 303)
+
+    def health(self) -> Answer:
+        """The services, the log, and the invariant."""
+        return render_template("health.html")
 
 
-def _index(parts: Orchestrator, error: str | None = None) -> str:
-    records = parts.log.search(most=LATEST)
-    lines = parts.log.lines_of(record.id for record in records)
-    return render_template(
-        "index.html",
-        sagas=[represent(record, lines[record.id]) for record in records],
-        definitions=parts.definitions,
-        kinds=list(Kind),
-        faults=parts.settings.faults,
-        error=error,
-    )
+def flags_of(definition: SagaDefinition) -> list[tuple[str, str]]:
+    """The flags of POST /start that a saga was started with, as its snapshot has them."""
+    found = [("fail", f"orchestrator:{point.lower()}") for point in definition.faults]
+    for step in definition.steps:
+        for url in (step.action, step.compensation or ""):
+            query = parse_qsl(urlsplit(url).query)
+            found += [(name, f"{step.name.lower()}:{value}") for name, value in query if name in ("fail", "delay")]
+    return list(dict.fromkeys(found))
+
+
+def curl(saga: str, flags: list[tuple[str, str]], body: dict[str, Any]) -> str:
+    """The line that starts such a saga."""
+    query = urlencode([*([("saga", saga)] if saga != "signup" else []), *flags], safe=":")
+    url = f"{request.host_url}start" + (f"?{query}" if query else "")
+    data = json.dumps(body, ensure_ascii=False)
+    return f"curl -X POST {quote(url)} -H 'content-type: application/json' -d {quote(data)}"

@@ -44,7 +44,7 @@ _AFTERWARDS: Mapping[Event, tuple[str, str]] = {
 
 def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
     """The object that every answer about a saga holds (times in ISO 8601, UTC)."""
-    definition, secret, echoes = record.definition, record.definition.secret, _secrets(record)
+    definition, secret, echoes = record.definition, record.definition.secret, secrets_of(record)
     result: dict[str, Any] = {}
     for step in definition.steps:
         result.update(record.context.get(step.name, {}))
@@ -67,11 +67,12 @@ def represent_line(line: Line, record: Record | None) -> dict[str, Any]:
     """One line of the log, masked by what its saga keeps secret."""
     detail = line.detail
     if detail and record:
-        detail = mask(detail, record.definition.secret, _secrets(record))
+        detail = mask(detail, record.definition.secret, secrets_of(record))
     return {**vars(line), "at": iso(line.at), "detail": detail}
 
 
-def _secrets(record: Record) -> frozenset[str]:
+def secrets_of(record: Record) -> frozenset[str]:
+    """The texts of a saga that nobody is shown."""
     secret = record.definition.secret
     return secret_texts(record.input, secret).union(*(secret_texts(part, secret) for part in record.context.values()))
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -36,6 +37,15 @@ def eventually(check: Callable[[], Any], within: float = 30, every: float = 0.05
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s; last: {value!r}")
         time.sleep(every)
+
+
+def impatient_sagas(directory: Path, timeout: float) -> Path:
+    """A folder with the saga that ships, all of whose calls have this time-out (seconds)."""
+    sagas = directory / "sagas"
+    sagas.mkdir()
+    shipped = re.sub(r"    timeout: .*\n", "", (ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text())
+    (sagas / "signup.yaml").write_text(re.sub(r"(  - name: .*\n)", rf"\1    timeout: {timeout}\n", shipped))
+    return sagas
 
 
 class Stack:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import databases
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, impatient_sagas
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -33,11 +33,7 @@ def stack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
 ) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("docs")
-    sagas = directory / "sagas"
-    sagas.mkdir()
-    signup = (ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text()
-    (sagas / "signup.yaml").write_text(signup.replace("pivot: true", "pivot: true\n    timeout: 1"))
-    environ = {"SAGAS_DIR": str(sagas), "FAULT_HOLD_SECONDS": "5", "LEASE_SECONDS": "3"}
+    environ = {"SAGAS_DIR": str(impatient_sagas(directory, 1)), "FAULT_HOLD_SECONDS": "5", "LEASE_SECONDS": "3"}
     made = Stack(databases(request, "sqlite", directory), directory, ports, environ)
     made.start_all()
     yield made

@@ -1,0 +1,205 @@
+"""Where sagas are broken on purpose: scenarios, any fault you like, and a naive coordinator beside ours."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import uuid_utils
+from flask import Flask, redirect, render_template, request
+from werkzeug.wrappers import Response
+
+from orchestrator.bootstrap import Orchestrator
+from orchestrator.naive import NaiveRun, orphans, run_naive, sweep, verdict
+from orchestrator.scenarios import SCENARIOS, Finding, check, compare, predict
+from saga.definition import SagaDefinition
+from saga.errors import BadInput, Conflict, LogUnavailable, NoSuchSaga, Overloaded, SagaError
+from saga.faults import FaultPlan, Kind, parse_plan
+from saga.payload import mask
+
+NAIVE_RUNS = 20  # kept, in memory: a naive coordinator has no log
+NAIVE_AT_ONCE = 4
+INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}  # of the scenarios
+MEANINGS = {
+    Kind.BEFORE: "500 before its transaction",
+    Kind.AFTER: "commits, then 500",
+    Kind.REFUSE: "409, nothing done",
+    Kind.LOST: "commits, and the answer is lost",
+    Kind.LATE: "acts only after the time-out",
+    Kind.GARBAGE: "commits, then answers no JSON",
+    Kind.CRASH: "the process exits before its commit",
+    Kind.CRASH_AFTER: "the process exits after its commit",
+    Kind.UNDO: "its compensation answers 500",
+}
+
+View = dict[str, Any]
+Flags = list[tuple[str, str]]
+
+
+def register(app: Flask, parts: Orchestrator, saga_view: Callable[[str], View | None]) -> None:
+    """Add the pages to the app; `saga_view` gives what is shown of a saga."""
+    pages = _Lab(parts, saga_view)
+    app.route("/ui/lab", methods=["GET", "POST"])(pages.lab)  # POST: to see what a form would send
+    app.post("/ui/start", endpoint="ui_start")(pages.start)
+    app.post("/ui/compare")(pages.start_both)
+    app.get("/ui/compare/<run_id>")(pages.both)
+    app.post("/ui/compare/<run_id>/sweep", endpoint="ui_sweep")(pages.sweep)
+
+
+def judge(arguments: Mapping[str, str], view: View) -> tuple[Sequence[Finding], Sequence[Finding]]:
+    """What the scenario's card said, and what the reader predicted, against what came of it; empty before the end."""
+    saga, rows = view["saga"], counted(view["rows"])
+    scenario = next((each for each in SCENARIOS if each.slug == arguments.get("scenario")), None)
+    try:
+        prediction = predict(arguments, list(rows))
+    except BadInput:
+        prediction = None  # of an address that somebody has typed
+    if saga["ended_at"] is None:
+        return (), ()
+    return (
+        check(scenario, saga, rows) if scenario else (),
+        compare(prediction, saga, rows) if prediction else (),
+    )
+
+
+def counted(rows: Mapping[str, Any]) -> dict[str, int | None]:
+    """How many rows each participant says it has; None where it says nothing."""
+    return {step: None if found is None else len(found["records"]) for step, found in rows.items()}
+
+
+class _Lab:
+    def __init__(self, parts: Orchestrator, saga_view: Callable[[str], View | None]):
+        self.parts = parts
+        self._view = saga_view
+        self._naive: OrderedDict[str, NaiveRun | None] = OrderedDict()  # None: under way
+
+    def lab(self, problem: str | None = None) -> str:
+        """Scenario cards, and the form of all faults."""
+        definition = self.parts.definition(request.values.get("saga"))
+        try:
+            flags, body = flags_in(request.values, definition), body_in(request.values, definition)
+        except BadInput as error:
+            flags, body, problem = [], {}, problem or str(error)
+        return render_template(
+            "lab.html",
+            scenarios=SCENARIOS if definition.name == "signup" else (),
+            definition=definition,
+            definitions=self.parts.definitions,
+            kinds=list(Kind),
+            meanings=MEANINGS,
+            faults=self.parts.settings.faults,
+            flags=flags,
+            body=mask(body, definition.secret) or INPUT,
+            chosen=request.values,
+            problem=problem,
+            input=INPUT,
+        )
+
+    def start(self) -> Response | tuple[str, int]:
+        """Start a saga from a form; its page shows the rest."""
+        try:
+            saga_id = self._start(*self._asked_for())
+        except SagaError as error:
+            return self._refused(error)
+        asked = {name: value for name, value in request.form.items() if name.startswith(("scenario", "predict-"))}
+        return redirect(f"/ui/sagas/{saga_id}" + (f"?{urlencode(asked)}" if asked else ""), 303)
+
+    def start_both(self) -> Response | tuple[str, int]:
+        """Start the same saga here and with the naive coordinator."""
+        run_id = uuid_utils.uuid7().hex
+        try:
+            definition, body, plan = self._asked_for()
+            if sum(run is None for run in self._naive.values()) >= NAIVE_AT_ONCE:
+                raise Conflict(f"{NAIVE_AT_ONCE} naive runs are under way: wait for one to end")
+            saga_id = self._start(definition, body, plan)
+        except SagaError as error:
+            return self._refused(error)
+        self._naive[run_id] = None
+        while len(self._naive) > NAIVE_RUNS:
+            self._naive.popitem(last=False)
+
+        def run() -> None:
+            self._naive[run_id] = run_naive(definition, body, plan, run_id, self.parts.settings.token)
+
+        threading.Thread(target=run, name="naive", daemon=True).start()
+        return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': saga_id})}", 303)
+
+    def both(self, run_id: str) -> str:
+        """The same fault, naive and correct, side by side."""
+        view = self._view(request.args.get("saga", ""))
+        if view is None:
+            raise NoSuchSaga("there is no such saga")
+        naive = self._naive.get(run_id)
+        definition = self.parts.definition(view["saga"]["saga"])
+        left = orphans(naive, definition, self.parts.settings.token) if naive else {}
+        return render_template(
+            "compare.html",
+            **view,
+            run_id=run_id,
+            naive=naive,
+            forgotten=run_id not in self._naive,
+            left=left,
+            verdict=verdict(naive, left) if naive else None,
+        )
+
+    def sweep(self, run_id: str) -> Response:
+        """Undo what a naive run has left behind, by hand as it were."""
+        naive = self._naive.get(run_id)
+        view = self._view(request.args.get("saga", ""))
+        if naive is None or view is None:
+            raise NoSuchSaga("there is no such run any more")
+        sweep(naive, self.parts.definition(view["saga"]["saga"]), self.parts.settings.token)
+        return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': view['saga']['saga_id']})}", 303)
+
+    def _asked_for(self) -> tuple[SagaDefinition, dict[str, Any], FaultPlan]:
+        definition = self.parts.definition(request.form.get("saga"))
+        flags, body = flags_in(request.form, definition), body_in(request.form, definition)
+        plan = parse_plan(
+            [value for name, value in flags if name == "fail"],
+            [value for name, value in flags if name == "delay"],
+            [step.name for step in definition.steps],
+            self.parts.settings.faults,
+        )
+        return definition, body, plan
+
+    def _start(self, definition: SagaDefinition, body: Mapping[str, Any], plan: FaultPlan) -> str:
+        return self.parts.engine.start(definition.with_faults(plan.queries(), plan.orchestrator), body)
+
+    def _refused(self, error: SagaError) -> tuple[str, int]:
+        codes = {BadInput: 400, Conflict: 409, LogUnavailable: 503, Overloaded: 503}
+        return self.lab(str(error)), codes.get(type(error), 400)
+
+
+def flags_in(form: Any, definition: SagaDefinition) -> Flags:
+    """The flags of POST /start in a form: as they are, or as the form's fields for each step."""
+    flags = [(name, value) for name in ("fail", "delay") for value in form.getlist(name) if value]
+    for step in definition.steps:
+        name = step.name.lower()
+        kind, times = form.get(f"kind-{step.name}", ""), form.get(f"times-{step.name}", "").strip()
+        delay = form.get(f"delay-{step.name}", "").strip()
+        if kind:
+            flags.append(("fail", f"{name}:{kind}" + (f":{times}" if times else "")))
+        if delay and delay != "0":
+            flags.append(("delay", f"{name}:{delay}"))
+    if form.get("crash"):
+        flags.append(("fail", f"orchestrator:{form['crash'].lower()}"))
+    return flags
+
+
+def body_in(form: Any, definition: SagaDefinition) -> dict[str, Any]:
+    """The saga's input in a form; BadInput names the field that is no JSON where its schema wants no text."""
+    body: dict[str, Any] = {}
+    for name, schema in (definition.input or {}).get("properties", {}).items():
+        text = form.get(name, "")
+        if text and isinstance(schema, dict) and schema.get("type", "string") != "string":
+            try:
+                body[name] = json.loads(text)
+            except ValueError:
+                raise BadInput(f"{name} must be {schema['type']}, not {text!r}", name) from None
+        elif text:
+            body[name] = text
+    return body

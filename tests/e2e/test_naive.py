@@ -1,0 +1,71 @@
+"""What the naive coordinator gets wrong, as the services' own rows tell: the reason for everything else here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.naive import orphans, run_naive, sweep, verdict
+from saga.definition import SagaDefinition, load_definitions
+from saga.faults import parse_plan
+from tests.conftest import databases
+from tests.stack import INPUT, Stack, impatient_sagas
+
+
+@pytest.fixture(scope="module")
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
+) -> Iterator[Stack]:
+    directory = tmp_path_factory.mktemp("naive")
+    made = Stack(databases(request, "sqlite", directory), directory, ports, {"FAULT_HOLD_SECONDS": "2"})
+    made.start_all()
+    yield made
+    made.stop_all()
+
+
+@pytest.fixture
+def definition(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> SagaDefinition:
+    sagas = impatient_sagas(tmp_path_factory.mktemp("sagas"), 0.5)
+    urls = {f"SERVICE_{name}_URL": stack.url_of(f"service_{name.lower()}") for name in "ABC"}
+    return load_definitions(sagas, urls)["signup"]
+
+
+@pytest.mark.parametrize(
+    ("fail", "says", "left"),
+    [
+        ([], "COMPLETED", {"A": 1, "B": 1, "C": 1}),
+        (["b"], "ROLLED BACK", {"A": 0, "B": 0, "C": 0}),
+        (["b:refuse"], "ROLLED BACK", {"A": 0, "B": 0, "C": 0}),
+        (["b:after:1"], "COMPLETED", {"A": 1, "B": 2, "C": 1}),  # the retry is done twice
+        (["b:after"], "ROLLED BACK", {"A": 0, "B": 3, "C": 0}),  # the failed step's own effect is forgotten
+        (["b:lost"], "ROLLED BACK", {"A": 0, "B": 3, "C": 0}),  # a time-out is taken for nothing
+        (["b", "a:undo"], "ROLLED BACK", {"A": 1, "B": 0, "C": 0}),  # a failed undo is called a success
+        (["c:after"], "ROLLED BACK", {"A": 0, "B": 0, "C": 3}),  # money was taken of nobody
+        (["orchestrator:after-b"], "nothing any more: it crashed, and kept no log", {"A": 1, "B": 1, "C": 0}),
+    ],
+)
+def test_what_it_says_and_what_it_leaves(
+    stack: Stack, definition: SagaDefinition, fail: list[str], says: str, left: dict[str, int]
+) -> None:
+    """And sweeping up by hand takes away all but what the pivot did."""
+    before = stack.counts()
+    plan = parse_plan(fail, [], ["A", "B", "C"], enabled=True)
+    run = run_naive(definition, INPUT, plan, f"{abs(hash(str(fail))):x}")
+    assert run.says == says
+    found = orphans(run, definition, None)
+    assert {step: len(rows or []) for step, rows in found.items()} == left
+    assert {step: count - before[step] for step, count in stack.counts().items()} == left
+    true = {"COMPLETED": {1}, "ROLLED BACK": {0}}.get(says, {0})
+    assert (verdict(run, found) is None) == (set(left.values()) == true)
+    sweep(run, definition, None)
+    assert {step: count - before[step] for step, count in stack.counts().items()} == {"A": 0, "B": 0, "C": left["C"]}
+
+
+def test_a_service_that_does_not_answer_is_not_taken_for_empty(stack: Stack, definition: SagaDefinition) -> None:
+    run = run_naive(definition, INPUT, parse_plan([], [], ["A", "B", "C"], enabled=True), "unasked")
+    stack.kill("service_b")
+    try:
+        assert orphans(run, definition, None)["B"] is None
+    finally:
+        stack.start("service_b")

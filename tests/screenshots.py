@@ -1,0 +1,65 @@
+"""Pictures of the dashboard, from a real run: `make screenshots [OUT=docs/images]`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from tests.browser import SIZES, chromium
+from tests.stack import Stack, eventually
+
+# name of the file: page, colour scheme, size, height in pixels
+PICTURES = {
+    "saga": ("saga", "light", "wide", 980),
+    "saga-dark": ("saga", "dark", "wide", 980),
+    "saga-phone": ("saga", "light", "narrow", 1200),
+    "list": ("/", "light", "wide", 620),
+    "list-phone-dark": ("/", "dark", "narrow", 900),
+    "break-it": ("/ui/lab", "light", "wide", 980),
+    "stalled": ("stalled", "dark", "wide", 980),
+}
+
+
+def main(out: Path) -> None:
+    """Start a stack, run some sagas, and take all pictures."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory, sync_playwright() as playwright:
+        stack = Stack(lambda name: f"sqlite:///{directory}/{name}.db", Path(directory), itertools.count(15_200), {})
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
+        try:
+            stack.start_all()
+            pages = _run_sagas(stack)
+            for name, (page, scheme, size, height) in PICTURES.items():
+                sys.stderr.write(f"{out / name}.png\n")
+                shown = browser.new_page(color_scheme=scheme, viewport=SIZES[size])  # type: ignore[arg-type]
+                shown.goto(stack.url + pages.get(page, page))
+                shown.wait_for_selector("#live.good")
+                shown.wait_for_selector("#invariant.good")
+                clip = {"x": 0.0, "y": 0.0, "width": float(SIZES[size]["width"]), "height": float(height)}
+                shown.screenshot(path=out / f"{name}.png", full_page=True, clip=clip)  # type: ignore[arg-type]
+                shown.close()
+        finally:
+            browser.close()
+            stack.stop_all()
+
+
+def _run_sagas(stack: Stack) -> dict[str, str]:
+    """One of each kind; gives the pages of two of them."""
+    for flags in ("", "fail=b:refuse", "fail=c:after", "", "fail=b:after:1", "fail=c"):
+        stack.post_start(flags)
+    stalled = stack.post_start("fail=b&fail=a:undo&wait=0").json()["saga_id"]
+    saga = stack.post_start("fail=b:after").json()["saga_id"]
+    stack.post_start()
+    eventually(lambda: stack.saga(stalled)["status"] == "STALLED")
+    return {"saga": f"/ui/sagas/{saga}", "stalled": f"/ui/sagas/{stalled}"}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
