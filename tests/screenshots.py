@@ -16,10 +16,7 @@ from tests.stack import Stack, eventually
 # name of the file: page, colour scheme, size, height in pixels
 PICTURES = {
     "saga": ("saga", "light", "wide", 980),
-    "saga-dark": ("saga", "dark", "wide", 980),
-    "saga-phone": ("saga", "light", "narrow", 1200),
     "list": ("/", "light", "wide", 620),
-    "list-phone-dark": ("/", "dark", "narrow", 900),
     "break-it": ("/ui/lab", "light", "wide", 980),
     "stalled": ("stalled", "dark", "wide", 980),
 }
