@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from orchestrator import browser, pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
-from orchestrator.stream import LISTENERS
+from orchestrator.stream import event_stream
 from saga.audit import audit
 from saga.errors import BadInput, Conflict, Forbidden, KeyReused, LogUnavailable, NoSuchSaga, Overloaded, SagaError
 from saga.faults import parse_plan
@@ -133,13 +133,8 @@ class _Routes:
         last_seen = request.headers.get("Last-Event-ID")
         if last_seen is not None and not re.fullmatch(r"[0-9]{1,18}", last_seen):
             raise BadInput("the header Last-Event-ID must be the id of an event of this stream", "Last-Event-ID")
-        if self.parts.stream.full:
-            raise Overloaded(f"{LISTENERS} listeners are the most that this process serves: try again later")
         start = self.parts.stream.start(int(last_seen) if last_seen else None)
-        events = self.parts.stream.follow(start, request.args.get("saga_id"))
-        return Response(
-            events, mimetype="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        )
+        return event_stream(self.parts.stream.follow(start, request.args.get("saga_id")))
 
     def cancel(self, saga_id: str) -> tuple[Response, int]:
         """Roll a saga back."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from shlex import quote
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -13,6 +15,7 @@ from werkzeug.wrappers import Response
 from orchestrator import lab
 from orchestrator.bootstrap import Orchestrator
 from orchestrator.story import story
+from orchestrator.stream import event_stream
 from orchestrator.timeline import timeline
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, Conflict, NoSuchSaga
@@ -24,6 +27,7 @@ from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent,
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
+LIST_KEPT = 0.5  # seconds
 PATIENCE = 1.0  # seconds that a page waits for a participant's records
 STATUSES = tuple(dict.fromkeys(PUBLIC_STATUS.values()))
 
@@ -36,6 +40,7 @@ def register(app: Flask, parts: Orchestrator) -> None:
     app.get("/", endpoint="ui_index")(pages.index)
     app.get("/ui/sagas/<saga_id>", endpoint="ui_saga")(pages.saga)
     app.post("/ui/sagas/<saga_id>/<verb>", endpoint="ui_act")(pages.act)
+    app.get("/ui/news", endpoint="ui_news")(pages.news)
     app.get("/ui/health", endpoint="ui_health")(pages.health)
     app.context_processor(lambda: {"watch": parts.watch.look(), "curl": curl, "here": request.full_path})
     app.add_template_filter(lambda value: json.dumps(value, indent=2, ensure_ascii=False), "pretty")
@@ -56,9 +61,21 @@ def error_page(error: Exception) -> str:
 class _Pages:
     def __init__(self, parts: Orchestrator):
         self.parts = parts
+        self._lists: dict[str, tuple[float, str]] = {}
+        self._listing = threading.Lock()
 
     def index(self) -> Answer:
-        """The sagas, newest first."""
+        """The sagas, newest first; of those who look at the same list at the same time, one has it made."""
+        if not request.headers.get("HX-Request"):
+            return self._index()
+        with self._listing:
+            now, asked = time.monotonic(), request.full_path
+            self._lists = {key: kept for key, kept in self._lists.items() if now - kept[0] < LIST_KEPT}
+            if asked not in self._lists:
+                self._lists[asked] = (now, self._index())
+            return self._lists[asked][1]
+
+    def _index(self) -> str:
         status = request.args.get("status", "").upper()
         attention = request.args.get("attention") == "1"
         wanted = [state for state, public in PUBLIC_STATUS.items() if public == status]
@@ -139,6 +156,10 @@ class _Pages:
         except (Conflict, BadInput) as error:
             return self._saga(saga_id, f"{error}.", 409 if isinstance(error, Conflict) else 400)
         return redirect(f"/ui/sagas/{saga_id}", 303)
+
+    def news(self) -> Response:
+        """Tells a list's page that it has changed."""
+        return event_stream(self.parts.stream.news(self.parts.stream.start(None)))
 
     def health(self) -> Answer:
         """The services, the log, and the invariant."""

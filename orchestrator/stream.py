@@ -12,9 +12,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from saga.errors import LogUnavailable
+from flask import Response
+
+from saga.errors import LogUnavailable, Overloaded
 from saga.log import SagaLog
 from saga.representation import represent_line
 from saga.tail import Tail
@@ -26,6 +29,7 @@ TICK = 0.25  # seconds between two looks at the log
 IDLE_TICK = 1.0  # the same while nobody listens
 KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
+NEWS_EVERY = 0.75  # seconds, at the least
 HEARTBEAT = 15.0  # seconds: finds listeners that have gone
 ANSWER_WITHIN = 5.0
 
@@ -33,12 +37,12 @@ ANSWER_WITHIN = 5.0
 @dataclass(frozen=True)
 class _Batch:
     upto: int
-    texts: Sequence[tuple[str, str]]  # (saga id, event)
-    whole: str
+    events: Sequence[tuple[str, bytes]]  # (saga id, event)
+    whole: bytes  # made once, for however many listeners
 
-    def of(self, saga_id: str | None) -> str:
+    def of(self, saga_id: str | None) -> bytes:
         """The events of one saga, or all."""
-        return self.whole if saga_id is None else "".join(text for owner, text in self.texts if owner == saga_id)
+        return self.whole if saga_id is None else b"".join(event for owner, event in self.events if owner == saga_id)
 
 
 class Stream:
@@ -52,7 +56,8 @@ class Stream:
         self._closed = False
         self._looks_begun = self._looks_done = 0
         self._position = 0
-        self._listeners = 0
+        self._listeners = 0  # all of them
+        self._to_lines = 0  # those for whom lines are written out
         self._batches: OrderedDict[int, _Batch] = OrderedDict()  # by the position that each one follows
         self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
 
@@ -67,11 +72,6 @@ class Stream:
             self._changed.notify_all()
         self._wanted.set()
 
-    @property
-    def full(self) -> bool:
-        """Whether there are as many listeners as there may be."""
-        return self._listeners >= LISTENERS
-
     def now(self) -> int:
         """The position after the last line that is committed now. LogUnavailable where that cannot be read."""
         with self._changed:
@@ -82,43 +82,66 @@ class Stream:
             return self._position
 
     def start(self, last_seen: int | None) -> int:
-        """Where a listener starts: after the line that it saw last, or now. LogUnavailable."""
+        """Where a listener starts: after the line that it saw last, or now. LogUnavailable, Overloaded."""
+        if self._listeners >= LISTENERS:
+            raise Overloaded(f"{LISTENERS} listeners are the most that this process serves: try again later")
         now = self.now()
         if last_seen is None or last_seen > max(now, self._log.last_line_id()):  # of another log than this one
             return now
         return last_seen
 
-    def follow(self, position: int, saga_id: str | None = None) -> Iterator[str]:
+    def follow(self, position: int, saga_id: str | None = None) -> Iterator[bytes]:
         """The events after `position`, of one saga or of all, until the listener leaves."""
-        with self._changed:
-            self._listeners += 1
-        said = time.monotonic()
-        try:
-            yield f"retry: 1000\nid: {position}\n\n"
+        with self._listening():
+            said = time.monotonic()
+            yield _start(position)
             while not self._closed:
                 batch = self._next(position)
                 position = batch.upto if batch else position
-                text = batch.of(saga_id) if batch else ""
-                if text or time.monotonic() - said > HEARTBEAT:
+                events = batch.of(saga_id) if batch else b""
+                if events or time.monotonic() - said > HEARTBEAT:
                     said = time.monotonic()
-                    yield text or f"id: {position}\n\n"  # nothing to see; but it knows where it is
+                    yield events or _at(position)
+
+    def news(self, position: int) -> Iterator[bytes]:
+        """An event without content, at most one a second, whenever lines have come: all that a list has to know."""
+        with self._listening(to_lines=False):
+            yield _start(position)
+            while not self._closed:
+                seen, position = position, self._after(position)
+                yield b"data: lines have come\n\n" if position > seen else _at(position)
+                time.sleep(NEWS_EVERY)
+
+    @contextmanager
+    def _listening(self, to_lines: bool = True) -> Iterator[None]:
+        with self._changed:
+            self._listeners += 1
+            self._to_lines += to_lines
+        try:
+            yield
         finally:
             with self._changed:
                 self._listeners -= 1
+                self._to_lines -= to_lines
 
     def _next(self, position: int) -> _Batch | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._position > position or self._closed, HEARTBEAT)
-            upto = self._position
-            if upto <= position or self._closed:
-                return None
-            if position in self._batches:
-                return self._batches[position]
+        upto = self._after(position)
+        if upto <= position or self._closed:
+            return None
+        batch = self._batches.get(position)
+        if batch:
+            return batch
         try:
             return self._read(position, upto, PAGE)
         except LogUnavailable:
             time.sleep(TICK)
             return None
+
+    def _after(self, position: int) -> int:
+        """The position once it is beyond this one, or as it is after a while."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._position > position or self._closed, HEARTBEAT)
+            return self._position
 
     def _work(self) -> None:
         while not self._closed:
@@ -137,7 +160,7 @@ class Stream:
     def _look(self) -> None:
         before = self._position
         position = self._tail.advance()
-        batch = self._read(before, position, 1 << 30) if self._listeners and position > before > 0 else None
+        batch = self._read(before, position, 1 << 30) if self._to_lines and position > before > 0 else None
         with self._changed:
             self._position = position
             if batch:
@@ -150,12 +173,28 @@ class Stream:
     def _read(self, after: int, upto: int, most: int) -> _Batch:
         lines = self._log.lines_between(after, upto, most)
         records = self._log.find_many({saga_id for _, saga_id, _ in lines})
-        texts = [
+        events = [
             (saga_id, _event(line_id, saga_id, represent_line(line, records.get(saga_id))))
             for line_id, saga_id, line in lines
         ]
-        return _Batch(lines[-1][0] if len(lines) == most else upto, texts, "".join(text for _, text in texts))
+        return _Batch(lines[-1][0] if len(lines) == most else upto, events, b"".join(event for _, event in events))
 
 
-def _event(line_id: int, saga_id: str, line: dict[str, object]) -> str:
-    return f"id: {line_id}\ndata: {json.dumps({'saga_id': saga_id, **line}, ensure_ascii=False)}\n\n"
+def event_stream(events: Iterator[bytes]) -> Response:
+    """The answer that carries a listener's events."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(events, mimetype="text/event-stream", headers=headers)
+
+
+def _event(line_id: int, saga_id: str, line: dict[str, object]) -> bytes:
+    return f"id: {line_id}\ndata: {json.dumps({'saga_id': saga_id, **line}, ensure_ascii=False)}\n\n".encode()
+
+
+def _start(position: int) -> bytes:
+    """How long to wait before a reconnection (milliseconds), and where the stream starts."""
+    return b"retry: 1000\n" + _at(position)
+
+
+def _at(position: int) -> bytes:
+    """Nothing to see; but the listener knows where it is, should it have to come back."""
+    return f"id: {position}\n\n".encode()

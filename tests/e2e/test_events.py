@@ -101,6 +101,15 @@ def test_one_saga_can_be_listened_to(stack: Stack) -> None:
     assert first[1]["saga_id"] == saga
 
 
+def test_a_list_is_told_that_it_has_changed_and_no_more(stack: Stack) -> None:
+    """What a dashboard listens to: little, however much happens."""
+    with requests.get(f"{stack.url}/ui/news", stream=True, timeout=20) as answer:
+        lines = answer.iter_lines(chunk_size=1, decode_unicode=True)
+        assert next(lines) == "retry: 1000"
+        stack.post_start()
+        assert next(line for line in lines if line.startswith("data")) == "data: lines have come"
+
+
 @pytest.mark.parametrize(("headers", "query"), [({"Last-Event-ID": "x"}, ""), ({}, "?topic=all")])
 def test_what_is_wrong_is_said(stack: Stack, headers: dict[str, str], query: str) -> None:
     answer = requests.get(f"{stack.url}/events{query}", headers=headers, timeout=10)
