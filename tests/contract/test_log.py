@@ -120,7 +120,7 @@ def test_an_older_epoch_writes_nothing(log: SagaLog) -> None:
         lambda: log.claim(made.id, 1, "three", due_by=NOW + 99, due_at=NOW + 99),
         lambda: log.take(made.id, 1, State.EXECUTING, "three", NOW + 99),
     ):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
             write()
     found = log.find(made.id)
     assert found
@@ -142,15 +142,15 @@ def test_renew_prolongs_what_is_open_only(log: SagaLog) -> None:
     assert found
     assert found.due_at == NOW + 5
     log.advance(made.id, 1, present(made, due_at=None), [])
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
         log.renew(made.id, 1, NOW + 5)
 
 
 def test_only_what_is_due_is_claimed_and_by_one_alone(log: SagaLog) -> None:
     made = begun(log, due_at=NOW)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
         log.claim(made.id, 1, "two", due_by=NOW - 1, due_at=NOW + 10)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
         log.claim("nope", 1, "two", due_by=NOW, due_at=NOW + 10)
 
     def claim(number: int) -> str | None:
@@ -173,7 +173,7 @@ def test_a_claim_says_whether_somebody_held_it(log: SagaLog) -> None:
     made = begun(log, owner=None)
     assert log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW)[1] is False
     assert log.take(made.id, 2, State.EXECUTING, "three", NOW + 99)[1] is True
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
         log.take(made.id, 3, State.COMPENSATING, "four", NOW)
 
 
@@ -221,6 +221,33 @@ def test_search_finds_newest_first_by_each_of_its_filters(log: SagaLog) -> None:
         "all": [3, 2, 1], "states": [2, 1], "name": [3], "before": [2, 1], "most": [3], "id": [2],
         "beginning": [3, 2, 1], "key": [2], "percent": [], "since": [2],
     }  # fmt: skip
+
+
+def test_an_id_is_found_by_its_beginning_in_either_case_and_beside_a_key_of_the_same_text(log: SagaLog) -> None:
+    """Ids of hexadecimal letters, up to the last one that a beginning has; a text may be one's key and another's id."""
+    for number, key in ((0xAB << 120, None), ((0xAC << 120) - 1, None), (0xAC << 120, "ab")):
+        begun(log, number, idempotency_key=key)
+    first, last, keyed = (str(uuid.UUID(int=n)) for n in (0xAB << 120, (0xAC << 120) - 1, 0xAC << 120))
+    assert [saga.id for saga in log.search(q="AB")] == [last, first]  # a key is compared byte by byte
+    assert [saga.id for saga in log.search(q="ab")] == [keyed, last, first]
+    assert [saga.id for saga in log.search(q=last)] == [last]
+
+
+def test_search_takes_its_bounds_in_and_gives_fifty_unless_told(log: SagaLog) -> None:
+    for number in range(1, 52):
+        begun(log, number, rounds=number, ended_at=NOW + number)
+    assert len(log.search()) == 50
+    assert [saga.rounds for saga in log.search(rounds=50)] == [51, 50]
+    assert [saga.rounds for saga in log.search(ended_since=NOW + 50)] == [51, 50]
+
+
+def test_sagas_are_counted_by_state_up_to_a_limit(log: SagaLog) -> None:
+    for number in range(1, 4):
+        begun(log, number, state=State.COMPLETED)
+    begun(log, 4, state=State.STALLED_SEALING)
+    counted = log.count_states(2)
+    assert counted == {**dict.fromkeys(State, 0), State.COMPLETED: 2, State.STALLED_SEALING: 1}
+    assert log.count_states(100)[State.COMPLETED] == 3
 
 
 def test_what_is_not_ascii_is_no_id_and_no_key(log: SagaLog) -> None:

@@ -53,6 +53,13 @@ def test_it_starts_at_the_end_and_moves_with_the_log(log: SagaLog) -> None:
     assert Tail(log, Clock()).advance() == 3
 
 
+def test_a_row_is_seen_whether_or_not_it_is_committed(log: SagaLog) -> None:
+    begun(log)
+    assert log.in_flight(1, 1)
+    assert log.in_flight(0, 9)
+    assert not log.in_flight(2, 9)
+
+
 def test_it_moves_a_bounded_number_of_lines_at_a_time(log: SagaLog) -> None:
     tail = Tail(log, Clock())
     tail.advance()

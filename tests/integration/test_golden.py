@@ -28,10 +28,13 @@ DRIVES = {
     "B refuses": "b:refuse",
     "B fails once": "b:before:1",
     "the pivot is in doubt, and had committed": "c:after",
-    "the pivot is in doubt, and is sealed": "c:late",
+    "the pivot acts too late, and had committed": "c:late",
     "a compensation stalls, twice": "b:after&a:undo:7",
     "sealing stalls": "c:late&c:undo:4",
     "the answer is garbage": "b:garbage",
+    "the orchestrator exits before B": "orchestrator:before-b",
+    "the orchestrator exits after B": "orchestrator:after-b",
+    "the orchestrator exits around undoing A": "b:refuse&orchestrator:before-undo-a&orchestrator:after-undo-a",
 }
 
 

@@ -170,6 +170,11 @@ def test_a_step_that_was_never_called_is_not_compensated(event: Event, called: b
     assert apply(saga, event).cursor == cursor
 
 
+def test_a_call_that_was_interrupted_counts_as_one_whose_outcome_is_unknown() -> None:
+    saga = interrupted(begin(definition("A", "B"), {}))
+    assert (saga.calls.attempts, saga.calls.uncertain) == (1, True)
+
+
 def test_a_step_without_a_compensation_is_skipped_going_back() -> None:
     saga = begin(definition("A", "B", "C", without="B"), {})
     for event in (Event.ACTION_DONE, Event.ACTION_DONE, Event.ACTION_REFUSED):
