@@ -29,9 +29,9 @@ chaos: $(VENV)/.dev ## Kill everything while sagas run: make chaos [SECONDS=600]
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \
 	  --db $(or $(DB),sqlite) --orchestrators $(or $(ORCHESTRATORS),1)
 
-mutants: $(VENV)/.dev ## Change the library's core line by line: do the tests notice? (takes hours)
+mutants: $(VENV)/.dev ## Change the library's core line by line: do the tests notice? (about an hour)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
-	@$(BIN)/mutmut run && $(BIN)/mutmut results
+	@$(BIN)/mutmut run && $(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.dev ## Check style and types
 	@$(BIN)/ruff check .
