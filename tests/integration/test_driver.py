@@ -12,7 +12,7 @@ import pytest
 from saga.driver import Driver
 from saga.errors import LeaseLost
 from saga.log import Record
-from saga.machine import CANCEL_REQUESTED, STARTED, Line, State, begin
+from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin
 from saga.transport import Answer
 from tests.world import INPUT, LEASE, World, signup
 
@@ -212,3 +212,17 @@ def test_a_stalled_saga_rests_longer_each_round_and_counts_them(tmp_path: Path) 
         rests.append((record.due_at or 0) - world.now)
         world.recover(saga_id)
     assert rests == pytest.approx([0.75 * min(300, 2**n) for n in range(12)], abs=0.01)
+
+
+def test_a_refusal_after_an_unknown_attempt_of_an_earlier_driver_is_unknown(world: World) -> None:
+    """The log remembers that attempt: a 409 may be the answer to a duplicate of what it did."""
+
+    class Refuses:
+        def post(self, *_: Any) -> Answer:
+            return Answer(1.0, 409, {}, b'{"error": "known already"}')
+
+    driver = started(world, transport=Refuses())
+    earlier = Line(2, world.now, ATTEMPT, "A", 1, 500, 1.0, {"call": "action", "verdict": "unknown"})
+    driver = Driver(driver.record, [*driver.lines, earlier], replace(world.around(lambda: 1), transport=Refuses()))
+    make_next(driver)
+    assert events(world)[-1] == "action_unknown"

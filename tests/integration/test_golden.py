@@ -78,8 +78,11 @@ def drive(directory: Path, name: str) -> Any:
     try:
         if name == GOES_ON:
             a, b, c = world.definition.steps
-            world.definition = signup(steps=(a, c, b))
+            world.definition = signup(steps=(a, c, replace(b, timeout=3.0, backoff=0.7)))
             return told(world, world.start("c:after&b:before:4"))
+        if name == TOO_LATE:
+            world.definition = signup(deadline=6.0)
+            return told(world, world.start("b:lost"))
         if name == CRASHES:
             world.point = Points(7)
             saga_id = world.start("", {**INPUT, "address": "Straße 1"})
@@ -107,7 +110,8 @@ def written(drives: Mapping[str, Any]) -> str:
 
 CRASHES = "it crashes in the middle of a call"
 GOES_ON = "the pivot stands in the middle, is in doubt, had committed, and what follows it stalls"
-NAMES = [*DRIVES, CRASHES, GOES_ON]
+TOO_LATE = "the deadline passes while B does not answer"
+NAMES = [*DRIVES, CRASHES, GOES_ON, TOO_LATE]
 
 
 @pytest.mark.parametrize("name", NAMES)

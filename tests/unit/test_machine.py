@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from saga.definition import SagaDefinition, Step
 from saga.errors import IllegalEvent
 from saga.machine import (
+    ATTEMPT,
+    CLAIMED,
     ENDED,
     FORWARD,
     STALLED,
@@ -19,11 +21,13 @@ from saga.machine import (
     Calls,
     Direction,
     Event,
+    Line,
     Saga,
     State,
     apply,
     attempted,
     begin,
+    fold,
     interrupted,
     next_call,
 )
@@ -173,6 +177,20 @@ def test_a_step_that_was_never_called_is_not_compensated(event: Event, called: b
 def test_a_call_that_was_interrupted_counts_as_one_whose_outcome_is_unknown() -> None:
     saga = interrupted(begin(definition("A", "B"), {}))
     assert (saga.calls.attempts, saga.calls.uncertain) == (1, True)
+
+
+@pytest.mark.parametrize(("verdicts", "uncertain"), [("done", False), ("unknown", True), ("unknown refused", True)])
+def test_the_log_tells_whether_an_attempt_of_a_call_was_uncertain(verdicts: str, uncertain: bool) -> None:
+    saga = begin(definition("A", "B"), {})
+    for number, verdict in enumerate(verdicts.split(), 1):
+        saga = fold(saga, Line(number, 0.0, ATTEMPT, "A", number, None, None, {"verdict": verdict}), {})
+    assert (saga.calls.attempts, saga.calls.uncertain) == (len(verdicts.split()), uncertain)
+
+
+@pytest.mark.parametrize(("interrupted", "attempts"), [(True, 1), (False, 0)])
+def test_a_claim_counts_an_attempt_only_where_it_interrupted_one(interrupted: bool, attempts: int) -> None:
+    line = Line(2, 0.0, CLAIMED, detail={"interrupted": interrupted})
+    assert fold(begin(definition("A", "B"), {}), line, {}).calls.attempts == attempts
 
 
 def test_a_step_without_a_compensation_is_skipped_going_back() -> None:
