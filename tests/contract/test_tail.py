@@ -119,7 +119,7 @@ def test_a_long_log_is_not_read_from_its_beginning(engine: Engine, log: SagaLog)
 
 
 def test_writers_at_once_leave_no_line_out(log: SagaLog) -> None:
-    """Every line is seen, and each once, however the transactions of eight writers overlap."""
+    """Every line is seen, and each once, however the transactions of four writers overlap."""
     clock = Clock()
     tail = Tail(log, clock)
     position = tail.advance()
@@ -132,8 +132,8 @@ def test_writers_at_once_leave_no_line_out(log: SagaLog) -> None:
         position = upto
         return len(seen) >= len(written)
 
-    with ThreadPoolExecutor(8) as pool:
-        written = [pool.submit(begun, log, number) for number in range(1, 200)]
+    with ThreadPoolExecutor(4) as pool:
+        written = [pool.submit(begun, log, number) for number in range(1, 80)]
         eventually(look)
         assert [future.result().id for future in written]
     assert seen == sorted(set(seen))
