@@ -27,7 +27,7 @@ import requests
 from sqlalchemy import create_engine, text
 
 from tests import mysql_server
-from tests.conftest import mysql_schemas
+from tests.mysql_server import mysql_schemas
 from tests.stack import PROCESSES, ROOT, SERVICES, Stack, own_ports
 
 CLIENTS = 6

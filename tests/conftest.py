@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
+from tests.mysql_server import DATABASES, mysql_schemas
 from tests.stack import Stack, own_ports
 from tests.world import World
-
-INIT_SQL = Path(__file__).parent.parent / "db" / "init.sql"
-PASSWORD = "test"
-DATABASES = ("orchestrator", "service_a", "service_b", "service_c")
 
 Database = Callable[[str], str]
 
@@ -53,24 +49,6 @@ def mysql_databases(mysql_admin: str, worker_id: str) -> Iterator[dict[str, str]
         for name in DATABASES:
             connection.exec_driver_sql(f"DROP DATABASE {prefix}{name}")
             connection.exec_driver_sql(f"DROP USER {prefix}{name}")
-
-
-def mysql_schemas(mysql_admin: str, prefix: str) -> dict[str, str]:
-    """Run db/init.sql with a prefix before every name: the URL of each process's database and user."""
-    names = r"\b(orchestrator|service_[abc])\b"
-    script = re.sub(names, lambda match: prefix + match[1], re.sub(r"--[^\n]*", "", INIT_SQL.read_text()))
-    admin = create_engine(mysql_admin, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        for statement in filter(None, (part.strip() for part in re.split(r";\s*\n", script))):
-            connection.exec_driver_sql(statement)
-        for name in DATABASES:
-            connection.exec_driver_sql(f"ALTER USER {prefix}{name} IDENTIFIED BY '{PASSWORD}' ACCOUNT UNLOCK")
-    admin.dispose()
-    url = make_url(mysql_admin)
-    return {
-        name: url.set(username=prefix + name, password=PASSWORD, database=prefix + name).render_as_string(False)
-        for name in DATABASES
-    }
 
 
 @pytest.fixture(params=["sqlite", "mysql"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,8 +21,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import mysql.connector
+from sqlalchemy import create_engine, make_url
 
 START_WITHIN = 120  # seconds
+INIT_SQL = Path(__file__).parent.parent / "db" / "init.sql"
+PASSWORD = "test"
+DATABASES = ("orchestrator", "service_a", "service_b", "service_c")
 QUICK = [
     "--innodb-flush-log-at-trx-commit=0",
     "--skip-log-bin",
@@ -83,6 +88,7 @@ class Process:
         if b"MariaDB" in subprocess.run([binary, "--version"], capture_output=True, check=True).stdout:
             installer = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal"]
             subprocess.run([*installer, f"--datadir={data}", *user], check=True, capture_output=True)
+            options = [*options, "--skip-name-resolve"]  # its anonymous user, of localhost, would come before ours
         else:
             arguments = ["--no-defaults", "--initialize-insecure", f"--datadir={data}", *user]
             subprocess.run([binary, *arguments], check=True, capture_output=True)
@@ -96,6 +102,11 @@ class Process:
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         _await(self.url, lambda: self._process.poll() is None)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def send(self, number: int) -> None:
         """A signal."""
@@ -141,6 +152,24 @@ class Container:
     def close(self) -> None:
         """End it, and its data."""
         _runs(["docker", "rm", "--force", "--volumes", self._id])
+
+
+def mysql_schemas(mysql_admin: str, prefix: str) -> dict[str, str]:
+    """Run db/init.sql with a prefix before every name: the URL of each process's database and user."""
+    names = r"\b(orchestrator|service_[abc])\b"
+    script = re.sub(names, lambda match: prefix + match[1], re.sub(r"--[^\n]*", "", INIT_SQL.read_text()))
+    admin = create_engine(mysql_admin, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        for statement in filter(None, (part.strip() for part in re.split(r";\s*\n", script))):
+            connection.exec_driver_sql(statement)
+        for name in DATABASES:
+            connection.exec_driver_sql(f"ALTER USER {prefix}{name} IDENTIFIED BY '{PASSWORD}' ACCOUNT UNLOCK")
+    admin.dispose()
+    url = make_url(mysql_admin)
+    return {
+        name: url.set(username=prefix + name, password=PASSWORD, database=prefix + name).render_as_string(False)
+        for name in DATABASES
+    }
 
 
 def _await(url: str, alive: Callable[[], bool]) -> None:
