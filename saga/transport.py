@@ -2,28 +2,32 @@
 
 A socket's own time-out bounds each read only, so that a server which sends a byte now and then would hold its
 caller for ever. Here each operation on the socket gets what is left of the attempt's time. The parsing is
-http.client's; proxies that the environment names are not used.
+llhttp's, which is Node's; proxies that the environment names are not used.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httptools
+
+SENT_AT_ONCE = 1 << 14  # bytes: a socket's buffer takes them, so that sending them waits at most once
+READ_AT_MOST = 1 << 16  # bytes at a time
+HEAD_AT_MOST = 1 << 16  # bytes
 BODY_AT_MOST = 1 << 20  # bytes; what is longer is cut, and so is no JSON any more
 IDLE_AT_MOST = 256  # connections kept per address
 
@@ -104,7 +108,7 @@ class Transport:
         except TimeoutError:
             connection.close()
             return self._failed(started, Failure.TIMED_OUT, f"no answer within {timeout:g} s")
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, ValueError) as error:
             connection.close()
             return self._failed(started, Failure.BROKEN, f"the connection broke: {_reason(error)}")
         if reusable and not self._closed:
@@ -177,29 +181,18 @@ class _Connection:
     def __init__(self, raw: socket.socket, left: Callable[[float], float]):
         self.raw = raw
         self._left = left
-        self._deadline = 0.0
-        self.at_end = False  # the other side has sent its last byte
-        self._stream: _Stream | None = None
+        self._plain = not isinstance(raw, ssl.SSLSocket)
+        if self._plain:
+            raw.settimeout(None)
 
     def exchange(self, request: bytes, deadline: float) -> tuple[int, dict[str, str], bytes, bool]:
         """Send `request` and read the answer to its end: status, headers, body, may the connection be used again."""
-        self._deadline = deadline
         with suppress(BrokenPipeError, ConnectionResetError):  # a server that has seen enough may have answered
-            self.timed().sendall(request)  # its time-out is for all of it
-        response = http.client.HTTPResponse(self, method="POST")  # type: ignore[arg-type]  # only makefile() is used
-        try:
-            response.begin()
-            if self.at_end:  # http.client takes a head that was cut off for a whole one
-                raise ConnectionResetError("the answer's head was cut off")
-            body = response.read(BODY_AT_MOST)
-            if response.length and len(body) < BODY_AT_MOST:
-                raise http.client.IncompleteRead(body, response.length)
-            whole = response.isclosed()  # http.client closes it at the body's end
-        finally:
-            response.close()
-        # What follows an answer unasked, after an interim one in particular, must not be taken for the next answer.
-        surplus = self._stream is None or self._stream.surplus or response.status < 200
-        return response.status, _headers(response), body, whole and not response.will_close and not surplus
+            self._send(request, deadline)
+        answer = _Reading()
+        while not answer.complete and len(answer.body) < BODY_AT_MOST:
+            answer.feed(self._receive(deadline))
+        return answer.status, answer.headers, bytes(answer.body[:BODY_AT_MOST]), answer.reusable
 
     def alive(self) -> bool:
         """Whether the other side has kept it open: an idle connection that is readable was closed."""
@@ -212,47 +205,111 @@ class _Connection:
         with suppress(OSError):
             self.raw.close()
 
-    def timed(self) -> socket.socket:
-        """The socket, its next operation ending at the deadline; TimeoutError where that has passed."""
-        self.raw.settimeout(self._left(self._deadline))
-        return self.raw
+    # A plain socket stays in its blocking mode, and the system ends its operations (SO_RCVTIMEO, socket(7)). Python's
+    # own time-outs cost a poll() before each, and hand the interpreter's lock to other threads four times more a call.
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """What http.client reads an answer from."""
-        self._stream = _Stream(_Reader(self))
-        return self._stream
+    def _send(self, request: bytes, deadline: float) -> None:
+        if self._plain and len(request) <= SENT_AT_ONCE:
+            self._end_at(socket.SO_SNDTIMEO, deadline)
+            with _timing_out():
+                self.raw.sendall(request)
+            return
+        self.raw.settimeout(self._left(deadline))  # bounds all of it, however slowly it is taken
+        self.raw.sendall(request)
+        if self._plain:
+            self.raw.settimeout(None)
+
+    def _receive(self, deadline: float) -> bytes:
+        if not self._plain:
+            self.raw.settimeout(self._left(deadline))
+            return self.raw.recv(READ_AT_MOST)
+        self._end_at(socket.SO_RCVTIMEO, deadline)
+        with _timing_out():
+            return self.raw.recv(READ_AT_MOST)
+
+    def _end_at(self, option: int, deadline: float) -> None:
+        microseconds = max(1, int(self._left(deadline) * 1e6))
+        self.raw.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", *divmod(microseconds, 1_000_000)))
 
 
-class _Reader(io.RawIOBase):
-    def __init__(self, connection: _Connection):
-        self._connection = connection
-        self.ended = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self.ended:
-            return 0
-        received = self._connection.timed().recv_into(buffer)
-        self._connection.at_end = received == 0
-        return received
+@contextmanager
+def _timing_out() -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError:
+        raise TimeoutError from None
 
 
-class _Stream(io.BufferedReader):
-    """One answer's bytes; http.client closes it at the answer's end, and it then knows whether more had come."""
+class _Reading:
+    """One answer as it comes in; ConnectionError where it is cut off, ValueError where it is not HTTP."""
 
-    surplus = False
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}  # names in lower case
+        self.body = bytearray()
+        self.complete = False
+        self._alone = True  # nothing came that nobody asked for: it must not be taken for the next answer
+        self._kept_alive = False
+        self._headed = False
+        self._head_size = self._unparsed = 0
+        self._parser = httptools.HttpResponseParser(self)
 
-    def __init__(self, reader: _Reader):
-        super().__init__(reader)
-        self._reader = reader
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection may be used for another exchange."""
+        return self._alone and self._kept_alive and len(self.body) <= BODY_AT_MOST
 
-    def close(self) -> None:
-        if not self.closed:
-            self._reader.ended = True
-            self.surplus = bool(self.peek(1))
-        super().close()
+    def feed(self, received: bytes) -> None:
+        """What has come; nothing where the other side has ended."""
+        if not received:
+            if not self._headed or {"content-length", "transfer-encoding"} & self.headers.keys():
+                raise ConnectionResetError("the answer was cut off")
+            self.complete, self._alone = True, False  # a body that lasts as long as its connection
+            return
+        try:
+            self._parser.feed_data(received)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.complete:
+                raise ValueError(f"the answer is not HTTP/1.1: {error}") from None
+            self._alone = False
+        self._unparsed += 0 if self._headed else len(received)
+        if max(self._head_size, self._unparsed) > HEAD_AT_MOST:
+            raise ValueError("the answer's head is too long")
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """A second one is not asked for."""
+        self._alone = self._alone and not self.complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of the head; trailers are not looked at."""
+        if self._headed:
+            return
+        self._head_size += len(name) + len(value) + 4
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text  # RFC 9110, section 5.3
+
+    def on_headers_complete(self) -> None:
+        """The status is known."""
+        if not self.complete:
+            self.status = self._parser.get_status_code()
+            self._headed = True
+
+    def on_body(self, part: bytes) -> None:
+        """A part of it."""
+        if not self.complete:
+            self.body += part
+
+    def on_message_complete(self) -> None:
+        """The answer is there, unless it was an interim one, of which many may come before it."""
+        if self.complete:
+            return
+        if self.status < 200:
+            self.headers.clear()
+            self._headed = False
+            return
+        self.complete, self._kept_alive = True, bool(self._parser.should_keep_alive())
 
 
 def _addresses(target: _Target, left: float) -> list[Any]:
@@ -292,14 +349,6 @@ def _request(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise ValueError("a header holds a line break")
     return b"%bContent-Length: %d\r\n%b\r\n%b" % (target.head, len(body), lines.encode("latin-1"), body)
-
-
-def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in response.getheaders():
-        key = name.lower()
-        headers[key] = f"{headers[key]}, {value}" if key in headers else value  # RFC 9110, section 5.3
-    return headers
 
 
 def _reason(error: Exception) -> str:
