@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.database import Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
 from saga.errors import Refused
+from saga.exchange import Statement, exchange
 
 metadata = MetaData()
 
@@ -77,10 +78,10 @@ class Transaction:
 Work = Callable[[Transaction], Mapping[str, Any] | None]
 
 _ROW = (saga_barrier.c.saga_id == bindparam("key_saga"), saga_barrier.c.step == bindparam("key_step"))
-CLAIM = insert(saga_barrier)
-ANSWER = update(saga_barrier).where(*_ROW).values(response=bindparam("new_response"))
+CLAIM = Statement(insert(saga_barrier), *(column.name for column in saga_barrier.c))
+ANSWER = Statement(update(saga_barrier).where(*_ROW).values(response=bindparam("new_response")))
 READ = select(saga_barrier).where(*_ROW)
-MOVE = (
+MOVE = Statement(
     update(saga_barrier)
     .where(*_ROW, saga_barrier.c.state == bindparam("old_state"))
     .values(
@@ -127,7 +128,7 @@ def _act(connection: Connection, key: Key, action: Work, before_commit: Callable
     if not _claim(connection, key, Barrier.APPLIED):
         return _saved_for_action(connection, key)
     response = action(Transaction(connection, key.saga_id)) or {}
-    connection.execute(ANSWER, {**_row(key), "new_response": response})
+    _answer(connection, key, response)
     before_commit()
     return Answer(200, response)
 
@@ -150,7 +151,7 @@ def _saved_for_action(connection: Connection, key: Key) -> Answer:
 def _compensate(connection: Connection, key: Key, compensation: Work) -> Answer:
     if _move(connection, key, Barrier.APPLIED, Barrier.COMPENSATED):
         undone = {**(compensation(Transaction(connection, key.saga_id)) or {}), "undone": True}
-        connection.execute(ANSWER, {**_row(key), "new_response": undone})
+        _answer(connection, key, undone)
         return Answer(200, undone)
     nothing = {"undone": False}
     if _move(connection, key, Barrier.REFUSED, Barrier.SEALED, nothing):
@@ -168,7 +169,7 @@ def _claim(connection: Connection, key: Key, state: Barrier, response: Mapping[s
     now = time.time()
     row = {**vars(key), "state": state, "response": response, "created_at": now, "updated_at": now}
     try:
-        connection.execute(CLAIM, row)  # where it fails, only the statement is undone, not the transaction
+        _execute(connection, CLAIM, row)  # where it fails, only the statement is undone, not the transaction
     except IntegrityError as error:
         if is_duplicate(error):
             return False
@@ -188,7 +189,17 @@ def _move(
         "new_response": response,
         "now": time.time(),
     }
-    return connection.execute(MOVE, values).rowcount == 1
+    return _execute(connection, MOVE, values) == 1
+
+
+def _answer(connection: Connection, key: Key, response: Mapping[str, Any]) -> None:
+    """Save what the last statement of the transaction is: the answer."""
+    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": response})
+    exchange(connection, (ANSWER, [row]), last=True)
+
+
+def _execute(connection: Connection, statement: Statement, values: Mapping[str, Any]) -> int:
+    return exchange(connection, (statement, [statement.bind(connection.dialect, values)]))[0]
 
 
 def _row(key: Key) -> dict[str, str]:

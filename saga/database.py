@@ -14,12 +14,15 @@ from typing import Any
 import mysql.connector as mysql_driver
 from sqlalchemy import URL, Connection, DateTime, Double, Engine, MetaData, String, Text, create_engine, event, make_url
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from saga import exchange
 from saga.errors import OutcomeUnknown
 
 logger = logging.getLogger("saga")
+
+ASKED_WRONGLY = (IntegrityError, DataError, ProgrammingError)  # the database did answer, and refused a statement
 
 BUSY_SECONDS = 4  # how long a statement waits for a lock, a connection, or a server: less than the 10 s of a clear 503
 
@@ -35,7 +38,7 @@ def connect(url: str, pool_size: int = 16) -> Engine:
         return _sqlite(parsed)
     if not mysql_driver.HAVE_CEXT:
         logger.warning("event=slow_driver: mysql-connector runs without its C extension, at twice the CPU")
-    return create_engine(
+    engine = create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=0,
@@ -44,6 +47,7 @@ def connect(url: str, pool_size: int = 16) -> Engine:
         pool_reset_on_return=None,
         pool_use_lifo=True,
         isolation_level="READ COMMITTED",
+        paramstyle="format",  # values in order, as `exchange` joins them
         connect_args={
             "charset": "utf8mb4",
             "collation": "utf8mb4_general_ci",  # known to MySQL and MariaDB; columns have their own
@@ -53,6 +57,8 @@ def connect(url: str, pool_size: int = 16) -> Engine:
             "init_command": f"SET SESSION innodb_lock_wait_timeout = {BUSY_SECONDS}, sql_mode = 'TRADITIONAL'",
         },
     )
+    exchange.listen(engine)
+    return engine
 
 
 def _sqlite(url: URL) -> Engine:
@@ -76,8 +82,11 @@ def _sqlite(url: URL) -> Engine:
         connection.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def begin(connection: Connection) -> None:
+        try:
+            connection.connection.cursor().execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise OperationalError("BEGIN IMMEDIATE", None, error) from error
 
     return engine
 
@@ -101,11 +110,21 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             raise
         try:
             begun.commit()
+        except ASKED_WRONGLY:  # one of the statements that travel with the COMMIT
+            _roll_back(connection)
+            raise
         except BaseException as error:
             connection.invalidate()
             if isinstance(error, DBAPIError):
                 raise OutcomeUnknown("the COMMIT was not confirmed") from error
             raise
+
+
+def _roll_back(connection: Connection) -> None:
+    try:
+        connection.connection.rollback()
+    except Exception:  # the driver's own: the server rolls back what it has lost the connection to
+        connection.invalidate()
 
 
 def create_tables(engine: Engine, metadata: MetaData) -> None:

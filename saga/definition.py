@@ -93,6 +93,8 @@ class SagaDefinition:
         self, queries: Mapping[tuple[str, str], Sequence[tuple[str, str]]], own: Sequence[str]
     ) -> SagaDefinition:
         """The same saga with failure flags in its steps' URLs, keyed by (step name, "action" | "compensation")."""
+        if not queries and not own:
+            return self
         steps = tuple(
             replace(
                 step,
@@ -104,13 +106,14 @@ class SagaDefinition:
         )
         return replace(self, steps=steps, faults=tuple(own))
 
-    def to_json(self) -> dict[str, Any]:
-        """The snapshot that the saga log keeps; `from_json` reads it back."""
+    @cached_property
+    def snapshot(self) -> Mapping[str, Any]:
+        """What the saga log keeps of it, as JSON values; `from_json` reads it back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, snapshot: Mapping[str, Any]) -> SagaDefinition:
-        """The definition that `to_json` wrote."""
+        """The definition whose `snapshot` it is."""
         steps = tuple(Step(**{**step, "send": tuple(step["send"])}) for step in snapshot["steps"])
         return cls(
             **{**snapshot, "steps": steps, "secret": tuple(snapshot["secret"]), "faults": tuple(snapshot["faults"])}

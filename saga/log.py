@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, RowMapping, or_, select
@@ -16,12 +17,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from saga import log_sql as sql
-from saga.database import is_duplicate, is_lock_conflict, transaction
+from saga.database import ASKED_WRONGLY, is_duplicate, is_lock_conflict, transaction
 from saga.definition import SagaDefinition
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown
+from saga.exchange import Row, exchange
+from saga.group_commit import GroupCommit
 from saga.log_sql import sagas
 from saga.machine import ENDED, Line, State
 
+_UNAVAILABLE = "the saga log does not answer, or does not take the write"
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
 
 T = TypeVar("T")
@@ -68,44 +72,71 @@ class Present:
     due_at: float | None
 
 
+@dataclass(frozen=True)
+class _Write:
+    """A saga's write, bound: its new row, or how its row moves on, and its lines."""
+
+    begin: Row | None
+    advance: Row | None
+    lines: Sequence[Row]
+
+    def size(self) -> int:
+        """About how many bytes it is."""
+        rows = [row for row in (self.begin, self.advance, *self.lines) if row]
+        return sum(len(value) for row in rows for value in row if isinstance(value, str))
+
+
+class _Fate(Enum):
+    """What became of a write."""
+
+    WRITTEN = auto()
+    FENCED = auto()  # not written: its epoch has passed
+    KNOWN = auto()  # not written: its key is there already, or it is this very write, whose COMMIT's answer was lost
+
+
 class SagaLog:
     """Durable once a method has returned. Every method may raise LogUnavailable."""
 
     def __init__(self, engine: Engine):
         self._engine = engine
+        self._dialect = engine.dialect
+        self._writes = GroupCommit(self._write_all, _Write.size)
 
     def begin(self, record: Record, lines: Sequence[Line]) -> Record | None:
         """Write a new saga; where its idempotency key is known already, write nothing and give that saga."""
-        row = {**vars(record), "name": record.definition.name, "definition": record.definition.to_json()}
-
-        def work(connection: Connection) -> None:
-            connection.execute(sql.BEGIN, row)
-            connection.execute(sql.WRITE_LINES, _rows(record.id, lines))
-
-        try:
-            self._run(work)
-        except IntegrityError as error:
-            if not is_duplicate(error):
-                raise
-            known = record.idempotency_key and self.find_by_key(record.idempotency_key)
-            return known if known and known.id != record.id else None  # its own: the COMMIT's answer was lost
-        return None
+        values = {**vars(record), "name": record.definition.name, "definition": record.definition.snapshot}
+        row = sql.BEGIN.bind(self._dialect, values)
+        if self._writes.submit(_Write(row, None, self._bound(record.id, lines))) is _Fate.WRITTEN:
+            return None
+        known = record.idempotency_key and self.find_by_key(record.idempotency_key)
+        return known if known and known.id != record.id else None  # its own: the COMMIT's answer was lost
 
     def advance(self, saga_id: str, epoch: int, present: Present, lines: Sequence[Line]) -> None:
         """Move the saga on and add its lines, in one transaction. LeaseLost where `epoch` is no longer its own."""
+        values = {"saga_id": saga_id, "held": epoch, **vars(present)}
+        row = sql.ADVANCE.bind(self._dialect, values)
+        if self._writes.submit(_Write(None, row, self._bound(saga_id, lines))) is _Fate.FENCED:
+            raise LeaseLost(saga_id)
 
-        def work(connection: Connection) -> None:
-            moved = connection.execute(sql.ADVANCE, {"saga_id": saga_id, "held": epoch, **vars(present)})
-            if moved.rowcount != 1:
-                raise LeaseLost(saga_id)
-            if lines:
-                connection.execute(sql.WRITE_LINES, _rows(saga_id, lines))
+    def _bound(self, saga_id: str, lines: Sequence[Line]) -> list[Row]:
+        return [sql.WRITE_LINES.bind(self._dialect, {**vars(line), "saga_id": saga_id}) for line in lines]
 
+    def _write_all(self, writes: Sequence[_Write]) -> Sequence[_Fate | BaseException]:
+        """All in one transaction; where the database refuses what one of them says, each in one of its own."""
         try:
-            self._run(work)
-        except IntegrityError as error:  # the lines are there: this very write, whose COMMIT's answer was lost
-            if not is_duplicate(error):
-                raise
+            return self._try(lambda connection: _written(connection, writes))
+        except ASKED_WRONGLY:
+            return [self._write_alone(write) for write in writes]
+        except LogUnavailable as error:
+            return [error] * len(writes)
+
+    def _write_alone(self, write: _Write) -> _Fate | BaseException:
+        try:
+            return self._run(lambda connection: _written(connection, [write]))[0]
+        except IntegrityError as error:
+            return _Fate.KNOWN if is_duplicate(error) else error
+        except LogUnavailable as error:
+            return error
 
     def renew(self, saga_id: str, epoch: int, due_at: float) -> None:
         """Hold the saga until `due_at`. LeaseLost where `epoch` is no longer its own."""
@@ -252,20 +283,49 @@ class SagaLog:
         return self._run(lambda connection: connection.execute(statement, values).rowcount)
 
     def _run(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
-        """`work` in a transaction: once more where the connection was lost or a lock was; LogUnavailable after that."""
+        """`work` in a transaction; LogUnavailable where it cannot be done, but for an IntegrityError."""
+        try:
+            return self._try(work, engine)
+        except IntegrityError:
+            raise
+        except ASKED_WRONGLY as error:
+            raise LogUnavailable(_UNAVAILABLE) from error
+
+    def _try(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
+        """`work` in a transaction: once more where the connection was lost or a lock was; LogUnavailable after that.
+
+        One of ASKED_WRONGLY where the database refuses what it is asked.
+        """
         started = time.monotonic()
         while True:
             try:
                 with transaction(engine or self._engine) as connection:
                     return work(connection)
-            except IntegrityError:
+            except ASKED_WRONGLY:
                 raise
             except (DBAPIError, PoolTimeout, OutcomeUnknown) as error:  # our writes may be sent twice
                 lost = isinstance(error, OutcomeUnknown) or (
                     isinstance(error, DBAPIError) and (error.connection_invalidated or is_lock_conflict(error))
                 )
                 if not lost or time.monotonic() - started > RETRY_WITHIN:
-                    raise LogUnavailable("the saga log does not answer, or does not take the write") from error
+                    raise LogUnavailable(_UNAVAILABLE) from error
+
+
+def _written(connection: Connection, writes: Sequence[_Write]) -> list[_Fate]:
+    """Each write fenced by its own row; then the lines of those that hold, which travel with the COMMIT.
+
+    Two exchanges, though a new saga needs no fence: where the first goes nowhere, nothing can have been committed.
+    """
+    begun = [write.begin for write in writes if write.begin]
+    moved = [index for index, write in enumerate(writes) if write.advance]
+    sent = [(sql.BEGIN, begun)] if begun else []
+    sent += [(sql.ADVANCE, [write.advance]) for write in writes if write.advance]
+    found = exchange(connection, *sent)[len(sent) - len(moved) :]
+    fenced = {index for index, rows in zip(moved, found, strict=True) if rows != 1}
+    lines = [line for index, write in enumerate(writes) if index not in fenced for line in write.lines]
+    if lines:
+        exchange(connection, (sql.WRITE_LINES, lines), last=True)
+    return [_Fate.FENCED if index in fenced else _Fate.WRITTEN for index in range(len(writes))]
 
 
 def _claimed(connection: Connection, claim: Executable, values: Mapping[str, Any]) -> tuple[Record, bool]:
@@ -274,10 +334,6 @@ def _claimed(connection: Connection, claim: Executable, values: Mapping[str, Any
         raise LeaseLost(values["saga_id"])
     after = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().one()
     return _record(after), before["owner"] is not None
-
-
-def _rows(saga_id: str, lines: Iterable[Line]) -> list[dict[str, Any]]:
-    return [{**vars(line), "saga_id": saga_id} for line in lines]
 
 
 def _line(row: RowMapping) -> Line:

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from saga.database import Float, Json, Token, UtcTime
+from saga.exchange import Statement
 from saga.machine import State
 
 metadata = MetaData()
@@ -75,18 +76,10 @@ saga_log = Table(
 
 _OWNED = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))
 
-BEGIN = insert(sagas)
-WRITE_LINES = insert(saga_log)
-ADVANCE = (
-    update(sagas)
-    .where(_OWNED)
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
-        }
-    )
-)
+_MOVED = ("state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
+BEGIN = Statement(insert(sagas), *(column.name for column in sagas.c))
+WRITE_LINES = Statement(insert(saga_log), *(column.name for column in saga_log.c if column.name != "id"))
+ADVANCE = Statement(update(sagas).where(_OWNED).values({name: bindparam(name) for name in _MOVED}))
 RENEW = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("new_due_at"))
 _NEXT_OWNER = {"epoch": sagas.c.epoch + 1, "owner": bindparam("owner"), "due_at": bindparam("new_due_at")}
 CLAIM = update(sagas).where(_OWNED, sagas.c.due_at <= bindparam("due_by")).values(_NEXT_OWNER)

@@ -24,12 +24,12 @@ import uuid_utils
 from flask import Flask, Response, g, jsonify, request
 from jsonschema import Draft202012Validator
 from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, RowMapping, Table, select
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from saga import barrier, server
 from saga.barrier import Answer, Key, Transaction
-from saga.database import Token, connect, create_tables
+from saga.database import ASKED_WRONGLY, Token, connect, create_tables
 from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
 from saga.payload import check_fields, digest, iso, mask, parse_object
@@ -39,7 +39,6 @@ __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table"
 
 BODY_AT_MOST = 1 << 20  # bytes
 THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
-OWN_FAULTS = (IntegrityError, DataError, ProgrammingError)  # the database did answer: it was asked wrongly
 
 LocalTransaction = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]
 
@@ -206,7 +205,7 @@ class _Routes:
     def failed(self, error: Exception) -> Response:
         """Anything else was raised before the COMMIT: rolled back, so it certainly changed nothing."""
         self.app.logger.error("call_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
-        away = isinstance(error, SQLAlchemyError) and not isinstance(error, OWN_FAULTS)
+        away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
         response = _error(500, "the database does not answer" if away else "the service failed, and rolled back")
         response.headers["Saga-Effect"] = "none"
         return response

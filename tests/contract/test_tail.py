@@ -76,7 +76,7 @@ def test_a_line_that_is_committed_later_than_one_with_a_higher_id_is_waited_for(
     begun(log)
     assert tail.advance() == 1
     with transaction(engine) as slow:
-        slow.execute(log_sql.WRITE_LINES, [{**vars(Line(9, NOW, "attempt")), "saga_id": "slow"}])
+        slow.execute(insert(log_sql.saga_log), [{**vars(Line(9, NOW, "attempt")), "saga_id": "slow"}])
         begun(log, 2)
         for _ in range(5):
             assert tail.advance() == 1
@@ -92,7 +92,7 @@ def test_an_id_that_was_given_to_nobody_is_passed_after_a_while(engine: Engine, 
     begun(log)
     assert tail.advance() == 1
     with engine.connect() as connection:
-        connection.execute(log_sql.WRITE_LINES, [{**vars(Line(9, NOW, "attempt")), "saga_id": "lost"}])
+        connection.execute(insert(log_sql.saga_log), [{**vars(Line(9, NOW, "attempt")), "saga_id": "lost"}])
         connection.rollback()
     begun(log, 2)
     assert tail.advance() == 1

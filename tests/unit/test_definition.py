@@ -43,7 +43,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 def test_a_snapshot_is_read_back_as_it_was() -> None:
     definition = parse_definition(GOOD, {"PAY": "https://pay"}).with_faults({}, ["before-charge"])
-    assert SagaDefinition.from_json(definition.to_json()) == definition
+    assert SagaDefinition.from_json(definition.snapshot) == definition
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""Statements that are executed often: compiled once, and sent to MySQL several in one exchange.
+
+A round trip costs more than a small statement does, on both sides: MySQL takes `a; b; c` as one packet (its
+multi-statements), and the last statement of a transaction travels together with the COMMIT. SQLite has no round
+trips; there they are executed one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mysql.connector as mysql_driver
+from mysql.connector.connection import MySQLConnection
+from mysql.connector.connection_cext import CMySQLConnection
+from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.sql import ClauseElement
+
+Row = tuple[Any, ...]
+
+
+class Statement:
+    """An INSERT of one row, or an UPDATE, of SQLAlchemy Core; `names` are those of its values."""
+
+    def __init__(self, core: ClauseElement, *names: str):
+        self._core = core
+        self._names = names
+        self._texts: dict[str, _Text] = {}
+
+    def bind(self, dialect: Dialect, values: Mapping[str, Any]) -> Row:
+        """The values as the driver takes them."""
+        parameters = self.text(dialect).parameters
+        return tuple([convert(values[name]) if convert else values[name] for name, convert in parameters])
+
+    def text(self, dialect: Dialect) -> _Text:
+        """What it is in the dialect."""
+        known = self._texts.get(dialect.name)
+        return known or self._texts.setdefault(dialect.name, self._compiled(dialect))
+
+    def _compiled(self, dialect: Dialect) -> _Text:
+        compiled: Any = self._core.compile(dialect=dialect, column_keys=list(self._names))
+        types = {name: bind.type.dialect_impl(dialect) for name, bind in compiled.binds.items()}
+        return _Text(str(compiled), [(name, types[name].bind_processor(dialect)) for name in compiled.positiontup])
+
+
+@dataclass(frozen=True)
+class _Text:
+    sql: str
+    parameters: Sequence[tuple[str, Callable[[Any], Any] | None]]
+
+    def of(self, rows: int) -> str:
+        """The INSERT of so many rows; an UPDATE is of one."""
+        if rows == 1:
+            return self.sql
+        head, values, row = self.sql.partition(" VALUES ")
+        return head + values + ", ".join([row] * rows)
+
+
+def exchange(connection: Connection, *sent: tuple[Statement, Sequence[Row]], last: bool = False) -> list[int]:
+    """Execute statements, each with its rows of bound values; gives how many rows each one found.
+
+    `last`: nothing follows but the COMMIT, and they travel with it; what goes wrong is then raised by the COMMIT.
+    """
+    texts = [statement.text(connection.dialect).of(len(rows)) for statement, rows in sent]
+    values = [tuple(value for row in rows for value in row) for _, rows in sent]
+    if connection.dialect.name == "sqlite":
+        return [connection.exec_driver_sql(sql, row).rowcount for sql, row in zip(texts, values, strict=True)]
+    sql, together = "; ".join(texts), tuple(value for row in values for value in row)
+    found: list[int] = []
+    if last:
+        raw: Any = connection.connection.dbapi_connection
+        raw.parting = (sql, together)
+    else:
+        connection.exec_driver_sql(sql, together, execution_options={"saga_found": found})
+    return found
+
+
+def listen(engine: Engine) -> None:
+    """Make the engine of a MySQL serve `exchange`."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+        return _connection_class()(*arguments, **options)
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def collect(connection: Any, cursor: Any, sql: Any, values: Any, context: Any, many: Any) -> None:
+        found = context.execution_options.get("saga_found")
+        if found is not None:
+            found.append(cursor.rowcount)
+            while cursor.nextset():
+                found.append(cursor.rowcount)
+
+
+class _Economical:
+    """What the driver's connection does not do, or does at once, to save round trips."""
+
+    parting: tuple[str, Row] | None = None  # statements that are sent with the COMMIT
+
+    def is_connected(self: Any) -> bool:
+        """Asked for each new cursor: not by a ping, since the statement itself will tell."""
+        return not self.is_closed()
+
+    def commit(self: Any) -> None:
+        """Commit, and what has waited for it."""
+        parting, self.parting = self.parting, None
+        if parting is None:
+            super().commit()  # type: ignore[misc]
+            return
+        cursor = self.cursor()
+        cursor.execute(f"{parting[0]}; COMMIT", parting[1])
+        while cursor.nextset():
+            pass
+        cursor.close()
+
+    def rollback(self: Any) -> None:
+        """Roll back, and forget what has waited for the COMMIT."""
+        self.parting = None
+        super().rollback()  # type: ignore[misc]
+
+
+class _Quick(_Economical, CMySQLConnection):
+    pass
+
+
+class _Slow(_Economical, MySQLConnection):
+    pass
+
+
+def _connection_class() -> type[Any]:
+    return _Quick if mysql_driver.HAVE_CEXT else _Slow
