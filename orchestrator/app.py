@@ -92,8 +92,8 @@ class _Routes:
         wait = 0.0 if _prefers_async() else _number("wait", WAIT, 0, WAIT_AT_MOST)
         key = _idempotency_key()
         body = parse_object(request.get_data())
-        saga_id = self.parts.engine.start(definition.with_faults(plan.queries(), plan.orchestrator), body, key)
-        return answer(*self.parts.engine.wait(saga_id, wait))
+        definition = definition.with_faults(plan.queries(), plan.orchestrator)
+        return answer(*self.parts.engine.run(definition, body, key, wait))
 
     def sagas(self) -> Response:
         """The latest sagas, a page at a time."""

@@ -1,4 +1,4 @@
-"""What operators' tools read: a line of process output and the Prometheus metrics for every line of the saga log."""
+"""What operators' tools read: process output and Prometheus metrics of what the saga log says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from saga.engine import Engine
+from saga.http import Verdict
 from saga.log import Record
 from saga.machine import ATTEMPT, ENDED, STARTED, Line
 
@@ -39,6 +40,8 @@ class Telemetry:
         if line.event == ATTEMPT:
             labels = (name, line.step, detail.get("call"), detail.get("verdict"))
             self._attempts.labels(*labels).observe((line.duration_ms or 0) / 1000)
+            if detail.get("verdict") == Verdict.DONE:
+                return  # the event that comes of it is told
         elif line.event == STARTED:
             self._started.labels(name).inc()
         else:

@@ -255,19 +255,20 @@ class Driver:
         return self.record.error or cause
 
     def _write(self, **changes: Any) -> None:
-        now = self._around.clock()
+        around, now = self._around, self._around.clock()
         with self._writing:
-            record = replace(self.record, **changes)
-            if record.state in ENDED:
-                record = replace(record, owner=None, due_at=None, ended_at=now)
-            elif record.state in STALLED:
-                wait = stall_delay(record.rounds, self._around.stall_base, self._around.stall_max, self._around.random)
-                record = replace(record, owner=None, due_at=now + wait)
+            state = changes.get("state", self.record.state)
+            if state in ENDED:
+                changes |= {"owner": None, "due_at": None, "ended_at": now}
+            elif state in STALLED:
+                rounds = changes.get("rounds", self.record.rounds)
+                wait = stall_delay(rounds, around.stall_base, around.stall_max, around.random)
+                changes |= {"owner": None, "due_at": now + wait}
             else:
-                record = replace(record, owner=self._around.owner, due_at=now + self._around.lease)
-            self._advance(record)
-            self._lease_until = record.due_at or 0.0
-            self._held = record.owner is not None
+                changes |= {"owner": around.owner, "due_at": now + around.lease}
+            self._advance(replace(self.record, **changes))
+            self._lease_until = self.record.due_at or 0.0
+            self._held = self.record.owner is not None
 
     def release(self) -> None:
         """Hand the saga over between two calls: whoever claims it finds no call in flight."""

@@ -16,6 +16,7 @@ from saga.errors import Conflict, KeyReused, LeaseLost, LogUnavailable, NoSuchSa
 from saga.log import Record
 from saga.machine import STALLED, STARTED, Line, State, begin
 from saga.payload import digest
+from saga.retry import longest
 
 logger = logging.getLogger("saga")
 
@@ -77,6 +78,38 @@ class Engine:
 
         BadInput where the input does not fit; KeyReused; Overloaded, LogUnavailable (then nothing was started).
         """
+        saga_id, driver = self._begin(definition, input, key)
+        if driver:
+            self.accept(driver)
+        return saga_id
+
+    def run(
+        self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None, seconds: float = 0.0
+    ) -> tuple[Record, list[Line]]:
+        """Start a saga as `start` does, then `wait` for it.
+
+        As long as no call can outlast `seconds`, the caller's own thread drives it: two threads need not wake each
+        other for it.
+        """
+        until = self.around.clock() + seconds
+        saga_id, driver = self._begin(definition, input, key)
+        seated = seconds > 0 and self._take_seat()
+        try:
+            if driver and seated:
+                self._drivers[saga_id] = driver
+                self._work_on(driver, until)
+                if driver.record.ended:
+                    return driver.record, driver.lines
+            elif driver:
+                self.accept(driver)
+            return self._wait(saga_id, until) if seated else self.read(saga_id)
+        finally:
+            self._leave_seat(seated)
+
+    def _begin(
+        self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None
+    ) -> tuple[str, Driver | None]:
+        """A new saga's id and driver; the id alone where the key is known."""
         definition.check_input(input)
         if self._closed.is_set() or len(self._drivers) >= IN_FLIGHT:
             raise Overloaded(f"{len(self._drivers)} sagas are in flight here: try again later")
@@ -105,11 +138,10 @@ class Engine:
         known = self.around.log.begin(record, lines)
         if known is None:
             self.around.observe(record, lines[0])
-            self.accept(Driver(record, lines, self.around))
-            return record.id
+            return record.id, Driver(record, lines, self.around)
         if known.request_hash != request_hash:
             raise KeyReused(f"the Idempotency-Key {key!r} was used with another body, for the saga {known.id}")
-        return known.id
+        return known.id, None
 
     def claim(self, saga_id: str, epoch: int, trying: str | None = None) -> None:
         """Take over a saga that is due, and drive it; LeaseLost where somebody else was quicker.
@@ -152,19 +184,21 @@ class Engine:
     def wait(self, saga_id: str, seconds: float) -> tuple[Record, list[Line]]:
         """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
         or when it still stands in line for a service that is slow."""
-        if seconds <= 0 or not self._take_seat():
-            return self.read(saga_id)
+        seated = seconds > 0 and self._take_seat()
         try:
-            return self._wait(saga_id, self.around.clock() + seconds)
+            return self._wait(saga_id, self.around.clock() + seconds) if seated else self.read(saga_id)
         finally:
-            with self._lock:
-                self._free_seats += 1
+            self._leave_seat(seated)
 
     def _take_seat(self) -> bool:
         with self._lock:
             free = self._free_seats > 0
             self._free_seats -= free
             return free
+
+    def _leave_seat(self, seated: bool) -> None:
+        with self._lock:
+            self._free_seats += seated
 
     def _wait(self, saga_id: str, until: float) -> tuple[Record, list[Line]]:
         known: tuple[Record, list[Line]] | None = None
@@ -202,32 +236,40 @@ class Engine:
 
     def _work(self) -> None:
         while True:
-            driver = self._ready.get()
-            try:
-                self._drive(driver)
-            except LeaseLost:
-                pass  # its new owner goes on with it
-            except LogUnavailable as error:
-                logger.warning("log_unavailable: %s", error)
-            except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
-                logger.exception("driver_failed saga_id=%s", driver.record.id)
-            if not driver.parked:
-                self._tried(driver)
-                if self._drivers.get(driver.record.id) is driver:
-                    del self._drivers[driver.record.id]
-                driver.news.set()
+            self._work_on(self._ready.get())
+
+    def _work_on(self, driver: Driver, until: float | None = None) -> None:
+        try:
+            self._drive(driver, until)
+        except LeaseLost:
+            pass  # its new owner goes on with it
+        except LogUnavailable as error:
+            logger.warning("log_unavailable: %s", error)
+        except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
+            logger.exception("driver_failed saga_id=%s", driver.record.id)
+        if not driver.parked:
+            self._tried(driver)
+            if self._drivers.get(driver.record.id) is driver:
+                del self._drivers[driver.record.id]
+            driver.news.set()
 
     def _tried(self, driver: Driver) -> None:
         if driver.trying:
             self.breakers.withdraw(driver.trying)
             driver.trying = None
 
-    def _drive(self, driver: Driver) -> None:
-        """Call by call, until the saga ends, stalls, is lost, handed over, or must stand in line."""
+    def _drive(self, driver: Driver, until: float | None) -> None:
+        """Call by call, until the saga ends, stalls, is lost, handed over, or must stand in line.
+
+        Another thread goes on with it where the next call might go on past `until`.
+        """
         driver.parked = False
         while (call := driver.next_call()) is not None:
-            service = service_of(call.url)
+            step, service = call.step, service_of(call.url)
             driver.parked = True  # before another thread can be given it
+            if until and self.around.clock() + longest(step.timeout, step.retries, step.backoff) > until:
+                self._ready.put(driver)
+                return
             if not self._bulkhead.enter(service, driver):
                 return
             driver.parked = False

@@ -140,7 +140,8 @@ class Call:
 
 def begin(definition: SagaDefinition, input: Mapping[str, Any]) -> Saga:
     """A saga before its first call."""
-    return _settle(Saga(definition, input, S.EXECUTING, 0, {}))
+    state, cursor = _settle(definition, S.EXECUTING, 0)
+    return Saga(definition, input, state, cursor, {})
 
 
 def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> Saga:
@@ -154,9 +155,9 @@ def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> 
         results = {**results, saga.step.name: result or {}}
     if event is E.RESUMED:  # the same call, in a new round
         return replace(saga, state=state, calls=replace(saga.calls, this_round=0))
-    cursor = saga.cursor + _distance(move, saga.calls)
-    settled = _settle(replace(saga, state=state, cursor=cursor, results=results))
-    return settled if settled.state in STALLED else replace(settled, calls=Calls())  # stalled: the same call again
+    state, cursor = _settle(saga.definition, state, saga.cursor + _distance(move, saga.calls))
+    calls = saga.calls if state in STALLED else Calls()  # stalled: the same call again
+    return replace(saga, state=state, cursor=cursor, results=results, calls=calls)
 
 
 def _distance(move: Move, calls: Calls) -> int:
@@ -165,9 +166,9 @@ def _distance(move: Move, calls: Calls) -> int:
     return {M.NEXT: 1, M.PREVIOUS: -1, M.SAME: 0}[move]
 
 
-def _settle(saga: Saga) -> Saga:
+def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[State, int]:
     """What follows from the cursor's position, not from the event."""
-    steps, state, cursor = saga.definition.steps, saga.state, saga.cursor
+    steps = definition.steps
     if state is S.COMPENSATING:
         while cursor >= 0 and steps[cursor].compensation is None:
             cursor -= 1
@@ -178,7 +179,7 @@ def _settle(saga: Saga) -> Saga:
         state = S.COMPLETED
     elif state is S.EXECUTING and steps[cursor].pivot:
         state = S.DECIDING
-    return replace(saga, state=state, cursor=cursor)
+    return state, cursor
 
 
 def next_call(saga: Saga) -> Call | None:

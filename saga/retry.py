@@ -24,6 +24,12 @@ def delays(backoff: float, retries: int, random: Callable[[], float]) -> Iterato
         yield jittered(backoff * 2**number, random)
 
 
+def longest(timeout: float, retries: int, backoff: float) -> float:
+    """How long a call of 1 + `retries` attempts may take, in seconds."""
+    waits = [max(backoff * 2.0**number, RETRY_AFTER_AT_MOST) for number in range(retries)]
+    return (1 + retries) * timeout + sum(waits)
+
+
 def stall_delay(round: int, base: float, maximum: float, random: Callable[[], float]) -> float:
     """How long a saga rests after its `round`-th failed round (from 1), in seconds: doubling up to `maximum`."""
     return jittered(min(maximum, base * 2 ** min(round - 1, 62)), random)

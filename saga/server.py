@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import logging
 import os
 import signal
@@ -113,6 +114,8 @@ def _load(target: str) -> Any:
     module, _, factory = target.partition(":")
     app = getattr(import_module(module), factory)()
     _worker_state.append(getattr(app, "close", lambda: None))
+    gc.collect()
+    gc.freeze()  # what is here now stays: not to be looked through again and again
     return app
 
 
