@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL_COMMAND = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-compose screenshots chaos mutants lint format lock clean
+.PHONY: help setup up test test-compose screenshots bench bench-peers chaos mutants lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ test-compose: $(VENV)/.dev ## Bring the stack up with docker compose, on MySQL, 
 screenshots: $(VENV)/.dev ## Take the pictures of the dashboard in docs/images anew, from a real run
 	@$(BIN)/python -m tests.browser
 	@$(BIN)/python -m tests.screenshots $(or $(OUT),docs/images)
+
+bench: $(VENV)/.bench ## Measure it against the bare calls (9 minutes): make bench [ARGS="--only sagas --db sqlite"]
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(VENV)/.peers ## Measure others on the same services: make bench-peers [ARGS="--only demo"]
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 chaos: $(VENV)/.dev ## Kill everything while sagas run: make chaos [SECONDS=600] [SEED=…] [DB=sqlite|mysql] [ORCHESTRATORS=1]
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \
@@ -62,6 +68,14 @@ $(VENV)/.dev: requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	@$(INSTALL_COMMAND)
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.bench: bench/requirements.txt $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(VENV)/.peers: bench/peers/requirements.txt $(VENV)/.bench
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -16,20 +16,23 @@ from bench.stage import Stage, hardware, stage
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("mysql", "sqlite")
+UNASKED = ("growth",)  # only when it is asked for: for docs/performance.md
 
 
 def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Figure]]]]:
     """What can be measured: on which databases, and how."""
-    rounds, seconds = (1, 1.0) if quick else (5, 3.0)
-    ended = 10_000 if quick else 1_000_000
-    left = 200 if quick else 10_000
+    rounds, seconds = (1, 0.5) if quick else (4, 2.5)
+    ended = 1_000 if quick else 1_000_000
+    left = 50 if quick else 10_000
+    many = 100_000 if long else 300 if quick else 10_000
     return {
         "sagas": (KINDS, lambda on: figures.sagas(on, rounds, seconds)),
         "barrier": (KINDS, lambda on: figures.barrier(on, min(rounds, 3), seconds)),
         "idle": (KINDS, lambda on: figures.idle(on, 2 if quick else 10)),
         "ended": (("sqlite",), lambda on: figures.many_ended(on, min(rounds, 3), seconds, ended)),
-        "unfinished": (("sqlite",), lambda on: figures.many_unfinished(on, left)),
-        "memory": (("sqlite",), lambda on: figures.memory(on, 100_000 if long else 1_000 if quick else 15_000)),
+        "unfinished": (("sqlite",), lambda on: figures.many_unfinished(on, left, seconds)),
+        "memory": (("sqlite",), lambda on: figures.memory(on, many, seconds)),
+        "growth": (KINDS, lambda on: figures.growth(on, min(rounds, 3), seconds)),
     }
 
 
@@ -37,16 +40,20 @@ def main() -> int:
     """The exit code: 0 once measured, whatever came of it."""
     names = list(parts(False, False))
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=names, help="measure only this; may be given again")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=names,
+        help="measure only this, may be given again (without it: all but growth)",
+    )
     parser.add_argument("--db", action="append", choices=KINDS, help="only on this database")
     parser.add_argument("--long", action="store_true", help="memory over 100,000 sagas, which takes minutes more")
     parser.add_argument("--quick", action="store_true", help="one short round of each: to see that it runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are saved (%(default)s)")
     options = parser.parse_args()
     began = time.monotonic()
-    chosen = {
-        name: part for name, part in parts(options.long, options.quick).items() if name in (options.only or names)
-    }
+    every = parts(options.long, options.quick)
+    chosen = {name: every[name] for name in options.only or [name for name in names if name not in UNASKED]}
     found: list[Figure] = []
     for kind in options.db or KINDS:
         wanted = {name: measure for name, (kinds, measure) in chosen.items() if kind in kinds}

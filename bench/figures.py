@@ -6,12 +6,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bench import fill
 from bench.load import Job, Run
-from bench.stage import HASTY, Stage
+from bench.stage import HASTY, STEPS, Stage
 from tests.stack import SERVICES, eventually
 
 CLIENTS = 16
@@ -53,7 +53,7 @@ def in_turns(stage: Stage, jobs: dict[str, Job], rounds: int) -> dict[str, list[
     """Every job once a round, one after the other, after a short warm-up."""
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for job in jobs.values():
-        stage.load.run(Job(**{**vars(job), "seconds": SETTLE}))
+        stage.load.run(replace(job, seconds=min(SETTLE, job.seconds)))
     for number in range(rounds):
         for name, job in jobs.items():
             run = stage.load.run(job)
@@ -88,10 +88,7 @@ def sagas(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
         case = "C always fails" if fails else "all succeed"
         start = Job("start", [stage.stack.url], seconds, flags=f"saga={HASTY}&fail=c" if fails else "", fails=fails)
         floor = Job("floor", stage.services, seconds, fails=fails)
-        many = {
-            "floor": Job(**{**vars(floor), "clients": CLIENTS}),
-            "sagas": Job(**{**vars(start), "clients": CLIENTS}),
-        }
+        many = {"floor": replace(floor, clients=CLIENTS), "sagas": replace(start, clients=CLIENTS)}
         before = stage.cpu("orchestrator")
         runs = in_turns(stage, many, rounds)
         used = stage.cpu("orchestrator") - before
@@ -105,7 +102,7 @@ def sagas(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
         )  # fmt: skip
         found += [throughput, latency]
         if not fails:
-            warm = SETTLE * runs["sagas"][0].rate
+            warm = min(SETTLE, seconds) * runs["sagas"][0].rate
             milliseconds = 1000 * used / (sum(run.done for run in runs["sagas"]) + warm)
             found.append(Figure(f"orchestrator CPU a saga, {CLIENTS} clients", stage.kind, milliseconds, "≤ 2", "ms"))
     return found
@@ -171,10 +168,10 @@ def many_ended(stage: Stage, rounds: int, seconds: float, number: int) -> list[F
     return found
 
 
-def many_unfinished(stage: Stage, number: int) -> list[Figure]:
+def many_unfinished(stage: Stage, number: int, seconds: float) -> list[Figure]:
     """So many sagas that a dead process left behind: all driven, and what new sagas feel meanwhile."""
     clients = 4
-    usual = stage.load.run(Job("start", [stage.stack.url], 5, clients))
+    usual = stage.load.run(Job("start", [stage.stack.url], 2 * seconds, clients))
     stage.stack.stop("orchestrator")
     log = stage.log()
     fill.unfinished(log, stage, number)
@@ -185,7 +182,7 @@ def many_unfinished(stage: Stage, number: int) -> list[Figure]:
     while log.due(time.time() + 3600, 1):
         if time.monotonic() - began > 300:
             raise RuntimeError("the unfinished sagas are not driven")
-        latencies += stage.load.run(Job("start", [stage.stack.url], 3, clients)).latencies
+        latencies += stage.load.run(Job("start", [stage.stack.url], seconds, clients)).latencies
     took = time.monotonic() - began
     eventually(lambda: not log.due(time.time() + 3600, 1))
     p99 = statistics.quantiles(latencies, n=100)[98] / statistics.quantiles(usual.latencies, n=100)[98]
@@ -198,11 +195,11 @@ def many_unfinished(stage: Stage, number: int) -> list[Figure]:
     ]  # fmt: skip
 
 
-def memory(stage: Stage, number: int) -> list[Figure]:
+def memory(stage: Stage, number: int, seconds: float) -> list[Figure]:
     """The orchestrator's memory after so many sagas ÷ after a tenth of them."""
     done, first, seen = 0, 0.0, []
     while done < number:
-        run = stage.load.run(Job("start", [stage.stack.url], 5, CLIENTS))
+        run = stage.load.run(Job("start", [stage.stack.url], 2 * seconds, CLIENTS))
         done += run.done
         seen.append((done, round(stage.memory("orchestrator"), 1)))
         first = first or (seen[-1][1] if done >= number / 10 else 0.0)
@@ -213,3 +210,32 @@ def memory(stage: Stage, number: int) -> list[Figure]:
         notes={"mib": seen},
     )  # fmt: skip
     return [grown]
+
+
+PAYLOADS = (100, 1_000, 10_000, 100_000)  # bytes
+ORCHESTRATORS = (1, 2, 3)
+
+
+def growth(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
+    """How sagas/s fall with the number of steps and the size of the payload, and what more orchestrators add."""
+    url, name = stage.stack.url, "ada"
+    jobs = {
+        f"{steps} steps": Job("start", [url], seconds, CLIENTS, f"saga=steps-{steps}", input={"username": name})
+        for steps in STEPS
+    }
+    for size in PAYLOADS:
+        body = {"username": name, "note": "x" * size}
+        jobs[f"{size:,} bytes in each of 4 calls"] = Job("start", [url], seconds, CLIENTS, "saga=steps-4", input=body)
+    urls = [url]
+    for number in ORCHESTRATORS:
+        if number > len(urls):
+            urls.append(stage.another_orchestrator(f"orchestrator{number + 1}", own_log=False))
+        jobs[f"{number} orchestrators, 3 services"] = Job("start", list(urls), seconds, 3 * CLIENTS)
+    runs = in_turns(stage, jobs, rounds)
+    return [
+        Figure(
+            case, stage.kind, statistics.median(map(rate, made)), "", "sagas/s", [run.rate for run in made],
+            {"p50_ms": 1000 * statistics.median(map(p50, made))},
+        )
+        for case, made in runs.items()
+    ]  # fmt: skip

@@ -65,7 +65,7 @@ class Job:
     """What every client does, over and over, for some seconds."""
 
     kind: str  # "floor", "start", "get" or "invoke"
-    urls: Sequence[str]  # floor: those of A, B and C; else one
+    urls: Sequence[str]  # floor: those of A, B and C; start: each client takes the next; else one
     seconds: float
     clients: int = 1
     flags: str = ""  # of POST /start, or what the path of a GET is
@@ -147,7 +147,7 @@ def _call(
 
 
 def _start(job: Job) -> Callable[[], None]:
-    connection = Connection(job.urls[0])
+    connection = Connection(job.urls[next(_numbers) % len(job.urls)])
     body = json.dumps(job.input or INPUT).encode()
     return lambda: _expect(500 if job.fails else 200, *connection.post(f"/start?{job.flags}", body)) and None
 

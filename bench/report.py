@@ -25,15 +25,15 @@ def table(found: Sequence[Figure], machine: Mapping[str, Any]) -> str:
 
 
 def draw(found: Sequence[Figure], path: Path) -> None:
-    """Each ratio with its rounds and its bound."""
-    import matplotlib
-
+    """Each ratio with its rounds and its bound; nothing where matplotlib is missing, which `make bench` installs."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     ratios = [figure for figure in found if figure.unit == "×"][::-1]
-    if not ratios:
-        return
     canvas, axes = pyplot.subplots(figsize=(10, 0.45 * len(ratios) + 1.2), layout="constrained")
     for row, figure in enumerate(ratios):
         colour = {True: "#1a7f37", False: "#b35900", None: "#57606a"}[figure.reached]

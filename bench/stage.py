@@ -23,6 +23,7 @@ from tests.stack import ROOT, SERVICES, Stack, eventually, free_port, own_ports
 
 DURABLE = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--max-connections=1000"]
 DURABLE += ["--innodb-buffer-pool-size=1G"]
+STEPS = (1, 2, 4, 8, 16)  # of the sagas that show how the cost grows
 HASTY = "hasty"  # the shipped saga without back-off, so that neither side of a ratio sleeps
 
 
@@ -140,7 +141,19 @@ def _sagas(directory: Path) -> Path:
     (sagas / "signup.yaml").write_text(shipped)
     hasty = re.sub(r"^name: .*", f"name: {HASTY}", re.sub(r"    backoff: .*\n", "", shipped), flags=re.MULTILINE)
     (sagas / "hasty.yaml").write_text(re.sub(r"(  - name: .*\n)", r"\1    backoff: 0\n", hasty))
+    for number in STEPS:
+        (sagas / f"steps-{number}.yaml").write_text(_steps(number))
     return sagas
+
+
+def _steps(number: int) -> str:
+    """A saga with so many steps, all of them at service A; what is in `note` travels with each."""
+    steps = "".join(
+        f"  - name: S{step}\n    action: ${{SERVICE_A_URL}}/invoke\n    compensation: ${{SERVICE_A_URL}}/compensate\n"
+        "    send: [username, note]\n"
+        for step in range(1, number + 1)
+    )
+    return f"name: steps-{number}\nsteps:\n{steps}"
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The kit for a Flask service that takes part in sagas: the author writes two functions, the kit keeps the contract.
 
     def create_user(tx, fields):            # the action: in one local transaction with the barrier row
-        made = tx.execute(users.insert().values(saga_id=tx.saga_id, username=fields["username"]))
+        made = tx.execute(users.insert(), {"saga_id": tx.saga_id, "username": fields["username"]})
         return {"user_id": made.inserted_primary_key[0]}
 
     def delete_user(tx, fields):            # its compensation; called only where the action took effect

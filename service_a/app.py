@@ -17,7 +17,7 @@ users = business_table("TABLE_A", Column("username", String(255), nullable=False
 
 def create_user(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The action: later steps may ask for the `user_id` that it answers."""
-    made = tx.execute(users.insert().values(saga_id=tx.saga_id, username=fields["username"]))
+    made = tx.execute(users.insert(), {"saga_id": tx.saga_id, "username": fields["username"]})
     return {"user_id": made.inserted_primary_key[0]}
 
 

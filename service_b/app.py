@@ -18,7 +18,7 @@ addresses = business_table(
 def store_address(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The action."""
     row = {"saga_id": tx.saga_id, "user_id": fields["user_id"], "address": fields.get("address")}
-    made = tx.execute(addresses.insert().values(row))
+    made = tx.execute(addresses.insert(), row)
     return {"address_id": made.inserted_primary_key[0]}
 
 

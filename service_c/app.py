@@ -22,7 +22,7 @@ payments = business_table(
 def take_payment(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The action."""
     row = {"saga_id": tx.saga_id, "user_id": fields["user_id"], "payment": fields.get("payment")}
-    made = tx.execute(payments.insert().values(row))
+    made = tx.execute(payments.insert(), row)
     return {"payment_id": made.inserted_primary_key[0]}
 
 

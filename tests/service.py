@@ -33,7 +33,7 @@ class Service:
 
     def action(self, tx: Transaction, fields: Any) -> dict[str, Any]:
         self.ran.append("action")
-        made = tx.execute(things.insert().values(saga_id=tx.saga_id, username=fields["username"]))
+        made = tx.execute(things.insert(), {"saga_id": tx.saga_id, "username": fields["username"]})
         self.instead.get("action", lambda: None)()
         return {"user_id": made.inserted_primary_key[0]}
 
