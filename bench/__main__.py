@@ -40,12 +40,8 @@ def main() -> int:
     """The exit code: 0 once measured, whatever came of it."""
     names = list(parts(False, False))
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "--only",
-        action="append",
-        choices=names,
-        help="measure only this, may be given again (without it: all but growth)",
-    )
+    only = "measure only this, may be given again (without it: all but growth)"
+    parser.add_argument("--only", action="append", choices=names, help=only)
     parser.add_argument("--db", action="append", choices=KINDS, help="only on this database")
     parser.add_argument("--long", action="store_true", help="memory over 100,000 sagas, which takes minutes more")
     parser.add_argument("--quick", action="store_true", help="one short round of each: to see that it runs")

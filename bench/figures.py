@@ -156,6 +156,7 @@ def many_ended(stage: Stage, rounds: int, seconds: float, number: int) -> list[F
     runs = in_turns(stage, jobs, rounds)
     case = f"with {number:,} ended sagas"
     found = [ratio(f"sagas/s {case} ÷ with none", stage, "≥ 0.95", runs[f"{number:,}"], runs["none"], rate)]
+    found[0].notes["bytes_per_saga"] = round(stage.log_size("orchestrator2") / number)
     for path, what in (("/sagas", "GET /sagas"), ("/", "the dashboard's list")):
         run = stage.load.run(Job("get", [full], min(seconds, 2), flags=path))
         found.append(Figure(f"{what} {case}", stage.kind, 1000 * p50(run), "≤ 20", "ms"))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
+from sqlalchemy import make_url
 
 from bench.load import Load
+from saga.database import connect
 from saga.log import SagaLog
 from saga.settings import load_settings
 from tests import mysql_server
@@ -63,9 +66,11 @@ class Stage:
 
     def log(self, process: str = "orchestrator") -> SagaLog:
         """The saga log of an orchestrator."""
-        from saga.database import connect
-
         return SagaLog(connect(self.stack.urls[process]))
+
+    def log_size(self, process: str) -> int:
+        """Bytes of an orchestrator's SQLite file."""
+        return Path(str(make_url(self.stack.urls[process]).database)).stat().st_size
 
     def neighbour(self, module: str, database: str, **environ: str) -> str:
         """Another service, `python -m bench.<module>`, on an empty copy of this process's database: its address."""
@@ -103,11 +108,11 @@ class Stage:
         """End everything."""
         self.load.close()
         for process in self._neighbours:
-            psutil_kill(process)
+            _kill(process)
         self.stack.stop_all()
 
 
-def psutil_kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """A process and its workers."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for part in psutil.Process(process.pid).children(recursive=True):
@@ -122,8 +127,6 @@ def _cpu(pid: int) -> float:
 
 
 def _await(port: int, process: subprocess.Popen[bytes]) -> None:
-    import socket
-
     def listening() -> bool:
         if process.poll() is not None:
             raise RuntimeError(f"it ended with {process.returncode}: {process.args}")
@@ -176,11 +179,6 @@ def stage(kind: str, **environ: str) -> Iterator[Stage]:
                 server.close()
 
 
-def seconds(since: float) -> str:
-    """For the progress."""
-    return f"{time.monotonic() - since:.0f} s"
-
-
 def hardware() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
@@ -201,6 +199,3 @@ def fsync_ms() -> float:
             os.fdatasync(file.fileno())
             took.append(time.perf_counter() - began)
     return round(sorted(took)[50] * 1000, 3)
-
-
-__all__: Sequence[str] = ("HASTY", "Stage", "hardware", "seconds", "stage")
