@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from sqlalchemy import create_engine, make_url
+
 from bench import figures, report
 from bench.figures import CLIENTS, Figure, say
 from bench.load import Job
@@ -72,9 +74,10 @@ def start(on: Stage, name: str) -> str:
     services = {f"{process.upper()}_URL": on.stack.url_of(process) for process in SERVICES.values()}
     state = str(on.directory / f"{peer.module}.sqlite")
     try:
-        url = on.neighbour(f"peers.{peer.module}", "orchestrator", STATE=state, **services)
-    except AssertionError as error:  # it never listened
-        raise RuntimeError(str(error)) from error
+        url = on.neighbour(f"peers.{peer.module}", "orchestrator", STATE=state, DB_URL=_database(on, name), **services)
+    except (AssertionError, RuntimeError) as error:  # it never listened, or it ended
+        said = (on.directory / f"peers.{peer.module}.log").read_text(errors="replace").strip()
+        raise RuntimeError(f"it does not start: {said.splitlines()[-1] if said else error}") from error
     for fails in (False, True):
         before = on.stack.counts()
         done = on.load.run(_job(url, REHEARSAL, fails)).done
@@ -83,6 +86,18 @@ def start(on: Stage, name: str) -> str:
             raise RuntimeError(f"{CASES[fails]}: {done + 1} sagas left {made}")
         on.load.run(_job(url, REHEARSAL, fails, CLIENTS))
     return url
+
+
+def _database(on: Stage, name: str) -> str:
+    """The URL of an empty database, in which a peer makes its own tables: ours have theirs made for them on MySQL."""
+    if on.kind == "sqlite":
+        return f"sqlite:///{on.directory / name}.db"
+    url = make_url(on.server.url)
+    admin = create_engine(url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE peer_{name}")
+    admin.dispose()
+    return url.set(database=f"peer_{name}").render_as_string(hide_password=False)
 
 
 def _job(url: str, seconds: float, fails: bool, clients: int = 1) -> Job:

@@ -67,7 +67,7 @@ def _connect() -> Any:
     if url.get_backend_name() == "sqlite":
         return sqlite3.connect(str(url.database), timeout=60)
     return mysql.connector.connect(
-        host=url.host, port=url.port, user=url.username, password=url.password, database=url.database
+        host=url.host, port=url.port, user=url.username, password=url.password or "", database=url.database
     )
 
 
