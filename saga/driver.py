@@ -73,6 +73,7 @@ class Driver:
         self.lines = list(lines)
         self.recovered = False  # it was claimed, not started here
         self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
+        self.moved_at = around.clock()  # its claim's or its last write's time
         self.parked = False  # it stands in line for a service, and has no thread
         self.news = threading.Event()  # nobody need wait for it any more
         self._around = around
@@ -283,7 +284,7 @@ class Driver:
             record.error, record.ended_at, record.owner, record.due_at,
         )  # fmt: skip
         self._around.log.advance(record.id, record.epoch, present, self._pending)
-        self.record = record
+        self.record, self.moved_at = record, self._around.clock()
         written, self._pending = self._pending, []
         self.lines += written
         for line in written:

@@ -20,7 +20,9 @@ from saga.retry import longest
 
 logger = logging.getLogger("saga")
 
-DRIVERS = 192  # threads; half of them at the most drive sagas that were recovered
+DRIVERS = 192  # threads; half of them at the most drive sagas that were recovered,
+RECOVERED_MOVING = 8  # and so many of these have moved on lately: the rest of the machine is for new sagas
+LATELY = 1.0  # seconds
 WAITERS = 128  # callers of wait(); who finds no place is answered at once
 IN_FLIGHT = 2000  # sagas in the hands of this process; beyond it, none is accepted
 PATIENCE = 1.0  # seconds that a caller waits for a saga which stands in line
@@ -69,8 +71,10 @@ class Engine:
     @property
     def places_for_recovered(self) -> int:
         """How many more sagas recovery may bring, so that they leave room for new ones."""
-        recovered = sum(driver.recovered and not driver.parked for driver in list(self._drivers.values()))
-        room = min(DRIVERS // 2 - recovered, IN_FLIGHT - len(self._drivers))
+        recovered = [driver for driver in list(self._drivers.values()) if driver.recovered and not driver.parked]
+        lately = self.around.clock() - LATELY
+        moving = sum(driver.moved_at > lately for driver in recovered)
+        room = min(RECOVERED_MOVING - moving, DRIVERS // 2 - len(recovered), IN_FLIGHT - len(self._drivers))
         return 0 if self._closed.is_set() else max(0, room)
 
     def start(self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None) -> str:

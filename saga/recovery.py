@@ -15,6 +15,7 @@ from saga.retry import jittered
 logger = logging.getLogger("saga")
 
 BATCH = 32  # sagas claimed in one go, so that several orchestrators share the work
+BREATH = 0.02  # seconds between two looks while there is more than may be claimed
 
 
 class Recovery:
@@ -37,13 +38,16 @@ class Recovery:
         if self._thread.is_alive():
             self._thread.join(timeout=2)
 
-    def look(self) -> int:
-        """Claim at most one batch of what is due; gives how many were due. May raise LogUnavailable."""
+    def look(self) -> bool:
+        """Claim at most one batch of what is due; gives whether more may be due. May raise LogUnavailable."""
         around, engine = self._engine.around, self._engine
         if not self._freed:  # at start: what a process of our name held, it holds no more
             around.log.free(around.owner, around.clock())
             self._freed = True
-        due = around.log.due(around.clock(), min(BATCH, engine.places_for_recovered))
+        places = min(BATCH, engine.places_for_recovered)
+        if not places:
+            return True
+        due = around.log.due(around.clock(), places)
         records = around.log.find_many(saga_id for saga_id, _ in due) if due else {}
         postponed: dict[tuple[str, int], float] = {}
         for saga_id, epoch in due:
@@ -54,7 +58,7 @@ class Recovery:
             elif not self._claim(saga_id, epoch, service) and service:
                 engine.breakers.withdraw(service)
         around.log.postpone(postponed)
-        return len(due)
+        return len(due) == places
 
     def _claim(self, saga_id: str, epoch: int, trying: str | None) -> bool:
         try:
@@ -74,12 +78,11 @@ class Recovery:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            found = 0
+            more = False
             try:
-                found = self.look()
+                more = self.look()
             except LogUnavailable as error:
                 logger.warning("log_unavailable: %s", error)
             except Exception:
                 logger.exception("recovery_failed")
-            if found < BATCH:
-                self._closed.wait(self._interval)
+            self._closed.wait(min(BREATH, self._interval) if more else self._interval)
