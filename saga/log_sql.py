@@ -121,7 +121,11 @@ ANY_ID_BETWEEN = select(saga_log.c.id).where(saga_log.c.id.between(bindparam("fi
 _OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
 ENDED_BEFORE = (
     select(sagas.c.id)
-    .where(sagas.c.state.in_(bindparam("states", expanding=True)), sagas.c.ended_at < bindparam("ended_before"))
+    .where(
+        sagas.c.id < bindparam("started_before"),
+        sagas.c.state.in_(bindparam("states", expanding=True)),
+        sagas.c.ended_at < bindparam("ended_before"),
+    )
     .order_by(sagas.c.id)
     .limit(bindparam("most"))
 )

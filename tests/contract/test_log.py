@@ -274,3 +274,13 @@ def test_prune_forgets_what_ended_long_ago_a_batch_at_a_time(log: SagaLog) -> No
     assert log.lines(record(1).id) == []
     assert len(log.lines(record(4).id)) == 1
     log.ping()
+
+
+def test_prune_knows_from_an_id_when_its_saga_began(log: SagaLog) -> None:
+    """A saga that began after the time asked about is not even looked at, however many there are of them."""
+    ids = [f"{int((NOW + after) * 1000):012x}" for after in (-60, -0.002, 60)]
+    for start in ids:
+        made = record(id=f"{start[:8]}-{start[8:]}-7000-8000-000000000000", state=State.COMPLETED, ended_at=NOW - 0.001)
+        log.begin(made, [Line(1, NOW, "started")])
+    assert log.prune(NOW, 10) == 2
+    assert [saga.id[:8] for saga in log.search()] == [ids[2][:8]]
