@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.database import Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
 from saga.errors import Refused
-from saga.exchange import Statement, exchange
+from saga.exchange import Row, Statement, exchange
 
 metadata = MetaData()
 
@@ -76,6 +76,7 @@ class Transaction:
 
 
 Work = Callable[[Transaction], Mapping[str, Any] | None]
+News = Callable[[Answer], Sequence[tuple[Statement, Sequence[Row]]]]  # what is written together with an answer
 
 _ROW = (saga_barrier.c.saga_id == bindparam("key_saga"), saga_barrier.c.step == bindparam("key_step"))
 CLAIM = Statement(insert(saga_barrier), *(column.name for column in saga_barrier.c))
@@ -104,39 +105,53 @@ OTHER_BODY = Answer(422, {"error": "this saga and step were called before with a
 TOO_LATE = Answer(409, {"error": "this step was compensated already: the action came too late, and did nothing"})
 
 
-def act(engine: Engine, key: Key, action: Work, before_commit: Callable[[], None] = lambda: None) -> Answer:
+def _none(answer: Answer) -> Sequence[tuple[Statement, Sequence[Row]]]:
+    return ()
+
+
+def act(
+    engine: Engine, key: Key, action: Work, before_commit: Callable[[], None] = lambda: None, news: News = _none
+) -> Answer:
     """Run the action once, or give the answer of the time it ran.
 
-    OutcomeUnknown where the COMMIT was not confirmed; anything else raised means that nothing took effect.
+    `news` are written in the same transaction, in either case. OutcomeUnknown where the COMMIT was not confirmed;
+    anything else raised means that nothing took effect.
     """
     try:
-        return _in_transaction(engine, lambda connection: _act(connection, key, action, before_commit))
+        return _in_transaction(engine, lambda connection: _act(connection, key, action, before_commit, news))
     except Refused as refusal:
         said = {"error": str(refusal)}
-        return _in_transaction(engine, lambda connection: _remember_refusal(connection, key, said))
+        return _in_transaction(engine, lambda connection: _remember_refusal(connection, key, said, news))
 
 
-def compensate(engine: Engine, key: Key, compensation: Work) -> Answer:
-    """Undo the action once, or see to it that it never takes effect; errors as in `act`."""
+def compensate(engine: Engine, key: Key, compensation: Work, news: News = _none) -> Answer:
+    """Undo the action once, or see to it that it never takes effect; `news` and errors as in `act`."""
     try:
-        return _in_transaction(engine, lambda connection: _compensate(connection, key, compensation))
+        return _in_transaction(engine, lambda connection: _compensate(connection, key, compensation, news))
     except Refused as refusal:  # a pivot that has committed: the row stays applied
         return Answer(409, {"error": str(refusal)})
 
 
-def _act(connection: Connection, key: Key, action: Work, before_commit: Callable[[], None]) -> Answer:
+def saved(engine: Engine, saga_id: str, step: str) -> tuple[Barrier, Mapping[str, Any]] | None:
+    """The state of a row and its answer; None where there is no row."""
+    with transaction(engine) as connection:
+        row = connection.execute(READ, {"key_saga": saga_id, "key_step": step}).mappings().one_or_none()
+        return (Barrier(row["state"]), row["response"]) if row else None
+
+
+def _act(connection: Connection, key: Key, action: Work, before_commit: Callable[[], None], news: News) -> Answer:
     if not _claim(connection, key, Barrier.APPLIED):
-        return _saved_for_action(connection, key)
+        return _told(connection, _saved_for_action(connection, key), news)
     response = action(Transaction(connection, key.saga_id)) or {}
-    _answer(connection, key, response)
+    _answer(connection, key, Answer(200, response), news)
     before_commit()
     return Answer(200, response)
 
 
-def _remember_refusal(connection: Connection, key: Key, said: Mapping[str, Any]) -> Answer:
+def _remember_refusal(connection: Connection, key: Key, said: Mapping[str, Any], news: News) -> Answer:
     if _claim(connection, key, Barrier.REFUSED, said):
-        return Answer(409, said)
-    return _saved_for_action(connection, key)  # somebody came between the two transactions
+        return _told(connection, Answer(409, said), news)
+    return _told(connection, _saved_for_action(connection, key), news)  # somebody came between the two transactions
 
 
 def _saved_for_action(connection: Connection, key: Key) -> Answer:
@@ -148,20 +163,29 @@ def _saved_for_action(connection: Connection, key: Key) -> Answer:
     return Answer(200 if row["state"] == Barrier.APPLIED else 409, row["response"])
 
 
-def _compensate(connection: Connection, key: Key, compensation: Work) -> Answer:
+def _compensate(connection: Connection, key: Key, compensation: Work, news: News) -> Answer:
     if _move(connection, key, Barrier.APPLIED, Barrier.COMPENSATED):
-        undone = {**(compensation(Transaction(connection, key.saga_id)) or {}), "undone": True}
-        _answer(connection, key, undone)
-        return Answer(200, undone)
-    nothing = {"undone": False}
-    if _move(connection, key, Barrier.REFUSED, Barrier.SEALED, nothing):
-        return Answer(200, nothing)
-    if _claim(connection, key, Barrier.SEALED, nothing):
-        return Answer(200, nothing)
+        undone = Answer(200, {**(compensation(Transaction(connection, key.saga_id)) or {}), "undone": True})
+        _answer(connection, key, undone, news)
+        return undone
+    nothing = Answer(200, {"undone": False})
+    if _move(connection, key, Barrier.REFUSED, Barrier.SEALED, nothing.body):
+        return _told(connection, nothing, news)
+    if _claim(connection, key, Barrier.SEALED, nothing.body):
+        return _told(connection, nothing, news)
     row = connection.execute(READ, _row(key)).mappings().one()
     if row["state"] in (Barrier.APPLIED, Barrier.REFUSED):  # an action committed while _claim waited for its lock
-        return _compensate(connection, key, compensation)
-    return OTHER_BODY if row["request_hash"] != key.request_hash else Answer(200, row["response"])
+        return _compensate(connection, key, compensation, news)
+    if row["request_hash"] != key.request_hash:
+        return OTHER_BODY
+    return _told(connection, Answer(200, row["response"]), news)
+
+
+def _told(connection: Connection, answer: Answer, news: News) -> Answer:
+    """Write the news of an answer that is saved already."""
+    if told := news(answer):
+        exchange(connection, *told, last=True)
+    return answer
 
 
 def _claim(connection: Connection, key: Key, state: Barrier, response: Mapping[str, Any] | None = None) -> bool:
@@ -192,10 +216,10 @@ def _move(
     return _execute(connection, MOVE, values) == 1
 
 
-def _answer(connection: Connection, key: Key, response: Mapping[str, Any]) -> None:
-    """Save what the last statement of the transaction is: the answer."""
-    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": response})
-    exchange(connection, (ANSWER, [row]), last=True)
+def _answer(connection: Connection, key: Key, answer: Answer, news: News) -> None:
+    """Save what the last statements of the transaction are: the answer, and its news."""
+    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": answer.body})
+    exchange(connection, *news(answer), (ANSWER, [row]), last=True)
 
 
 def _execute(connection: Connection, statement: Statement, values: Mapping[str, Any]) -> int:

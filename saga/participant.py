@@ -32,6 +32,7 @@ from saga.barrier import Answer, Key, Transaction
 from saga.database import ASKED_WRONGLY, Token, connect, create_tables
 from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
+from saga.local_transaction import Function, LocalTransactions
 from saga.payload import check_fields, digest, iso, mask, parse_object
 from saga.settings import Settings, load_settings
 
@@ -39,8 +40,6 @@ __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table"
 
 BODY_AT_MOST = 1 << 20  # bytes
 THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
-
-LocalTransaction = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]
 
 
 def business_table(name: str, *columns: Column[Any]) -> Table:
@@ -56,8 +55,8 @@ class Participant:
 
     name: str
     table: Table
-    action: LocalTransaction
-    compensation: LocalTransaction
+    action: Function
+    compensation: Function
     schema: Mapping[str, Any]
     secret: Sequence[str] = ()  # columns that /records masks
 
@@ -83,10 +82,12 @@ class _Routes:
         self.service = service
         self.settings = settings
         self.engine = engine
-        self.exit = exit
         Draft202012Validator.check_schema(service.schema)  # an author's slip stops the service, not its first call
         self.schema = Draft202012Validator(service.schema)
         self.closed = threading.Event()
+        self.transactions = LocalTransactions(
+            engine, service.action, service.compensation, exit, self.closed, settings.fault_hold_seconds
+        )
         self.app = app = Flask(service.name)
         app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
         app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -115,38 +116,20 @@ class _Routes:
         call = _Call(self.service.name)
         if call.dry_run:
             return call.answered(self._dry_run(call, fields))
-        return self._act(call, fields, {fault.kind for fault in faults if fault.strikes(call.attempt)})
+        struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
+        outcome = self.transactions.act(call.key(fields), fields, struck)
+        if outcome.garbage:
+            return Response("<garbage>", 200, mimetype="text/html")
+        return call.answered(outcome.answer, outcome.certain)
 
     def compensate(self) -> Response:
         """The compensation."""
         faults = self._faults()
         call = _Call(self.service.name)
-        if any(fault.kind is Kind.UNDO and fault.strikes(call.attempt) for fault in faults):
-            return call.answered(Answer(500, {"error": "injected: undo"}), certain=True)
-        fields = self._fields()
-        compensation = self.service.compensation
-        return call.answered(barrier.compensate(self.engine, call.key(fields), lambda tx: compensation(tx, fields)))
-
-    def _act(self, call: _Call, fields: Mapping[str, Any], faults: set[Kind]) -> Response:
-        """Run the action, and act out the injected faults around it."""
-        if Kind.BEFORE in faults:
-            return call.answered(Answer(500, {"error": "injected: before"}), certain=True)
-        if Kind.LATE in faults:
-            self.closed.wait(self.settings.fault_hold_seconds)
-        action = _refuse if Kind.REFUSE in faults else self.service.action
-        crash = (lambda: self.exit(17)) if Kind.CRASH in faults else (lambda: None)
-        answer = barrier.act(self.engine, call.key(fields), lambda tx: action(tx, fields), before_commit=crash)
-        if answer.status != 200:
-            return call.answered(answer)
-        if Kind.CRASH_AFTER in faults:
-            self.exit(17)
-        if Kind.LOST in faults:
-            self.closed.wait(self.settings.fault_hold_seconds)
-        if Kind.AFTER in faults:
-            return call.answered(Answer(500, {"error": "injected: after"}))
-        if Kind.GARBAGE in faults:
-            return Response("<garbage>", 200, mimetype="text/html")
-        return call.answered(answer)
+        struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
+        fields = {} if Kind.UNDO in struck else self._fields()
+        outcome = self.transactions.compensate(call.key(fields), fields, struck)
+        return call.answered(outcome.answer, outcome.certain)
 
     def _dry_run(self, call: _Call, fields: Mapping[str, Any]) -> Answer:
         """What the action would say now: its transaction is rolled back, the barrier untouched."""
@@ -255,10 +238,6 @@ class _Call:
         if certain:
             response.headers["Saga-Effect"] = "none"
         return response
-
-
-def _refuse(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    raise Refused("injected: refuse")
 
 
 def _check_saga_id(saga_id: str, what: str) -> None:

@@ -1,0 +1,88 @@
+"""A participant's two local transactions behind its barrier, and the injected faults acted out around them.
+
+Whether a call came over HTTP or an event asked for it is not known here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+from saga import barrier
+from saga.barrier import Answer, Key, News, Transaction
+from saga.errors import Refused
+from saga.faults import Kind
+
+Function = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]
+
+_COMMITTED = frozenset({Kind.AFTER, Kind.LOST, Kind.GARBAGE, Kind.CRASH_AFTER})  # what follows the commit is lost
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: an answer, whether it is certain that nothing was changed, whether it cannot be read."""
+
+    answer: Answer
+    certain: bool = False
+    garbage: bool = False
+
+
+class LocalTransactions:
+    """The action and the compensation of one service; `closed` ends what an injected fault holds back."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        action: Function,
+        compensation: Function,
+        exit: Callable[[int], Any],
+        closed: threading.Event,
+        hold: float,
+    ):
+        self.engine = engine
+        self._action = action
+        self._compensation = compensation
+        self._exit = exit
+        self._closed = closed
+        self._hold = hold  # seconds
+
+    def act(self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind], news: News | None = None) -> Outcome:
+        """The action. An injected fault that strikes after the commit loses the news, as it loses an answer."""
+        if Kind.BEFORE in faults:
+            return Outcome(Answer(500, {"error": "injected: before"}), certain=True)
+        if Kind.LATE in faults:
+            self._closed.wait(self._hold)
+        action = _refuse if Kind.REFUSE in faults else self._action
+        crash = (lambda: self._exit(17)) if Kind.CRASH in faults else (lambda: None)
+        tell = news if news and not _COMMITTED & set(faults) else _nothing
+        answer = barrier.act(self.engine, key, lambda tx: action(tx, fields), crash, tell)
+        if answer.status != 200:
+            return Outcome(answer)
+        if Kind.CRASH_AFTER in faults:
+            self._exit(17)
+        if Kind.LOST in faults:
+            self._closed.wait(self._hold)
+        if Kind.AFTER in faults:
+            return Outcome(Answer(500, {"error": "injected: after"}))
+        return Outcome(answer, garbage=Kind.GARBAGE in faults)
+
+    def compensate(
+        self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind] = (), news: News | None = None
+    ) -> Outcome:
+        """The compensation."""
+        if Kind.UNDO in faults:
+            return Outcome(Answer(500, {"error": "injected: undo"}), certain=True)
+        compensation = self._compensation
+        return Outcome(barrier.compensate(self.engine, key, lambda tx: compensation(tx, fields), news or _nothing))
+
+
+def _refuse(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    raise Refused("injected: refuse")
+
+
+def _nothing(answer: Answer) -> Sequence[Any]:
+    return ()
