@@ -7,11 +7,13 @@ SagaError
 ├── KeyReused           the caller's: this key was used with another body (422)
 ├── Forbidden           the caller's: switched off or not allowed here (403)
 ├── NoSuchSaga          the caller's: there is no such saga (404)
+├── NoSuchLetter        the caller's: there is no such dead letter (404)
 ├── Conflict            the caller's: the saga's state forbids it (409)
 ├── Refused             a participant says no, for good: do not retry (409)
 ├── Unreachable         nobody answered: try again
 ├── OutcomeUnknown      a COMMIT failed: perhaps it took effect
 ├── LogUnavailable      the database does not answer: try again later (503)
+├── BrokerUnavailable   the broker of choreographed sagas does not answer: try again later (503)
 ├── Overloaded          too many sagas in flight: try again later (503)
 ├── LeaseLost           another orchestrator drives this saga: stop at once, silently
 └── IllegalEvent        ours: an event that its state does not know; a bug, never handled
@@ -58,6 +60,10 @@ class NoSuchSaga(SagaError):
     """No saga has this id."""
 
 
+class NoSuchLetter(SagaError):
+    """No dead letter has this number."""
+
+
 class Conflict(SagaError):
     """The saga's state does not allow this now."""
 
@@ -76,6 +82,10 @@ class OutcomeUnknown(SagaError):
 
 class LogUnavailable(SagaError):
     """The database did not answer, or did not accept the write."""
+
+
+class BrokerUnavailable(SagaError):
+    """The broker did not answer, or did not take the event."""
 
 
 class Overloaded(SagaError):

@@ -71,17 +71,26 @@ class LocalTransactions:
         return Outcome(answer, garbage=Kind.GARBAGE in faults)
 
     def compensate(
-        self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind] = (), news: News | None = None
+        self,
+        key: Key,
+        fields: Mapping[str, Any],
+        faults: Collection[Kind] = (),
+        news: News | None = None,
+        can_undo: bool = True,
     ) -> Outcome:
-        """The compensation."""
+        """The compensation; without `can_undo` an action that has taken effect stays, which is a refusal."""
         if Kind.UNDO in faults:
             return Outcome(Answer(500, {"error": "injected: undo"}), certain=True)
-        compensation = self._compensation
+        compensation = self._compensation if can_undo else _cannot
         return Outcome(barrier.compensate(self.engine, key, lambda tx: compensation(tx, fields), news or _nothing))
 
 
 def _refuse(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     raise Refused("injected: refuse")
+
+
+def _cannot(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    raise Refused("this step has no compensation")
 
 
 def _nothing(answer: Answer) -> Sequence[Any]:

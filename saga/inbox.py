@@ -1,0 +1,63 @@
+"""What a step of a choreographed saga must remember: the secrets it was given, and the fields that it acted with.
+
+Its compensation gets the same fields as its action, and no event brings them back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, bindparam, delete, insert, select
+
+from saga.database import Json, Token, UtcTime, transaction
+from saga.exchange import Row, Statement, exchange
+
+metadata = MetaData()
+
+saga_inbox = Table(
+    "saga_inbox",
+    metadata,
+    Column("saga_id", Token(255), primary_key=True),
+    Column("step", Token(64), primary_key=True),
+    Column("giver", Integer, primary_key=True),  # the position of the step that gave it, -1: who started; or its own
+    Column("fields", Json, nullable=False),
+    Column("created_at", UtcTime, nullable=False, index=True),
+)
+
+_ANEW = insert(saga_inbox).prefix_with("OR IGNORE", dialect="sqlite").prefix_with("IGNORE", dialect="mysql")
+WRITE = Statement(_ANEW, *(column.name for column in saga_inbox.c))
+READ = (
+    select(saga_inbox.c.giver, saga_inbox.c.fields)
+    .where(saga_inbox.c.saga_id == bindparam("saga_id"), saga_inbox.c.step == bindparam("step"))
+    .order_by(saga_inbox.c.giver)
+)
+FORGET = delete(saga_inbox).where(saga_inbox.c.created_at < bindparam("before"))
+
+
+def remembered(
+    engine: Engine, saga_id: str, step: str, giver: int, fields: Mapping[str, Any]
+) -> list[tuple[Statement, Sequence[Row]]]:
+    """What `exchange` writes the fields with."""
+    row = {"saga_id": saga_id, "step": step, "giver": giver, "fields": fields, "created_at": time.time()}
+    return [(WRITE, [WRITE.bind(engine.dialect, row)])]
+
+
+def remember(engine: Engine, saga_id: str, step: str, giver: int, fields: Mapping[str, Any]) -> None:
+    """Write the fields in a transaction of their own. OutcomeUnknown, SQLAlchemyError."""
+    with transaction(engine) as connection:
+        exchange(connection, *remembered(engine, saga_id, step, giver, fields), last=True)
+
+
+def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
+    """The fields, by the position of who gave them, in that order."""
+    with transaction(engine) as connection:
+        rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings()
+        return {row["giver"]: row["fields"] for row in rows}
+
+
+def forget(engine: Engine, before: float) -> None:
+    """Forget what is older than `before`."""
+    with transaction(engine) as connection:
+        connection.execute(FORGET, {"before": before})

@@ -1,0 +1,370 @@
+"""A participant's listener: hears the events that concern its steps, and does what they ask, once.
+
+Every attempt is one delivery of the event, so that a crash in the middle of one is an attempt like any other. An
+attempt that fails is delivered again after a back-off; an action whose attempts are used up is sealed, or undone, in
+the transaction that says so; a compensation is tried for as long as it takes, and parked only after many rounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from sqlalchemy.exc import SQLAlchemyError
+
+from saga import inbox, outbox
+from saga.barrier import TOO_LATE, Answer, Barrier, Key, saved
+from saga.broker import ACK, Delivery, Reaction
+from saga.choreography import Duty, Event, Part, parse_event
+from saga.database import ASKED_WRONGLY
+from saga.errors import BadInput, Forbidden, OutcomeUnknown
+from saga.exchange import Row, Statement
+from saga.faults import check_enabled, parse_delay, parse_fault
+from saga.local_transaction import LocalTransactions, Outcome
+from saga.machine import Direction
+from saga.payload import check_fields, digest
+from saga.retry import jittered, stall_delay
+
+logger = logging.getLogger("saga")
+
+ROUNDS = 10  # of a call that must succeed: then its event is parked
+GIVEN_WITHIN = 1.0  # seconds that an action waits for its secrets, which were published before what asks for it
+LOOK = 0.01  # seconds
+REMEMBERED = 10_000  # steps whose earlier attempts are known
+
+News = Sequence[tuple[Statement, Sequence[Row]]]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a listener needs from outside. Times: seconds."""
+
+    transactions: LocalTransactions
+    schema: Draft202012Validator
+    secret: Sequence[str]
+    faults: bool
+    stall_base: float
+    stall_max: float
+    notify: Callable[[], None]  # there is news in the outbox
+    tell: Callable[[Event], None]  # news that may be lost
+    closed: threading.Event
+    clock: Callable[[], float] = time.time
+    random: Callable[[], float] = random.random
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What is known of a step's earlier attempts: not after a crash."""
+
+    waits: int = 0  # deliveries that were no attempts
+    uncertain: bool = False  # one of them may have taken effect
+    timed_out: bool = False
+    status: int | None = None  # of the last one
+    message: str = "its attempts were interrupted"
+
+    @property
+    def kind(self) -> str:
+        """Why the step gives up."""
+        return "timeout" if self.timed_out else "failed"
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt of a step's action or compensation."""
+
+    part: Part
+    event: Event
+    direction: Direction
+    number: int
+    began: float
+
+    @property
+    def limit(self) -> int:
+        """Attempts in a round."""
+        return 1 + self.part.step.retries
+
+    @property
+    def flags(self) -> list[tuple[str, str]]:
+        """The injected ones."""
+        return self.part.faults(self.event, self.direction)
+
+
+class Listener:
+    """Handles the events of one service; `heard` says which, and what each asks."""
+
+    def __init__(self, heard: Mapping[str, tuple[Part, Duty]], around: Surroundings):
+        self._heard = heard
+        self._around = around
+        self._engine = around.transactions.engine
+        self._pasts: dict[tuple[str, str], _Past] = {}
+
+    def patience(self, subject: str) -> float:
+        """The step's time-out."""
+        heard = self._heard.get(subject)
+        return heard[0].step.timeout if heard else 1.0
+
+    def handle(self, delivery: Delivery) -> Reaction:
+        """One attempt at what the event asks."""
+        heard = self._heard.get(delivery.subject)
+        if heard is None:
+            return Reaction(park="no saga that is known here listens to it")
+        part, duty = heard
+        try:
+            event = parse_event(delivery.subject, delivery.payload)
+        except BadInput as error:
+            return Reaction(park=str(error))
+        if duty is Duty.KEEP:
+            return self._keep(part, event, delivery.number)
+        attempt = self._attempt(part, event, duty, delivery.number)
+        if duty is Duty.UNDO:
+            return self._undo(attempt)
+        if attempt.number > attempt.limit and part.may_refuse:
+            past = self._past(event, part)
+            return self._give_up(attempt, past.kind, past.status, past.message)
+        return self._act(attempt)
+
+    def overslept(self, delivery: Delivery) -> Reaction:
+        """The attempt has outlasted the step's time-out: whether it will take effect is not known."""
+        part, duty = self._heard[delivery.subject]
+        event = parse_event(delivery.subject, delivery.payload)
+        if duty is Duty.KEEP:
+            return Reaction(again=self._pause(part, delivery.number))
+        attempt = self._attempt(part, event, duty, delivery.number)
+        message = f"no answer within {part.step.timeout:g} s"
+        if duty is Duty.ACT and (attempt.number <= attempt.limit or not part.may_refuse):
+            return self._failed(attempt, "timeout", None, message, certain=False)
+        return self._not_undone(self._undoing(attempt), None, message, certain=False)
+
+    def _attempt(self, part: Part, event: Event, duty: Duty, deliveries: int) -> _Attempt:
+        direction = Direction.ACTION if duty is Duty.ACT else Direction.COMPENSATION
+        if deliveries > 1 and (event.saga_id, part.step.name) not in self._pasts:
+            self._remember(event, part, _Past(uncertain=True))  # by another process, or before a crash
+        number = max(1, deliveries - self._past(event, part).waits)
+        return _Attempt(part, event, direction, number, self._around.clock())
+
+    def _keep(self, part: Part, event: Event, deliveries: int) -> Reaction:
+        giver, fields = event.body.get("by"), event.body.get("fields")
+        if not isinstance(giver, int) or not isinstance(fields, dict):
+            return Reaction(park="by and fields are required")
+        try:
+            inbox.remember(self._engine, event.saga_id, part.step.name, giver, fields)
+        except (SQLAlchemyError, OutcomeUnknown):
+            return Reaction(again=self._pause(part, deliveries))
+        return ACK
+
+    def _act(self, attempt: _Attempt) -> Reaction:
+        part, event = attempt.part, attempt.event
+        try:
+            given = self._given(part, event)
+            if given is None:
+                past = self._past(event, part)
+                self._remember(event, part, replace(past, waits=past.waits + 1))
+                return Reaction(again=self._pause(part, past.waits + 1))
+            fields = part.fields(event, given)
+            struck = self._struck(attempt)
+            check_fields(self._around.schema, fields, self._around.secret)
+            key = Key(event.saga_id, part.step.name, digest(fields))
+            outcome = self._around.transactions.act(key, fields, struck, self._news_of_action(attempt, fields))
+        except (BadInput, Forbidden) as error:
+            status = 400 if isinstance(error, BadInput) else 403
+            if part.may_refuse:
+                self._report(attempt, "refused", status, str(error), stalls=False)
+                return self._give_up(attempt, "refused", status, str(error))
+            return self._failed(attempt, "refused", status, str(error), certain=True)
+        except Exception as error:
+            return self._failed(attempt, "failed", 500, _said(error), certain=not isinstance(error, OutcomeUnknown))
+        answer = outcome.answer
+        if answer.status == 422:
+            return Reaction(park=str(answer.body["error"]))
+        ended = answer is TOO_LATE or (answer.status == 409 and part.may_refuse)
+        if ended or (answer.status == 200 and not outcome.garbage):
+            return self._well(event, part)
+        message = "an answer that is not a JSON object" if outcome.garbage else str(answer.body["error"])
+        return self._failed(attempt, "failed", answer.status, message, outcome.certain)
+
+    def _news_of_action(self, attempt: _Attempt, fields: Mapping[str, Any]) -> Callable[[Answer], News]:
+        part, event = attempt.part, attempt.event
+
+        def news(answer: Answer) -> News:
+            told = self._told(attempt, "done" if answer.status == 200 else "refused", answer.status)
+            if answer.status == 200:
+                own = inbox.remembered(self._engine, event.saga_id, part.step.name, part.index, fields)
+                return [*own, *outbox.written(part.done(event, answer.body, told), self._engine)]
+            if answer is TOO_LATE or answer.status != 409 or not part.may_refuse:
+                return ()
+            error = _error("refused", 409, str(answer.body["error"]))
+            told["attempt"]["message"] = error["message"]
+            return outbox.written(part.refused(event, {**told, "error": error, "uncertain": False}), self._engine)
+
+        return news
+
+    def _failed(self, attempt: _Attempt, kind: str, status: int | None, message: str, certain: bool) -> Reaction:
+        """An attempt of an action has failed."""
+        part, event = attempt.part, attempt.event
+        past = self._past(event, part)
+        uncertain, timed_out = past.uncertain or not certain, past.timed_out or kind == "timeout"
+        past = _Past(past.waits, uncertain, timed_out, status, message)
+        self._remember(event, part, past)
+        in_round = attempt.number % attempt.limit
+        stalls = not in_round and not part.may_refuse
+        self._report(attempt, "refused" if certain else "unknown", status, message, stalls)
+        if in_round:
+            return Reaction(again=self._pause(part, in_round))
+        if part.may_refuse:
+            return self._give_up(attempt, past.kind, status, message)
+        return self._rest(attempt, message)
+
+    def _give_up(self, attempt: _Attempt, kind: str, status: int | None, message: str) -> Reaction:
+        """See to it that the step has no effect, and say so, in one transaction; where it cannot be undone, go on."""
+        part, event, step = attempt.part, attempt.event, attempt.part.step
+        undoing, error = self._undoing(attempt), _error(kind, status, message)
+        past = self._past(event, part)
+        uncertain = kind != "refused" and past.uncertain
+
+        def news(answer: Answer) -> News:
+            told = self._told(undoing, "done", answer.status)
+            body = {**told, "error": error, "uncertain": uncertain}
+            return outbox.written(part.refused(event, body), self._engine)
+
+        try:
+            fields = part.fields(event, inbox.recall(self._engine, event.saga_id, step.name).values())
+            key = Key(event.saga_id, step.name, digest(fields))
+            struck = self._struck(undoing) if uncertain else ()
+            outcome = self._compensated(part, key, fields, struck, news)
+            if outcome.answer.status == 409:  # it has committed, and cannot be undone
+                return self._done_after_all(attempt, undoing, fields)
+        except Exception as failure:
+            return self._not_undone(undoing, 500, _said(failure), certain=not isinstance(failure, OutcomeUnknown))
+        if outcome.answer.status == 200:
+            return self._well(event, part)
+        return self._not_undone(undoing, outcome.answer.status, str(outcome.answer.body["error"]), outcome.certain)
+
+    def _done_after_all(self, attempt: _Attempt, undoing: _Attempt, fields: Mapping[str, Any]) -> Reaction:
+        part, event = attempt.part, attempt.event
+        state, response = saved(self._engine, event.saga_id, part.step.name) or (None, {})
+        if state is not Barrier.APPLIED:
+            return Reaction(park=f"its barrier row is {state}, and its compensation refused")
+        told = {**self._told(undoing, "refused", 409), "in_doubt": True}
+        inbox.remember(self._engine, event.saga_id, part.step.name, part.index, fields)
+        outbox.put(self._engine, part.done(event, response, told))
+        return self._well(event, part)
+
+    def _undo(self, attempt: _Attempt) -> Reaction:
+        """The step after it has no effect: neither may this one."""
+        part, event, step = attempt.part, attempt.event, attempt.part.step
+        try:
+            if step.compensation is None:
+                outbox.put(self._engine, part.undone(event, {"at": self._around.clock()}))
+                return self._well(event, part)
+            fields = inbox.recall(self._engine, event.saga_id, step.name).get(part.index)
+            if fields is None:
+                return Reaction(park="this step has not acted: there is nothing known that it could undo")
+            key = Key(event.saga_id, step.name, digest(fields))
+
+            def news(answer: Answer) -> News:
+                told = self._told(attempt, "done", answer.status)
+                return outbox.written(part.undone(event, told), self._engine) if answer.status == 200 else ()
+
+            outcome = self._compensated(part, key, fields, self._struck(attempt), news)
+        except Exception as error:
+            return self._not_undone(attempt, 500, _said(error), certain=not isinstance(error, OutcomeUnknown))
+        if outcome.answer.status == 200:
+            return self._well(event, part)
+        return self._not_undone(attempt, outcome.answer.status, str(outcome.answer.body["error"]), outcome.certain)
+
+    def _compensated(
+        self, part: Part, key: Key, fields: Mapping[str, Any], struck: Sequence[Any], news: Callable[[Answer], News]
+    ) -> Outcome:
+        return self._around.transactions.compensate(key, fields, struck, news, part.step.compensation is not None)
+
+    def _not_undone(self, attempt: _Attempt, status: int | None, message: str, certain: bool) -> Reaction:
+        """An attempt of a compensation has failed: another, for as long as it takes."""
+        in_round = attempt.number % attempt.limit
+        self._report(attempt, "refused" if certain else "unknown", status, message, stalls=not in_round)
+        return Reaction(again=self._pause(attempt.part, in_round)) if in_round else self._rest(attempt, message)
+
+    def _rest(self, attempt: _Attempt, message: str) -> Reaction:
+        around, round = self._around, attempt.number // attempt.limit
+        if round >= ROUNDS:
+            return Reaction(park=f"{attempt.direction} of {attempt.part.step.name}: {message}")
+        return Reaction(again=stall_delay(round, around.stall_base, around.stall_max, around.random))
+
+    def _well(self, event: Event, part: Part) -> Reaction:
+        self._pasts.pop((event.saga_id, part.step.name), None)
+        self._around.notify()
+        return ACK
+
+    def _given(self, part: Part, event: Event) -> list[Mapping[str, Any]] | None:
+        """The secrets that it was given, in the order of their givers; None where some are not here yet."""
+        givers = part.givers(event)
+        until = self._around.clock() + GIVEN_WITHIN
+        while givers:
+            known = inbox.recall(self._engine, event.saga_id, part.step.name)
+            if all(giver in known for giver in givers):
+                return [known[giver] for giver in givers]
+            if self._around.clock() > until or self._around.closed.wait(LOOK):
+                return None
+        return []
+
+    def _struck(self, attempt: _Attempt) -> list[Any]:
+        """The injected faults that strike this attempt, after the injected delay. BadInput, Forbidden."""
+        fail = [value for name, value in attempt.flags if name == "fail"]
+        delay = [value for name, value in attempt.flags if name == "delay"]
+        check_enabled(fail, delay, self._around.faults)
+        faults = [parse_fault(flag, f"fail={flag}") for flag in fail]
+        wait = sum(parse_delay(flag, f"delay={flag}") for flag in delay)
+        if wait:
+            self._around.closed.wait(wait / 1000)
+        return [fault.kind for fault in faults if fault.strikes(attempt.number)]
+
+    def _undoing(self, attempt: _Attempt) -> _Attempt:
+        """The attempt at undoing its own action that belongs to an attempt of the action beyond the last."""
+        number = max(1, attempt.number - attempt.limit + 1)
+        return _Attempt(attempt.part, attempt.event, Direction.COMPENSATION, number, self._around.clock())
+
+    def _told(self, attempt: _Attempt, verdict: str, status: int | None) -> dict[str, Any]:
+        """What an event says to whoever observes."""
+        now = self._around.clock()
+        line = {
+            "call": attempt.direction,
+            "number": attempt.number,
+            "verdict": verdict,
+            "status_code": status,
+            "duration_ms": round((now - attempt.began) * 1000, 3),
+        }
+        return {"at": now, "attempt": line}
+
+    def _report(self, attempt: _Attempt, verdict: str, status: int | None, message: str, stalls: bool) -> None:
+        told = self._told(attempt, verdict, status)
+        line = {**told["attempt"], "message": message}
+        self._around.tell(attempt.part.attempt(attempt.event, {"at": told["at"], **line, "stalls": stalls}))
+
+    def _pause(self, part: Part, number: int) -> float:
+        return jittered(part.step.backoff * 2.0 ** (min(number, 16) - 1), self._around.random)
+
+    def _past(self, event: Event, part: Part) -> _Past:
+        return self._pasts.get((event.saga_id, part.step.name), _Past())
+
+    def _remember(self, event: Event, part: Part, past: _Past) -> None:
+        if len(self._pasts) >= REMEMBERED:
+            self._pasts.pop(next(iter(self._pasts)), None)
+        self._pasts[event.saga_id, part.step.name] = past
+
+
+def _error(kind: str, status: int | None, message: str) -> dict[str, Any]:
+    return {"kind": kind, "status_code": status, "message": message}
+
+
+def _said(error: Exception) -> str:
+    """What is told of an unexpected error: as over HTTP."""
+    if isinstance(error, OutcomeUnknown | BadInput | Forbidden):
+        return str(error)
+    logger.error("event_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
+    away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
+    return "the database does not answer" if away else "the service failed, and rolled back"

@@ -1,0 +1,172 @@
+"""The transactional outbox: an event is a row, written in the local transaction whose news it is, then published.
+
+A relay publishes what is new and marks it. A crash between the two publishes it again: under the same id, which the
+broker knows for some minutes, and which whoever listens is safe against for ever. (Richardson, "Microservices
+Patterns", section 3.3.7.)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from saga.choreography import Event
+from saga.database import Json, Token, UtcTime, transaction
+from saga.errors import BrokerUnavailable, OutcomeUnknown
+from saga.exchange import Row, Statement, exchange
+
+logger = logging.getLogger("saga")
+
+BATCH = 256  # events published in one go
+KEPT = 7 * 86_400.0  # seconds that a published event is kept, as evidence
+LOOK = 1.0  # seconds between two looks, though nobody said that there is something new
+FORGET_EVERY = 60.0  # seconds
+
+metadata = MetaData()
+
+_number = Integer().with_variant(BigInteger(), "mysql", "mariadb")
+saga_outbox = Table(
+    "saga_outbox",
+    metadata,
+    Column("id", _number, primary_key=True),
+    Column("event_id", Token(400), nullable=False, unique=True),
+    Column("subject", String(255), nullable=False),
+    Column("payload", Json, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("published_at", UtcTime),
+    Index("saga_outbox_new", "published_at", "id"),
+)
+
+_COLUMNS = [column.name for column in saga_outbox.c if column.name != "id"]
+_ANEW = insert(saga_outbox).prefix_with("OR IGNORE", dialect="sqlite").prefix_with("IGNORE", dialect="mysql")
+WRITE = Statement(_ANEW, *_COLUMNS)  # an event that is there already is not written again
+UNPUBLISHED = (
+    select(saga_outbox.c.id, saga_outbox.c.event_id, saga_outbox.c.subject, saga_outbox.c.payload)
+    .where(saga_outbox.c.published_at.is_(None))
+    .order_by(saga_outbox.c.id)
+    .limit(bindparam("most"))
+)
+_THESE: Any = bindparam("these", expanding=True)
+MARK = update(saga_outbox).where(saga_outbox.c.id.in_(_THESE)).values(published_at=bindparam("now"))
+FORGET = delete(saga_outbox).where(saga_outbox.c.published_at < bindparam("before"))
+
+
+def written(events: Iterable[Event], engine: Engine) -> list[tuple[Statement, Sequence[Row]]]:
+    """What `exchange` writes the events with."""
+    now = time.time()
+    rows = [
+        {
+            "event_id": event.id,
+            "subject": event.subject,
+            "payload": {"saga_id": event.saga_id, **event.body},
+            "created_at": now,
+            "published_at": None,
+        }
+        for event in events
+    ]
+    return [(WRITE, [WRITE.bind(engine.dialect, row) for row in rows])] if rows else []
+
+
+def put(engine: Engine, events: Iterable[Event]) -> None:
+    """Write events in a transaction of their own. OutcomeUnknown, SQLAlchemyError."""
+    with transaction(engine) as connection:
+        exchange(connection, *written(events, engine), last=True)
+
+
+class Publisher(Protocol):
+    """What a relay publishes to."""
+
+    def publish(self, events: Sequence[tuple[str, str, bytes]]) -> Sequence[bool]:
+        """Publish (id, subject, payload) in this order; gives which of them are durable there. BrokerUnavailable."""
+
+
+class Relay:
+    """One thread that publishes what is new in an outbox."""
+
+    def __init__(self, engine: Engine, publisher: Publisher, clock: Callable[[], float] = time.time):
+        self._engine = engine
+        self._publisher = publisher
+        self._clock = clock
+        self._news = threading.Event()
+        self._closed = False
+        self._forget_at = clock() + FORGET_EVERY
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+
+    def open(self) -> None:
+        """Start publishing."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Publish nothing more: the next process does."""
+        self._closed = True
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+
+    def notify(self) -> None:
+        """There is something new."""
+        self._news.set()
+
+    def round(self) -> bool:
+        """Publish and mark one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
+        with transaction(self._engine) as connection:
+            rows = connection.execute(UNPUBLISHED, {"most": BATCH}).mappings().all()
+        if not rows:
+            return False
+        events = [(row["event_id"], row["subject"], _json(row["payload"])) for row in rows]
+        told = self._publisher.publish(events)
+        published = [row["id"] for row, durable in zip(rows, told, strict=True) if durable]
+        if not published:
+            raise BrokerUnavailable("the broker takes no event")
+        with transaction(self._engine) as connection:
+            connection.execute(MARK, {"these": published, "now": self._clock()})
+        return len(rows) == BATCH or len(published) < len(rows)
+
+    def _run(self) -> None:
+        away = False
+        while not self._closed:
+            self._news.clear()
+            try:
+                while not self._closed and self.round():
+                    pass
+                away = False
+                self._forget()
+            except (BrokerUnavailable, SQLAlchemyError, OutcomeUnknown) as error:
+                if not away:
+                    logger.warning("relay_waits: %s", error if isinstance(error, BrokerUnavailable) else type(error))
+                away = True
+            except Exception:
+                logger.exception("relay_failed")
+            self._news.wait(LOOK)
+
+    def _forget(self) -> None:
+        now = self._clock()
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY
+            with transaction(self._engine) as connection:
+                connection.execute(FORGET, {"before": now - KEPT})
+
+
+def _json(payload: Any) -> bytes:
+    return json.dumps(payload, ensure_ascii=False).encode()
