@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+
+import nats
 
 CONFIG = Path(__file__).parent.parent / "db" / "nats.conf"
 START_WITHIN = 30  # seconds
@@ -34,6 +37,28 @@ def answers(port: int) -> bool:
             return connection.recv(5) == b"INFO "
     except OSError:
         return False
+
+
+def publish(url: str, payload: bytes) -> int:
+    """Into a stream on disk: the sequence number that the server acknowledged."""
+
+    async def run() -> int:
+        async with await nats.connect(url) as client:
+            stream = client.jetstream()
+            await stream.add_stream(name="KEPT", subjects=["kept.>"])
+            return (await stream.publish("kept.one", payload)).seq
+
+    return asyncio.run(run())
+
+
+def read(url: str, seq: int) -> bytes | None:
+    """What the stream holds under this number."""
+
+    async def run() -> bytes | None:
+        async with await nats.connect(url) as client:
+            return (await client.jetstream().get_msg("KEPT", seq)).data
+
+    return asyncio.run(run())
 
 
 class NatsServer:
