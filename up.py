@@ -1,4 +1,4 @@
-"""What `make up` runs: checks the ports, then becomes a supervisor of the four processes."""
+"""What `make up` runs: checks the ports, then becomes a supervisor of the four processes and the broker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from urllib.request import urlopen
@@ -13,7 +14,7 @@ from urllib.request import urlopen
 from saga.definition import load_definitions
 from saga.errors import BadInput
 from saga.server import port_problem
-from saga.settings import Settings, load_settings, reachable
+from saga.settings import Settings, broker_url, load_settings, reachable
 
 READY_WITHIN = 60  # seconds
 
@@ -28,11 +29,17 @@ def main() -> None:
         sys.exit(f"make up: {error}")
     ports = {f"SERVICE_{name}_PORT": port for name, port in settings.service_ports.items()}
     ports["ORCHESTRATOR_PORT"] = settings.orchestrator_port
+    own_broker = settings.nats_url == broker_url(settings.host, settings.nats_port)  # not set to another, nor to off
+    if own_broker:
+        ports["NATS_PORT"] = settings.nats_port
     problems = [port_problem(settings.host, port, variable) for variable, port in ports.items()]
     if any(problems):
         sys.exit("\n".join(f"make up: {problem}" for problem in problems if problem))
     Path("var").mkdir(exist_ok=True)
     os.environ["SAGA_PYTHON"] = sys.executable
+    os.environ.update(HOST=settings.host, NATS_PORT=str(settings.nats_port), SAGA_NATS=str(own_broker).lower())
+    os.environ["SAGA_NATS_SERVER"] = str(Path(sysconfig.get_path("scripts"), "nats-server"))
+    os.environ.setdefault("SAGA_NATS_STORE", "var/nats")  # the tests have their own
     subprocess.Popen([sys.executable, __file__, "--announce"])  # noqa: S603  # prints while the supervisor runs
     root = ["--user", "root"] if os.geteuid() == 0 else []  # said outright, the supervisor does not warn of it
     os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf", *root])  # noqa: S606

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from saga.errors import SettingsError
 
@@ -23,6 +24,8 @@ class Settings:
     service_ports: Mapping[str, int]
     saga_log_url: str = field(repr=False)  # may hold a password
     service_db_urls: Mapping[str, str] = field(repr=False)
+    nats_url: str | None = field(repr=False)  # one or more, with commas; None: no broker, no choreography
+    nats_port: int  # where `make up` starts a broker
     sagas_dir: Path
     faults: bool
     fault_hold_seconds: float
@@ -42,6 +45,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     for name, port in ports.items():
         source[f"SERVICE_{name}_URL"] = _url(source, f"SERVICE_{name}_URL", f"http://{reachable(host)}:{port}")
     port = _port(source, "ORCHESTRATOR_PORT", 5000)
+    nats_port = _port(source, "NATS_PORT", 4222)
     settings = Settings(
         orchestrator_url=_url(source, "ORCHESTRATOR_URL", f"http://{reachable(host)}:{port}"),
         host=host,
@@ -52,6 +56,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             name: _database(source, f"SERVICE_{name}_DB_URL", f"sqlite:///var/service_{name.lower()}.db")
             for name in SERVICES
         },
+        nats_url=_brokers(source, "NATS_URL", broker_url(host, nats_port)),
+        nats_port=nats_port,
         sagas_dir=Path(source.get("SAGAS_DIR") or "orchestrator/sagas"),
         faults=_switch(source, "FAULTS", True),
         fault_hold_seconds=_seconds(source, "FAULT_HOLD_SECONDS", 20),
@@ -72,6 +78,11 @@ def reachable(host: str) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
+
+
+def broker_url(host: str, port: int) -> str:
+    """Where the broker is that listens on `host`: NATS_URL's default."""
+    return f"nats://{reachable(host)}:{port}"
 
 
 def _port(source: Mapping[str, str], name: str, default: int) -> int:
@@ -111,6 +122,24 @@ def _database(source: Mapping[str, str], name: str, default: str) -> str:
     if not text.startswith(("sqlite:///", "mysql+mysqlconnector://")):
         raise SettingsError(f"{name} must begin with sqlite:/// or mysql+mysqlconnector://", name)  # unquoted
     return text
+
+
+def _brokers(source: Mapping[str, str], name: str, default: str) -> str | None:
+    text = source.get(name) or default
+    if text.lower() == "off":
+        return None
+    urls = [url.strip().rstrip("/") for url in text.split(",")]
+    if not all(map(_is_broker, urls)):
+        raise SettingsError(f"{name} must be off, or nats:// or tls:// URLs with commas between them", name)  # unquoted
+    return ",".join(urls)
+
+
+def _is_broker(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(re.fullmatch(r"(nats|tls)://\S+", url) and parts.hostname and parts.port != 0 and not parts.path)
+    except ValueError:  # a port that is none
+        return False
 
 
 def _token(source: Mapping[str, str]) -> str | None:

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from tests.mysql_server import DATABASES, mysql_schemas
-from tests.stack import Stack, own_ports
+from tests.nats_server import NatsServer
+from tests.stack import Stack, free_port, own_ports
 from tests.world import World
 
 Database = Callable[[str], str]
@@ -94,11 +95,14 @@ def ports() -> Iterator[int]:
 
 @pytest.fixture
 def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[int]) -> Iterator[Callable[..., Stack]]:
-    """`make_stack("sqlite", FAULT_HOLD_SECONDS="2")`: the four processes, stopped at the test's end."""
+    """`make_stack("sqlite", FAULT_HOLD_SECONDS="2")`: the four processes, stopped at the test's end.
+
+    With `broker=True` they have a broker of their own, which is `"nats"` to `kill` and `start`.
+    """
     made: list[Stack] = []
 
-    def make(kind: str, more_orchestrators: Sequence[str] = (), **environ: str) -> Stack:
-        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ, more_orchestrators)
+    def make(kind: str, more_orchestrators: Sequence[str] = (), broker: bool = False, **environ: str) -> Stack:
+        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ, more_orchestrators, broker)
         made.append(stack)
         stack.start_all()
         return stack
@@ -106,6 +110,13 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
     yield make
     for stack in made:
         stack.stop_all()
+
+
+@pytest.fixture
+def nats_server(ports: Iterator[int]) -> Iterator[NatsServer]:
+    """A broker with nothing in it."""
+    with NatsServer(free_port(ports)) as server:
+        yield server
 
 
 @pytest.fixture

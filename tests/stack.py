@@ -21,6 +21,8 @@ import psutil
 import requests
 from sqlalchemy import create_engine, text
 
+from tests import nats_server
+
 ROOT = Path(__file__).parent.parent
 SERVICES = {"A": "service_a", "B": "service_b", "C": "service_c"}
 PROCESSES = ("service_a", "service_b", "service_c", "orchestrator")
@@ -49,7 +51,7 @@ def impatient_sagas(directory: Path, timeout: float) -> Path:
 
 
 class Stack:
-    """Four processes on free ports, each with an empty database of its own."""
+    """Four processes on free ports, each with an empty database of its own; with `broker`, "nats" is one more."""
 
     def __init__(
         self,
@@ -58,8 +60,9 @@ class Stack:
         ports: Iterator[int],
         environ: dict[str, str],
         more_orchestrators: Sequence[str] = (),
+        broker: bool = False,
     ):
-        self.processes = (*PROCESSES, *more_orchestrators)
+        self.processes = (*["nats"] * broker, *PROCESSES, *more_orchestrators)
         self.urls = {name: database(name) for name in PROCESSES}
         self.ports = {name: free_port(ports) for name in self.processes}
         self.logs = logs
@@ -70,6 +73,7 @@ class Stack:
             "SAGA_LOG_URL": self.urls["orchestrator"],
             **{f"{name.upper()}_PORT": str(self.ports[name]) for name in SERVICES.values()},
             **{f"{name.upper()}_DB_URL": self.urls[name] for name in SERVICES.values()},
+            "NATS_URL": nats_server.url_on(self.ports["nats"]) if broker else "off",
             "PYTHONDONTWRITEBYTECODE": "1",
             **environ,
         }
@@ -97,7 +101,7 @@ class Stack:
         port = self.ports[process if "orchestrator" in process else "orchestrator"]
         with (self.logs / f"{process}.log").open("ab") as log:
             self.running[process] = subprocess.Popen(
-                [sys.executable, "-m", process if process in PROCESSES else "orchestrator"],
+                self._command(process),
                 cwd=ROOT,
                 env={**self.environ, "ORCHESTRATOR_PORT": str(port), **environ},
                 stdin=subprocess.DEVNULL,
@@ -106,9 +110,16 @@ class Stack:
                 start_new_session=True,
             )
 
+    def _command(self, process: str) -> list[str]:
+        if process == "nats":
+            return nats_server.command(self.ports["nats"], self.logs / "nats")
+        return [sys.executable, "-m", process if process in PROCESSES else "orchestrator"]
+
     def await_ready(self, process: str) -> None:
         def ready() -> bool:
             assert self.running[process].poll() is None, f"{process} ended:\n{self.log_of(process)}"
+            if process == "nats":
+                return nats_server.answers(self.ports["nats"])
             try:
                 return requests.get(f"{self.url_of(process)}/readyz", timeout=5).status_code == 200
             except (requests.ConnectionError, requests.Timeout):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from tests import nats_server
 from tests.stack import INPUT, ROOT, SERVICES, eventually
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
@@ -22,6 +23,7 @@ ENVIRON = {
     "COMPOSE_PROJECT_NAME": "saga-stack-test",
     "ORCHESTRATOR_PORT": str(PORT),
     **{f"SERVICE_{name}_PORT": str(PORT + 1 + index) for index, name in enumerate(SERVICES)},
+    "NATS_PORT": str(PORT + 9),
     "MYSQL_ROOT_PASSWORD": "a-test-of-our-own",
     "SERVICE_B_DB_PASSWORD": "another-one",
 }
@@ -89,7 +91,7 @@ def ended(saga_id: str) -> str | None:
     return status if status in ("COMPLETED", "COMPENSATED") else None
 
 
-@pytest.mark.parametrize("killed", ["service_b", "orchestrator", "mysql"])
+@pytest.mark.parametrize("killed", ["service_b", "orchestrator", "mysql", "nats"])
 def test_what_is_killed_in_the_middle_comes_back_and_all_ends_well(killed: str) -> None:
     before = counts()
     with ThreadPoolExecutor(8) as pool:
@@ -123,6 +125,16 @@ def test_replicas_take_over_what_a_killed_orchestrator_leaves() -> None:
         compose("up", "--detach", "orchestrator")
         eventually(lambda: ready(PORT), within=60)
         compose("--profile", "replicas", "rm", "--stop", "--force", "orchestrator_replica")
+
+
+def test_the_broker_is_back_after_a_kill_with_what_it_acknowledged() -> None:
+    url = nats_server.url_on(PORT + 9)
+    seq = nats_server.publish(url, b"told")
+    compose("kill", "nats")
+    assert not nats_server.answers(PORT + 9)
+    compose("up", "--detach", "nats")
+    eventually(lambda: nats_server.answers(PORT + 9), within=60)
+    assert nats_server.read(url, seq) == b"told"
 
 
 def newest_saga() -> str | None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import requests
 
+from tests import nats_server
 from tests.stack import INPUT, PROCESSES, ROOT, eventually, free_port
 
 pytestmark = pytest.mark.xdist_group("make_up")  # both write var/ of this checkout
@@ -23,7 +24,7 @@ class Up:
     """A running `make up`, with ports and databases of its own."""
 
     def __init__(self, directory: Path, ports: Iterator[int], environ: dict[str, str]):
-        self.ports = {name: free_port(ports) for name in PROCESSES}
+        self.ports = {name: free_port(ports) for name in (*PROCESSES, "nats")}
         self.output = directory / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -36,6 +37,8 @@ class Up:
                     **{
                         f"{n.upper()}_DB_URL": f"sqlite:///{directory}/{n}.db" for n in PROCESSES if n != "orchestrator"
                     },
+                    "NATS_URL": "",  # the default, whatever this shell has
+                    "SAGA_NATS_STORE": str(directory / "nats"),
                     **environ,
                 },
                 stdin=subprocess.DEVNULL,
@@ -59,6 +62,14 @@ class Up:
             with contextlib.suppress(psutil.Error):
                 parent = process.parent()
                 if process.cmdline()[-2:] == ["-m", name] and parent and parent.cmdline()[-2:] != ["-m", name]:
+                    return process
+        return None
+
+    def broker(self) -> psutil.Process | None:
+        """The broker's process."""
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "nats-server":
                     return process
         return None
 
@@ -98,12 +109,26 @@ def test_it_says_where_the_dashboard_is_restarts_what_dies_and_ctrl_c_leaves_not
         victim.kill()
         eventually(lambda name=name, victim=victim: up.main_process(name) not in (None, victim))
         eventually(lambda name=name: answers(up.ports[name]))
+    eventually(lambda: nats_server.answers(up.ports["nats"]))
+    broker = eventually(up.broker)
+    broker.kill()
+    eventually(lambda: up.broker() not in (None, broker))
+    eventually(lambda: nats_server.answers(up.ports["nats"]))
     assert up.start() == 200
     family = up.family()
     os.killpg(up.process.pid, signal.SIGINT)
     up.process.wait(20)
     assert not psutil.wait_procs(family, timeout=10)[1]
     assert "Traceback" not in up.said
+
+
+@pytest.mark.parametrize("elsewhere", ["off", "nats://127.0.0.1:1"])
+def test_no_broker_is_started_where_another_is_set_or_none(make_up: MakeUp, elsewhere: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # not our port then
+        up = make_up(NATS_URL=elsewhere, NATS_PORT=str(taken.getsockname()[1]))
+        eventually(lambda: "The dashboard is at" in up.said, within=60)
+    assert up.broker() is None
+    assert up.start() == 200
 
 
 def answers(port: int) -> bool:
@@ -124,14 +149,13 @@ def test_ctrl_c_before_it_is_ready_leaves_nothing_either(make_up: MakeUp) -> Non
 
 def test_pitfall_28_every_taken_port_is_named_before_anything_starts(make_up: MakeUp, tmp_path: Path) -> None:
     """Pitfall 28: the port is taken: who has it, and how to move."""
-    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
-        up = make_up(
-            ORCHESTRATOR_PORT=str(first.getsockname()[1]),
-            SERVICE_B_PORT=str(second.getsockname()[1]),
-        )
-        assert up.process.wait(30) != 0
-    for variable, taken in (("ORCHESTRATOR_PORT", first), ("SERVICE_B_PORT", second)):
-        assert f"(pid {os.getpid()}). Set {variable} to a free one" in up.said, taken
+    with contextlib.ExitStack() as taken:
+        variables = ("ORCHESTRATOR_PORT", "SERVICE_B_PORT", "NATS_PORT")
+        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in variables]
+        ports = {name: str(held.getsockname()[1]) for name, held in zip(variables, sockets, strict=True)}
+        assert (up := make_up(**ports)).process.wait(30) != 0
+    for variable in variables:
+        assert f"(pid {os.getpid()}). Set {variable} to a free one" in up.said
     assert not list(tmp_path.glob("*.db"))
 
 

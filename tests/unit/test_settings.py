@@ -16,6 +16,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.service_ports == {"A": 5001, "B": 5002, "C": 5003}
     assert settings.saga_log_url == "sqlite:///var/orchestrator.db"
     assert settings.service_db_urls["B"] == "sqlite:///var/service_b.db"
+    assert (settings.nats_url, settings.nats_port) == ("nats://127.0.0.1:4222", 4222)
     assert settings.sagas_dir == Path("orchestrator/sagas")
     assert (settings.faults, settings.fault_hold_seconds) == (True, 20)
     assert (settings.lease_seconds, settings.recovery_interval) == (10, 1)
@@ -37,6 +38,23 @@ def test_a_services_address_follows_where_it_listens(host: str, found: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"NATS_PORT": "4300"}, "nats://127.0.0.1:4300"),
+        ({"HOST": "0.0.0.0"}, "nats://127.0.0.1:4222"),
+        ({"HOST": "::1", "NATS_PORT": "4300"}, "nats://[::1]:4300"),
+        ({"NATS_URL": ""}, "nats://127.0.0.1:4222"),
+        ({"NATS_URL": "nats://n.example", "NATS_PORT": "4300"}, "nats://n.example"),
+        ({"NATS_URL": "nats://one:4222, tls://u:p@[::1]:4223/"}, "nats://one:4222,tls://u:p@[::1]:4223"),
+        ({"NATS_URL": "off"}, None),
+        ({"NATS_URL": "Off"}, None),
+    ],
+)
+def test_the_broker_is_on_its_port_or_elsewhere_or_off(environ: dict[str, str], url: str | None) -> None:
+    assert load_settings(environ).nats_url == url
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("ORCHESTRATOR_PORT", "http"),
@@ -45,6 +63,19 @@ def test_a_services_address_follows_where_it_listens(host: str, found: str) -> N
         ("SERVICE_B_URL", "b:5002"),
         ("SAGA_LOG_URL", "postgres://u:hunter2@h/d"),
         ("SERVICE_A_DB_URL", "a.db"),
+        ("NATS_PORT", "0"),
+        ("NATS_URL", "localhost:4222"),
+        ("NATS_URL", "http://u:hunter2@h:4222"),
+        ("NATS_URL", "nats://one:4222,"),
+        ("NATS_URL", "nats://one:4222,two:4222"),
+        ("NATS_URL", "nats://u:hunter2@one two:4222"),
+        ("NATS_URL", "nats://u:hunter2@"),
+        ("NATS_URL", "nats://u:hunter2@h:port"),
+        ("NATS_URL", "nats://u:hunter2@h:65536"),
+        ("NATS_URL", "nats://u:hunter2@h:0"),
+        ("NATS_URL", "nats://u:hunter2@h/path"),
+        ("NATS_URL", "nats://[::1"),
+        ("NATS_URL", "none"),
         ("FAULTS", "yes"),
         ("FAULT_HOLD_SECONDS", "x"),
         ("LEASE_SECONDS", "0"),
@@ -62,5 +93,6 @@ def test_an_unusable_value_is_refused_by_the_variables_name(variable: str, value
 
 
 def test_secrets_are_not_printed() -> None:
-    shown = repr(load_settings({"SAGA_TOKEN": "hunter2", "SAGA_LOG_URL": "mysql+mysqlconnector://u:hunter3@h/d"}))
+    urls = {"SAGA_LOG_URL": "mysql+mysqlconnector://u:hunter3@h/d", "NATS_URL": "nats://u:hunter4@h"}
+    shown = repr(load_settings({"SAGA_TOKEN": "hunter2", **urls}))
     assert "hunter" not in shown
