@@ -46,9 +46,22 @@ CREATE TABLE orchestrator.saga_log (
     UNIQUE KEY saga_log_saga (saga_id, seq)
 );
 
+CREATE TABLE orchestrator.saga_outbox (
+    id           BIGINT NOT NULL AUTO_INCREMENT,
+    event_id     VARCHAR(400) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the same each time that it is published',
+    subject      VARCHAR(255) NOT NULL,
+    payload      LONGTEXT NOT NULL COMMENT 'JSON',
+    created_at   DATETIME(6) NOT NULL,
+    published_at DATETIME(6) COMMENT 'UTC; NULL: not yet, or not yet known',
+    PRIMARY KEY (id),
+    UNIQUE KEY (event_id),
+    KEY saga_outbox_new (published_at, id)
+);
+
 CREATE USER orchestrator ACCOUNT LOCK;
 GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.sagas TO orchestrator; -- DELETE: `saga prune`
 GRANT SELECT, INSERT, DELETE ON orchestrator.saga_log TO orchestrator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.saga_outbox TO orchestrator;
 
 -- Service A: users ---------------------------------------------------------------------------------------------------
 
@@ -73,9 +86,23 @@ CREATE TABLE service_a.saga_barrier (
     PRIMARY KEY (saga_id, step)
 );
 
+CREATE TABLE service_a.saga_outbox LIKE orchestrator.saga_outbox;
+
+CREATE TABLE service_a.saga_inbox (
+    saga_id    VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    step       VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    giver      INTEGER NOT NULL COMMENT 'the position of the step that gave the fields, -1: who started the saga; or its own',
+    fields     LONGTEXT NOT NULL COMMENT 'JSON: what a step of a choreographed saga was given, or acted with',
+    created_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (saga_id, step, giver),
+    KEY (created_at)
+);
+
 CREATE USER service_a ACCOUNT LOCK;
 GRANT SELECT, INSERT, DELETE ON service_a.TABLE_A TO service_a;
 GRANT SELECT, INSERT, UPDATE ON service_a.saga_barrier TO service_a;
+GRANT SELECT, INSERT, UPDATE, DELETE ON service_a.saga_outbox TO service_a;
+GRANT SELECT, INSERT, DELETE ON service_a.saga_inbox TO service_a;
 
 -- Service B: addresses -----------------------------------------------------------------------------------------------
 
@@ -92,9 +119,14 @@ CREATE TABLE service_b.TABLE_B (
 
 CREATE TABLE service_b.saga_barrier LIKE service_a.saga_barrier;
 
+CREATE TABLE service_b.saga_outbox LIKE orchestrator.saga_outbox;
+CREATE TABLE service_b.saga_inbox LIKE service_a.saga_inbox;
+
 CREATE USER service_b ACCOUNT LOCK;
 GRANT SELECT, INSERT, DELETE ON service_b.TABLE_B TO service_b;
 GRANT SELECT, INSERT, UPDATE ON service_b.saga_barrier TO service_b;
+GRANT SELECT, INSERT, UPDATE, DELETE ON service_b.saga_outbox TO service_b;
+GRANT SELECT, INSERT, DELETE ON service_b.saga_inbox TO service_b;
 
 -- Service C: payments ------------------------------------------------------------------------------------------------
 
@@ -111,6 +143,11 @@ CREATE TABLE service_c.TABLE_C (
 
 CREATE TABLE service_c.saga_barrier LIKE service_a.saga_barrier;
 
+CREATE TABLE service_c.saga_outbox LIKE orchestrator.saga_outbox;
+CREATE TABLE service_c.saga_inbox LIKE service_a.saga_inbox;
+
 CREATE USER service_c ACCOUNT LOCK;
 GRANT SELECT, INSERT ON service_c.TABLE_C TO service_c; -- no DELETE: a payment is never undone
 GRANT SELECT, INSERT, UPDATE ON service_c.saga_barrier TO service_c;
+GRANT SELECT, INSERT, UPDATE, DELETE ON service_c.saga_outbox TO service_c;
+GRANT SELECT, INSERT, DELETE ON service_c.saga_inbox TO service_c;

@@ -14,9 +14,22 @@ from werkzeug.exceptions import HTTPException
 
 from orchestrator import browser, pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
+from orchestrator.choreographer import Choreographer
 from orchestrator.stream import event_stream
 from saga.audit import audit
-from saga.errors import BadInput, Conflict, Forbidden, KeyReused, LogUnavailable, NoSuchSaga, Overloaded, SagaError
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
+from saga.errors import (
+    BadInput,
+    BrokerUnavailable,
+    Conflict,
+    Forbidden,
+    KeyReused,
+    LogUnavailable,
+    NoSuchLetter,
+    NoSuchSaga,
+    Overloaded,
+    SagaError,
+)
 from saga.faults import parse_plan
 from saga.log import Record
 from saga.machine import ENDED, Line, State
@@ -33,9 +46,11 @@ STATUS_CODES: dict[type[SagaError], int] = {
     BadInput: 400,
     Forbidden: 403,
     NoSuchSaga: 404,
+    NoSuchLetter: 404,
     Conflict: 409,
     KeyReused: 422,
     LogUnavailable: 503,
+    BrokerUnavailable: 503,
     Overloaded: 503,
 }
 # What a compensated saga is answered with, by why it was.
@@ -75,6 +90,8 @@ class _Routes:
         app.post("/sagas/<saga_id>/cancel")(self.cancel)
         app.post("/sagas/<saga_id>/resume")(self.resume)
         app.post("/sagas/<saga_id>/resolve")(self.resolve)
+        app.get("/dead-letters")(self.dead_letters)
+        app.post("/dead-letters/<int:letter>/replay")(self.replay)
         app.get("/audit")(self.audit)
         app.post("/prune")(self.prune)
         app.post("/test_status")(self.test_status)
@@ -85,14 +102,14 @@ class _Routes:
 
     def start(self) -> Response:
         """Start a saga and wait for its end."""
-        _only_these_flags("saga", "wait", "fail", "delay")
+        _only_these_flags("saga", "mode", "wait", "fail", "delay")
         definition = self.parts.definition(request.args.get("saga"))
         fail, delay = request.args.getlist("fail"), request.args.getlist("delay")
         plan = parse_plan(fail, delay, [step.name for step in definition.steps], self.parts.settings.faults)
         wait = 0.0 if _prefers_async() else _number("wait", WAIT, 0, WAIT_AT_MOST)
         key = _idempotency_key()
         body = parse_object(request.get_data())
-        definition = definition.with_faults(plan.queries(), plan.orchestrator)
+        definition = definition.with_faults(plan.queries(), plan.orchestrator).in_mode(self._mode())
         return answer(*self.parts.engine.run(definition, body, key, wait))
 
     def sagas(self) -> Response:
@@ -143,7 +160,10 @@ class _Routes:
 
     def resume(self, saga_id: str) -> tuple[Response, int]:
         """Try a stalled call now."""
-        self.parts.operator.resume(saga_id)
+        if self.parts.choreographer and self._find(saga_id).definition.choreographed:
+            self.parts.choreographer.resume(saga_id)
+        else:
+            self.parts.operator.resume(saga_id)
         return self._accepted(saga_id)
 
     def resolve(self, saga_id: str) -> tuple[Response, int]:
@@ -153,6 +173,28 @@ class _Routes:
             raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
         self.parts.operator.resolve(saga_id, note)
         return self._accepted(saga_id)
+
+    def dead_letters(self) -> Response:
+        """The events that could not be handled."""
+        _only_these_flags("limit")
+        return jsonify(dead_letters=self._choreographer().dead_letters(int(_number("limit", 100, 1, 500))))
+
+    def replay(self, letter: int) -> tuple[Response, int]:
+        """Let one of them be published again."""
+        return jsonify(self._choreographer().replay(letter)), 202
+
+    def _mode(self) -> str:
+        mode = request.args.get("mode", ORCHESTRATION)
+        if mode not in (ORCHESTRATION, CHOREOGRAPHY):
+            raise BadInput(f"mode must be {ORCHESTRATION} or {CHOREOGRAPHY}, not {mode!r}", "mode")
+        if mode == CHOREOGRAPHY:
+            self._choreographer()
+        return mode
+
+    def _choreographer(self) -> Choreographer:
+        if self.parts.choreographer is None:
+            raise BadInput("mode: choreography is switched off here (NATS_URL=off)", "mode")
+        return self.parts.choreographer
 
     def audit(self) -> Response:
         """All or nothing, as the participants' own records tell it."""

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 
 import uuid_utils
 
+from orchestrator.choreographer import Choreographer
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from orchestrator.watch import Watch
-from saga import log_sql
+from saga import log_sql, outbox
 from saga.database import connect, create_tables
 from saga.definition import SagaDefinition, load_definitions
 from saga.driver import Surroundings
 from saga.engine import Engine
 from saga.errors import BadInput
+from saga.follower import Follower
 from saga.log import SagaLog
 from saga.operator import Operator
 from saga.recovery import Recovery
@@ -43,16 +45,21 @@ class Orchestrator:
     telemetry: Telemetry
     stream: Stream
     watch: Watch
+    choreographer: Choreographer | None  # None: choreography is off (NATS_URL)
 
     def open(self) -> None:
         """Start driving and recovering."""
         self.engine.open()
         self.recovery.open()
         self.stream.open()
+        if self.choreographer:
+            self.choreographer.open()
 
     def close(self) -> None:
         """Take no more, hand over what is in flight."""
         self.stream.close()
+        if self.choreographer:
+            self.choreographer.close()
         self.recovery.close()
         self.engine.close()
 
@@ -72,6 +79,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     definitions = load_definitions(settings.sagas_dir, settings.environ)
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
     create_tables(database, log_sql.metadata)
+    create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
     telemetry = Telemetry()
     stopping = threading.Event()
@@ -92,7 +100,8 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     )
     engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.watch(engine)
-    recovery = Recovery(engine, settings.recovery_interval)
+    follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
+    recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
     return Orchestrator(
         settings,
         definitions,
@@ -103,4 +112,5 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         telemetry,
         Stream(saga_log),
         Watch(saga_log, definitions.values(), settings.token, time.time),
+        Choreographer(database, engine, follower, settings) if settings.nats_url else None,
     )

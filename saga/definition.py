@@ -21,6 +21,7 @@ from jsonschema.exceptions import SchemaError
 from saga.errors import DefinitionError
 from saga.payload import check_fields, field_name
 
+ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 
 FILE_SCHEMA: dict[str, Any] = {
@@ -72,7 +73,10 @@ class Step:
 
 @dataclass(frozen=True)
 class SagaDefinition:
-    """A saga as data. `faults` are the orchestrator's own injected crashes; a step's are in its URLs."""
+    """A saga as data. `faults` are the orchestrator's own injected crashes; a step's are in its URLs.
+
+    `mode`: whether the orchestrator drives it, or its services tell each other.
+    """
 
     name: str
     steps: tuple[Step, ...]
@@ -80,6 +84,12 @@ class SagaDefinition:
     secret: tuple[str, ...] = ()
     deadline: float | None = None
     faults: tuple[str, ...] = ()
+    mode: str = ORCHESTRATION
+
+    @property
+    def choreographed(self) -> bool:
+        """Whether nobody drives it."""
+        return self.mode == CHOREOGRAPHY
 
     @cached_property
     def _validator(self) -> Draft202012Validator:
@@ -105,6 +115,10 @@ class SagaDefinition:
             for step in self.steps
         )
         return replace(self, steps=steps, faults=tuple(own))
+
+    def in_mode(self, mode: str) -> SagaDefinition:
+        """The same saga, orchestrated or choreographed."""
+        return self if mode == self.mode else replace(self, mode=mode)
 
     @cached_property
     def snapshot(self) -> Mapping[str, Any]:

@@ -10,9 +10,12 @@ from contextlib import suppress
 from typing import Any
 
 from saga.bulkhead import Breakers, Bulkhead, service_of
+from saga.choreography import Kind as Told
+from saga.choreography import started, subject
 from saga.definition import SagaDefinition
 from saga.driver import Driver, Surroundings
 from saga.errors import Conflict, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
+from saga.follower import Waiting
 from saga.log import Record
 from saga.machine import STALLED, STARTED, Line, State, begin
 from saga.payload import digest
@@ -36,6 +39,8 @@ class Engine:
     def __init__(self, around: Surroundings, new_id: Callable[[], str], stop: threading.Event):
         self.around = around
         self.breakers = Breakers(rest=min(around.stall_max, 4 * around.stall_base))
+        self.waiting = Waiting()  # for news of choreographed sagas
+        self.announce: Callable[[], None] = lambda: None  # there are events in the outbox
         self._new_id = new_id
         self._closed = stop
         self._drivers: dict[str, Driver] = {}
@@ -113,11 +118,12 @@ class Engine:
     def _begin(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None
     ) -> tuple[str, Driver | None]:
-        """A new saga's id and driver; the id alone where the key is known."""
+        """A new saga's id and driver; the id alone where the key is known, or nobody drives it."""
         definition.check_input(input)
         if self._closed.is_set() or len(self._drivers) >= IN_FLIGHT:
             raise Overloaded(f"{len(self._drivers)} sagas are in flight here: try again later")
         now = self.around.clock()
+        deadline = now + definition.deadline if definition.deadline else None
         saga = begin(definition, input)
         request_hash = digest(input)
         record = Record(
@@ -128,20 +134,24 @@ class Engine:
             cursor=saga.cursor,
             context={},
             epoch=1,
-            owner=self.around.owner,
-            due_at=now + self.around.lease,
+            owner=None if definition.choreographed else self.around.owner,
+            due_at=deadline if definition.choreographed else now + self.around.lease,
             rounds=0,
             idempotency_key=key,
             request_hash=request_hash,
             error=None,
             started_at=now,
             ended_at=None,
-            deadline_at=now + definition.deadline if definition.deadline else None,
+            deadline_at=deadline,
         )
-        lines = [Line(1, now, STARTED)]
-        known = self.around.log.begin(record, lines)
+        events = started(definition, record.id, input, now) if definition.choreographed else []
+        lines = [Line(1, now, STARTED, detail=_mode(definition))]
+        known = self.around.log.begin(record, lines, events)
         if known is None:
             self.around.observe(record, lines[0])
+            if definition.choreographed:
+                self.announce()
+                return record.id, None
             return record.id, Driver(record, lines, self.around)
         if known.request_hash != request_hash:
             raise KeyReused(f"the Idempotency-Key {key!r} was used with another body, for the saga {known.id}")
@@ -208,6 +218,7 @@ class Engine:
         known: tuple[Record, list[Line]] | None = None
         in_line, patience = 0, self._patience()
         while True:
+            told = self.waiting.expect(saga_id)
             driver = self._drivers.get(saga_id)
             if driver:
                 driver.news.wait(max(0.0, min(POLL, until - self.around.clock())))
@@ -225,7 +236,7 @@ class Engine:
             if known[0].ended or self.around.clock() >= until or self._closed.is_set():
                 return known
             if saga_id not in self._drivers:
-                self._closed.wait(min(POLL, max(0.0, until - self.around.clock())))
+                told.wait(min(POLL, max(0.0, until - self.around.clock())))
 
     def _patience(self) -> int:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
@@ -295,3 +306,9 @@ class Engine:
                     continue  # the driver finds out at its next write, or by its own clock
                 except Exception:
                     logger.exception("renewal_failed saga_id=%s", driver.record.id)
+
+
+def _mode(definition: SagaDefinition) -> dict[str, Any] | None:
+    if not definition.choreographed:
+        return None
+    return {"mode": definition.mode, "subject": subject(definition.name, Told.STARTED)}

@@ -139,7 +139,10 @@ class Listener:
         message = f"no answer within {part.step.timeout:g} s"
         if duty is Duty.ACT and (attempt.number <= attempt.limit or not part.may_refuse):
             return self._failed(attempt, "timeout", None, message, certain=False)
-        return self._not_undone(self._undoing(attempt), None, message, certain=False)
+        past = self._past(event, part)
+        error = None if duty is Duty.UNDO else _error(past.kind, past.status, past.message)
+        undoing = attempt if duty is Duty.UNDO else self._undoing(attempt)
+        return self._not_undone(undoing, None, message, certain=False, error=error)
 
     def _attempt(self, part: Part, event: Event, duty: Duty, deliveries: int) -> _Attempt:
         direction = Direction.ACTION if duty is Duty.ACT else Direction.COMPENSATION
@@ -240,10 +243,11 @@ class Listener:
             if outcome.answer.status == 409:  # it has committed, and cannot be undone
                 return self._done_after_all(attempt, undoing, fields)
         except Exception as failure:
-            return self._not_undone(undoing, 500, _said(failure), certain=not isinstance(failure, OutcomeUnknown))
-        if outcome.answer.status == 200:
+            return self._not_undone(undoing, 500, _said(failure), not isinstance(failure, OutcomeUnknown), error)
+        answer = outcome.answer
+        if answer.status == 200:
             return self._well(event, part)
-        return self._not_undone(undoing, outcome.answer.status, str(outcome.answer.body["error"]), outcome.certain)
+        return self._not_undone(undoing, answer.status, str(answer.body["error"]), outcome.certain, error)
 
     def _done_after_all(self, attempt: _Attempt, undoing: _Attempt, fields: Mapping[str, Any]) -> Reaction:
         part, event = attempt.part, attempt.event
@@ -283,10 +287,17 @@ class Listener:
     ) -> Outcome:
         return self._around.transactions.compensate(key, fields, struck, news, part.step.compensation is not None)
 
-    def _not_undone(self, attempt: _Attempt, status: int | None, message: str, certain: bool) -> Reaction:
-        """An attempt of a compensation has failed: another, for as long as it takes."""
+    def _not_undone(
+        self,
+        attempt: _Attempt,
+        status: int | None,
+        message: str,
+        certain: bool,
+        error: Mapping[str, Any] | None = None,
+    ) -> Reaction:
+        """An attempt of a compensation has failed: another, for as long as it takes. `error`: why it turned back."""
         in_round = attempt.number % attempt.limit
-        self._report(attempt, "refused" if certain else "unknown", status, message, stalls=not in_round)
+        self._report(attempt, "refused" if certain else "unknown", status, message, not in_round, error)
         return Reaction(again=self._pause(attempt.part, in_round)) if in_round else self._rest(attempt, message)
 
     def _rest(self, attempt: _Attempt, message: str) -> Reaction:
@@ -340,10 +351,19 @@ class Listener:
         }
         return {"at": now, "attempt": line}
 
-    def _report(self, attempt: _Attempt, verdict: str, status: int | None, message: str, stalls: bool) -> None:
+    def _report(
+        self,
+        attempt: _Attempt,
+        verdict: str,
+        status: int | None,
+        message: str,
+        stalls: bool,
+        error: Mapping[str, Any] | None = None,
+    ) -> None:
         told = self._told(attempt, verdict, status)
         line = {**told["attempt"], "message": message}
-        self._around.tell(attempt.part.attempt(attempt.event, {"at": told["at"], **line, "stalls": stalls}))
+        news = {"at": told["at"], **line, "stalls": stalls, "error": error}
+        self._around.tell(attempt.part.attempt(attempt.event, news))
 
     def _pause(self, part: Part, number: int) -> float:
         return jittered(part.step.backoff * 2.0 ** (min(number, 16) - 1), self._around.random)

@@ -47,7 +47,7 @@ class LocalTransactions:
         self._action = action
         self._compensation = compensation
         self._exit = exit
-        self._closed = closed
+        self.closed = closed
         self._hold = hold  # seconds
 
     def act(self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind], news: News | None = None) -> Outcome:
@@ -55,7 +55,7 @@ class LocalTransactions:
         if Kind.BEFORE in faults:
             return Outcome(Answer(500, {"error": "injected: before"}), certain=True)
         if Kind.LATE in faults:
-            self._closed.wait(self._hold)
+            self.closed.wait(self._hold)
         action = _refuse if Kind.REFUSE in faults else self._action
         crash = (lambda: self._exit(17)) if Kind.CRASH in faults else (lambda: None)
         tell = news if news and not _COMMITTED & set(faults) else _nothing
@@ -65,7 +65,9 @@ class LocalTransactions:
         if Kind.CRASH_AFTER in faults:
             self._exit(17)
         if Kind.LOST in faults:
-            self._closed.wait(self._hold)
+            self.closed.wait(self._hold)
+            if news:  # whoever has waited so long hears of it after all
+                answer = barrier.act(self.engine, key, lambda tx: action(tx, fields), news=news)
         if Kind.AFTER in faults:
             return Outcome(Answer(500, {"error": "injected: after"}))
         return Outcome(answer, garbage=Kind.GARBAGE in faults)

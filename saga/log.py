@@ -17,10 +17,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from saga import log_sql as sql
+from saga import outbox
+from saga.choreography import Event
 from saga.database import ASKED_WRONGLY, is_duplicate, is_lock_conflict, transaction
 from saga.definition import SagaDefinition
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown
-from saga.exchange import Row, exchange
+from saga.exchange import Row, Statement, exchange
 from saga.group_commit import GroupCommit
 from saga.log_sql import sagas
 from saga.machine import ENDED, Line, State
@@ -79,10 +81,12 @@ class _Write:
     begin: Row | None
     advance: Row | None
     lines: Sequence[Row]
+    events: Sequence[tuple[Statement, Sequence[Row]]] = ()  # for the outbox
 
     def size(self) -> int:
         """About how many bytes it is."""
-        rows = [row for row in (self.begin, self.advance, *self.lines) if row]
+        events = [row for _, rows in self.events for row in rows]
+        rows = [row for row in (self.begin, self.advance, *self.lines, *events) if row]
         return sum(len(value) for row in rows for value in row if isinstance(value, str))
 
 
@@ -102,18 +106,24 @@ class SagaLog:
         self._dialect = engine.dialect
         self._writes = GroupCommit(self._write_all, _Write.size)
 
-    def begin(self, record: Record, lines: Sequence[Line]) -> Record | None:
-        """Write a new saga; where its idempotency key is known already, write nothing and give that saga."""
+    def begin(self, record: Record, lines: Sequence[Line], events: Sequence[Event] = ()) -> Record | None:
+        """Write a new saga, and the events that start it; where its idempotency key is known, give that saga."""
         values = {**vars(record), "name": record.definition.name, "definition": record.definition.snapshot}
         row = sql.BEGIN.bind(self._dialect, values)
-        if self._writes.submit(_Write(row, None, self._bound(record.id, lines))) is _Fate.WRITTEN:
+        sent = outbox.written(events, self._engine)
+        if self._writes.submit(_Write(row, None, self._bound(record.id, lines), sent)) is _Fate.WRITTEN:
             return None
         known = record.idempotency_key and self.find_by_key(record.idempotency_key)
         return known if known and known.id != record.id else None  # its own: the COMMIT's answer was lost
 
-    def advance(self, saga_id: str, epoch: int, present: Present, lines: Sequence[Line]) -> None:
-        """Move the saga on and add its lines, in one transaction. LeaseLost where `epoch` is no longer its own."""
-        values = {"saga_id": saga_id, "held": epoch, **vars(present)}
+    def advance(
+        self, saga_id: str, epoch: int, present: Present, lines: Sequence[Line], next_epoch: int | None = None
+    ) -> None:
+        """Move the saga on and add its lines, in one transaction. LeaseLost where `epoch` is no longer its own.
+
+        `next_epoch`: raise it, so that of several who follow a saga one wins.
+        """
+        values = {"saga_id": saga_id, "held": epoch, "epoch": next_epoch or epoch, **vars(present)}
         row = sql.ADVANCE.bind(self._dialect, values)
         if self._writes.submit(_Write(None, row, self._bound(saga_id, lines))) is _Fate.FENCED:
             raise LeaseLost(saga_id)
@@ -325,8 +335,9 @@ def _written(connection: Connection, writes: Sequence[_Write]) -> list[_Fate]:
     found = exchange(connection, *sent)[len(sent) - len(moved) :]
     fenced = {index for index, rows in zip(moved, found, strict=True) if rows != 1}
     lines = [line for index, write in enumerate(writes) if index not in fenced for line in write.lines]
+    events = [event for index, write in enumerate(writes) if index not in fenced for event in write.events]
     if lines:
-        exchange(connection, (sql.WRITE_LINES, lines), last=True)
+        exchange(connection, *events, (sql.WRITE_LINES, lines), last=True)
     return [_Fate.FENCED if index in fenced else _Fate.WRITTEN for index in range(len(writes))]
 
 

@@ -76,7 +76,7 @@ saga_log = Table(
 
 _OWNED = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))
 
-_MOVED = ("state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
+_MOVED = ("epoch", "state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
 BEGIN = Statement(insert(sagas), *(column.name for column in sagas.c))
 WRITE_LINES = Statement(insert(saga_log), *(column.name for column in saga_log.c if column.name != "id"))
 ADVANCE = Statement(update(sagas).where(_OWNED).values({name: bindparam(name) for name in _MOVED}))

@@ -233,7 +233,8 @@ class Line:
 # Lines that are no transitions. Only the first two change what is known of the call at the cursor.
 ATTEMPT, CLAIMED = "attempt", "claimed"
 STARTED, RELEASED, FAULT, CANCEL_REQUESTED = "started", "released", "fault", "cancel_requested"
-NOTES = frozenset({ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED})
+OVERDUE, PARKED, REPLAYED = "overdue", "parked", "replayed"  # of a choreographed saga, which nobody drives
+NOTES = frozenset({ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED})
 
 
 def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Saga:

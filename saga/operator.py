@@ -12,6 +12,7 @@ from saga.engine import Engine
 from saga.errors import BadInput, Conflict
 from saga.log import Record
 from saga.machine import CANCEL_REQUESTED, STALLED, Event, Line, State
+from saga.representation import parked
 
 NOTE_AT_MOST = 1000  # characters
 
@@ -21,6 +22,8 @@ _CANCELLABLE = (State.EXECUTING, *_WAITING_FOR_THE_PIVOT)
 
 def permitted(record: Record, lines: Sequence[Line]) -> set[str]:
     """The verbs that the state of a saga allows now."""
+    if record.definition.choreographed:
+        return {"resume"} if parked(lines) and not record.ended else set()
     verbs = {"resume", "resolve"} if record.state in STALLED else set()
     if record.state in _CANCELLABLE and not _cancelled(lines):
         verbs.add("cancel")
@@ -40,6 +43,7 @@ class Operator:
     def cancel(self, saga_id: str) -> None:
         """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
         engine = self._engine
+        self._driven(saga_id)
         _, lines = engine.read(saga_id)
         if _cancelled(lines):
             raise Conflict("it was cancelled before")
@@ -57,6 +61,7 @@ class Operator:
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled the saga again, now."""
+        self._driven(saga_id)
         driver = self._take_stalled(saga_id, "there is nothing to resume")
         try:
             driver.record_event(Event.RESUMED, detail={"by": "operator"})
@@ -69,11 +74,18 @@ class Operator:
             raise BadInput("note is required: what was done by hand, and by whom", "note")
         if len(note) > NOTE_AT_MOST:
             raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
+        self._driven(saga_id)
         driver = self._take_stalled(saga_id, "there is nothing to resolve")
         try:
             driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": note})
         finally:
             self._engine.accept(driver)
+
+    def _driven(self, saga_id: str) -> None:
+        """Conflict where nobody is in charge of the saga."""
+        record, _ = self._engine.read(saga_id)
+        if record.definition.choreographed:
+            raise Conflict("nobody is in charge of a choreographed saga: its services tell each other what to do")
 
     def _take_stalled(self, saga_id: str, refusal: str) -> Driver:
         return self._engine.take(saga_id, STALLED, refusal)

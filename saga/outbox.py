@@ -105,6 +105,7 @@ class Relay:
     """One thread that publishes what is new in an outbox."""
 
     def __init__(self, engine: Engine, publisher: Publisher, clock: Callable[[], float] = time.time):
+        self.also_forget: Callable[[float], None] = lambda before: None
         self._engine = engine
         self._publisher = publisher
         self._clock = clock
@@ -166,6 +167,7 @@ class Relay:
             self._forget_at = now + FORGET_EVERY
             with transaction(self._engine) as connection:
                 connection.execute(FORGET, {"before": now - KEPT})
+            self.also_forget(now - KEPT)
 
 
 def _json(payload: Any) -> bytes:

@@ -27,9 +27,12 @@ from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from saga import barrier, server
+from saga import barrier, inbox, outbox, server
 from saga.barrier import Answer, Key, Transaction
+from saga.choreography import parts_of
 from saga.database import ASKED_WRONGLY, Token, connect, create_tables
+from saga.definition import load_definitions
+from saga.ensemble import Ensemble, join
 from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
 from saga.local_transaction import Function, LocalTransactions
@@ -65,8 +68,11 @@ class Participant:
         settings = settings or load_settings()
         engine = connect(settings.service_db_urls[self.name], pool_size=THREADS // 2)
         create_tables(engine, self.table.metadata)
-        create_tables(engine, barrier.metadata)
-        return _Routes(self, settings, engine, exit).app
+        for metadata in (barrier.metadata, outbox.metadata, inbox.metadata):
+            create_tables(engine, metadata)
+        routes = _Routes(self, settings, engine, exit)
+        routes.listen()
+        return routes.app
 
     def serve(self, target: str) -> None:
         """Run the app that the factory `target` ("service_a.app:create_app") makes, until SIGTERM."""
@@ -92,7 +98,8 @@ class _Routes:
         app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
         app.json.sort_keys = False  # type: ignore[attr-defined]
         app.json.ensure_ascii = False  # type: ignore[attr-defined]
-        app.close = self.closed.set  # type: ignore[attr-defined]  # ends the holds
+        self.ensemble: Ensemble | None = None  # where choreographed sagas are known here
+        app.close = self.close  # type: ignore[attr-defined]
         app.url_map.merge_slashes = False  # a saga's id may hold two
         app.before_request(self.check_token)
         app.after_request(_name_saga)
@@ -107,6 +114,22 @@ class _Routes:
         app.register_error_handler(HTTPException, _http_error)
         app.register_error_handler(OutcomeUnknown, lambda error: _error(500, error))
         app.register_error_handler(Exception, self.failed)
+
+    def listen(self) -> None:
+        """Take part in the choreographed sagas that have a step of this name."""
+        settings, service = self.settings, self.service
+        if settings.nats_url is None or not settings.sagas_dir.is_dir():
+            return
+        heard = parts_of(service.name, load_definitions(settings.sagas_dir, settings.environ).values())
+        if heard:
+            self.ensemble = join(service.name, heard, self.transactions, self.schema, service.secret, settings)
+            self.ensemble.open()
+
+    def close(self) -> None:
+        """End the holds, and listen to nothing more."""
+        self.closed.set()
+        if self.ensemble:
+            self.ensemble.close()
 
     def invoke(self) -> Response:
         """The action."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 
 from saga.bulkhead import service_of
 from saga.engine import Engine
@@ -21,9 +23,10 @@ BREATH = 0.02  # seconds between two looks while there is more than may be claim
 class Recovery:
     """One thread that looks for sagas without a driver, and gives them to the engine."""
 
-    def __init__(self, engine: Engine, interval: float):
+    def __init__(self, engine: Engine, interval: float, overdue: Callable[[Record], None] = lambda record: None):
         self._engine = engine
         self._interval = interval  # seconds
+        self._overdue = overdue  # told of a choreographed saga whose deadline has passed
         self._freed = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
@@ -51,7 +54,11 @@ class Recovery:
         records = around.log.find_many(saga_id for saga_id, _ in due) if due else {}
         postponed: dict[tuple[str, int], float] = {}
         for saga_id, epoch in due:
-            service = self._retried_service(records.get(saga_id))
+            record = records.get(saga_id)
+            if record and record.definition.choreographed:
+                self._mark(record)
+                continue
+            service = self._retried_service(record)
             if service and not engine.breakers.permits(service):
                 rest = engine.breakers.rest(service)  # spread, so that they do not all come back at once
                 postponed[saga_id, epoch] = around.clock() + rest + jittered(rest, around.random)
@@ -59,6 +66,10 @@ class Recovery:
                 engine.breakers.withdraw(service)
         around.log.postpone(postponed)
         return len(due) == places
+
+    def _mark(self, record: Record) -> None:
+        with suppress(LeaseLost):  # it has moved on, and is looked at again
+            self._overdue(record)
 
     def _claim(self, saga_id: str, epoch: int, trying: str | None) -> bool:
         try:

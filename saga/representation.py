@@ -12,6 +12,9 @@ from saga.machine import (
     ENDED,
     FORWARD,
     NOTES,
+    OVERDUE,
+    PARKED,
+    REPLAYED,
     STALLED,
     Direction,
     Event,
@@ -48,9 +51,12 @@ def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for step in definition.steps:
         result.update(record.context.get(step.name, {}))
+    overdue = not record.ended and any(line.event == OVERDUE for line in lines)
+    stuck = record.rounds >= NEEDS_ATTENTION_AFTER or bool(parked(lines))
     return {
         "saga_id": record.id,
         "saga": definition.name,
+        "mode": definition.mode,
         "status": PUBLIC_STATUS[record.state],
         "input": mask(record.input, secret),
         "result": mask(result, secret, echoes),
@@ -59,8 +65,21 @@ def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
         "started_at": iso(record.started_at),
         "ended_at": iso(record.ended_at),
         "due_at": iso(record.due_at),
-        "needs_attention": record.rounds >= NEEDS_ATTENTION_AFTER and record.state not in ENDED,
+        "overdue": overdue,
+        "needs_attention": overdue or (stuck and not record.ended),
     }
+
+
+def parked(lines: Sequence[Line]) -> list[int]:
+    """The dead letters that a choreographed saga waits for, as their numbers."""
+    waiting: dict[int, None] = {}
+    for line in lines:
+        letter = int((line.detail or {}).get("letter", 0))
+        if line.event == PARKED:
+            waiting[letter] = None
+        elif line.event == REPLAYED:
+            waiting.pop(letter, None)
+    return list(waiting)
 
 
 def represent_line(line: Line, record: Record | None) -> dict[str, Any]:

@@ -101,8 +101,15 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
     """
     made: list[Stack] = []
 
-    def make(kind: str, more_orchestrators: Sequence[str] = (), broker: bool = False, **environ: str) -> Stack:
-        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ, more_orchestrators, broker)
+    def make(
+        kind: str,
+        more_orchestrators: Sequence[str] = (),
+        broker: bool = False,
+        mode: str = "orchestration",
+        **environ: str,
+    ) -> Stack:
+        broker = broker or mode == "choreography"
+        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ, more_orchestrators, broker, mode)
         made.append(stack)
         stack.start_all()
         return stack

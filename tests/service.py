@@ -21,7 +21,9 @@ class Service:
     """Service A's table behind the kit, with functions that can be told to misbehave."""
 
     def __init__(self, url: str, **environ: str):
-        self.settings = load_settings({"SERVICE_A_DB_URL": url, "FAULT_HOLD_SECONDS": "0.3", **environ})
+        self.settings = load_settings(
+            {"SERVICE_A_DB_URL": url, "FAULT_HOLD_SECONDS": "0.3", "NATS_URL": "off", **environ}
+        )
         self.engine: Engine = connect(url)
         create_tables(self.engine, things.metadata)
         self.ran: list[str] = []

@@ -61,7 +61,9 @@ class Stack:
         environ: dict[str, str],
         more_orchestrators: Sequence[str] = (),
         broker: bool = False,
+        mode: str = "orchestration",
     ):
+        self.mode = mode  # of the sagas that `post_start` starts
         self.processes = (*["nats"] * broker, *PROCESSES, *more_orchestrators)
         self.urls = {name: database(name) for name in PROCESSES}
         self.ports = {name: free_port(ports) for name in self.processes}
@@ -150,6 +152,7 @@ class Stack:
     def post_start(self, flags: str = "", body: Any = None, **arguments: Any) -> requests.Response:
         """POST /start?<flags>"""
         body = INPUT if body is None else body
+        flags = f"mode={self.mode}&{flags}" if self.mode != "orchestration" else flags
         return requests.post(f"{self.url}/start?{flags}", json=body, timeout=60, **arguments)
 
     def get(self, path: str) -> requests.Response:

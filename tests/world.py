@@ -92,7 +92,11 @@ class World:
 
     def _serve(self, name: str, service: Participant, directory: Path) -> None:
         settings = load_settings(
-            {f"SERVICE_{name}_DB_URL": f"sqlite:///{directory}/{name}.db", "FAULT_HOLD_SECONDS": "0.001"}
+            {
+                f"SERVICE_{name}_DB_URL": f"sqlite:///{directory}/{name}.db",
+                "FAULT_HOLD_SECONDS": "0.001",
+                "NATS_URL": "off",
+            }
         )
         watched = replace(
             service,

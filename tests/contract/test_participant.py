@@ -129,7 +129,7 @@ def test_unknown_routes_and_methods_are_answered_in_json(service: Service) -> No
 
 
 def test_a_schema_that_is_no_json_schema_stops_the_service_at_its_start(database: Database) -> None:
-    settings = load_settings({"SERVICE_A_DB_URL": database("service_a")})
+    settings = load_settings({"SERVICE_A_DB_URL": database("service_a"), "NATS_URL": "off"})
     with pytest.raises(SchemaError, match="strnig"):
         Participant("A", things, lambda tx, fields: {}, lambda tx, fields: {}, {"type": "strnig"}).create_app(settings)
 
@@ -175,7 +175,7 @@ FULL = {
 def shipped(database: Database, letter: str) -> Any:
     """A client of service A, B or C."""
     url = database(f"service_{letter}")
-    return SERVICES[letter](load_settings({f"SERVICE_{letter.upper()}_DB_URL": url})).test_client()
+    return SERVICES[letter](load_settings({f"SERVICE_{letter.upper()}_DB_URL": url, "NATS_URL": "off"})).test_client()
 
 
 @pytest.mark.parametrize("letter", ["a", "b"])

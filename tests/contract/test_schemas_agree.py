@@ -10,15 +10,17 @@ from sqlalchemy import Column, Engine, MetaData, Table, create_engine, inspect
 from sqlalchemy.dialects import mysql
 
 from saga import barrier, log_sql
+from saga.inbox import saga_inbox
+from saga.outbox import saga_outbox
 from service_a.app import users
 from service_b.app import addresses
 from service_c.app import payments
 
 TABLES: dict[str, list[Table]] = {
-    "orchestrator": [log_sql.sagas, log_sql.saga_log],
-    "service_a": [users, barrier.saga_barrier],
-    "service_b": [addresses, barrier.saga_barrier],
-    "service_c": [payments, barrier.saga_barrier],
+    "orchestrator": [log_sql.sagas, log_sql.saga_log, saga_outbox],
+    "service_a": [users, barrier.saga_barrier, saga_outbox, saga_inbox],
+    "service_b": [addresses, barrier.saga_barrier, saga_outbox, saga_inbox],
+    "service_c": [payments, barrier.saga_barrier, saga_outbox, saga_inbox],
 }
 
 

@@ -17,9 +17,13 @@ ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
+MODES = ("orchestration", "choreography")
+
+
+@pytest.fixture(scope="module", params=[f"{kind}-{mode}" for kind in ("sqlite", "mysql") for mode in MODES])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: object) -> object:
     """One stack for all scenarios: time-outs short, so that lost and late answers need no patience."""
+    kind, mode = request.param.split("-")
     directory = tmp_path_factory.mktemp(request.param)
     sagas = directory / "sagas"
     sagas.mkdir()
@@ -31,7 +35,14 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (sagas / "signup.yaml").write_text(quick)
     (sagas / "patient.yaml").write_text(signup.replace("name: signup", "name: patient", 1))
     environ = {"SAGAS_DIR": str(sagas), "FAULT_HOLD_SECONDS": "3", "STALL_BASE_SECONDS": "0.2", "LEASE_SECONDS": "3"}
-    made = Stack(databases(request, request.param, directory), Path(directory), ports, environ)  # type: ignore[arg-type]
+    made = Stack(
+        databases(request, kind, directory),
+        Path(directory),
+        ports,
+        environ,
+        broker=mode == MODES[1],
+        mode=mode,  # type: ignore[arg-type]
+    )
     made.start_all()
     yield made
     made.stop_all()
@@ -272,11 +283,14 @@ def test_a_service_that_is_down_rolls_back(make_stack: Callable[..., Stack], kin
     assert stack.counts() == ONE_EACH
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", ["sqlite", "mysql"])
 @pytest.mark.parametrize("point", ["before-B", "after-B", "before-C", "after-C", "before-undo-A", "after-undo-B"])
-def test_a_crash_of_the_orchestrator_loses_nothing(make_stack: Callable[..., Stack], kind: str, point: str) -> None:
+def test_a_crash_of_the_orchestrator_loses_nothing(
+    make_stack: Callable[..., Stack], mode: str, kind: str, point: str
+) -> None:
     """Pitfall 11."""
-    stack = make_stack(kind, LEASE_SECONDS="2", STALL_BASE_SECONDS="0.2")
+    stack = make_stack(kind, mode=mode, LEASE_SECONDS="2", STALL_BASE_SECONDS="0.2")
     fail = "&fail=c" if "undo" in point else ""
     crashed: list[Exception] = []
 

@@ -1,0 +1,72 @@
+"""The orchestrator's part in choreographed sagas: it starts them, then only observes; and it knows the dead letters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Engine as Database
+
+from saga.broker import DEAD, DEAD_STREAM
+from saga.engine import Engine
+from saga.ensemble import Ensemble
+from saga.errors import Conflict
+from saga.follower import Follower
+from saga.representation import parked
+from saga.settings import Settings
+
+NAME = "orchestrator"
+EVERYTHING = "saga.>"
+
+
+class Choreographer:
+    """The outbox that `started` goes through, the follower that hears all events, and the dead letters."""
+
+    def __init__(self, database: Database, engine: Engine, follower: Follower, settings: Settings):
+        self._ensemble = Ensemble(NAME, database, settings)
+        self._engine = engine
+        self._follower = follower
+        self._ensemble.broker.consume(NAME, [EVERYTHING], follower)
+        self._ensemble.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], follower, stream=DEAD_STREAM)
+        engine.announce = self._ensemble.relay.notify
+
+    def open(self) -> None:
+        """Connect, in the background."""
+        self._ensemble.open()
+
+    def close(self) -> None:
+        """Observe nothing more: what happens meanwhile is heard later."""
+        self._ensemble.close()
+
+    def dead_letters(self, most: int) -> list[dict[str, Any]]:
+        """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
+        return [_shown(letter) for letter in self._ensemble.broker.dead_letters(most)]
+
+    def replay(self, letter: int) -> dict[str, Any]:
+        """Publish a parked event again. NoSuchLetter, BrokerUnavailable."""
+        replayed = self._ensemble.broker.replay(letter)
+        saga_id = _saga_id(replayed["payload"])
+        if saga_id:
+            self._follower.replayed(saga_id, letter, replayed["subject"])
+        return {"letter": letter, "subject": replayed["subject"], "replayed": True}
+
+    def resume(self, saga_id: str) -> None:
+        """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is."""
+        letters = parked(self._engine.read(saga_id)[1])
+        if not letters:
+            raise Conflict("no event of this saga is parked: there is nothing to replay")
+        for letter in letters:
+            self.replay(letter)
+
+
+def _shown(letter: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in letter.items() if name != "payload"}
+    return {**shown, "saga_id": _saga_id(letter["payload"])}
+
+
+def _saga_id(payload: bytes) -> str | None:
+    try:
+        found = json.loads(payload)["saga_id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None

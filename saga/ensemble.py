@@ -1,0 +1,66 @@
+"""A process's way into choreographed sagas: its connection to the broker, the relay of its outbox, its listener."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from jsonschema import Draft202012Validator
+from sqlalchemy import Engine
+
+from saga import inbox
+from saga.broker import Broker
+from saga.choreography import Duty, Event, Part
+from saga.listener import Listener, Surroundings
+from saga.local_transaction import LocalTransactions
+from saga.outbox import Relay
+from saga.settings import Settings
+
+
+class Ensemble:
+    """The broker and the relay of one process."""
+
+    def __init__(self, name: str, engine: Engine, settings: Settings):
+        # A process that dies in the middle of an event lets another have it after a third of a lease.
+        self.broker = Broker(settings.nats_url or "", name, ack_wait=settings.lease_seconds / 3)
+        self.relay = Relay(engine, self.broker)
+
+    def open(self) -> None:
+        """Connect, in the background; nothing waits for the broker."""
+        self.broker.open()
+        self.relay.open()
+
+    def close(self) -> None:
+        """Let go: what is under way is delivered again."""
+        self.relay.close()
+        self.broker.close()
+
+
+def join(
+    name: str,
+    heard: Mapping[str, tuple[Part, Duty]],
+    transactions: LocalTransactions,
+    schema: Draft202012Validator,
+    secret: Sequence[str],
+    settings: Settings,
+) -> Ensemble:
+    """The ensemble of a service: it listens to the subjects in `heard`, and does what they ask."""
+    ensemble = Ensemble(name, transactions.engine, settings)
+
+    def tell(event: Event) -> None:
+        ensemble.broker.tell(event.id, event.subject, event.payload())
+
+    around = Surroundings(
+        transactions=transactions,
+        schema=schema,
+        secret=secret,
+        faults=settings.faults,
+        stall_base=settings.stall_base_seconds,
+        stall_max=settings.stall_max_seconds,
+        notify=ensemble.relay.notify,
+        tell=tell,
+        closed=transactions.closed,
+    )
+    ensemble.relay.also_forget = partial(inbox.forget, transactions.engine)
+    ensemble.broker.consume(name, list(heard), Listener(heard, around))
+    return ensemble

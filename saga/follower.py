@@ -1,0 +1,364 @@
+"""Follows choreographed sagas: folds the events that their services publish into the saga log, and decides nothing.
+
+The log's lines are those of the state machine, so that a choreographed saga is read, shown and audited like any
+other. An event that is delivered again changes nothing; one that came before its time is asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+from saga.broker import ACK, DEAD, Delivery, Reaction
+from saga.choreography import Event as Heard
+from saga.choreography import Kind, parse_event
+from saga.errors import BadInput, LeaseLost, LogUnavailable
+from saga.log import Present, Record, SagaLog
+from saga.machine import (
+    ATTEMPT,
+    BACKWARD,
+    ENDED,
+    FAULT,
+    FORWARD,
+    OVERDUE,
+    PARKED,
+    REPLAYED,
+    STALLED,
+    Direction,
+    Event,
+    Line,
+    State,
+    fold,
+    next_call,
+    replay,
+)
+
+logger = logging.getLogger("saga")
+
+KNOWN = 2000  # sagas whose present is kept in memory
+TRIES = 5  # at a saga that another orchestrator follows, too
+PATIENCE = 10.0  # seconds
+EARLY = 0.05  # seconds, doubling with each delivery
+EARLY_AT_MOST = 5.0
+
+
+class Early(Exception):
+    """An event of the saga's future: what it follows from has not been heard yet."""
+
+
+class Waiting:
+    """Who waits for news of which saga."""
+
+    def __init__(self) -> None:
+        self._events: WeakValueDictionary[str, threading.Event] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def expect(self, saga_id: str) -> threading.Event:
+        """Is set by the next news of the saga; kept as long as somebody holds it."""
+        with self._lock:
+            event = self._events.get(saga_id) or threading.Event()
+            self._events[saga_id] = event
+            return event
+
+    def tell(self, saga_id: str) -> None:
+        """There is news of the saga."""
+        with self._lock:
+            event = self._events.pop(saga_id, None)
+        if event:
+            event.set()
+
+
+def follow(record: Record, lines: Sequence[Line], heard: Heard) -> tuple[Record, list[Line]]:
+    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure."""
+    story = _Story(record, lines, heard)
+    story.hear()
+    return story.told()
+
+
+class _Story:
+    """A saga while one event is folded into it."""
+
+    def __init__(self, record: Record, lines: Sequence[Line], heard: Heard):
+        self.record = record
+        self.heard = heard
+        self.lines: list[Line] = []
+        self._seq = len(lines)
+        self._at = heard.body.get("at") or (lines[-1].at if lines else record.started_at)
+        self._rounds, self._error = record.rounds, record.error
+        self._results = {**record.context}
+        self.saga = replay(record.definition, record.input, lines, record.context)
+
+    def hear(self) -> None:
+        names = [step.name for step in self.record.definition.steps]
+        if self.heard.step not in names or self.saga.state in ENDED:
+            return
+        index, cursor = names.index(self.heard.step), self.saga.cursor
+        forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
+        if forward and (index > cursor or self.heard.kind is Kind.UNDONE):
+            raise Early
+        if not forward and index < cursor and self.heard.kind is Kind.UNDONE:
+            raise Early
+        if index != cursor:
+            return
+        if self.heard.kind is Kind.ATTEMPT:
+            self._attempt(forward)
+        elif self.heard.kind is Kind.DONE:
+            self._done(forward)
+        elif self.heard.kind is Kind.REFUSED and forward:
+            self._refused()
+        elif self.heard.kind in (Kind.REFUSED, Kind.UNDONE):
+            self._undone()
+
+    def told(self) -> tuple[Record, list[Line]]:
+        saga, ended = self.saga, self.saga.state in ENDED
+        return replace(
+            self.record,
+            state=saga.state,
+            cursor=saga.cursor,
+            context=saga.results,
+            rounds=self._rounds,
+            error=None if saga.state is State.COMPLETED else self._error,
+            ended_at=self._at if ended else None,
+            due_at=None if ended else self.record.due_at,
+        ), self.lines
+
+    def _attempt(self, forward: bool) -> None:
+        body = self.heard.body
+        undoing = body.get("call") == Direction.COMPENSATION
+        if forward and undoing:  # its action's attempts are used up, and undoing it does not succeed at once
+            self._cause()
+            self._add(Event.ACTION_UNKNOWN)
+        elif not forward and not undoing:
+            return
+        if self.saga.step is None or self.saga.step.name != self.heard.step:
+            return  # it has no compensation, and was passed over
+        if body.get("number", 0) <= self.saga.calls.attempts:
+            return
+        self._resume()
+        self._line(body)
+        if body.get("stalls"):
+            certain = body.get("verdict") == "refused" and self.saga.state is not State.SEALING
+            self._add(Event(f"{body['call']}_{'refused' if certain else 'unknown'}"), body.get("message"))
+
+    def _done(self, forward: bool) -> None:
+        body = self.heard.body
+        self._resume()
+        if forward and self.saga.state is State.DECIDING and body.get("in_doubt") and self.saga.step:
+            self._cause()
+            self._add(Event.ACTION_UNKNOWN)
+            self._resume()
+        if self.saga.state is State.SEALING:
+            self._line(body.get("attempt"))
+            self._add(Event.COMPENSATION_REFUSED)
+            self._error = None
+        elif self.saga.state in FORWARD:
+            if not body.get("in_doubt"):
+                self._line(body.get("attempt"))
+            self._results[str(self.heard.step)] = body.get("result") or {}
+            self._add(Event.ACTION_DONE)
+
+    def _refused(self) -> None:
+        body = self.heard.body
+        message = self._cause()
+        if body.get("uncertain"):
+            self._add(Event.ACTION_UNKNOWN, message)
+            if self.saga.step and self.saga.step.name == self.heard.step:
+                self._undone()
+            return
+        if (body.get("attempt") or {}).get("call") == Direction.ACTION:
+            self._line(body["attempt"])
+        self._add(Event.ACTION_REFUSED, message)
+
+    def _undone(self) -> None:
+        self._resume()
+        if self.saga.state in BACKWARD:
+            self._line(self.heard.body.get("attempt"))
+            self._add(Event.COMPENSATION_DONE)
+
+    def _cause(self) -> str | None:
+        """Keep the first cause of a roll-back."""
+        error = self.heard.body.get("error") or {}
+        message = error.get("message") or ""
+        self._error = self._error or {
+            "step": self.heard.step,
+            "kind": error.get("kind") or "failed",
+            "status_code": error.get("status_code"),
+            "message": message,
+        }
+        return message or None
+
+    def _resume(self) -> None:
+        if self.saga.state in STALLED:
+            self._add(Event.RESUMED)
+
+    def _line(self, attempt: Mapping[str, Any] | None) -> None:
+        """An attempt, as the step told of it."""
+        if attempt:
+            detail = {name: attempt[name] for name in ("call", "verdict", "message") if attempt.get(name)}
+            number, status = attempt.get("number"), attempt.get("status_code")
+            self._append(ATTEMPT, detail, number, status, attempt.get("duration_ms"))
+
+    def _add(self, event: Event, message: str | None = None) -> None:
+        self._append(event, {})
+        if self.saga.state in STALLED:
+            self._rounds += 1
+        elif event is not Event.RESUMED:
+            self._rounds = 0
+        detail = {"state": self.saga.state, **({"message": message} if message else {}), "subject": self.heard.subject}
+        self.lines[-1] = replace(self.lines[-1], detail=detail)
+
+    def _append(
+        self,
+        event: str,
+        detail: Mapping[str, Any],
+        number: int | None = None,
+        status: int | None = None,
+        duration_ms: float | None = None,
+    ) -> None:
+        self._seq += 1
+        line = Line(self._seq, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
+        self.saga = fold(self.saga, line, self._results)
+        self.lines.append(line)
+
+
+class Follower:
+    """Hears every event, and writes it into the log of the saga that it concerns."""
+
+    def __init__(
+        self,
+        log: SagaLog,
+        waiting: Waiting,
+        clock: Callable[[], float],
+        observe: Callable[[Record, Line], None],
+        exit: Callable[[int], None],
+    ):
+        self._log = log
+        self._waiting = waiting
+        self._clock = clock
+        self._observe = observe
+        self._exit = exit
+        self._known: OrderedDict[str, tuple[Record, list[Line]]] = OrderedDict()
+
+    def patience(self, subject: str) -> float:
+        """Seconds that one event may take."""
+        return PATIENCE
+
+    def overslept(self, delivery: Delivery) -> Reaction:
+        """The log is slow: again."""
+        return Reaction(again=1.0)
+
+    def handle(self, delivery: Delivery) -> Reaction:
+        """Write what the event says."""
+        try:
+            if delivery.subject.startswith(DEAD):
+                self._parked(delivery)
+                return ACK
+            heard = parse_event(delivery.subject, delivery.payload)
+            self._hear(heard)
+        except BadInput as error:
+            logger.warning("event_not_understood subject=%s: %s", delivery.subject, error)
+        except Early:
+            return Reaction(again=min(EARLY_AT_MOST, EARLY * 2.0 ** min(delivery.number, 16)))
+        except (LeaseLost, LogUnavailable):
+            return Reaction(again=1.0)
+        return ACK
+
+    def overdue(self, record: Record) -> None:
+        """Its deadline has passed: nobody is in charge, so it is only marked. LeaseLost, LogUnavailable."""
+        self._note(record.id, OVERDUE, None, {}, due_at=None)
+
+    def replayed(self, saga_id: str, letter: int, subject: str) -> None:
+        """An operator has let a parked event be published again. LeaseLost, LogUnavailable."""
+        self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"})
+
+    def _hear(self, heard: Heard) -> None:
+        for fresh in (False, *[True] * TRIES):
+            known = self._read(heard.saga_id, fresh)
+            if known is None:
+                return  # started elsewhere, or forgotten
+            record, lines = known
+            self._crash("after", heard, record, lines)
+            try:
+                after, new = follow(record, lines, heard)
+                if new:
+                    self._write(record, after, lines, new)
+                self._crash("before", heard, after, [*lines, *new])
+                return
+            except Early:
+                if fresh:
+                    raise
+            except LeaseLost:  # another orchestrator has written meanwhile
+                continue
+        raise LeaseLost(heard.saga_id)
+
+    def _read(self, saga_id: str, fresh: bool) -> tuple[Record, list[Line]] | None:
+        known = None if fresh else self._known.get(saga_id)
+        if known is None:
+            record = self._log.find(saga_id)
+            known = (record, self._log.lines(saga_id)) if record and record.definition.choreographed else None
+        return known
+
+    def _write(self, record: Record, after: Record, lines: Sequence[Line], new: Sequence[Line]) -> None:
+        present = Present(
+            after.state, after.cursor, after.context, after.rounds,
+            after.error, after.ended_at, after.owner, after.due_at,
+        )  # fmt: skip
+        self._known.pop(record.id, None)
+        self._log.advance(record.id, record.epoch, present, new, next_epoch=record.epoch + 1)
+        if not after.ended:
+            self._known[record.id] = replace(after, epoch=record.epoch + 1), [*lines, *new]
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+        for line in new:
+            self._observe(after, line)
+        self._waiting.tell(record.id)
+
+    def _note(self, saga_id: str, event: str, step: str | None, detail: Mapping[str, Any], **changes: Any) -> None:
+        for _ in range(TRIES):
+            known = self._read(saga_id, fresh=True)
+            if known is None:
+                return
+            record, lines = known
+            line = Line(len(lines) + 1, self._clock(), event, step, detail=detail)
+            try:
+                self._write(record, replace(record, **changes), lines, [line])
+                return
+            except LeaseLost:
+                continue
+        raise LeaseLost(saga_id)
+
+    def _parked(self, delivery: Delivery) -> None:
+        subject = delivery.subject.removeprefix(DEAD)
+        try:
+            saga_id = str(json.loads(delivery.payload)["saga_id"])
+        except (ValueError, KeyError, TypeError):
+            return  # it names no saga: the list of dead letters shows it
+        known = self._read(saga_id, fresh=True)
+        if known and not any((line.detail or {}).get("letter") == delivery.sequence for line in known[1]):
+            message, service = delivery.headers.get("Saga-Reason", ""), delivery.headers.get("Saga-Service", "")
+            detail = {"subject": subject, "message": message, "letter": delivery.sequence, "service": service}
+            self._note(saga_id, PARKED, service or None, detail)
+
+    def _crash(self, when: str, heard: Heard, record: Record, lines: Sequence[Line]) -> None:
+        """The injected crash of the orchestrator, once a saga: before it has heard of a call, or before it says so."""
+        if not record.definition.faults:
+            return
+        if when == "after":
+            told = {Kind.DONE: "", Kind.REFUSED: "", Kind.UNDONE: "undo-"}.get(heard.kind)
+            point = None if told is None else f"{told}{heard.step}"
+        else:
+            call = next_call(replay(record.definition, record.input, lines, record.context))
+            back = "undo-" if call and call.direction is Direction.COMPENSATION else ""
+            point = f"{back}{call.step.name}" if call else None
+        name = f"{when}-{point}"
+        if point is None or name not in record.definition.faults:
+            return
+        if not any(line.event == FAULT and (line.detail or {}).get("fault") == name for line in lines):
+            self._note(record.id, FAULT, point.removeprefix("undo-"), {"fault": name})
+            self._exit(17)
