@@ -1,0 +1,245 @@
+"""A choreographed world in one thread: the real rules, listeners, outboxes, relays, follower and databases (SQLite).
+
+Only the broker is a stand-in: at least once, in order of publication, a known id kept once, redelivery of what was
+not acknowledged. Every instant at which a process could die is a numbered point; the process that dies at one loses
+its memory, its transaction, and the acknowledgement of what it was handling.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event, select
+
+from saga import log_sql, outbox
+from saga.barrier import saga_barrier
+from saga.broker import Delivery, Handler
+from saga.choreography import Event, parts_of, started
+from saga.database import connect, create_tables
+from saga.definition import CHOREOGRAPHY, SagaDefinition
+from saga.faults import parse_plan
+from saga.follower import Follower, Waiting
+from saga.listener import Listener, Surroundings
+from saga.log import Record, SagaLog
+from saga.machine import STARTED, Line, begin
+from saga.outbox import Relay, saga_outbox
+from saga.participant import load_settings
+from saga.representation import represent
+from tests.world import INPUT, SERVICES, Crash, quick, signup
+
+
+@dataclass
+class Queue:
+    """What one consumer has not acknowledged: each event with the number of its deliveries so far."""
+
+    subjects: Sequence[str]
+    handler: Callable[[], Handler]
+    waiting: deque[tuple[int, int]]
+
+
+class Broker:
+    """Streams and consumers in memory."""
+
+    def __init__(self, world: Ensemble):
+        self.world = world
+        self.stream: list[tuple[str, bytes]] = []
+        self.ids: set[str] = set()
+        self.queues: dict[str, Queue] = {}
+        self.parked: list[tuple[str, str]] = []  # (subject, why)
+
+    def publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
+        for id, subject, payload in events:
+            self.world.point(f"before publish {subject}")
+            if id not in self.ids:
+                self.ids.add(id)
+                self.put(subject, payload)
+            self.world.point(f"after publish {subject}")
+        return [True] * len(events)
+
+    def put(self, subject: str, payload: bytes) -> None:
+        self.stream.append((subject, payload))
+        for queue in self.queues.values():
+            if subject in queue.subjects or (queue.subjects == ["saga.>"]):
+                queue.waiting.append((len(self.stream) - 1, 0))
+
+    def deliver(self, name: str) -> bool:
+        """One delivery to one consumer; gives whether there was one."""
+        queue = self.queues[name]
+        if not queue.waiting:
+            return False
+        index, number = queue.waiting.popleft()
+        queue.waiting.append((index, number + 1))  # until it is acknowledged
+        subject, payload = self.stream[index]
+        self.world.point(f"{name} before {subject}")
+        reaction = queue.handler().handle(Delivery(subject, payload, number + 1, index, {}))
+        self.world.point(f"{name} before ack of {subject}")
+        if reaction.park is not None:
+            self.parked.append((subject, reaction.park))
+        if reaction.again is None:
+            queue.waiting.remove((index, number + 1))
+        return True
+
+
+class Ensemble:
+    """The services, the orchestrator that observes, and the broker between them."""
+
+    def __init__(self, directory: Path, definition: SagaDefinition | None = None):
+        self.definition = (definition or signup()).in_mode(CHOREOGRAPHY)
+        self.point: Callable[[str], None] = lambda name: None
+        self.now = 1_000_000_000.0
+        self.ids = itertools.count(1)
+        self.done: list[tuple[str, str, str]] = []  # (saga, step, call): what the authors' functions did, and was kept
+        self.broker = Broker(self)
+        self.engines: dict[str, Engine] = {}
+        self.transactions: dict[str, Any] = {}
+        self.listeners: dict[str, Listener] = {}
+        self.relays: dict[str, Relay] = {}
+        for name in SERVICES:
+            self._serve(name, directory)
+        self.engines["orchestrator"] = engine = quick(connect(f"sqlite:///{directory}/log.db"))
+        self.log = SagaLog(engine)
+        create_tables(engine, log_sql.metadata)
+        create_tables(engine, outbox.metadata)
+        event.listen(engine, "commit", lambda connection: self.point("orchestrator commits"))
+        self.broker.queues["orchestrator"] = Queue(["saga.>"], lambda: self.follower, deque())
+        self.restart()
+
+    def close(self) -> None:
+        for engine in self.engines.values():
+            engine.dispose()
+
+    def restart(self) -> None:
+        """Every process forgets what it had in memory."""
+        for name, service in SERVICES.items():
+            heard = parts_of(name, [self.definition])
+            around = Surroundings(
+                transactions=self.transactions[name].transactions,
+                schema=self.transactions[name].schema,
+                secret=service.secret,
+                faults=True,
+                stall_base=1.0,
+                stall_max=60.0,
+                notify=lambda: None,
+                tell=self._tell,
+                closed=self.transactions[name].closed,
+                clock=self._clock,
+                random=lambda: 0.5,
+            )
+            self.listeners[name] = Listener(heard, around)
+        for name, engine in self.engines.items():
+            self.relays[name] = Relay(engine, self.broker, self._clock)
+        self.follower = Follower(self.log, Waiting(), self._clock, lambda record, line: None, self._exit)
+
+    def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
+        """A saga that has been started: its row and its events are in the log's database."""
+        fail = [flag for flag in flags.split("&") if flag]
+        plan = parse_plan(fail, [], [step.name for step in self.definition.steps], True)
+        definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
+        saga_id, now = f"saga-{next(self.ids)}", self._clock()
+        saga = begin(definition, input)
+        record = Record(
+            saga_id, definition, input, saga.state, saga.cursor, {}, 1, None, None, 0, None, None, None, now, None, None
+        )
+        line = Line(1, now, STARTED, detail={"mode": CHOREOGRAPHY, "subject": "saga.signup.started"})
+        self.log.begin(record, [line], started(definition, saga_id, input, now))
+        return saga_id
+
+    def play(self, most: int = 2000) -> None:
+        """Publish and deliver until there is nothing left; a process that crashes is started again."""
+        for _ in range(most):
+            if not self._round():
+                return
+        raise AssertionError(
+            f"it never comes to rest: {[list(queue.waiting) for queue in self.broker.queues.values()]}"
+        )
+
+    def _round(self) -> bool:
+        moved = False
+        for work in [*self._relays(), *self._deliveries()]:
+            try:
+                moved = work() or moved
+            except Crash:
+                moved = True
+                self.restart()
+        return moved
+
+    def _relays(self) -> list[Callable[[], bool]]:
+        return [lambda relay=relay: relay.round() for relay in self.relays.values()]  # type: ignore[misc]
+
+    def _deliveries(self) -> list[Callable[[], bool]]:
+        return [lambda name=name: self.broker.deliver(name) for name in self.broker.queues]  # type: ignore[misc]
+
+    def record(self, saga_id: str) -> dict[str, Any]:
+        found = self.log.find(saga_id)
+        assert found
+        return represent(found, self.log.lines(saga_id))
+
+    def rows(self, saga_id: str) -> dict[str, int]:
+        """How many rows each service has of the saga."""
+        return {name: len(self._select(name, SERVICES[name].table, saga_id)) for name in SERVICES}
+
+    def barriers(self, saga_id: str) -> dict[str, str]:
+        """The state of each service's barrier row."""
+        return {name: row.state for name in SERVICES for row in self._select(name, saga_barrier, saga_id)}
+
+    def unpublished(self) -> int:
+        """Events that nobody was told of."""
+        number = 0
+        for engine in self.engines.values():
+            with engine.begin() as connection:
+                rows = connection.execute(select(saga_outbox.c.id).where(saga_outbox.c.published_at.is_(None)))
+                number += len(rows.all())
+        return number
+
+    def _select(self, name: str, table: Any, saga_id: str) -> Sequence[Any]:
+        with self.engines[name].begin() as connection:
+            return connection.execute(select(table).where(table.c.saga_id == saga_id)).all()
+
+    def _serve(self, name: str, directory: Path) -> None:
+        settings = load_settings(
+            {
+                f"SERVICE_{name}_DB_URL": f"sqlite:///{directory}/{name}.db",
+                "FAULT_HOLD_SECONDS": "0.001",
+                "NATS_URL": "off",
+            }
+        )
+        watched = replace(
+            SERVICES[name],
+            action=self._watched(name, "action", SERVICES[name].action),
+            compensation=self._watched(name, "compensation", SERVICES[name].compensation),
+        )
+        app = watched.create_app(settings, exit=self._exit)
+        self.transactions[name] = routes = app.view_functions["invoke"].__self__  # type: ignore[attr-defined]
+        self.engines[name] = engine = quick(routes.engine)
+        event.listen(engine, "commit", lambda connection: self._committing(name, connection))
+        event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
+        listens = parts_of(name, [self.definition])
+        self.broker.queues[name] = Queue(list(listens), lambda: self.listeners[name], deque())
+
+    def _watched(self, step: str, call: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(tx: Any, fields: Mapping[str, Any]) -> Any:
+            result = function(tx, fields)
+            tx.execute.__self__.info["work"] = (tx.saga_id, step, call)
+            return result
+
+        return run
+
+    def _committing(self, name: str, connection: Any) -> None:
+        self.point(f"{name} commits")
+        if work := connection.info.pop("work", None):
+            self.done.append(work)
+
+    def _tell(self, event: Event) -> None:
+        self.broker.put(event.subject, event.payload())
+
+    def _clock(self) -> float:
+        self.now += 0.01
+        return self.now
+
+    def _exit(self, code: int) -> None:
+        raise Crash(f"exit({code})")

@@ -1,0 +1,211 @@
+"""Choreographed sagas: whatever dies wherever, each ends all or nothing, at most once; events carry what they may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from saga import listener
+from saga.definition import Step
+from tests.ensemble import Ensemble
+from tests.world import INPUT, Points, signup
+
+ONE_EACH = {"A": 1, "B": 1, "C": 1}
+NONE = {"A": 0, "B": 0, "C": 0}
+SCENARIOS = {
+    "": ("COMPLETED", None),
+    "a": ("COMPENSATED", "failed"),
+    "b": ("COMPENSATED", "failed"),
+    "c": ("COMPENSATED", "failed"),
+    "b:after": ("COMPENSATED", "failed"),
+    "c:after": ("COMPLETED", None),
+    "b:after:1": ("COMPLETED", None),
+    "b:crash:1": ("COMPLETED", None),
+    "b:crash-after": ("COMPENSATED", "failed"),
+    "b:refuse": ("COMPENSATED", "refused"),
+    "c:refuse": ("COMPENSATED", "refused"),
+    "b:garbage": ("COMPENSATED", "failed"),
+    "b&a:undo:4": ("COMPENSATED", "failed"),
+    "b:after&b:undo:4&a:undo:2": ("COMPENSATED", "failed"),
+    "orchestrator:after-B": ("COMPLETED", None),
+    "c&orchestrator:before-undo-A": ("COMPENSATED", "failed"),
+}
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ensemble]:
+    monkeypatch.setattr(listener, "LOOK", 0.0)
+    made = Ensemble(tmp_path)
+    yield made
+    made.close()
+
+
+def run(ensemble: Ensemble, flags: str, *crashes: int) -> list[str]:
+    """One saga with crashes at these points, to its end, and the promises checked; gives the points' names."""
+    status, kind = SCENARIOS[flags]
+    saga_id = ensemble.start(flags)
+    ensemble.point = points = Points(*crashes)
+    ensemble.play()
+    ensemble.point = lambda name: None
+    saga = ensemble.record(saga_id)
+    assert saga["status"] == status, saga
+    assert (saga["error"] or {}).get("kind") == kind
+    assert ensemble.rows(saga_id) == (ONE_EACH if status == "COMPLETED" else NONE)
+    assert ensemble.unpublished() == 0
+    assert ensemble.broker.parked == []
+    done = [work for work in ensemble.done if work[0] == saga_id]
+    assert len(done) == len(set(done)), "something took effect twice"
+    undone = [step for _, step, call in done if call == "compensation"]
+    assert undone == sorted(undone, reverse=True), "not undone in reverse"
+    return points.names
+
+
+@pytest.mark.parametrize("flags", SCENARIOS)
+def test_a_crash_at_any_point_loses_nothing(ensemble: Ensemble, flags: str) -> None:
+    """Between commit and publish, publish and mark, delivery and acknowledgement, and before each commit."""
+    names = run(ensemble, flags)
+    for number in range(len(names)):
+        run(ensemble, flags, number)
+    assert any("publish" in name for name in names)
+    assert any("before ack" in name for name in names)
+    print(f"{flags or 'all succeed'}: {len(names)} crash points")  # noqa: T201
+
+
+@pytest.mark.parametrize("flags", ["", "b:after"])
+def test_a_second_crash_at_any_point_after_the_first_loses_nothing(ensemble: Ensemble, flags: str) -> None:
+    for first in range(0, len(run(ensemble, flags)), 3):
+        for second in range(first + 1, len(run(ensemble, flags, first)), 5):
+            run(ensemble, flags, first, second)
+
+
+@pytest.mark.parametrize("flags", ["", "c", "b:after", "c:after"])
+def test_events_that_are_delivered_again_after_the_end_change_nothing(ensemble: Ensemble, flags: str) -> None:
+    run(ensemble, flags)
+    before, done = ensemble.record("saga-1"), list(ensemble.done)
+    for subject, payload in list(ensemble.broker.stream):
+        ensemble.broker.put(subject, payload)
+    ensemble.play()
+    assert ensemble.record("saga-1") == before
+    assert ensemble.done == done
+
+
+def test_an_action_that_comes_after_its_compensation_does_nothing(ensemble: Ensemble) -> None:
+    saga_id = ensemble.start("b")
+    ensemble.play()
+    assert ensemble.barriers(saga_id) == {"A": "compensated", "B": "sealed"}
+    done = next(event for event in ensemble.broker.stream if event[0] == "saga.signup.A.done")
+    payload = {**json.loads(done[1]), "faults": {}}
+    ensemble.broker.put(done[0], json.dumps(payload).encode())
+    ensemble.play()
+    assert ensemble.rows(saga_id) == NONE
+    assert ensemble.barriers(saga_id) == {"A": "compensated", "B": "sealed"}
+
+
+def test_events_carry_what_later_steps_need_and_secrets_go_to_their_step_alone(ensemble: Ensemble) -> None:
+    run(ensemble, "")
+    told = {subject: payload.decode() for subject, payload in ensemble.broker.stream}
+    assert [subject for subject in told if INPUT["payment"] in told[subject]] == ["saga.signup.C.given"]
+    assert list(told).index("saga.signup.C.given") < list(told).index("saga.signup.started")
+    assert json.loads(told["saga.signup.started"])["fields"] == {"username": "ada", "address": "1 Main St"}
+    assert json.loads(told["saga.signup.A.done"])["fields"] == {"user_id": 1, "address": "1 Main St"}
+    assert json.loads(told["saga.signup.B.done"])["fields"] == {"user_id": 1}
+    assert list(told)[-1] == "saga.signup.completed"
+    assert ensemble.broker.queues["B"].subjects == [
+        "saga.signup.A.done",
+        "saga.signup.C.refused",
+        "saga.signup.C.undone",
+    ]
+
+
+def test_a_compensation_that_never_succeeds_is_parked_and_not_called_undone(ensemble: Ensemble) -> None:
+    saga_id = ensemble.start("b&a:undo")
+    ensemble.play()
+    saga = ensemble.record(saga_id)
+    assert saga["status"] == "STALLED"
+    assert saga["needs_attention"]
+    assert saga["steps"][0]["status"] == "COMPENSATING"
+    assert ensemble.rows(saga_id) == {"A": 1, "B": 0, "C": 0}
+    assert [subject for subject, _ in ensemble.broker.parked] == ["saga.signup.B.refused"]
+
+
+@pytest.mark.parametrize("payload", [b"{}", b"no json", b"[]", b'{"saga_id": 7}', '{"saga_id": "ü"}'.encode()])
+def test_an_event_that_cannot_be_understood_is_parked_and_holds_up_nobody(ensemble: Ensemble, payload: bytes) -> None:
+    ensemble.broker.put("saga.signup.started", payload)
+    run_past = ensemble.start()
+    ensemble.play()
+    assert [subject for subject, _ in ensemble.broker.parked] == ["saga.signup.started"]
+    assert ensemble.record(run_past)["status"] == "COMPLETED"
+
+
+def test_the_same_saga_and_step_with_other_fields_is_parked(ensemble: Ensemble) -> None:
+    run(ensemble, "")
+    done = json.loads(dict(ensemble.broker.stream)["saga.signup.A.done"])
+    done["fields"]["address"] = "elsewhere"
+    ensemble.broker.put("saga.signup.A.done", json.dumps(done).encode())
+    ensemble.play()
+    assert ensemble.broker.parked == [("saga.signup.A.done", "this saga and step were called before with another body")]
+    assert ensemble.rows("saga-1") == ONE_EACH
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "rows", "steps"),
+    [
+        ("c", "COMPENSATED", {"A": 0, "B": 1, "C": 0}, ["COMPENSATED", "SKIPPED", "REFUSED"]),
+        ("b:after", "COMPLETED", ONE_EACH, ["DONE", "DONE", "DONE"]),  # its own barrier knows that it took effect
+        ("b", "COMPENSATED", NONE, ["COMPENSATED", "REFUSED", "PENDING"]),
+    ],
+)
+def test_a_step_without_a_compensation_is_passed_over(
+    tmp_path: Path, flags: str, status: str, rows: dict[str, int], steps: list[str]
+) -> None:
+    shipped = signup()
+    definition = replace(
+        shipped, steps=tuple(replace(step, compensation=None) if step.name == "B" else step for step in shipped.steps)
+    )
+    ensemble = Ensemble(tmp_path, definition)
+    saga_id = ensemble.start(flags)
+    ensemble.play()
+    saga = ensemble.record(saga_id)
+    assert saga["status"] == status
+    assert ensemble.rows(saga_id) == rows
+    assert [step["status"] for step in saga["steps"]] == steps
+    ensemble.close()
+
+
+@pytest.mark.parametrize("flags", ["c:before:7", "c:after:7", "c:crash:2"])
+def test_past_the_pivot_a_step_is_tried_until_it_succeeds(tmp_path: Path, flags: str) -> None:
+    shipped = signup()
+    steps = tuple(replace(step, pivot=step.name == "B") for step in shipped.steps)
+    ensemble = Ensemble(tmp_path, replace(shipped, steps=steps))
+    saga_id = ensemble.start(flags)
+    ensemble.play()
+    assert ensemble.record(saga_id)["status"] == "COMPLETED"
+    assert ensemble.rows(saga_id) == ONE_EACH
+    assert ensemble.broker.parked == []
+    ensemble.close()
+
+
+def test_a_secret_that_a_step_returns_goes_to_who_needs_it(tmp_path: Path) -> None:
+    steps = (
+        Step("A", "http://a/invoke", "http://a/compensate", ("username",)),
+        Step("B", "http://b/invoke", "http://b/compensate", ("address", "user_id")),
+        Step("C", "http://c/invoke", "http://c/compensate", ("user_id", "payment"), pivot=True),
+    )
+    ensemble = Ensemble(tmp_path, replace(signup(), steps=steps, secret=("user_id", "payment")))
+    saga_id = ensemble.start()
+    ensemble.play()
+    told = [(subject, json.loads(payload)) for subject, payload in ensemble.broker.stream]
+    given = [(subject, event["by"], sorted(event["fields"])) for subject, event in told if subject.endswith(".given")]
+    assert given == [
+        ("saga.signup.C.given", -1, ["payment"]),
+        ("saga.signup.B.given", 0, ["user_id"]),
+        ("saga.signup.C.given", 0, ["user_id"]),
+    ]
+    assert dict(told)["saga.signup.A.done"]["result"] == {"user_id": "***"}
+    assert ensemble.record(saga_id)["status"] == "COMPLETED"
+    assert ensemble.rows(saga_id) == ONE_EACH
+    ensemble.close()
