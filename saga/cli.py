@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 import click
 import requests
 
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.errors import BadInput
+from saga.machine import PARKED, REPLAYED
 from saga.settings import load_settings
 
 TIMEOUT = 330  # seconds: POST /start may wait for 300
@@ -109,7 +111,12 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
         number = f"#{line['attempt']}" if line["attempt"] else ""
         told = [line["at"], f"{line['event']:<20}", line["step"] or "", number, line["status_code"] or "", detail]
         click.echo("  " + " ".join(str(fact) for fact in told if fact != ""))
-    if saga["status"] == "STALLED":
+    if saga["mode"] == CHOREOGRAPHY:
+        if saga["overdue"]:
+            click.echo("Its deadline has passed. Nobody is in charge of it: look at the service that it waits for.")
+        if parked_in(log["lines"]):
+            click.echo(f"An event of it is parked. `saga resume {saga_id}` lets it be published again.")
+    elif saga["status"] == "STALLED":
         click.echo(f"It is tried again at {saga['due_at']}. `saga resume {saga_id}` tries now;")
         click.echo(f'`saga resolve {saga_id} --note "…"` says that you have done by hand what the call should do.')
     return None
@@ -118,6 +125,9 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
 @main.command()
 @click.argument("saga", required=False)
 @click.option("--input", "-i", "text", required=True, help="The saga's input, a JSON object; - reads standard input.")
+@click.option(
+    "--mode", type=click.Choice([ORCHESTRATION, CHOREOGRAPHY]), help="Who drives it (default: orchestration)."
+)
 @click.option("--fail", multiple=True, help="Inject a failure: b:after, c:late:1, orchestrator:before-B, …")
 @click.option("--delay", multiple=True, help="Slow a service: b:500 (milliseconds).")
 @click.option("--wait", type=float, help="Seconds to wait for its end (default: 30).")
@@ -148,8 +158,35 @@ def cancel(api: Api, /, saga_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def resume(api: Api, /, saga_id: str, as_json: bool) -> None:
-    """Make the call that stalled a saga again, now."""
+    """Make the call that stalled a saga again, now; of a choreographed one: replay its parked events."""
     _told(api, f"/sagas/{saga_id}/resume", as_json)
+
+
+@main.command("dead-letters")
+@click.option("--limit", type=int, default=100, show_default=True)
+@json_option
+@click.pass_obj
+def dead_letters(api: Api, /, limit: int, as_json: bool) -> None:
+    """The events of choreographed sagas that could not be handled, newest first."""
+    _, found = api.call("GET", "/dead-letters", params={"limit": limit})
+    if as_json:
+        return show_json(found)
+    for letter in found["dead_letters"]:
+        facts = [letter["at"], letter["service"], letter["subject"], letter["saga_id"] or "-", letter["message"]]
+        click.echo("  ".join([str(letter["letter"]), *map(str, facts)]))
+    if not found["dead_letters"]:
+        click.echo("no dead letters", err=True)
+    return None
+
+
+@main.command()
+@click.argument("letter", type=int)
+@json_option
+@click.pass_obj
+def replay(api: Api, /, letter: int, as_json: bool) -> None:
+    """Publish a dead letter again: `saga dead-letters` tells its number."""
+    _, told = api.call("POST", f"/dead-letters/{letter}/replay")
+    show_json(told) if as_json else click.echo(f"{told['subject']} is published again")
 
 
 @main.command()
@@ -208,6 +245,12 @@ def prune(api: Api, /, age: str, yes: bool, as_json: bool) -> None:
 def _told(api: Api, path: str, as_json: bool, **arguments: Any) -> None:
     _, saga = api.call("POST", path, **arguments)
     show_json(saga) if as_json else click.echo(one_line(saga))
+
+
+def parked_in(lines: list[dict[str, Any]]) -> bool:
+    """Whether an event of a saga with this log is parked."""
+    events = [line["event"] for line in lines]
+    return events.count(PARKED) > events.count(REPLAYED)
 
 
 def one_line(saga: dict[str, Any]) -> str:
