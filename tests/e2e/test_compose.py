@@ -72,14 +72,15 @@ def start(flags: str = "") -> requests.Response:
     return requests.post(f"{URL}/start?{flags}", json=INPUT, timeout=90)
 
 
+@pytest.mark.parametrize("mode", ["orchestration", "choreography"])
 @pytest.mark.parametrize(
     ("flags", "code", "added"),
     [("", 200, 1), ("fail=a", 500, 0), ("fail=b", 500, 0), ("fail=b:after", 500, 0), ("fail=c", 500, 0),
      ("fail=b:after:1", 200, 1), ("fail=b:refuse", 409, 0), ("fail=b:crash:1", 200, 1)],
 )  # fmt: skip
-def test_the_scenarios_leave_the_rows_that_they_should(flags: str, code: int, added: int) -> None:
+def test_the_scenarios_leave_the_rows_that_they_should(mode: str, flags: str, code: int, added: int) -> None:
     before = counts()
-    assert start(flags).status_code == code
+    assert start(f"mode={mode}&{flags}").status_code == code
     assert counts() == {name: count + added for name, count in before.items()}
 
 
@@ -91,11 +92,12 @@ def ended(saga_id: str) -> str | None:
     return status if status in ("COMPLETED", "COMPENSATED") else None
 
 
+@pytest.mark.parametrize("mode", ["orchestration", "choreography"])
 @pytest.mark.parametrize("killed", ["service_b", "orchestrator", "mysql", "nats"])
-def test_what_is_killed_in_the_middle_comes_back_and_all_ends_well(killed: str) -> None:
+def test_what_is_killed_in_the_middle_comes_back_and_all_ends_well(killed: str, mode: str) -> None:
     before = counts()
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: start("wait=0&delay=b:2000"), range(8)))
+        answers = list(pool.map(lambda _: start(f"mode={mode}&wait=0&delay=b:2000"), range(8)))
         saga_ids = [answer.json()["saga_id"] for answer in answers]
         time.sleep(0.5)  # in the middle: every saga is at B, for two seconds
         compose("kill", killed)
