@@ -9,13 +9,13 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from saga import barrier, server
-from saga.barrier import Answer, Key, Transaction, Work
+from saga.barrier import Answer, Key, News, Transaction, Work
 from saga.database import transaction
 from saga.participant import THREADS
 from service_a.app import service
 
 
-def _act(engine: Engine, key: Key, action: Work, before_commit: Callable[[], None]) -> Answer:
+def _act(engine: Engine, key: Key, action: Work, before_commit: Callable[[], None], news: News) -> Answer:
     with transaction(engine) as connection:
         return Answer(200, action(Transaction(connection, key.saga_id)) or {})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import nats
 import pytest
 import requests
 
+from tests.nats_server import run_apart
 from tests.stack import INPUT, ROOT, Stack, eventually, impatient_sagas
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
@@ -32,7 +32,7 @@ def published(stack: Stack) -> list[tuple[str, str]]:
         await client.close()
         return [(message.subject or "", (message.data or b"").decode()) for message in found]
 
-    return asyncio.run(read())
+    return run_apart(read())
 
 
 def publish(stack: Stack, subject: str, payload: bytes) -> None:
@@ -41,7 +41,7 @@ def publish(stack: Stack, subject: str, payload: bytes) -> None:
         await client.jetstream().publish(subject, payload)
         await client.close()
 
-    asyncio.run(send())
+    run_apart(send())
 
 
 def dead_letters(stack: Stack) -> list[dict[str, Any]]:
