@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import requests
 
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION
+from saga import asl
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, load_definitions
 from saga.errors import BadInput
 from saga.machine import PARKED, REPLAYED
 from saga.settings import load_settings
@@ -240,6 +242,35 @@ def prune(api: Api, /, age: str, yes: bool, as_json: bool) -> None:
             pruned += batch
             bar.update(batch)
     show_json({"pruned": pruned}) if as_json else click.echo(f"{pruned} forgotten")
+
+
+@main.command()
+@click.argument("saga")
+@click.option("--asl", "language", flag_value="asl", required=True, help="As Amazon States Language (JSON).")
+@click.option("--sagas-dir", type=click.Path(path_type=Path), help="Where its YAML file is (default: SAGAS_DIR).")
+@click.option("--connection-arn", default=asl.CONNECTION_ARN, show_default=True, help="The EventBridge Connection.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="A file.")
+def export(saga: str, language: str, sagas_dir: Path | None, connection_arn: str, output: Path | None) -> None:
+    """A saga in another engine's language, on standard output. Asks no orchestrator.
+
+    --asl: a state machine for AWS Step Functions. ${VAR} in the YAML is expanded from the environment:
+    the services' addresses must be https:// ones that AWS can reach.
+    """
+    try:
+        settings = load_settings()
+        known = load_definitions(sagas_dir or settings.sagas_dir, settings.environ)
+        if saga not in known:
+            fail(USAGE, f"there is no saga {saga!r}; the sagas are {', '.join(known)}")
+        machine = asl.state_machine(known[saga], connection_arn)
+    except BadInput as error:
+        fail(USAGE, str(error))
+    if local := asl.local_addresses(known[saga]):
+        click.echo(f"saga: Step Functions calls https:// addresses only, and not {', '.join(local)}", err=True)
+    text = json.dumps(machine, indent=2)
+    try:
+        output.write_text(text + "\n", encoding="utf-8") if output else click.echo(text)
+    except OSError as error:
+        fail(USAGE, f"{output} cannot be written: {error.strerror}")
 
 
 def _told(api: Api, path: str, as_json: bool, **arguments: Any) -> None:

@@ -3,7 +3,8 @@
 SagaError
 ├── BadInput            the caller's: mend the request (400); names the field
 │   ├── DefinitionError   a saga's YAML file; names file and line too
-│   └── SettingsError     an environment variable
+│   ├── SettingsError     an environment variable
+│   └── NotExpressible    a saga that another engine's language cannot say
 ├── KeyReused           the caller's: this key was used with another body (422)
 ├── Forbidden           the caller's: switched off or not allowed here (403)
 ├── NoSuchSaga          the caller's: there is no such saga (404)
@@ -46,6 +47,10 @@ class DefinitionError(BadInput):
 
 class SettingsError(BadInput):
     """An environment variable holds something unusable; `field` is its name."""
+
+
+class NotExpressible(BadInput):
+    """The saga cannot be exported: the target's language has no way to say this."""
 
 
 class KeyReused(SagaError):
