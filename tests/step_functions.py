@@ -250,7 +250,8 @@ def _wait(self: WaitFunction, env: Environment, wait_seconds: float) -> None:
     time.sleep(wait_seconds * PACE)
 
 
-def _evaluate(expression: str) -> Any:
+def evaluate(expression: str) -> Any:
+    """What jsonata-python makes of an expression."""
     try:
         with _one_at_a_time:
             return Jsonata(expression).evaluate(None)
@@ -273,7 +274,7 @@ def _install() -> None:
     """Put what moto lacks into its modules: they have no other way in."""
     custom_error_name.ILLEGAL_CUSTOM_ERROR_PREFIX = "\0"  # type: ignore[misc]  # AWS's own begin with States.Http.
     state_task_factory.state_task_service_for = lambda service_name: {"http": HttpTask}[service_name]()
-    jsonata_of_moto._eval_jsonata = _evaluate
+    jsonata_of_moto._eval_jsonata = lambda expression: evaluate(expression)
     retrier_decl.time = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE))  # type: ignore[attr-defined]
     WaitFunction._wait_interval = _wait  # type: ignore[method-assign]
     ErrorEqualsDecl._eval_body = _matches_as_on_aws  # type: ignore[method-assign]

@@ -1,0 +1,162 @@
+"""The state machine that a saga is exported as: its shape, and the rules of the language, as others know them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from statelint.config import Config
+from statelint.linter import Linter
+
+from saga.asl import BEGIN, COMPENSATED, COMPLETED, state_machine
+from saga.definition import SagaDefinition, Step, load_definition
+from saga.errors import BadInput, NotExpressible
+from tests.node import checked
+from tests.participants import definitions
+from tests.stack import ROOT
+
+HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}
+SIGNUP = load_definition(ROOT / "orchestrator" / "sagas" / "signup.yaml", HTTPS)
+State = dict[str, Any]
+
+
+def states(definition: SagaDefinition) -> dict[str, State]:
+    return dict(state_machine(definition)["States"])
+
+
+def nexts(state: State) -> Iterator[str]:
+    """Every state that can follow."""
+    yield from (state[name] for name in ("Next", "Default") if name in state)
+    yield from (branch["Next"] for branch in [*state.get("Catch", ()), *state.get("Choices", ())])
+
+
+def reachable(known: dict[str, State], start: str) -> set[str]:
+    found: set[str] = set()
+    ahead = [start]
+    while ahead:
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
+            ahead += nexts(known[name])
+    return found
+
+
+def pivot_of(definition: SagaDefinition) -> int:
+    return next((index for index, step in enumerate(definition.steps) if step.pivot), len(definition.steps))
+
+
+@given(definitions())
+def test_every_state_can_be_reached_and_can_end(definition: SagaDefinition) -> None:
+    """Pitfall 10."""
+    known = states(definition)
+    assert reachable(known, BEGIN) == set(known)
+    ends = {name for name, state in known.items() if state["Type"] == "Succeed"}
+    assert ends == {COMPLETED, COMPENSATED}
+    assert all(ends & reachable(known, name) for name in known)
+    assert max(map(len, known)) <= 80
+
+
+@given(definitions())
+def test_every_call_catches_everything_and_is_given_up_in_time(definition: SagaDefinition) -> None:
+    """Pitfalls 14, 15."""
+    tasks = [state for state in states(definition).values() if state["Type"] == "Task"]
+    for task in tasks:
+        assert [catch["ErrorEquals"] for catch in task["Catch"][-2:]] == [["States.DataLimitExceeded"], ["States.ALL"]]
+        assert 1 <= task["TimeoutSeconds"] <= 60
+        assert task["Retry"][-1]["JitterStrategy"] == "FULL"
+    pivot = pivot_of(definition)
+    undoable = [step for index, step in enumerate(definition.steps) if step.compensation and index <= pivot]
+    assert len(tasks) == len(definition.steps) + len(undoable)
+
+
+@given(definitions())
+def test_compensations_follow_one_another_in_reverse_order(definition: SagaDefinition) -> None:
+    known, pivot = states(definition), pivot_of(definition)
+    undos = [f"Undo {step.name}" for step in definition.steps[:pivot] if step.compensation]
+    assert {name for name in known if name.startswith("Undo") and "rests" not in name} == set(undos)
+    for undo, following in zip(undos, [COMPENSATED, *undos], strict=False):
+        assert known[undo]["Next"] == following
+        assert {catch["Next"] for catch in known[undo]["Catch"]} == {f"{undo} rests"}
+
+
+@given(definitions())
+def test_past_the_pivot_there_is_no_way_back(definition: SagaDefinition) -> None:
+    """Pitfall 24."""
+    known, pivot = states(definition), pivot_of(definition)
+    if pivot < len(definition.steps):
+        ahead = reachable(known, known[definition.steps[pivot].name]["Next"])
+        assert COMPENSATED not in ahead
+        assert not [name for name in ahead if name.startswith(("Undo", "Seal"))]
+
+
+def test_an_action_whose_outcome_is_unknown_is_compensated_and_a_pivot_sealed() -> None:
+    known = states(SIGNUP)
+    assert known["B"]["Catch"][-1]["Next"] == "Undo B"
+    assert known["C"]["Catch"][-1]["Next"] == "Seal C"
+    assert known["Seal C"]["Next"] == "Undo B"
+    assert [(catch["ErrorEquals"], catch["Next"]) for catch in known["Seal C"]["Catch"]] == [
+        (["States.Http.StatusCode.409"], COMPLETED),
+        (["States.DataLimitExceeded"], "Seal C rests"),
+        (["States.ALL"], "Seal C rests"),
+    ]
+
+
+def test_failure_flags_travel_as_query_parameters() -> None:
+    faulty = SIGNUP.with_faults({("B", "action"): [("fail", "after:1"), ("fail", "late"), ("delay", "5")]}, ())
+    arguments = states(faulty)["B"]["Arguments"]
+    assert arguments["ApiEndpoint"] == "https://b.example.com/invoke"
+    assert arguments["QueryParameters"] == {"fail": ["after:1", "late"], "delay": "5"}
+
+
+def test_times_become_whole_seconds_that_are_not_shorter() -> None:
+    step = replace(SIGNUP.steps[0], timeout=0.5, backoff=1.2, retries=7)
+    task = states(replace(SIGNUP, steps=(step, *SIGNUP.steps[1:])))["A"]
+    assert task["TimeoutSeconds"] == 1
+    assert task["Retry"][-1]["IntervalSeconds"] == 2
+    assert task["Retry"][-1]["MaxAttempts"] == 7
+
+
+def test_the_connection_is_where_credentials_come_from() -> None:
+    arn = "arn:aws:events:eu-central-1:123456789012:connection/saga/5b3c"
+    text = json.dumps(state_machine(SIGNUP, arn))
+    assert text.count(arn) == 6
+    assert "uthorization" not in text
+    assert json.dumps(state_machine(SIGNUP)).count("${ConnectionArn}") == 6
+    for wrong in ("", "{% $x %}", "arn:aws:iam::123456789012:role/saga"):
+        with pytest.raises(BadInput, match="connection-arn"):
+            state_machine(SIGNUP, wrong)
+
+
+def test_what_step_functions_cannot_do_is_refused_by_name() -> None:
+    long = replace(SIGNUP.steps[1], timeout=60.5)
+    with pytest.raises(NotExpressible, match=r"steps\[1\].timeout: 60.5 s, but an HTTP Task"):
+        state_machine(replace(SIGNUP, steps=(SIGNUP.steps[0], long)))
+    with pytest.raises(NotExpressible, match="no orchestrator"):
+        state_machine(SIGNUP.with_faults({}, ["before-A"]))
+    hundred = tuple(Step(f"S{n}", "https://x", "https://x", send=("a",)) for n in range(100))
+    assert len(states(SagaDefinition("hundred", hundred))) == 403  # the most steps that a definition may have
+    with pytest.raises(NotExpressible, match="bytes"):
+        state_machine(replace(SIGNUP, steps=(replace(SIGNUP.steps[0], send=("x" * 600_000,)),)))
+
+
+@pytest.mark.filterwarnings("ignore:The recursion limit")  # jsonata-python moves it
+@settings(max_examples=25, deadline=None)
+@given(definitions())
+def test_it_keeps_the_rules_of_the_language_as_statelint_knows_them(definition: SagaDefinition) -> None:
+    assert Linter.validate(state_machine(definition), Config(evaluate_jsonata=True)) == []
+
+
+def test_it_keeps_the_rules_of_the_language_as_asl_validator_knows_them() -> None:
+    long = tuple(Step(f"S{n}", "https://x", "https://x", pivot=n == 8, send=("a",)) for n in range(10))
+    without = replace(SIGNUP, steps=(*SIGNUP.steps[:2], replace(SIGNUP.steps[2], compensation=None)))
+    alone = SagaDefinition("alone", (Step("A", "https://x"),), secret=("one", "two"))
+    exported = [state_machine(each) for each in (SIGNUP, without, alone, SagaDefinition("long", long))]
+    broken = state_machine(SIGNUP)
+    broken["States"]["B"]["TimeoutSeconds"] = "soon"
+    *good, bad = checked(machines=[*exported, broken])["errors"]
+    assert good == [[], [], [], []]
+    assert bad
