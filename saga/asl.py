@@ -45,8 +45,8 @@ ROUND = {"made": f"{{% {ATTEMPT} %}}", "rounds": "{% $rounds + 1 %}"}  # of one 
 BODY = "$states.result.ResponseBody"
 NO_OBJECT = "$error('HTTP ' & $string($states.result.StatusCode) & ' with a body that is not a JSON object')"
 
-# Why it turned back, as the API tells it: {step, kind, status_code, message}. A backslash is \x5c in the patterns, since
-# JSONata's reference parser takes the bracket after a pair of backslashes for an escaped one.
+# Why it turned back, as the API tells it: {step, kind, status_code, message}. A backslash is \x5c in the patterns,
+# since JSONata's reference parser takes the bracket after a pair of backslashes for an escaped one.
 ERROR = r"""(
 $name := $failure.output.Error;
 $cause := $failure.output.Cause;
@@ -211,7 +211,8 @@ class _Export:
         """One HTTP Task that keeps the participant contract."""
         step = self.definition.steps[index]
         url = urlsplit(step.action if direction is Direction.ACTION else step.compensation or "")
-        query = {name: values if values[1:] else values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        query = parse_qs(url.query, keep_blank_values=True)
+        parameters = {name: values if values[1:] else values[0] for name, values in query.items()}
         saga_id = "$states.context.Execution.Name"
         return {
             "Type": "Task",
@@ -219,7 +220,7 @@ class _Export:
             "Arguments": {
                 "Method": "POST",
                 "ApiEndpoint": urlunsplit((*url[:3], "", "")),
-                **({"QueryParameters": query} if query else {}),
+                **({"QueryParameters": parameters} if parameters else {}),
                 "InvocationConfig": {"ConnectionArn": self.connection_arn},
                 "Headers": {
                     "Content-Type": "application/json",

@@ -21,7 +21,7 @@ from tests.participants import Participants, Plan, by_the_machine, definitions, 
 if TYPE_CHECKING:
     from tests.step_functions import Execution
 
-pytestmark = pytest.mark.xdist_group("step functions")  # the interpreter takes seconds to import
+pytestmark = pytest.mark.xdist_group("asl")  # the interpreter takes seconds to import
 INPUT = {"a": 'it\'s "odd" {% $x %} \\ é', "last": None, "list": []}
 
 
