@@ -16,6 +16,7 @@ up: setup ## Start the stack on SQLite files in var/; Ctrl-C stops it
 
 test: $(VENV)/.dev ## Run every test, on SQLite and on a private MySQL
 	@$(BIN)/python -m tests.browser
+	@$(BIN)/python -m tests.node
 	@$(BIN)/python -m tests.mysql_server $(BIN)/python -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
 
 test-compose: $(VENV)/.dev ## Bring the stack up with docker compose, on MySQL, and run the scenarios in it

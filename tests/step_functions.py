@@ -7,6 +7,7 @@ it, and JSONata (jsonata-python). Where it departs from AWS, it is put right. It
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 import urllib.error
@@ -55,7 +56,10 @@ Invoke = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 @dataclass
 class Execution:
-    """What came of one: `pauses` are the rests that it asked for, in seconds, `states` those that it entered."""
+    """What came of one: `pauses` are the rests that it asked for, in seconds, `states` those that it entered.
+
+    `transitions` is what AWS would bill, `events` how many its history holds.
+    """
 
     status: str
     output: dict[str, Any]
@@ -64,6 +68,8 @@ class Execution:
     states: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)  # the Tasks that succeeded
     pauses: list[float] = field(default_factory=list)
+    transitions: int = 0
+    events: int = 0
 
     @property
     def undone(self) -> list[str]:
@@ -128,20 +134,25 @@ def _environment(input: Any, name: str) -> Environment:
 
 
 def _told(env: Environment, pauses: list[float]) -> Execution:
+    history = env.event_manager.get_event_history()
     states: list[str] = []
     calls: list[str] = []
-    for event in env.event_manager.get_event_history():
+    transitions = 0
+    for event in history:
+        transitions += event["type"] == HistoryEventType.TaskScheduled  # every attempt is one
         if entered := event.get("stateEnteredEventDetails"):
             states.append(entered["name"])
+            transitions += event["type"] != HistoryEventType.TaskStateEntered
         elif "taskSucceededEventDetails" in event:
             calls.append(states[-1])
         elif event["type"] == HistoryEventType.EvaluationFailed:
             calls = calls[:-1]  # the answer came, and could not be used
     state = env.program_state()
+    facts: Any = (states, calls, pauses, transitions, len(history))
     if isinstance(state, ProgramEnded):
-        return Execution("SUCCEEDED", env.states.get_input(), None, None, states, calls, pauses)
+        return Execution("SUCCEEDED", env.states.get_input(), None, None, *facts)
     error = getattr(state, "error", None) or {}
-    return Execution("FAILED", {}, error.get("error"), error.get("cause"), states, calls, pauses)
+    return Execution("FAILED", {}, error.get("error"), error.get("cause"), *facts)
 
 
 class HttpTask(StateTaskService):
@@ -246,7 +257,9 @@ def _of(env: Environment) -> _Running:
 
 
 def _wait(self: WaitFunction, env: Environment, wait_seconds: float) -> None:
-    _of(env).pauses.append(wait_seconds)
+    pauses = _of(env).pauses
+    pauses.append(wait_seconds)
+    assert len(pauses) < 200, "it goes round in circles"
     time.sleep(wait_seconds * PACE)
 
 
@@ -272,6 +285,7 @@ def _matches_as_on_aws(self: ErrorEqualsDecl, env: Environment) -> None:
 
 def _install() -> None:
     """Put what moto lacks into its modules: they have no other way in."""
+    sys.setrecursionlimit(1000)  # Python's own, which importing jsonata-python has raised for everybody
     custom_error_name.ILLEGAL_CUSTOM_ERROR_PREFIX = "\0"  # type: ignore[misc]  # AWS's own begin with States.Http.
     state_task_factory.state_task_service_for = lambda service_name: {"http": HttpTask}[service_name]()
     jsonata_of_moto._eval_jsonata = lambda expression: evaluate(expression)

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saga.asl import state_machine
-from saga.definition import SagaDefinition, Step
+from saga.definition import SagaDefinition, Step, load_definition
 from saga.machine import State
 from tests.node import checked
 from tests.participants import Participants, Plan, by_the_machine, definitions, plans
+from tests.stack import ROOT
 
 if TYPE_CHECKING:
     from tests.step_functions import Execution
@@ -53,7 +54,6 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.step_functions.PACE", 0.0)
 
 
-@pytest.mark.filterwarnings("ignore:The recursion limit")  # jsonata-python moves it
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_saga_with_any_faults_ends_all_or_nothing_and_as_the_state_machine_says(data: st.DataObject) -> None:
@@ -78,10 +78,13 @@ def test_any_saga_with_any_faults_ends_all_or_nothing_and_as_the_state_machine_s
         assert execution.output["error"] is None
 
 
+SENT = ("a", "last", "list", "A_id", "C_id", "no such")
+
+
 def signup() -> SagaDefinition:
     return SagaDefinition(
         "signup",
-        (step("A"), step("B"), step("C", pivot=True), step("D")),
+        (step("A", send=SENT), step("B", send=SENT), step("C", pivot=True), step("D", send=SENT)),
         secret=("B_id",),
         deadline=60,
     )
@@ -91,6 +94,17 @@ def test_the_output_tells_what_the_api_tells() -> None:
     execution = execute(Participants(signup()))
     assert execution.output["status"] == "COMPLETED"
     assert execution.output["result"] == {"A_id": 1, "B_id": "***", "C_id": 1, "D_id": 1, "last": "D", "list": ["D"]}
+
+
+def test_a_call_carries_what_its_step_may_see() -> None:
+    """Of the input and of the steps before it: a later one wins, a missing one is left out, null is a value."""
+    there = Participants(signup(), {"C:action": ["refuse"]})
+    assert execute(there).undone == ["B", "A"]
+    assert there.bodies == {
+        "A": {"a": INPUT["a"], "last": None, "list": []},
+        "B": {"a": INPUT["a"], "last": "A", "list": ["A"], "A_id": 1},
+        "C": {},
+    }
 
 
 def test_a_call_after_the_pivot_is_made_until_it_succeeds_with_growing_rests() -> None:
@@ -224,6 +238,36 @@ def test_past_its_deadline_it_turns_back_with_the_step_that_was_done_last() -> N
 def test_a_pivot_that_is_done_knows_no_deadline() -> None:
     definition = SagaDefinition("pay", (step("C", pivot=True), step("D"), step("E")), deadline=1e-9)
     assert execute(Participants(definition)).output["status"] == "COMPLETED"
+
+
+PAGE = (ROOT / "docs" / "step-functions.md").read_text()
+BILLED: dict[str, Plan] = {
+    "all goes well": {},
+    "B refuses": {"B:action": ["refuse"]},
+    "B fails three times, B and A are undone": {"B:action": ["before"] * 3},
+    "the pivot in doubt, found committed": {"C:action": ["after"] * 3},
+}
+
+
+@pytest.mark.parametrize("saga", BILLED)
+def test_a_saga_costs_what_the_docs_say(saga: str) -> None:
+    """Pitfall 18."""
+    https = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}
+    shipped = load_definition(ROOT / "orchestrator" / "sagas" / "signup.yaml", https)
+    count = execute(Participants(shipped, BILLED[saga])).transitions
+    assert f"| {saga} | {count} | ${25 * count} |" in PAGE
+
+
+def test_a_call_that_never_succeeds_costs_and_lasts_what_the_docs_say() -> None:
+    def after(rounds: int) -> Execution:
+        return execute(Participants(signup(), {"D:action": ["before"] * 3 * rounds}))
+
+    few, more = after(4), after(5)
+    transitions, events = more.transitions - few.transitions, more.events - few.events
+    rest = 0.75 * 300  # seconds, on average
+    assert transitions == 4
+    assert f"about {round(86_400 / rest * transitions, -2):,.0f} a day, 4 cents" in PAGE
+    assert f"after about {25_000 / events * rest / 86_400:.0f} days" in PAGE
 
 
 def test_jsonatas_reference_implementation_gives_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from statelint.config import Config
 from statelint.linter import Linter
 
 from saga.asl import BEGIN, COMPENSATED, COMPLETED, state_machine
+from saga.cli import main
 from saga.definition import SagaDefinition, Step, load_definition
 from saga.errors import BadInput, NotExpressible
 from tests.node import checked
@@ -20,8 +24,16 @@ from tests.participants import definitions
 from tests.stack import ROOT
 
 HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}
-SIGNUP = load_definition(ROOT / "orchestrator" / "sagas" / "signup.yaml", HTTPS)
+SAGAS = ROOT / "orchestrator" / "sagas"
+SIGNUP = load_definition(SAGAS / "signup.yaml", HTTPS)
 State = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recursion_limit() -> None:
+    """Python's own, which importing jsonata-python raises for everybody."""
+    importlib.import_module("jsonata.jsonata")
+    sys.setrecursionlimit(1000)
 
 
 def states(definition: SagaDefinition) -> dict[str, State]:
@@ -143,7 +155,6 @@ def test_what_step_functions_cannot_do_is_refused_by_name() -> None:
         state_machine(replace(SIGNUP, steps=(replace(SIGNUP.steps[0], send=("x" * 600_000,)),)))
 
 
-@pytest.mark.filterwarnings("ignore:The recursion limit")  # jsonata-python moves it
 @settings(max_examples=25, deadline=None)
 @given(definitions())
 def test_it_keeps_the_rules_of_the_language_as_statelint_knows_them(definition: SagaDefinition) -> None:
@@ -160,3 +171,35 @@ def test_it_keeps_the_rules_of_the_language_as_asl_validator_knows_them() -> Non
     *good, bad = checked(machines=[*exported, broken])["errors"]
     assert good == [[], [], [], []]
     assert bad
+
+
+def test_the_command_prints_the_state_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, url in HTTPS.items():
+        monkeypatch.setenv(name, url)
+    run = CliRunner().invoke(main, ["export", "--asl", "signup", "--sagas-dir", str(SAGAS)])
+    assert (run.exit_code, run.stderr) == (0, "")
+    assert json.loads(run.stdout) == state_machine(SIGNUP)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["signup"], "--asl"),
+        (["--asl", "nope"], "the sagas are signup"),
+        (["--asl", "signup", "--connection-arn", "it"], "connection-arn: 'it'"),
+        (["--asl", "signup", "--sagas-dir", "/nowhere"], "no *.yaml file"),
+        (["--asl", "signup", "--output", "/nowhere/it.json"], "/nowhere/it.json"),
+    ],
+)
+def test_the_command_says_what_is_wrong(words: list[str], said: str) -> None:
+    run = CliRunner().invoke(main, ["export", *words], env={"SAGAS_DIR": str(SAGAS)})
+    assert run.exit_code == 2
+    assert said in run.stderr
+
+
+def test_the_command_warns_of_addresses_that_aws_does_not_call() -> None:
+    run = CliRunner().invoke(
+        main, ["export", "--asl", "signup"], env={"SAGAS_DIR": str(SAGAS), "SERVICE_A_URL": "http://a"}
+    )
+    assert run.exit_code == 0
+    assert "https:// addresses only, and not http://a/invoke, http://a/compensate" in run.stderr

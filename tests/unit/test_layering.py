@@ -10,7 +10,13 @@ import pytest
 from tests.stack import ROOT
 
 OURS = {"saga", "orchestrator", "service_a", "service_b", "service_c"}
-PURE = {"machine": {"definition", "errors"}, "retry": set(), "errors": set(), "payload": {"errors"}}
+PURE = {
+    "machine": {"definition", "errors"},
+    "asl": {"definition", "errors", "machine"},
+    "retry": set(),
+    "errors": set(),
+    "payload": {"errors"},
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
 from saga.settings import load_settings
-from tests.diagram import PAGE, with_diagram
+from tests import diagram
 from tests.stack import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,8 +44,9 @@ def test_there_are_thirty_pitfalls_each_with_a_test() -> None:
     assert [int(number) for number in lines] == list(range(1, 31))
 
 
-def test_the_diagram_is_that_of_the_table() -> None:
-    assert with_diagram(PAGE.read_text()) == PAGE.read_text()
+@pytest.mark.parametrize("page", diagram.PAGES, ids=lambda page: page.name)
+def test_a_diagram_shows_what_is_there(page: Path) -> None:
+    assert diagram.with_diagram(page.read_text(), diagram.PAGES[page]()) == page.read_text()
 
 
 def test_the_settings_of_the_readme_are_those_that_are_read() -> None:
