@@ -114,8 +114,9 @@ class _Export:
             found |= self._forward(index)
         for index in reversed(range(min(self._pivot, len(steps)))):
             if steps[index].compensation:
-                found |= self._undo(index)
-        return found | {COMPLETED: self._completed(), COMPENSATED: self._compensated()}
+                found |= self._compensating(index)
+        ends = {COMPLETED: self._end("COMPLETED", None), COMPENSATED: self._end("COMPENSATED", _jsonata(ERROR))}
+        return found | ends
 
     @property
     def _pivot(self) -> int:
@@ -170,7 +171,7 @@ class _Export:
         }
         return {step.name: task, rest: _rest(step.name)}
 
-    def _undo(self, index: int) -> dict[str, Any]:
+    def _compensating(self, index: int) -> dict[str, Any]:
         undo = _undo(self.definition.steps[index])
         rest = f"{undo} rests"
         return {undo: self._compensation(index, self._before(index), [], rest), rest: _rest(undo)}
@@ -275,12 +276,6 @@ class _Export:
 
     def _name(self, index: int) -> str:
         return self.definition.steps[index].name
-
-    def _completed(self) -> dict[str, Any]:
-        return self._end("COMPLETED", None)
-
-    def _compensated(self) -> dict[str, Any]:
-        return self._end("COMPENSATED", _jsonata(ERROR))
 
     def _end(self, status: str, error: Any) -> dict[str, Any]:
         secret = "".join(

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import given, settings
 from statelint.config import Config
 from statelint.linter import Linter
 
-from saga.asl import BEGIN, COMPENSATED, COMPLETED, state_machine
+from saga.asl import BEGIN, COMPENSATED, COMPLETED, CONNECTION_ARN, state_machine
 from saga.cli import main
 from saga.definition import SagaDefinition, Step, load_definition
 from saga.errors import BadInput, NotExpressible
@@ -141,6 +142,19 @@ def test_the_connection_is_where_credentials_come_from() -> None:
     for wrong in ("", "{% $x %}", "arn:aws:iam::123456789012:role/saga"):
         with pytest.raises(BadInput, match="connection-arn"):
             state_machine(SIGNUP, wrong)
+
+
+def test_the_template_of_the_docs_gives_it_its_connection_and_the_right_to_call() -> None:
+    page = (ROOT / "docs" / "step-functions.md").read_text()
+    resources = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])["Resources"]
+    substituted = resources["Signup"]["Properties"]["DefinitionSubstitutions"]
+    assert [f"${{{name}}}" for name in substituted] == [CONNECTION_ARN]
+    policy = resources["Role"]["Properties"]["Policies"][0]["PolicyDocument"]
+    assert [statement["Action"] for statement in policy["Statement"]] == [
+        "states:InvokeHTTPEndpoint",
+        "events:RetrieveConnectionCredentials",
+        ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"],
+    ]
 
 
 def test_what_step_functions_cannot_do_is_refused_by_name() -> None:
