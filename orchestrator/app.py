@@ -14,22 +14,10 @@ from werkzeug.exceptions import HTTPException
 
 from orchestrator import browser, pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
-from orchestrator.choreographer import Choreographer
+from orchestrator.codes import code_of
 from orchestrator.stream import event_stream
 from saga.audit import audit
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION
-from saga.errors import (
-    BadInput,
-    BrokerUnavailable,
-    Conflict,
-    Forbidden,
-    KeyReused,
-    LogUnavailable,
-    NoSuchLetter,
-    NoSuchSaga,
-    Overloaded,
-    SagaError,
-)
+from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults import parse_plan
 from saga.log import Record
 from saga.machine import ENDED, Line, State
@@ -42,17 +30,6 @@ WAIT = 30.0  # seconds that POST /start waits for the saga's end
 WAIT_AT_MOST = 300.0
 RETRY_AFTER = 5  # seconds, told with a 503
 
-STATUS_CODES: dict[type[SagaError], int] = {
-    BadInput: 400,
-    Forbidden: 403,
-    NoSuchSaga: 404,
-    NoSuchLetter: 404,
-    Conflict: 409,
-    KeyReused: 422,
-    LogUnavailable: 503,
-    BrokerUnavailable: 503,
-    Overloaded: 503,
-}
 # What a compensated saga is answered with, by why it was.
 COMPENSATED_CODES = {"refused": 409, "cancelled": 409, "failed": 500, "timeout": 504, "deadline": 504}
 
@@ -107,9 +84,9 @@ class _Routes:
         fail, delay = request.args.getlist("fail"), request.args.getlist("delay")
         plan = parse_plan(fail, delay, [step.name for step in definition.steps], self.parts.settings.faults)
         wait = 0.0 if _prefers_async() else _number("wait", WAIT, 0, WAIT_AT_MOST)
-        key = _idempotency_key()
+        key, mode = _idempotency_key(), self.parts.mode(request.args.get("mode"))
         body = parse_object(request.get_data())
-        definition = definition.with_faults(plan.queries(), plan.orchestrator).in_mode(self._mode())
+        definition = definition.with_faults(plan.queries(), plan.orchestrator).in_mode(mode)
         return answer(*self.parts.engine.run(definition, body, key, wait))
 
     def sagas(self) -> Response:
@@ -160,10 +137,7 @@ class _Routes:
 
     def resume(self, saga_id: str) -> tuple[Response, int]:
         """Try a stalled call now."""
-        if self.parts.choreographer and self._find(saga_id).definition.choreographed:
-            self.parts.choreographer.resume(saga_id)
-        else:
-            self.parts.operator.resume(saga_id)
+        self.parts.resume(saga_id)
         return self._accepted(saga_id)
 
     def resolve(self, saga_id: str) -> tuple[Response, int]:
@@ -177,24 +151,11 @@ class _Routes:
     def dead_letters(self) -> Response:
         """The events that could not be handled."""
         _only_these_flags("limit")
-        return jsonify(dead_letters=self._choreographer().dead_letters(int(_number("limit", 100, 1, 500))))
+        return jsonify(dead_letters=self.parts.choreography.dead_letters(int(_number("limit", 100, 1, 500))))
 
     def replay(self, letter: int) -> tuple[Response, int]:
         """Let one of them be published again."""
-        return jsonify(self._choreographer().replay(letter)), 202
-
-    def _mode(self) -> str:
-        mode = request.args.get("mode", ORCHESTRATION)
-        if mode not in (ORCHESTRATION, CHOREOGRAPHY):
-            raise BadInput(f"mode must be {ORCHESTRATION} or {CHOREOGRAPHY}, not {mode!r}", "mode")
-        if mode == CHOREOGRAPHY:
-            self._choreographer()
-        return mode
-
-    def _choreographer(self) -> Choreographer:
-        if self.parts.choreographer is None:
-            raise BadInput("mode: choreography is switched off here (NATS_URL=off)", "mode")
-        return self.parts.choreographer
+        return jsonify(self.parts.choreography.replay(letter)), 202
 
     def audit(self) -> Response:
         """All or nothing, as the participants' own records tell it."""
@@ -268,7 +229,7 @@ def answer(record: Record, lines: Sequence[Line]) -> Response:
 
 
 def _saga_error(error: SagaError) -> Response | tuple[str, int]:
-    code = next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
+    code = code_of(error)
     if pages.is_page(request.path):
         return pages.error_page(error), code
     response = _error(code, error, getattr(error, "field", None))

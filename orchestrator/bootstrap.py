@@ -18,7 +18,7 @@ from orchestrator.telemetry import Telemetry
 from orchestrator.watch import Watch
 from saga import log_sql, outbox
 from saga.database import connect, create_tables
-from saga.definition import SagaDefinition, load_definitions
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition, load_definitions
 from saga.driver import Surroundings
 from saga.engine import Engine
 from saga.errors import BadInput
@@ -30,6 +30,7 @@ from saga.settings import Settings
 from saga.transport import Transport
 
 CONNECTIONS = 32  # to the saga log
+CHOREOGRAPHY_OFF = "choreography is switched off here (NATS_URL=off)"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ class Orchestrator:
     watch: Watch
     choreographer: Choreographer | None  # None: choreography is off (NATS_URL)
 
+    @property
+    def choreography(self) -> Choreographer:
+        """BadInput where it is switched off."""
+        if self.choreographer is None:
+            raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
+        return self.choreographer
+
     def open(self) -> None:
         """Start driving and recovering."""
         self.engine.open()
@@ -62,6 +70,21 @@ class Orchestrator:
             self.choreographer.close()
         self.recovery.close()
         self.engine.close()
+
+    def mode(self, name: str | None) -> str:
+        """The mode called `name`, without one orchestration; BadInput where there is none, or it is switched off."""
+        if name not in (None, ORCHESTRATION, CHOREOGRAPHY):
+            raise BadInput(f"mode must be {ORCHESTRATION} or {CHOREOGRAPHY}, not {name!r}", "mode")
+        if name == CHOREOGRAPHY:
+            _ = self.choreography
+        return name or ORCHESTRATION
+
+    def resume(self, saga_id: str) -> None:
+        """Make the call that stalled a saga again, now; replay what of a choreographed one is parked."""
+        if self.choreographer and self.engine.read(saga_id)[0].definition.choreographed:
+            self.choreographer.resume(saga_id)
+        else:
+            self.operator.resume(saga_id)
 
     def definition(self, name: str | None) -> SagaDefinition:
         """The saga called `name`; without one, `signup`, or the only one there is."""
@@ -102,6 +125,8 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     telemetry.watch(engine)
     follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
     recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
+    choreographer = Choreographer(database, engine, follower, settings) if settings.nats_url else None
+    letters = choreographer.count_dead_letters if choreographer else None
     return Orchestrator(
         settings,
         definitions,
@@ -111,6 +136,6 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         recovery,
         telemetry,
         Stream(saga_log),
-        Watch(saga_log, definitions.values(), settings.token, time.time),
-        Choreographer(database, engine, follower, settings) if settings.nats_url else None,
+        Watch(saga_log, definitions.values(), settings.token, time.time, letters),
+        choreographer,
     )

@@ -42,6 +42,10 @@ class Choreographer:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
         return [_shown(letter) for letter in self._ensemble.broker.dead_letters(most)]
 
+    def count_dead_letters(self) -> int:
+        """How many there are. BrokerUnavailable."""
+        return self._ensemble.broker.count_dead_letters()
+
     def replay(self, letter: int) -> dict[str, Any]:
         """Publish a parked event again. NoSuchLetter, BrokerUnavailable."""
         replayed = self._ensemble.broker.replay(letter)

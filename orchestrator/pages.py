@@ -82,11 +82,11 @@ class _Pages:
         if status and not wanted:
             raise BadInput(f"there is no status {status!r}", "status")
         records = self.parts.log.search(
-            states=sorted(STALLED) if attention else wanted,
+            states=wanted,
             name=request.args.get("saga", ""),
             q=request.args.get("q", "").strip(),
             before=request.args.get("before", ""),
-            rounds=NEEDS_ATTENTION_AFTER if attention else 0,
+            attention=NEEDS_ATTENTION_AFTER if attention else 0,
             most=PAGE + 1,
         )
         shown = records[:PAGE]
@@ -148,7 +148,7 @@ class _Pages:
             if verb == "cancel":
                 operator.cancel(saga_id)
             elif verb == "resume":
-                operator.resume(saga_id)
+                self.parts.resume(saga_id)
             elif verb == "resolve":
                 operator.resolve(saga_id, request.form.get("note", ""))
             else:

@@ -17,7 +17,7 @@ import requests
 from saga.audit import audit
 from saga.bulkhead import service_of
 from saga.definition import SagaDefinition
-from saga.errors import LogUnavailable
+from saga.errors import BrokerUnavailable, LogUnavailable
 from saga.log import SagaLog
 from saga.machine import ENDED
 
@@ -44,6 +44,8 @@ class Findings:
     at: float
     services: Sequence[Service]
     log_problem: str | None
+    broker_problem: str | None
+    dead_letters: int | None  # None: nobody could be asked, or there is no broker
     checked: int
     violations: Sequence[Mapping[str, Any]]
     unreachable: Sequence[Mapping[str, Any]]
@@ -60,11 +62,17 @@ class Watch:
     """Finds it out, at most every few seconds, and only while somebody looks."""
 
     def __init__(
-        self, log: SagaLog, definitions: Iterable[SagaDefinition], token: str | None, clock: Callable[[], float]
+        self,
+        log: SagaLog,
+        definitions: Iterable[SagaDefinition],
+        token: str | None,
+        clock: Callable[[], float],
+        letters: Callable[[], int] | None = None,
     ):
         self._log = log
         self._token = token
         self._clock = clock
+        self._letters = letters  # counts the dead letters; None: choreography is off
         steps = [step for definition in definitions for step in definition.steps]
         self._urls: dict[str, dict[str, None]] = {}  # the steps that a service serves, by its URL
         for step in steps:
@@ -96,11 +104,12 @@ class Watch:
                 Service(", ".join(names), url, problem)
                 for (url, names), problem in zip(self._urls.items(), problems, strict=True)
             ]
+        broker_problem, letters = self._ask_broker()
         try:
             ended = {record.id: record for record in self._log.search(states=ENDED, most=AUDITED)}
             ended.update(self._log.find_many(self._wrong - ended.keys()))  # until it is right, it is shown
         except LogUnavailable as error:
-            return Findings(self._clock(), services, str(error), 0, [], [])
+            return Findings(self._clock(), services, str(error), broker_problem, letters, 0, [], [])
         said = audit([record for saga_id, record in ended.items() if saga_id not in self._right], self._token)
         silent = {each["saga_id"] for each in said["unreachable"]}
         self._wrong = {each["saga_id"] for each in said["violations"]}
@@ -109,10 +118,19 @@ class Watch:
             self._clock(),
             services,
             None,
+            broker_problem,
+            letters,
             len(ended.keys() - silent),
             said["violations"],
             said["unreachable"],
         )
+
+    def _ask_broker(self) -> tuple[str | None, int | None]:
+        """What is wrong with it, and how many events are parked there."""
+        try:
+            return None, self._letters() if self._letters else None
+        except BrokerUnavailable as error:
+            return str(error), None
 
 
 def _problem(url: str) -> str | None:

@@ -134,6 +134,10 @@ class Broker:
         """The parked events, newest first, without what they carry. BrokerUnavailable."""
         return self._ask(self._dead_letters(most))
 
+    def count_dead_letters(self) -> int:
+        """How many events are parked. BrokerUnavailable."""
+        return self._ask(self._count_dead_letters())
+
     def replay(self, letter: int) -> dict[str, Any]:
         """Publish a parked event again, and forget that it was parked. NoSuchLetter, BrokerUnavailable."""
         return self._ask(self._replay(letter))
@@ -321,6 +325,9 @@ class Broker:
                     }
                 )
         return found
+
+    async def _count_dead_letters(self) -> int:
+        return (await self._client.jetstream().stream_info(DEAD_STREAM)).state.messages
 
     async def _replay(self, letter: int) -> dict[str, Any]:
         stream = self._client.jetstream()

@@ -38,6 +38,7 @@ from saga.machine import (
     next_call,
     replay,
 )
+from saga.representation import NEEDS_ATTENTION_AFTER, parked
 
 logger = logging.getLogger("saga")
 
@@ -88,6 +89,7 @@ class _Story:
         self.record = record
         self.heard = heard
         self.lines: list[Line] = []
+        self._before = lines
         self._seq = len(lines)
         self._at = heard.body.get("at") or (lines[-1].at if lines else record.started_at)
         self._rounds, self._error = record.rounds, record.error
@@ -96,7 +98,7 @@ class _Story:
 
     def hear(self) -> None:
         names = [step.name for step in self.record.definition.steps]
-        if self.heard.step not in names or self.saga.state in ENDED:
+        if self.heard.step not in names or self.heard.kind is Kind.GIVEN or self.saga.state in ENDED:
             return
         index, cursor = names.index(self.heard.step), self.saga.cursor
         forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
@@ -122,7 +124,7 @@ class _Story:
             state=saga.state,
             cursor=saga.cursor,
             context=saga.results,
-            rounds=self._rounds,
+            rounds=_rounds(self._rounds, self._before),
             error=None if saga.state is State.COMPLETED else self._error,
             ended_at=self._at if ended else None,
             due_at=None if ended else self.record.due_at,
@@ -227,6 +229,11 @@ class _Story:
         self.lines.append(line)
 
 
+def _rounds(rounds: int, lines: Sequence[Line]) -> int:
+    """Those of the present call: where its event is parked, all that there are, so that it is found."""
+    return max(rounds, NEEDS_ATTENTION_AFTER) if parked(lines) else rounds
+
+
 class Follower:
     """Hears every event, and writes it into the log of the saga that it concerns."""
 
@@ -275,7 +282,7 @@ class Follower:
 
     def replayed(self, saga_id: str, letter: int, subject: str) -> None:
         """An operator has let a parked event be published again. LeaseLost, LogUnavailable."""
-        self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"})
+        self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
 
     def _hear(self, heard: Heard) -> None:
         for fresh in (False, *[True] * TRIES):
@@ -326,8 +333,10 @@ class Follower:
                 return
             record, lines = known
             line = Line(len(lines) + 1, self._clock(), event, step, detail=detail)
+            after = replace(record, **changes)
+            after = replace(after, rounds=_rounds(after.rounds, [*lines, line]))
             try:
-                self._write(record, replace(record, **changes), lines, [line])
+                self._write(record, after, lines, [line])
                 return
             except LeaseLost:
                 continue

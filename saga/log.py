@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, RowMapping, or_, select
+from sqlalchemy import Connection, Engine, Executable, RowMapping, and_, or_, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -25,7 +25,7 @@ from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown
 from saga.exchange import Row, Statement, exchange
 from saga.group_commit import GroupCommit
 from saga.log_sql import sagas
-from saga.machine import ENDED, Line, State
+from saga.machine import ENDED, UNENDED, Line, State
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
@@ -235,12 +235,12 @@ class SagaLog:
         q: str = "",
         before: str = "",
         ended_since: float | None = None,
-        rounds: int = 0,
+        attention: int = 0,
         most: int = 50,
     ) -> list[Record]:
         """Sagas, newest first: in one of `states`, called `name`, whose id begins with `q` or whose key it is, …
 
-        `rounds`: that have stalled at least so often.
+        `attention`: that have not ended, and have used up so many rounds, or whose deadline nobody minds any more.
         """
         if not (q + before).isascii():
             return []
@@ -256,8 +256,9 @@ class SagaLog:
             query = query.where(or_(found, sagas.c.id == known.id) if known else found)
         if before:
             query = query.where(sagas.c.id < before)
-        if rounds:
-            query = query.where(sagas.c.rounds >= rounds)
+        if attention:  # of the few that have not ended, by their state's index
+            overdue = and_(sagas.c.due_at.is_(None), sagas.c.deadline_at.is_not(None))
+            query = query.where(sagas.c.state.in_(UNENDED), or_(sagas.c.rounds >= attention, overdue))
         if ended_since is not None:
             query = query.where(sagas.c.ended_at >= ended_since)
         return [_record(row) for row in self._select(query, {})]

@@ -237,8 +237,20 @@ def test_search_takes_its_bounds_in_and_gives_fifty_unless_told(log: SagaLog) ->
     for number in range(1, 52):
         begun(log, number, rounds=number, ended_at=NOW + number)
     assert len(log.search()) == 50
-    assert [saga.rounds for saga in log.search(rounds=50)] == [51, 50]
     assert [saga.rounds for saga in log.search(ended_since=NOW + 50)] == [51, 50]
+
+
+def test_those_that_need_attention_are_found_whatever_their_state(log: SagaLog) -> None:
+    """Stalled or trying again, driven or not; one that has ended needs none, nor one whose deadline is still minded."""
+    stalled, trying = State.STALLED_COMPENSATING, State.COMPENSATING
+    begun(log, 1, state=stalled, rounds=10)
+    begun(log, 2, state=trying, rounds=10)
+    begun(log, 3, state=State.COMPENSATED, rounds=10, due_at=None, deadline_at=NOW, ended_at=NOW)
+    begun(log, 4, state=stalled, rounds=9)
+    begun(log, 5, due_at=None, deadline_at=NOW)
+    begun(log, 6, due_at=NOW, deadline_at=NOW)
+    begun(log, 7, due_at=None)
+    assert [saga.id for saga in log.search(attention=10)] == [str(uuid.UUID(int=number)) for number in (5, 2, 1)]
 
 
 def test_sagas_are_counted_by_state_up_to_a_limit(log: SagaLog) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from saga import listener
+from saga.broker import Delivery
 from saga.definition import Step
+from saga.representation import NEEDS_ATTENTION_AFTER
 from tests.ensemble import Ensemble
 from tests.world import INPUT, Points, signup
 
@@ -130,6 +132,28 @@ def test_a_compensation_that_never_succeeds_is_parked_and_not_called_undone(ense
     assert saga["steps"][0]["status"] == "COMPENSATING"
     assert ensemble.rows(saga_id) == {"A": 1, "B": 0, "C": 0}
     assert [subject for subject, _ in ensemble.broker.parked] == ["saga.signup.B.refused"]
+    assert [found.id for found in ensemble.log.search(attention=NEEDS_ATTENTION_AFTER)] == [saga_id]
+
+
+@pytest.mark.parametrize("told_late", [False, True])
+def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(ensemble: Ensemble, told_late: bool) -> None:
+    """Also where news of the step before comes after that of the parking."""
+    saga_id = ensemble.start("")
+    parked = Delivery("dead.saga.signup.A.done", json.dumps({"saga_id": saga_id}).encode(), 1, 7, {"Saga-Service": "B"})
+    if told_late:
+        ensemble.follower.handle(parked)
+    ensemble.broker.queues["B"].subjects = []  # who parks it does not act on it
+    ensemble.play()
+    ensemble.follower.handle(parked)
+
+    def found() -> list[str]:
+        return [record.id for record in ensemble.log.search(attention=NEEDS_ATTENTION_AFTER)]
+
+    assert ensemble.record(saga_id)["needs_attention"]
+    assert found() == [saga_id]
+    ensemble.follower.replayed(saga_id, 7, "saga.signup.A.done")
+    assert not ensemble.record(saga_id)["needs_attention"]
+    assert found() == []
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"no json", b"[]", b'{"saga_id": 7}', '{"saga_id": "ü"}'.encode()])

@@ -1,0 +1,33 @@
+"""What an error is answered with over HTTP, by the API and by the pages."""
+
+from __future__ import annotations
+
+from saga.errors import (
+    BadInput,
+    BrokerUnavailable,
+    Conflict,
+    Forbidden,
+    KeyReused,
+    LogUnavailable,
+    NoSuchLetter,
+    NoSuchSaga,
+    Overloaded,
+    SagaError,
+)
+
+STATUS_CODES: dict[type[SagaError], int] = {
+    BadInput: 400,
+    Forbidden: 403,
+    NoSuchSaga: 404,
+    NoSuchLetter: 404,
+    Conflict: 409,
+    KeyReused: 422,
+    LogUnavailable: 503,
+    BrokerUnavailable: 503,
+    Overloaded: 503,
+}
+
+
+def code_of(error: SagaError) -> int:
+    """The status code; 500 is our own bug."""
+    return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
