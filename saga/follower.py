@@ -102,9 +102,10 @@ class _Story:
             return
         index, cursor = names.index(self.heard.step), self.saga.cursor
         forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
+        back = self.heard.kind is Kind.UNDONE or self.heard.body.get("call") == Direction.COMPENSATION
         if forward and (index > cursor or self.heard.kind is Kind.UNDONE):
             raise Early
-        if not forward and index < cursor and self.heard.kind is Kind.UNDONE:
+        if back and index < cursor and not self._past_the_pivot:  # what it turns back for has not been heard yet
             raise Early
         if index != cursor:
             return
@@ -116,6 +117,10 @@ class _Story:
             self._refused()
         elif self.heard.kind in (Kind.REFUSED, Kind.UNDONE):
             self._undone()
+
+    @property
+    def _past_the_pivot(self) -> bool:
+        return self.saga.state in (State.FINISHING, State.STALLED_FINISHING)
 
     def told(self) -> tuple[Record, list[Line]]:
         saga, ended = self.saga, self.saga.state in ENDED

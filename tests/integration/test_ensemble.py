@@ -11,7 +11,9 @@ import pytest
 
 from saga import listener
 from saga.broker import Delivery
+from saga.choreography import Event, Kind
 from saga.definition import Step
+from saga.follower import Early, follow
 from saga.representation import NEEDS_ATTENTION_AFTER
 from tests.ensemble import Ensemble
 from tests.world import INPUT, Points, signup
@@ -154,6 +156,19 @@ def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(ensemble: Ense
     ensemble.follower.replayed(saga_id, 7, "saga.signup.A.done")
     assert not ensemble.record(saga_id)["needs_attention"]
     assert found() == []
+
+
+def test_an_attempt_to_undo_that_is_heard_before_what_it_follows_from_is_asked_for_again(ensemble: Ensemble) -> None:
+    saga_id = ensemble.start("c&a:undo:1")
+    ensemble.play()
+    record, lines = ensemble.log.find(saga_id), ensemble.log.lines(saga_id)
+    assert record
+    early = [index for index, line in enumerate(lines) if (line.detail or {}).get("call") == "compensation"]
+    told = Event("signup", saga_id, Kind.ATTEMPT, "A", {"call": "compensation", "number": 1, "at": 1.0})
+    for known in (3, 5, early[0]):  # B's turn, C's turn, B undoes itself
+        with pytest.raises(Early):
+            follow(record, lines[:known], told)
+    assert follow(record, lines[: early[1]], told)[1]
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"no json", b"[]", b'{"saga_id": 7}', '{"saga_id": "ü"}'.encode()])
