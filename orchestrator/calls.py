@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.words import listed, times
-from saga.machine import ATTEMPT, BACKWARD, CANCEL_REQUESTED, CLAIMED, NOTES, RELEASED, STALLED, Event, State
+from saga.machine import (
+    ATTEMPT,
+    BACKWARD,
+    CANCEL_REQUESTED,
+    CLAIMED,
+    FAULT,
+    NOTES,
+    OVERDUE,
+    PARKED,
+    RELEASED,
+    REPLAYED,
+    STALLED,
+    Event,
+    State,
+)
 
 Line = Mapping[str, Any]
 
@@ -62,12 +74,6 @@ class Call:
         return [line for line in self.attempts if (line["detail"] or {}).get("verdict") != "done"]
 
     @property
-    def answers(self) -> str:
-        """What those came to, or all where none failed: `answered HTTP 503 twice and gave no answer once`."""
-        counts = Counter(_answer(line) for line in self.failed or self.attempts)
-        return listed([f"{answer} {times(count)}" for answer, count in counts.items()])
-
-    @property
     def subject(self) -> str:
         """How a sentence calls it."""
         return f"the compensation of {self.step}" if self.backward else self.step
@@ -82,6 +88,10 @@ class Told:
     taken_over: int = 0
     handed_over: int = 0
     cancel_requested_at: str = ""
+    crashes: int = 0  # of the orchestrator, which were asked for
+    overdue: bool = False
+    replayed: int = 0
+    parked: dict[str, Line] = field(default_factory=dict)  # the events that wait to be replayed
 
     @property
     def turn(self) -> Call | None:
@@ -145,6 +155,8 @@ def _take(told: Told, line: Line, following: str) -> None:
         told.handed_over += 1
     elif event == CANCEL_REQUESTED:
         told.cancel_requested_at = line["step"] or ""
+    elif event in _COUNTED:
+        _COUNTED[event](told, line)
     elif event not in NOTES:
         told.state = state_of(line)
         if told.state in STALLED:
@@ -154,13 +166,28 @@ def _take(told: Told, line: Line, following: str) -> None:
             told.calls.append(Call(told.state))
 
 
-def _answer(line: Line) -> str:
-    status, verdict = line["status_code"], (line["detail"] or {}).get("verdict")
-    if status:
-        return f"answered HTTP {status}" + (
-            " without a JSON object" if 200 <= status < 300 and verdict != "done" else ""
-        )
-    return "could not be reached" if verdict == "refused" else "gave no answer"
+def _crashed(told: Told, line: Line) -> None:
+    told.crashes += 1
+
+
+def _passed(told: Told, line: Line) -> None:
+    told.overdue = True
+
+
+def _parked(told: Told, line: Line) -> None:
+    told.parked[_letter(line)] = line
+
+
+def _replayed(told: Told, line: Line) -> None:
+    told.replayed += 1
+    told.parked.pop(_letter(line), None)
+
+
+_COUNTED = {FAULT: _crashed, OVERDUE: _passed, PARKED: _parked, REPLAYED: _replayed}
+
+
+def _letter(line: Line) -> str:
+    return str((line["detail"] or {}).get("letter"))
 
 
 def state_of(line: Line) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.calls import Call, Line, Told, read
+from orchestrator.voice import voice_of
 from orchestrator.words import listed, quoted, times
+from saga.definition import CHOREOGRAPHY
 from saga.machine import ENDED, STALLED, Event, State
 
 SENTENCES_AT_MOST = 3
@@ -21,7 +23,18 @@ _WHY_STUCK = {
 }
 _KEPT = {"applied": "what it did stays", "unknown": "what it may have done stays"}  # by the effect of a skipped step
 _SUCCESSES = (Event.ACTION_DONE, Event.COMPENSATION_DONE)
-_OPENINGS = ("all ", "an operator ", "asked to undo it, ", "its one step ", "the compensation of ", "the deadline ")
+_OPENINGS = (
+    "all ",
+    "an operator ",
+    "asked to undo it, ",
+    "its one step ",
+    "its own barrier ",
+    "nothing is heard ",
+    "nothing was heard ",
+    "the compensation of ",
+    "the deadline ",
+    "undoing ",
+)
 
 Saga = Mapping[str, Any]
 
@@ -29,7 +42,7 @@ Saga = Mapping[str, Any]
 def story(saga: Saga, lines: Sequence[Line]) -> str:
     """What happened, why, and what happens next."""
     told = read(lines)
-    said = [*_way(saga, told), *_asides(told)][:SENTENCES_AT_MOST] or [f"It is {saga['status']}"]
+    said = [*_way(saga, told), *_asides(saga, told)][:SENTENCES_AT_MOST] or [f"It is {saga['status']}"]
     return " ".join(f"{_opened(sentence)}." for sentence in said)
 
 
@@ -38,7 +51,7 @@ def root_cause(saga: Saga, lines: Sequence[Line]) -> str | None:
     told = read(lines)
     if told.turn and not told.went_forward:
         return _opened(_cause(saga, told.turn))
-    return _opened(_stuck(told)) if told.state in STALLED else None
+    return _opened(_stuck(saga, told)) if told.state in STALLED else None
 
 
 def _way(saga: Saga, told: Told) -> Iterator[str]:
@@ -50,18 +63,15 @@ def _way(saga: Saga, told: Told) -> Iterator[str]:
     elif seal is None:
         yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, {_so(saga, told, turn)}"
     elif seal.end is None:
-        yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, so {turn.step} was asked to undo it"
+        yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, {voice_of(saga).asks(turn)}"
     else:
         yield f"{_cause(saga, turn)}{_doubt(saga, turn)}"
-        yield f"{_sealed(seal)}, {_so(saga, told, turn)}"
+        yield f"{_sealed(saga, seal)}, {_so(saga, told, turn)}"
     if told.state in STALLED:
-        again = f" at {saga['due_at'][11:19]} UTC" if saga["due_at"] and saga["status"] == "STALLED" else ""
+        again = "its event is parked" if told.parked else voice_of(saga).again(saga)
         since = told.calls[-1].stalls[0]["at"]
         attention = " and in need of attention" if saga["needs_attention"] else ""
-        yield (
-            f"Stalled since {since[:10]} {since[11:19]} UTC{attention}: {_stuck(told)}; it is tried again by itself"
-            f"{again}, and an operator can try it now or mark it as done by hand"
-        )
+        yield f"Stalled since {since[:10]} {since[11:19]} UTC{attention}: {_stuck(saga, told)}; {again}"
     elif told.state not in ENDED:
         yield from _present(saga, told)
 
@@ -73,10 +83,8 @@ def _cause(saga: Saga, turn: Call) -> str:
         return f"an operator cancelled it {where}"
     if turn.event == Event.DEADLINE_PASSED:
         return f"the deadline passed {where}"
-    lost = turn.number - len(turn.attempts)
-    tries = f" after {turn.number} attempts" if turn.number > 1 else ""
-    tries += f", {lost} of them perhaps cut short" if lost else ""
-    return f"{turn.step} {_verb(saga, turn)}{tries}{_why(turn)}"
+    voice = voice_of(saga)
+    return f"{turn.step} {_verb(saga, turn)}{voice.tries(turn)}{voice.why(turn)}"
 
 
 def _doubt(saga: Saga, turn: Call) -> str:
@@ -96,22 +104,9 @@ def _verb(saga: Saga, turn: Call) -> str:
     return _VERBS.get(str(error.get("kind")), "failed") if error.get("step") == turn.step else "failed"
 
 
-def _why(call: Call) -> str:
-    """The last answer, in brackets."""
-    if not call.attempts:
-        return ""
-    status, message = call.attempts[-1]["status_code"], (call.attempts[-1]["detail"] or {}).get("message")
-    if status and message and not message.startswith("HTTP "):
-        return f" (HTTP {status}: {quoted(message)})"
-    return f" ({message})" if message else ""
-
-
-def _sealed(seal: Call) -> str:
+def _sealed(saga: Saga, seal: Call) -> str:
     """What became of a pivot whose outcome was unknown."""
-    if seal.by_hand:
-        return _by_hand(seal)
-    answer = "committed" if seal.committed else "not committed, and is sealed"
-    return f"asked to undo it, {seal.step} answered that it had {answer}"
+    return _by_hand(seal) if seal.by_hand else voice_of(saga).sealed(seal)
 
 
 def _so(saga: Saga, told: Told, turn: Call) -> str:
@@ -141,10 +136,10 @@ def _effects(saga: Saga, told: Told) -> str:
     return "; ".join([*effects, *map(_by_hand, told.done_by_hand)])
 
 
-def _stuck(told: Told) -> str:
-    call = told.calls[-1]
+def _stuck(saga: Saga, told: Told) -> str:
+    call, voice = told.calls[-1], voice_of(saga)
     rounds = f"{len(call.stalls)} round{'s' if len(call.stalls) > 1 else ''}"
-    return f"{call.subject} failed in {rounds}{_why(call)}{_WHY_STUCK.get(told.state, '')}"
+    return f"{voice.subject(call)} failed in {rounds}{voice.why(call)}{_WHY_STUCK.get(told.state, '')}"
 
 
 def _present(saga: Saga, told: Told) -> Iterator[str]:
@@ -153,17 +148,15 @@ def _present(saga: Saga, told: Told) -> Iterator[str]:
     at = next((step["name"] for step in saga["steps"] if step["status"] in ("RUNNING", "COMPENSATING")), call.step)
     if not at:
         return
-    subject = f"the compensation of {at}" if call.backward else at
-    waits = f"{subject} has not answered yet (attempt {call.number + 1})"
-    if call.attempts:
-        waits = f"{subject} {call.answers}; attempt {call.number + 1} has no answer yet"
+    waits = voice_of(saga).waits(call, at)
     before = told.undone if call.backward else told.done
     happened = f"{_were(before)} undone" if call.backward else "took effect"
     yield f"{listed(before)} {happened}; {waits}" if before else waits
 
 
-def _asides(told: Told) -> Iterator[str]:
+def _asides(saga: Saga, told: Told) -> Iterator[str]:
     """What else there was on the way, the weightiest first."""
+    yield from _of_nobody_in_charge(saga, told)
     if told.cancel_requested_at:
         at = told.cancel_requested_at
         yield f"An operator asked to cancel it at {at}, which was left to the outcome of {at}"
@@ -172,9 +165,26 @@ def _asides(told: Told) -> Iterator[str]:
         yield f"It was taken over {times_over}, from an orchestrator that had crashed, stopped or lost its lease"
     if told.handed_over:
         yield f"It was handed over {times(told.handed_over)} by an orchestrator that shut down"
-    tried = [call for call in told.calls if call.event in _SUCCESSES and call.failed]
-    if tried:
-        yield "; ".join(f"{call.subject} {call.answers} before it succeeded" for call in tried)
+    succeeded = [call for call in told.calls if call.event in _SUCCESSES]
+    tried = filter(None, map(voice_of(saga).before_it_succeeded, succeeded))
+    if said := "; ".join(tried):
+        yield said
+
+
+def _of_nobody_in_charge(saga: Saga, told: Told) -> Iterator[str]:
+    """What only a choreographed saga comes to."""
+    for line in told.parked.values() if told.state not in ENDED else ():
+        detail = line["detail"] or {}
+        why = f" ({quoted(detail['message'])})" if detail.get("message") else ""
+        yield f"{line['step']} could not handle {detail.get('subject')}{why}: it is parked until somebody replays it"
+    if told.overdue and told.state not in ENDED:
+        yield "Its deadline has passed, and nobody is in charge who could roll it back"
+    elif told.overdue:
+        yield "Its deadline passed before it ended, and nobody was in charge"
+    if told.replayed:
+        yield f"A parked event was replayed {times(told.replayed)} by an operator"
+    if told.crashes and saga["mode"] == CHOREOGRAPHY:
+        yield f"The orchestrator, which only listens, crashed {times(told.crashes)}; that held up nobody"
 
 
 def _by_hand(call: Call) -> str:

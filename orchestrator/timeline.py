@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.axis import WIDTH, Scale, Span, Tick
 from orchestrator.words import length
+from saga.definition import CHOREOGRAPHY
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
 
 NARROWEST = 40  # hundredths of a percent
@@ -57,7 +58,7 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
 
     Every step has a row, also one that was never called; those of compensations follow in the order of their calls.
     """
-    reading = _Reading([step["name"] for step in saga["steps"]])
+    reading = _Reading([step["name"] for step in saga["steps"]], saga["mode"] == CHOREOGRAPHY)
     for line in lines:
         reading.take(line)
     if now is not None:
@@ -71,7 +72,8 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
 class _Reading:
     """The log, line by line, as spans of time. A saga makes one call at a time, so no two of them overlap."""
 
-    def __init__(self, steps: Sequence[str]):
+    def __init__(self, steps: Sequence[str], choreographed: bool):
+        self._choreographed = choreographed  # nobody answers anybody
         self.rows: dict[str, list[Span]] = {step: [] for step in steps}
         self.start = self.until = 0.0
         self._state = ""
@@ -105,7 +107,9 @@ class _Reading:
             self._add(label, "wait", begin, f"waited {{}} before attempt {self._attempt}{self._waits}")
         answer = "no connection" if verdict == "refused" else "no answer"
         answer = f"HTTP {line['status_code']}" if line["status_code"] else answer
-        title = f"{line['step']} {call}, attempt {self._attempt}: {answer} in {length(seconds)} ({verdict})"
+        came_to = f"{answer} in {length(seconds)} ({verdict})"
+        came_to = f"{verdict} in {length(seconds)}" if self._choreographed else came_to
+        title = f"{line['step']} {call}, attempt {self._attempt}: {came_to}"
         self.until, self._waits = begin, ""
         self._add(label, "attempt", at, title, verdict if verdict in _OUTCOMES else "")
 
@@ -130,7 +134,8 @@ class _Reading:
                 label, call = (step["name"], Direction.ACTION)
                 if step["status"] == "COMPENSATING":
                     label, call = f"undo {label}", Direction.COMPENSATION
-                title = f"{step['name']} {call}, attempt {self._attempt + 1}: no answer yet"
+                nothing = "nothing heard yet" if self._choreographed else "no answer yet"
+                title = f"{step['name']} {call}, attempt {self._attempt + 1}: {nothing}"
                 self._add(label, "running", now, title)
         self.until = max(self.until, now)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import create_engine, make_url, text
 
 from tests.mysql_server import DATABASES, mysql_schemas
@@ -15,6 +16,9 @@ from tests.stack import Stack, free_port, own_ports
 from tests.world import World
 
 Database = Callable[[str], str]
+
+settings.register_profile("unhurried", deadline=None)  # how long a test takes is never a reason to fail
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

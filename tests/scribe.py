@@ -8,14 +8,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from saga.definition import SagaDefinition, Step
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition, Step
 from saga.log import Record
 from saga.machine import (
     ATTEMPT,
     CANCEL_REQUESTED,
     CLAIMED,
     ENDED,
+    FAULT,
+    OVERDUE,
+    PARKED,
     RELEASED,
+    REPLAYED,
     STALLED,
     STARTED,
     TRANSITIONS,
@@ -48,11 +52,12 @@ def steps(text: str) -> SagaDefinition:
 class Scribe:
     """One saga; each method adds a line, `seconds` after the one before it."""
 
-    def __init__(self, text: str = "A B C!", input: Mapping[str, Any] | None = None):
-        definition = steps(text)
+    def __init__(self, text: str = "A B C!", input: Mapping[str, Any] | None = None, mode: str = ORCHESTRATION):
+        definition = steps(text).in_mode(mode)
         self.saga = begin(definition, input or {})
         self.now = START
-        self.lines = [Line(1, START, STARTED)]
+        detail = {"mode": mode, "subject": "saga.test.started"} if definition.choreographed else None
+        self.lines = [Line(1, START, STARTED, detail=detail)]
         self.record = Record(
             "id",
             definition,
@@ -98,6 +103,8 @@ class Scribe:
         stays = after.state == State.COMPLETED or (before == State.SEALING and event == Event.COMPENSATION_REFUSED)
         failed = event in (Event.ACTION_REFUSED, Event.ACTION_UNKNOWN, Event.CANCELLED, Event.DEADLINE_PASSED)
         cause = {"step": step and step.name, "kind": kind, "status_code": None, "message": "why"} if failed else None
+        if self.record.definition.choreographed and step:
+            detail["subject"] = f"saga.test.{step.name}.{_SAID.get(event, 'attempt')}"
         self.note(str(event), {"state": str(after.state), **detail}, seconds, step=step and step.name)
         rounds = self.record.rounds + 1 if after.state in STALLED else self.record.rounds * (event == Event.RESUMED)
         self.record = replace(
@@ -138,6 +145,12 @@ class Scribe:
         return represent(self.record, self.lines), [represent_line(line, self.record) for line in self.lines]
 
 
+_SAID = {  # by what a step publishes
+    Event.ACTION_DONE: "done",
+    Event.ACTION_REFUSED: "refused",
+    Event.COMPENSATION_DONE: "undone",
+    Event.COMPENSATION_REFUSED: "done",
+}
 SECRET = "4111-2222"
 WORDS_OF_THE_LOG = (
     "completed",
@@ -153,11 +166,14 @@ WORDS_OF_THE_LOG = (
 )
 DEFINITIONS = ["A", "A B C!", "A* B C!", "A B*! C", "A! B* C", "A B C", "A* B*", "A B! C D"]
 
+NOTED = {ORCHESTRATION: [RELEASED, CANCEL_REQUESTED, FAULT], CHOREOGRAPHY: [OVERDUE, PARKED, REPLAYED, FAULT]}
+
 
 @st.composite
 def scribes(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,)) -> Scribe:
     """A saga that went any way at all that the machine allows, up to any line; its secret is one of these."""
-    scribe = Scribe(draw(st.sampled_from(DEFINITIONS)), {"pin": draw(st.sampled_from(secrets))})
+    mode = draw(st.sampled_from([ORCHESTRATION, CHOREOGRAPHY]))
+    scribe = Scribe(draw(st.sampled_from(DEFINITIONS)), {"pin": draw(st.sampled_from(secrets))}, mode)
     for _ in range(draw(st.integers(0, 25))):
         state = scribe.saga.state
         if state in ENDED:
@@ -177,5 +193,7 @@ def scribes(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,)) -> Scribe:
         elif kind == "claim":
             scribe.claim(draw(st.booleans()), seconds)
         else:
-            scribe.note(draw(st.sampled_from([RELEASED, CANCEL_REQUESTED])), {"by": SECRET}, seconds, step="A")
+            event = draw(st.sampled_from(NOTED[mode]))
+            detail = {"by": SECRET, "letter": draw(st.integers(1, 2)), "subject": f"saga.{SECRET}", "message": SECRET}
+            scribe.note(event, detail, seconds, step="A")
     return scribe

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 
 from orchestrator.story import root_cause, story
-from saga.machine import CANCEL_REQUESTED, RELEASED, Event
+from saga.definition import CHOREOGRAPHY
+from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event, interrupted
 from tests.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
 
 E = Event
@@ -348,6 +349,123 @@ def test_after_ten_rounds_it_is_said_to_need_attention() -> None:
     scribe.call()
     assert story(*scribe.shown()) == (
         "B refused, so A was undone. The compensation of A answered HTTP 500 (11 times) before it succeeded."
+    )
+
+
+def heard(text: str = "A B C!") -> Scribe:
+    """A choreographed saga."""
+    return Scribe(text, mode=CHOREOGRAPHY)
+
+
+def test_of_a_choreographed_saga_nobody_is_said_to_call_or_to_answer() -> None:
+    """Every way that is told above, told of a saga that nobody drives."""
+    for happened, told, _ in TOLD:
+        if re.search("perator|taken over|deadline", told):
+            continue  # who could?
+        scribe = heard()
+        happened(scribe)
+        said = re.sub("“.*?”", "", story(*scribe.shown()))
+        assert not re.search("answer|HTTP|asked|call|could not be reached|try it now", said), said
+
+
+def test_what_a_choreographed_saga_waits_for_is_what_nothing_is_heard_of() -> None:
+    scribe = heard()
+    assert story(*scribe.shown()) == "Nothing is heard of A yet (attempt 1)."
+    scribe.call()
+    scribe.attempt(500)
+    assert story(*scribe.shown()) == (
+        "A took effect; B failed with an unknown effect once; nothing is heard of attempt 2 yet."
+    )
+    scribe.attempt(None)
+    scribe.call(503, verdict="refused")
+    assert story(*scribe.shown()) == (
+        "B failed after 3 attempts; whether it took effect was unknown, so it turns back. Nothing is heard of undoing "
+        "B yet (attempt 1)."
+    )
+
+
+def test_attempts_of_which_nothing_was_heard_are_told() -> None:
+    scribe = heard("A B")
+    scribe.call()
+    scribe.saga = interrupted(scribe.saga)
+    scribe.attempt(500)
+    scribe.call()
+    assert story(*scribe.shown()) == (
+        "All 2 steps took effect. B failed with an unknown effect once before it succeeded; nothing was heard of 1 "
+        "attempt of B."
+    )
+
+
+def test_a_pivot_in_doubt_asks_its_own_barrier() -> None:
+    scribe = heard("A B!")
+    scribe.call()
+    scribe.call(None, message="no answer within 5 s")
+    doubt = "B timed out (“no answer within 5 s”); whether it took effect was unknown"
+    assert story(*scribe.shown()) == (
+        f"{doubt}, so B asks its own barrier row. Nothing is heard of undoing B yet (attempt 1)."
+    )
+    scribe.call(409)
+    assert story(*scribe.shown()) == (
+        "B failed (“no answer within 5 s”); whether it took effect was unknown. Its own barrier row told B that it had "
+        "committed, so the saga went forward and all 2 steps took effect."
+    )
+
+
+def test_a_pivot_that_had_not_committed_is_sealed_by_its_own_barrier() -> None:
+    scribe = heard("A B!")
+    scribe.call()
+    scribe.call(None)
+    scribe.call()
+    scribe.call()
+    assert story(*scribe.shown()) == (
+        "B timed out; whether it took effect was unknown. Its own barrier row told B that it had not, and sealed it, "
+        "so A was undone."
+    )
+
+
+def test_a_parked_event_is_told_until_it_is_replayed() -> None:
+    scribe = heard()
+    stalls_at_a(scribe)
+    stalled = "Stalled since 2001-09-09 01:46:40 UTC: undoing A failed in 2 rounds (“locked”)"
+    turned = "B refused (“no such address”), so it turns back."
+    assert story(*scribe.shown()) == (
+        f"{turned} {stalled}; its service tries it again by itself, and nobody is in charge who could be told to."
+    )
+    parked = {"letter": 7, "subject": "saga.test.B.refused", "message": "locked", "service": "A"}
+    scribe.note(PARKED, parked, step="A")
+    assert story(*scribe.shown()) == (
+        f"{turned} {stalled.replace('UTC', 'UTC and in need of attention')}; its event is parked. A could not handle "
+        "saga.test.B.refused (“locked”): it is parked until somebody replays it."
+    )
+    scribe.note(REPLAYED, {"letter": 7, "subject": "saga.test.B.refused"})
+    scribe.event(E.RESUMED)
+    scribe.call()
+    assert story(*scribe.shown()) == (
+        "B refused (“no such address”), so A was undone. A parked event was replayed once by an operator. Undoing A "
+        "failed without effect six times before it succeeded."
+    ).replace("without effect", "with an unknown effect")
+
+
+def test_past_its_deadline_nobody_is_in_charge() -> None:
+    scribe = heard("A B")
+    scribe.call()
+    scribe.note(OVERDUE)
+    assert story(*scribe.shown()) == (
+        "A took effect; nothing is heard of B yet (attempt 1). Its deadline has passed, and nobody is in charge who "
+        "could roll it back."
+    )
+    scribe.call()
+    assert story(*scribe.shown()) == (
+        "All 2 steps took effect. Its deadline passed before it ended, and nobody was in charge."
+    )
+
+
+def test_a_crash_of_who_only_listens_holds_up_nobody() -> None:
+    scribe = heard("A")
+    scribe.note(FAULT, {"fault": "after-A"}, step="A")
+    scribe.call()
+    assert story(*scribe.shown()) == (
+        "Its one step took effect. The orchestrator, which only listens, crashed once; that held up nobody."
     )
 
 

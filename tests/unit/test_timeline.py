@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.axis import Tick
 from orchestrator.timeline import BARS_AT_MOST, Row, Timeline, timeline
 from orchestrator.words import length
+from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, RELEASED, Event
 from tests.scribe import START, WORDS_OF_THE_LOG, Scribe, scribes
 
@@ -37,6 +38,15 @@ def test_an_attempt_ends_when_its_line_says_and_is_as_long_as_it_took() -> None:
     chart = drawn(scribe)
     assert bars(chart) == [("A", "attempt", 10.0, 20.0, "done"), ("B", "attempt", 40.0, 60.0, "done")]
     assert (chart.start, chart.end) == (START, START + 1)
+
+
+def test_of_a_choreographed_saga_nobody_is_said_to_answer() -> None:
+    scribe = Scribe("A", mode=CHOREOGRAPHY)
+    scribe.attempt(500, took=0.2, seconds=0.2)
+    assert titles(drawn(scribe, scribe.now + 1), "A") == [
+        "A action, attempt 1: unknown in 200 ms",
+        "A action, attempt 2: nothing heard yet",
+    ]
 
 
 def test_between_two_attempts_it_waits() -> None:
