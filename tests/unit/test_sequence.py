@@ -1,0 +1,230 @@
+"""Who told whom, or who called whom: what is drawn of each log, and what holds for any."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+
+from orchestrator.sequence import HEIGHTS, LETTER, ROWS_AT_MOST, Diagram, sequence
+from orchestrator.tally import Tally, tally
+from saga.definition import CHOREOGRAPHY
+from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event
+from tests.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
+
+E = Event
+
+
+def drawn(scribe: Scribe) -> Diagram:
+    return sequence(*scribe.shown())
+
+
+def heard(text: str = "A B C!") -> Scribe:
+    return Scribe(text, mode=CHOREOGRAPHY)
+
+
+def rows(scribe: Scribe) -> list[tuple[str, str, str, str]]:
+    """(kind, from, to, label) of every row."""
+    diagram = drawn(scribe)
+    names = [lane.name for lane in diagram.lanes]
+    to = {None: ""} | dict(enumerate(names))
+    return [(row.kind, names[row.source], to[row.target], row.label) for row in diagram.rows]
+
+
+def words(scribe: Scribe) -> list[str]:
+    return [row.title for row in drawn(scribe).rows]
+
+
+def test_every_call_is_the_orchestrators_and_has_its_answer() -> None:
+    scribe = Scribe()
+    scribe.call()
+    scribe.call(500, times=3)
+    scribe.call()
+    scribe.call()
+    assert rows(scribe) == [
+        ("call", "orchestrator", "A", "A"),
+        ("call", "orchestrator", "B", "B ×3"),
+        ("call", "orchestrator", "B", "undo B"),
+        ("call", "orchestrator", "A", "undo A"),
+    ]
+    diagram = drawn(scribe)
+    assert [(row.answer, row.outcome) for row in diagram.rows] == [
+        ("HTTP 200", "done"),
+        ("HTTP 500", "unknown"),
+        ("HTTP 200", "done"),
+        ("HTTP 200", "done"),
+    ]
+    assert words(scribe)[1] == "the orchestrator calls B, attempts 1 to 3: HTTP 500"
+    assert words(scribe)[3] == "the orchestrator calls A to undo it, attempt 1: HTTP 200"
+    assert not diagram.observed
+
+
+def test_an_answer_that_never_came_is_no_answer_and_one_under_way_is_drawn() -> None:
+    scribe = Scribe("A B")
+    scribe.attempt(None)
+    scribe.attempt(None, "refused")
+    assert [(row.label, row.answer, row.at) for row in drawn(scribe).rows] == [
+        ("A", "no answer", "10 ms"),
+        ("A", "no connection", "20 ms"),
+        ("A", "no answer yet", "now"),
+    ]
+
+
+def test_what_happens_to_the_orchestrator_is_noted_at_its_lane() -> None:
+    scribe = Scribe("A B")
+    scribe.note(FAULT, {"fault": "before-A"})
+    scribe.claim()
+    scribe.note(RELEASED)
+    scribe.claim(was_held=False)
+    scribe.call()
+    scribe.note(CANCEL_REQUESTED, step="B")
+    scribe.event(E.CANCELLED)
+    notes = [(source, label) for kind, source, _, label in rows(scribe) if kind == "note"]
+    assert notes == [
+        ("orchestrator", label)
+        for label in ("crashes", "taken over", "it hands over", "cancel: the pivot decides", "cancelled")
+    ]
+
+
+def test_events_go_from_step_to_step_and_the_orchestrator_only_listens() -> None:
+    scribe = heard()
+    for _ in range(3):
+        scribe.call()
+    assert rows(scribe) == [
+        ("event", "orchestrator", "A", "saga.test.started"),
+        ("attempt", "A", "", "acts"),
+        ("event", "A", "B", "saga.test.A.done"),
+        ("attempt", "B", "", "acts"),
+        ("event", "B", "C", "saga.test.B.done"),
+        ("attempt", "C", "", "acts"),
+        ("event", "C", "", "saga.test.C.done"),
+    ]
+    diagram = drawn(scribe)
+    assert diagram.observed
+    assert [row.heard for row in diagram.rows if row.kind == "event"] == [False, True, True, True]
+    assert words(scribe)[2] == "A publishes saga.test.A.done: B hears it, and acts"
+    assert words(scribe)[6] == "C publishes saga.test.C.done: nobody has to act on it"
+
+
+def test_the_way_back_runs_from_neighbour_to_neighbour() -> None:
+    scribe = heard("A B C")
+    scribe.call()
+    scribe.call()
+    scribe.call(409)
+    scribe.call()
+    scribe.call()
+    assert rows(scribe)[5:] == [
+        ("attempt", "C", "", "refuses"),
+        ("event", "C", "B", "saga.test.C.refused"),
+        ("attempt", "B", "", "undoes itself"),
+        ("event", "B", "A", "saga.test.B.undone"),
+        ("attempt", "A", "", "undoes itself"),
+        ("event", "A", "", "saga.test.A.undone"),
+    ]
+    assert words(scribe)[6] == "C publishes saga.test.C.refused: B hears it, and undoes itself"
+
+
+def test_a_step_that_cannot_be_undone_passes_it_on() -> None:
+    scribe = heard("A B* C")
+    scribe.call()
+    scribe.call()
+    scribe.call(409)
+    scribe.call()
+    assert words(scribe)[6:8] == [
+        "C publishes saga.test.C.refused: B hears it, and cannot be undone: it passes it on",
+        "A, attempt 1: it undoes itself",
+    ]
+
+
+def test_attempts_are_deliveries_of_the_same_event() -> None:
+    scribe = heard("A B")
+    scribe.attempt(500)
+    scribe.attempt(500)
+    scribe.attempt(None)
+    scribe.attempt(503, "refused")
+    assert rows(scribe)[1:] == [
+        ("attempt", "A", "", "may have failed ×2"),
+        ("attempt", "A", "", "takes too long"),
+        ("attempt", "A", "", "fails"),
+        ("attempt", "A", "", "nothing heard yet"),
+    ]
+    assert words(scribe)[1] == "A, attempts 1 to 2 (what it heard is delivered again once): it may have failed"
+
+
+def test_a_parked_event_waits_at_its_service_until_an_operator_replays_it() -> None:
+    scribe = heard("A B")
+    scribe.call()
+    scribe.note(PARKED, {"letter": 3, "subject": "saga.test.A.done"}, step="B")
+    scribe.note(OVERDUE)
+    assert rows(scribe)[3:] == [("note", "B", "", "parked"), ("note", "orchestrator", "", "overdue")]
+    scribe.note(REPLAYED, {"letter": 3, "subject": "saga.test.A.done"})
+    scribe.call()
+    assert rows(scribe)[5:] == [
+        ("event", "orchestrator", "B", "replayed: saga.test.A.done"),
+        ("attempt", "B", "", "acts"),
+        ("event", "B", "", "saga.test.B.done"),
+    ]
+
+
+def test_rounds_are_told_once_and_a_rest_is_drawn_while_it_lasts() -> None:
+    for scribe, label, rests in (
+        (Scribe("A B"), "undo A ×4", "it rests"),
+        (heard("A B"), "fails to undo itself ×4", "rests"),
+    ):
+        scribe.call()
+        scribe.call(409)
+        scribe.call(500, times=2, verdict="refused")
+        scribe.event(E.RESUMED, seconds=1)
+        scribe.call(500, times=2, verdict="refused")
+        assert [row[3] for row in rows(scribe)][-2:] == [label, rests]
+        assert "in 2 rounds" in words(scribe)[-2]
+
+
+def test_a_long_saga_is_drawn_with_its_middle_left_out() -> None:
+    scribe = heard(" ".join(f"S{number}" for number in range(100)))
+    for _ in range(100):
+        scribe.call()
+    diagram = drawn(scribe)
+    assert len(diagram.rows) == ROWS_AT_MOST
+    assert diagram.rows[ROWS_AT_MOST // 2].label == "… 122 more"
+    assert diagram.rows[-1].label == "saga.test.S99.done"
+
+
+def test_what_it_cost_is_counted() -> None:
+    for scribe, messages in ((Scribe(), 8), (heard(), 4)):
+        scribe.call(seconds=1.0)
+        scribe.call(500, times=3)
+        assert tally(*scribe.shown()) == Tally(messages - (2 if messages == 4 else 4), 4, 2, None)
+        scribe.attempt(500)
+        scribe.call()
+        scribe.call(seconds=0.5)
+        cost = tally(*scribe.shown())
+        assert (cost.attempts, cost.again) == (7, 3)
+        assert cost.seconds is not None
+        assert 1.5 < cost.seconds < 1.6
+
+
+@given(scribes())
+def test_nothing_overlaps_and_no_secret_is_drawn(scribe: Scribe) -> None:
+    diagram = drawn(scribe)
+    assert all(after.y - before.y >= HEIGHTS[after.kind] for before, after in pairwise(diagram.rows))
+    assert diagram.height > max((row.y for row in diagram.rows), default=0)
+    gap = diagram.lanes[1].x - diagram.lanes[0].x
+    assert all(LETTER * len(text) < gap for row in diagram.rows for text in (row.label, row.answer))
+    assert all(0 <= row.source < len(diagram.lanes) for row in diagram.rows)
+    assert SECRET not in str(diagram)
+
+
+@given(scribes(WORDS_OF_THE_LOG))
+def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: Scribe) -> None:
+    drawn(scribe)
+    tally(*scribe.shown())
+
+
+@given(scribes())
+def test_every_arrow_between_services_is_one_to_a_neighbour(scribe: Scribe) -> None:
+    for row in drawn(scribe).rows:
+        if row.kind == "event" and row.source and row.target is not None:
+            assert abs(row.target - row.source) == 1
+        if row.kind == "call":
+            assert row.source == 0
