@@ -14,10 +14,11 @@ from flask import Flask, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from orchestrator.bootstrap import Orchestrator
+from orchestrator.codes import code_of
 from orchestrator.naive import NaiveRun, orphans, run_naive, sweep, verdict
 from orchestrator.scenarios import SCENARIOS, Finding, check, compare, predict
-from saga.definition import SagaDefinition
-from saga.errors import BadInput, Conflict, LogUnavailable, NoSuchSaga, Overloaded, SagaError
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition
+from saga.errors import BadInput, Conflict, NoSuchSaga, SagaError
 from saga.faults import FaultPlan, Kind, parse_plan
 from saga.payload import mask
 
@@ -45,6 +46,8 @@ def register(app: Flask, parts: Orchestrator, saga_view: Callable[[str], View | 
     pages = _Lab(parts, saga_view)
     app.route("/ui/lab", methods=["GET", "POST"])(pages.lab)  # POST: to see what a form would send
     app.post("/ui/start", endpoint="ui_start")(pages.start)
+    app.post("/ui/both")(pages.start_in_both_modes)
+    app.get("/ui/both/<saga_id>/<other_id>")(pages.both_modes)
     app.post("/ui/compare")(pages.start_both)
     app.get("/ui/compare/<run_id>")(pages.both)
     app.post("/ui/compare/<run_id>/sweep", endpoint="ui_sweep")(pages.sweep)
@@ -84,6 +87,8 @@ class _Lab:
             flags, body = flags_in(request.values, definition), body_in(request.values, definition)
         except BadInput as error:
             flags, body, problem = [], {}, problem or str(error)
+        if request.values.get("mode") == CHOREOGRAPHY:
+            flags.insert(0, ("mode", CHOREOGRAPHY))
         return render_template(
             "lab.html",
             scenarios=SCENARIOS if definition.name == "signup" else (),
@@ -107,6 +112,25 @@ class _Lab:
             return self._refused(error)
         asked = {name: value for name, value in request.form.items() if name.startswith(("scenario", "predict-"))}
         return redirect(f"/ui/sagas/{saga_id}" + (f"?{urlencode(asked)}" if asked else ""), 303)
+
+    def start_in_both_modes(self) -> Response | tuple[str, int]:
+        """Start the same saga twice: orchestrated and choreographed."""
+        try:
+            definition, body, plan = self._asked_for()
+            definitions = [definition.in_mode(self.parts.mode(mode)) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
+            saga_ids = [self._start(each, body, plan) for each in definitions]
+        except SagaError as error:
+            return self._refused(error)
+        asked = {name: value for name, value in request.form.items() if name == "scenario"}
+        return redirect(f"/ui/both/{'/'.join(saga_ids)}" + (f"?{urlencode(asked)}" if asked else ""), 303)
+
+    def both_modes(self, saga_id: str, other_id: str) -> str:
+        """Two sagas side by side."""
+        views = [self._view(each) for each in (saga_id, other_id)]
+        if None in views:
+            raise NoSuchSaga("there is no such saga")
+        sides = [{**view, "findings": judge(request.args, view)[0]} for view in views if view]
+        return render_template("both.html", sides=sides)
 
     def start_both(self) -> Response | tuple[str, int]:
         """Start the same saga here and with the naive coordinator."""
@@ -138,7 +162,9 @@ class _Lab:
         left = orphans(naive, definition, self.parts.settings.token) if naive else {}
         return render_template(
             "compare.html",
-            **view,
+            view=view,
+            saga=view["saga"],
+            flags=view["flags"],
             run_id=run_id,
             naive=naive,
             forgotten=run_id not in self._naive,
@@ -164,14 +190,13 @@ class _Lab:
             [step.name for step in definition.steps],
             self.parts.settings.faults,
         )
-        return definition, body, plan
+        return definition.in_mode(self.parts.mode(request.form.get("mode"))), body, plan
 
     def _start(self, definition: SagaDefinition, body: Mapping[str, Any], plan: FaultPlan) -> str:
         return self.parts.engine.start(definition.with_faults(plan.queries(), plan.orchestrator), body)
 
     def _refused(self, error: SagaError) -> tuple[str, int]:
-        codes = {BadInput: 400, Conflict: 409, LogUnavailable: 503, Overloaded: 503}
-        return self.lab(str(error)), codes.get(type(error), 400)
+        return self.lab(str(error)), code_of(error)
 
 
 def flags_in(form: Any, definition: SagaDefinition) -> Flags:

@@ -13,12 +13,17 @@ from flask import Flask, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from orchestrator import lab
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
+from orchestrator.calls import read
+from orchestrator.codes import code_of
+from orchestrator.sequence import sequence
 from orchestrator.story import story
 from orchestrator.stream import event_stream
+from orchestrator.tally import tally
 from orchestrator.timeline import timeline
+from orchestrator.words import length
 from saga.definition import SagaDefinition
-from saga.errors import BadInput, Conflict, NoSuchSaga
+from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
 from saga.machine import STALLED
 from saga.operator import permitted
 from saga.payload import mask
@@ -27,6 +32,7 @@ from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent,
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
+LETTERS = 100  # dead ones
 LIST_KEPT = 0.5  # seconds
 PATIENCE = 1.0  # seconds that a page waits for a participant's records
 STATUSES = tuple(dict.fromkeys(PUBLIC_STATUS.values()))
@@ -40,9 +46,15 @@ def register(app: Flask, parts: Orchestrator) -> None:
     app.get("/", endpoint="ui_index")(pages.index)
     app.get("/ui/sagas/<saga_id>", endpoint="ui_saga")(pages.saga)
     app.post("/ui/sagas/<saga_id>/<verb>", endpoint="ui_act")(pages.act)
+    app.get("/ui/dead-letters", endpoint="ui_dead_letters")(pages.dead_letters)
+    app.post("/ui/dead-letters/<int:letter>/replay", endpoint="ui_replay")(pages.replay)
     app.get("/ui/news", endpoint="ui_news")(pages.news)
     app.get("/ui/health", endpoint="ui_health")(pages.health)
-    app.context_processor(lambda: {"watch": parts.watch.look(), "curl": curl, "here": request.full_path})
+    off = None if parts.choreographer else CHOREOGRAPHY_OFF
+    app.context_processor(
+        lambda: {"watch": parts.watch.look(), "curl": curl, "here": request.full_path, "choreography_off": off}
+    )
+    app.add_template_filter(length, "length_of_time")
     app.add_template_filter(lambda value: json.dumps(value, indent=2, ensure_ascii=False), "pretty")
     app.add_template_filter(lambda filters: urlencode({k: v for k, v in filters.items() if v}), "query")
     lab.register(app, parts, pages.saga_view)
@@ -135,6 +147,9 @@ class _Pages:
             "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
             "story": story(saga, shown),
             "timeline": timeline(saga, shown, now),
+            "diagram": sequence(saga, shown),
+            "tally": tally(saga, shown),
+            "parked": [] if record.ended else list(read(shown).parked.values()),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verbs": permitted(record, lines),
             "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
@@ -143,19 +158,37 @@ class _Pages:
 
     def act(self, saga_id: str, verb: str) -> Answer:
         """An operator's verb, from a form."""
-        operator = self.parts.operator
         try:
             if verb == "cancel":
-                operator.cancel(saga_id)
+                self.parts.operator.cancel(saga_id)
             elif verb == "resume":
                 self.parts.resume(saga_id)
             elif verb == "resolve":
-                operator.resolve(saga_id, request.form.get("note", ""))
+                self.parts.operator.resolve(saga_id, request.form.get("note", ""))
             else:
                 raise BadInput(f"there is no verb {verb!r}", "verb")
-        except (Conflict, BadInput) as error:
-            return self._saga(saga_id, f"{error}.", 409 if isinstance(error, Conflict) else 400)
+        except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:
+            return self._saga(saga_id, f"{error}.", code_of(error))
         return redirect(f"/ui/sagas/{saga_id}", 303)
+
+    def dead_letters(self) -> Answer:
+        """The events that could not be handled."""
+        return self._dead_letters()
+
+    def _dead_letters(self, problem: str | None = None, code: int = 200) -> tuple[str, int]:
+        try:
+            letters = self.parts.choreographer and self.parts.choreographer.dead_letters(LETTERS)
+        except BrokerUnavailable as error:
+            letters, problem = None, problem or f"{error}. What is parked there is not known."
+        return render_template("dead_letters.html", letters=letters, most=LETTERS, problem=problem), code
+
+    def replay(self, letter: int) -> Answer:
+        """Publish a parked event again, from a form."""
+        try:
+            self.parts.choreography.replay(letter)
+        except (BadInput, BrokerUnavailable, NoSuchLetter) as error:
+            return self._dead_letters(f"{error}.", code_of(error))
+        return redirect("/ui/dead-letters", 303)
 
     def news(self) -> Response:
         """Tells a list's page that it has changed."""
@@ -168,7 +201,8 @@ class _Pages:
 
 def flags_of(definition: SagaDefinition) -> list[tuple[str, str]]:
     """The flags of POST /start that a saga was started with, as its snapshot has them."""
-    found = [("fail", f"orchestrator:{point.lower()}") for point in definition.faults]
+    found = [("mode", definition.mode)] if definition.choreographed else []
+    found += [("fail", f"orchestrator:{point.lower()}") for point in definition.faults]
     for step in definition.steps:
         for url in (step.action, step.compensation or ""):
             query = parse_qsl(urlsplit(url).query)

@@ -24,7 +24,10 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One card; `flags` are those of POST /start, `lasts` is for a reader."""
+    """One card; `flags` are those of POST /start, `lasts` is for a reader.
+
+    `choreographed`: what is told of it where nobody calls, if that is something else than `about`.
+    """
 
     slug: str
     title: str
@@ -32,6 +35,7 @@ class Scenario:
     flags: tuple[tuple[str, str], ...]
     expect: Expectation
     lasts: str = "less than a second"
+    choreographed: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ SCENARIOS = (
         (("fail", "b"),),
         FAILED,
         "about a second",
+        choreographed=(
+            "B fails before it does anything, three times: A's event is delivered again for each attempt. "
+            "Then B seals itself, says that it refuses, and A, which hears that, undoes itself."
+        ),
     ),
     Scenario(
         "c-fails",
@@ -71,6 +79,10 @@ SCENARIOS = (
         (("fail", "c"),),
         FAILED,
         "about a second",
+        choreographed=(
+            "C fails before it does anything. It seals itself and says that it refuses; B hears that, undoes "
+            "itself and says so; A hears B, and undoes itself."
+        ),
     ),
     Scenario(
         "after-commit",
@@ -80,6 +92,10 @@ SCENARIOS = (
         (("fail", "b:after"),),
         FAILED,
         "about a second",
+        choreographed=(
+            "B stores the address and then fails before it can say so. When its attempts are used up it "
+            "undoes itself, and says that it refuses, in one transaction; A hears that, and undoes itself."
+        ),
     ),
     Scenario(
         "lost-answer",
@@ -89,6 +105,11 @@ SCENARIOS = (
         (("fail", "b:lost"),),
         TIMED_OUT,
         "about 16 seconds",
+        choreographed=(
+            "B stores the address, and then hangs before it can say so. A's event is delivered again; B finds"
+            " in its barrier that it has stored it already, and hangs again. Then it undoes itself, and A "
+            "hears that."
+        ),
     ),
     Scenario(
         "late-action",
@@ -98,6 +119,10 @@ SCENARIOS = (
         (("fail", "b:late"),),
         TIMED_OUT,
         "about 16 seconds; B wakes up after 20",
+        choreographed=(
+            "B sleeps past every time-out, and would store the address after it has given up. Giving up has "
+            "sealed its barrier, which lets the late action do nothing."
+        ),
     ),
     Scenario(
         "refusal",
@@ -105,6 +130,10 @@ SCENARIOS = (
         "B says no, with 409. That is an answer and not a failure: it is not asked again, and only A is undone.",
         (("fail", "b:refuse"),),
         Expectation("COMPENSATED", 409, NONE),
+        choreographed=(
+            "B says no. That is an outcome and not a failure: nothing is delivered again, and A, which hears "
+            "it, undoes itself."
+        ),
     ),
     Scenario(
         "garbage",
@@ -113,6 +142,10 @@ SCENARIOS = (
         "answer that it had saved: one row, and the saga goes on.",
         (("fail", "b:garbage:1"),),
         COMPLETED,
+        choreographed=(
+            "B stores the address, and then fails before it can say so. A's event is delivered again; B finds"
+            " what it had saved, and says it: one row, and the saga goes on."
+        ),
     ),
     Scenario(
         "service-crash",
@@ -122,6 +155,11 @@ SCENARIOS = (
         (("fail", "b:crash-after:1"),),
         COMPLETED,
         "a few seconds, while B restarts",
+        choreographed=(
+            "B's process exits right after its commit, once, before it has said so. A's event is delivered "
+            "again to the restarted B, which finds what it had saved, and says it: one row, and the saga goes"
+            " on."
+        ),
     ),
     Scenario(
         "orchestrator-crash",
@@ -131,6 +169,11 @@ SCENARIOS = (
         (("fail", "orchestrator:after-b"), ("delay", "a:600")),
         COMPLETED,
         "a few seconds, while it restarts",
+        choreographed=(
+            "The orchestrator's process exits when it hears B's event. Nothing waits for it: C has its turn "
+            "meanwhile. Restarted, it hears the event again, and writes it into its log. The page loses its "
+            "connection, and finds it again."
+        ),
     ),
     Scenario(
         "in-doubt-pivot",
@@ -140,6 +183,11 @@ SCENARIOS = (
         (("fail", "c:after"),),
         COMPLETED,
         "about a second",
+        choreographed=(
+            "C takes the payment, and then fails before it can say so. When its attempts are used up it asks "
+            "its own barrier, which says that it has committed. So it says that it is done, and the saga "
+            "completes."
+        ),
     ),
     Scenario(
         "stuck-compensation",
@@ -149,6 +197,11 @@ SCENARIOS = (
         (("fail", "b"), ("fail", "a:undo:6")),
         FAILED,
         "a few seconds",
+        choreographed=(
+            "B fails, and A fails to undo itself, six times. B's event is delivered to it again after ever "
+            "longer rests, and nobody is in charge who could hurry it. It is never called undone before it "
+            "is."
+        ),
     ),
 )
 

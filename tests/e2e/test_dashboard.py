@@ -254,7 +254,7 @@ def test_the_curl_line_follows_the_form_and_says_no_secret(open_page: Open) -> N
         expect(sent).to_contain_text("/start?fail=b:after:2")
         expect(sent).to_contain_text("***")
         expect(sent).not_to_contain_text("very-secret")
-        form.get_by_role("button", name="Start").click()
+        form.get_by_role("button", name="Start", exact=True).click()
         expect(page.locator("h1")).to_contain_text("COMPLETED")
         expect(page.locator("#story")).to_contain_text("HTTP 500 twice")
 
@@ -266,7 +266,7 @@ def test_what_is_wrong_in_the_form_is_said_beside_it(open_page: Open) -> None:
         form = page.locator("#own-form")
         form.get_by_role("group", name="B", exact=True).get_by_label("what goes wrong").select_option("after")
         form.get_by_role("group", name="B", exact=True).get_by_label("in the first").fill("many")
-        form.get_by_role("button", name="Start").click()
+        form.get_by_role("button", name="Start", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("'many' is not a number of times")
 
 
@@ -306,6 +306,31 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
         page.locator("#refusal").get_by_role("button", name="Run", exact=True).focus()
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
+
+
+def test_where_choreography_is_off_that_is_said(open_page: Open) -> None:
+    with open_page() as page:
+        page.goto("/ui/lab")
+        card = page.locator("#b-fails")
+        expect(card.get_by_label("choreography").first).to_be_disabled()
+        expect(card.get_by_text("choreography is switched off here (NATS_URL=off)").first).to_be_visible()
+        expect(card.get_by_role("button", name="Run both")).to_be_disabled()
+        expect(page.get_by_role("link", name="Dead letters")).to_have_count(0)
+        page.goto("/ui/health")
+        expect(page.get_by_role("row", name="the broker")).to_contain_text("NATS_URL=off")
+        page.goto("/ui/dead-letters")
+        expect(page.get_by_text("There are none: choreography is switched off here")).to_be_visible()
+
+
+def test_who_called_whom_is_drawn_and_told_in_words(open_page: Open, stack: Stack) -> None:
+    saga = stack.post_start("fail=b:after").json()["saga_id"]
+    with open_page() as page:
+        page.goto(f"/ui/sagas/{saga}")
+        drawing = page.get_by_role("img", name="who called whom")
+        for text in ("B ×3", "HTTP 500", "undo B", "undo A"):
+            expect(drawing).to_contain_text(text)
+        page.get_by_text("The same in words").click()
+        expect(page.locator("ol.words")).to_contain_text("the orchestrator calls B, attempts 1 to 3: HTTP 500")
 
 
 def test_an_empty_list_says_what_to_do(browser: Browser, make_stack: Callable[..., Stack]) -> None:
