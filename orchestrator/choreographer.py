@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Engine as Database
@@ -12,7 +13,9 @@ from saga.engine import Engine
 from saga.ensemble import Ensemble
 from saga.errors import Conflict
 from saga.follower import Follower
-from saga.representation import parked
+from saga.log import Record
+from saga.payload import mask
+from saga.representation import parked, secrets_of
 from saga.settings import Settings
 
 NAME = "orchestrator"
@@ -40,7 +43,10 @@ class Choreographer:
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
-        return [_shown(letter) for letter in self._ensemble.broker.dead_letters(most)]
+        letters = self._ensemble.broker.dead_letters(most)
+        named = {_saga_id(letter["payload"]) or "" for letter in letters}
+        records = self._engine.around.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
+        return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:
         """How many there are. BrokerUnavailable."""
@@ -63,9 +69,14 @@ class Choreographer:
             self.replay(letter)
 
 
-def _shown(letter: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in letter.items() if name != "payload"}
-    return {**shown, "saga_id": _saga_id(letter["payload"])}
+def shown(letter: Mapping[str, Any], records: Mapping[str, Record]) -> dict[str, Any]:
+    """A dead letter as the API shows it: without what it carries, and masked by what its saga keeps secret."""
+    saga_id = _saga_id(letter["payload"])
+    record, message = records.get(saga_id or ""), letter["message"]
+    if record:
+        message = mask(message, record.definition.secret, secrets_of(record))
+    told = {name: value for name, value in letter.items() if name != "payload"}
+    return {**told, "message": message, "saga_id": saga_id}
 
 
 def _saga_id(payload: bytes) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.choreographer import shown
 from saga import listener
 from saga.broker import Delivery
 from saga.choreography import Event, Kind
@@ -169,6 +170,19 @@ def test_an_attempt_to_undo_that_is_heard_before_what_it_follows_from_is_asked_f
         with pytest.raises(Early):
             follow(record, lines[:known], told)
     assert follow(record, lines[: early[1]], told)[1]
+
+
+def test_the_reason_of_a_dead_letter_is_masked_and_what_it_carries_is_not_shown(ensemble: Ensemble) -> None:
+    saga_id = ensemble.start("")
+    record = ensemble.log.find(saga_id)
+    assert record
+    letter = {
+        "letter": 1,
+        "message": f"card {INPUT['payment']} is blocked",
+        "payload": b'{"saga_id": "%s"}' % saga_id.encode(),
+    }
+    assert shown(letter, {saga_id: record}) == {"letter": 1, "message": "card *** is blocked", "saga_id": saga_id}
+    assert shown({**letter, "payload": b"[]"}, {}) == {"letter": 1, "message": letter["message"], "saga_id": None}
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"no json", b"[]", b'{"saga_id": 7}', '{"saga_id": "ü"}'.encode()])
