@@ -133,6 +133,21 @@ def test_times_become_whole_seconds_that_are_not_shorter() -> None:
     assert task["Retry"][-1]["MaxAttempts"] == 7
 
 
+def test_the_deadline_is_counted_in_milliseconds_from_the_start_of_the_execution() -> None:
+    choice = states(replace(SIGNUP, deadline=60.0005))["In time after A"]["Choices"][0]
+    elapsed = "$millis() - $toMillis($states.context.Execution.StartTime)"
+    assert choice["Condition"] == f"{{% {elapsed} >= 60001 %}}"
+    assert not [name for name in states(replace(SIGNUP, deadline=None)) if name.startswith("In time")]
+
+
+def test_no_name_of_a_field_ends_the_expression_that_it_stands_in() -> None:
+    odd = replace(SIGNUP.steps[0], send=("a %} b", 'c " d', "{% e"))
+    body = states(replace(SIGNUP, steps=(odd, *SIGNUP.steps[1:])))["A"]["Arguments"]["RequestBody"]
+    assert body.startswith("{% ")
+    assert body.endswith(" %}")
+    assert "%" not in body[2:-2]
+
+
 def test_the_connection_is_where_credentials_come_from() -> None:
     arn = "arn:aws:events:eu-central-1:123456789012:connection/saga/5b3c"
     text = json.dumps(state_machine(SIGNUP, arn))
