@@ -35,6 +35,9 @@ AT_ONCE = 24  # events handled at once, by each consumer
 HELD = 64  # threads beside them, for those that outlasted their time-out
 DELIVERED_AT_MOST = 5000  # not yet acknowledged
 ANSWERS_WITHIN = 5.0  # seconds
+HEADERS = 1000  # bytes at the most
+LOOK = 5.0  # seconds between two looks whether the streams and the consumers are there
+FAILURES = 20  # of a handler, on one event, before it is parked
 LETTERS_LOOKED_AT = 2000
 
 T = TypeVar("T")
@@ -92,6 +95,8 @@ class Broker:
         self._ack_wait = ack_wait  # seconds after which a silent handler's events go to another
         self._consumers: list[_Consumer] = []
         self._client = Client()
+        self._stream = self._client.jetstream()
+        self._since = 0.0
         self._loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(AT_ONCE + HELD, thread_name_prefix="event")
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -119,6 +124,10 @@ class Broker:
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
         """Publish (id, subject, payload) in this order; gives which are durable at the broker. BrokerUnavailable."""
         return self._ask(self._publish(events))
+
+    def since(self) -> float:
+        """When the stream was made, in seconds since the epoch; 0 before it has been seen."""
+        return self._since
 
     def tell(self, id: str, subject: str, payload: bytes) -> None:
         """Publish something that may be lost."""
@@ -184,7 +193,10 @@ class Broker:
         for consumer in self._consumers:
             callback = partial(self._received, consumer)
             await self._client.subscribe(_delivered_to(consumer), queue=consumer.durable, cb=callback)
-        await self._returned()
+        while True:  # somebody may delete a stream, or a consumer, while we are connected
+            if self._client.is_connected:
+                await self._returned()
+            await asyncio.sleep(LOOK)
 
     async def _troubled(self, error: Exception) -> None:
         if not self._away and not self._client.is_connected:
@@ -206,8 +218,8 @@ class Broker:
                 await asyncio.sleep(0.5)
 
     async def _declare(self) -> None:
-        stream = self._client.jetstream()
-        for name, subjects in ((STREAM, SUBJECTS), (DEAD_STREAM, f"{DEAD}>")):
+        stream = self._stream
+        for name, subjects, kept in ((STREAM, SUBJECTS, KEPT), (DEAD_STREAM, f"{DEAD}>", 0)):
             try:
                 await stream.stream_info(name)
             except NotFoundError:
@@ -217,7 +229,7 @@ class Broker:
                             name,
                             subjects=[subjects],
                             storage=StorageType.FILE,
-                            max_age=KEPT,
+                            max_age=kept,
                             duplicate_window=KNOWN_IDS,
                         )
                     )
@@ -232,6 +244,8 @@ class Broker:
                 max_ack_pending=DELIVERED_AT_MOST,
             )
             await stream.add_consumer(consumer.stream, config)
+        made = (await stream.stream_info(STREAM)).created
+        self._since = made.timestamp() if made else 0.0
 
     async def _received(self, consumer: _Consumer, message: Msg) -> None:
         self._spawn(self._deliver(consumer, message))
@@ -244,7 +258,7 @@ class Broker:
         alive = self._loop.create_task(self._keep(message))
         try:
             async with self._slots:
-                reaction = await self._handled(consumer.handler, delivery)
+                reaction = await self._handled(consumer, delivery)
             with suppress(NatsError, OSError, asyncio.TimeoutError):  # else it is delivered again
                 if reaction.park is not None:
                     await self._park(consumer, delivery, reaction.park)
@@ -255,7 +269,8 @@ class Broker:
         finally:
             alive.cancel()
 
-    async def _handled(self, handler: Handler, delivery: Delivery) -> Reaction:
+    async def _handled(self, consumer: _Consumer, delivery: Delivery) -> Reaction:
+        handler = consumer.handler
         patience = handler.patience(delivery.subject)
         for handle in (handler.handle, handler.overslept):
             running = self._loop.run_in_executor(self._pool, handle, delivery)
@@ -263,9 +278,9 @@ class Broker:
             if done:
                 try:
                     return running.result()
-                except Exception:
+                except Exception as error:
                     logger.exception("event_failed subject=%s", delivery.subject)
-                    return Reaction(again=1.0)
+                    return _failed(consumer, delivery, error)
         return Reaction(again=1.0)
 
     async def _keep(self, message: Msg) -> None:
@@ -276,14 +291,14 @@ class Broker:
                 await message.in_progress()
 
     async def _publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
-        stream = self._client.jetstream()
+        stream = self._stream
         sent: list[asyncio.Future[Any] | None] = []
         for id, subject, payload in events:
-            try:
-                sent.append(await stream.publish_async(subject, payload, headers={"Nats-Msg-Id": id}))
-            except NatsError as error:  # too large, for one: it must not hold back the others
-                logger.error("publish_failed event_id=%s: %s", id, error)
+            if len(payload) + HEADERS > self._client.max_payload:  # it must not hold back the others
+                logger.error("event_too_large event_id=%s bytes=%d", id, len(payload))
                 sent.append(None)
+            else:
+                sent.append(await stream.publish_async(subject, payload, headers={"Nats-Msg-Id": id}))
         waiting = [future for future in sent if future]
         if waiting:
             await asyncio.wait(waiting, timeout=ANSWERS_WITHIN)
@@ -299,11 +314,11 @@ class Broker:
             "Saga-Deliveries": str(delivery.number),
             "Saga-Reason": " ".join(reason.encode("ascii", "replace").decode().split())[:500] or "?",
         }
-        await self._client.jetstream().publish(DEAD + delivery.subject, delivery.payload, headers=headers)
+        await self._stream.publish(DEAD + delivery.subject, delivery.payload, headers=headers)
         logger.error("event_parked subject=%s reason=%s", delivery.subject, headers["Saga-Reason"])
 
     async def _dead_letters(self, most: int) -> list[dict[str, Any]]:
-        stream = self._client.jetstream()
+        stream = self._stream
         state = (await stream.stream_info(DEAD_STREAM)).state
         found: list[dict[str, Any]] = []
         lowest = max(state.first_seq, state.last_seq - LETTERS_LOOKED_AT)
@@ -330,7 +345,7 @@ class Broker:
         return (await self._client.jetstream().stream_info(DEAD_STREAM)).state.messages
 
     async def _replay(self, letter: int) -> dict[str, Any]:
-        stream = self._client.jetstream()
+        stream = self._stream
         try:
             message = await stream.get_msg(DEAD_STREAM, letter)
         except NotFoundError:
@@ -339,6 +354,13 @@ class Broker:
         await stream.publish(subject, message.data or b"", headers={"Nats-Msg-Id": f"replay:{letter}"})
         await stream.delete_msg(DEAD_STREAM, letter)
         return {"letter": letter, "subject": subject, "payload": message.data or b""}
+
+
+def _failed(consumer: _Consumer, delivery: Delivery, error: Exception) -> Reaction:
+    """A bug, or an event that nobody could foresee: it must not come back for ever."""
+    if delivery.number < FAILURES:
+        return Reaction(again=1.0)
+    return Reaction(park=f"it fails: {type(error).__name__}") if consumer.stream == STREAM else ACK
 
 
 def _delivered_to(consumer: _Consumer) -> str:

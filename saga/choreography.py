@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
-from saga.payload import mask, parse_object
+from saga.payload import mask, parse_object, secret_texts
 
 PREFIX = "saga"
 
@@ -93,7 +93,8 @@ def parse_event(subject: str, payload: bytes) -> Event:
 def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], at: float) -> list[Event]:
     """What starts a saga: first the secrets to whom they concern, then the event that the first step listens to."""
     faults = {step.name: found for step in definition.steps if (found := _faults(step))}
-    open_to_all = {"fields": {}, "given": {}, "faults": faults, "at": at}
+    steps = [step.name for step in definition.steps]
+    open_to_all = {"fields": {}, "given": {}, "faults": faults, "steps": steps, "at": at}
     given, fields, givers = _share(definition, saga_id, -1, open_to_all, input)
     body = {**open_to_all, "fields": fields, "given": givers}
     return [*given, Event(definition.name, saga_id, Kind.STARTED, None, body)]
@@ -151,10 +152,21 @@ class Part:
         """The injected flags for its action or its compensation."""
         return [(name, value) for name, value in event.body.get("faults", {}).get(self.step.name, {}).get(call, ())]
 
-    def done(self, event: Event, result: Mapping[str, Any], news: Mapping[str, Any]) -> list[Event]:
+    def knows(self, event: Event) -> bool:
+        """Whether the saga began with this step: one that did not is let pass by a step that was added since."""
+        return self.step.name in event.body.get("steps", (self.step.name,))
+
+    def shown(self, value: Any, fields: Mapping[str, Any]) -> Any:
+        """What others may be told: the secrets among its fields are masked, also where they are echoed."""
+        secret = self.definition.secret
+        return mask(value, secret, secret_texts(fields, secret))
+
+    def done(
+        self, event: Event, result: Mapping[str, Any], news: Mapping[str, Any], acted_with: Mapping[str, Any]
+    ) -> list[Event]:
         """What it publishes once its action has taken effect; `news` is for whoever observes."""
         given, fields, givers = _share(self.definition, event.saga_id, self.index, event.body, result)
-        shown = mask(dict(result), self.definition.secret)
+        shown = self.shown(dict(result), acted_with)
         done = self._event(event, Kind.DONE, {**news, "fields": fields, "given": givers, "result": shown})
         last = self.index + 1 == len(self.definition.steps)
         return [*given, done, *([self._end(event, Kind.COMPLETED, news)] if last else [])]
@@ -175,7 +187,8 @@ class Part:
         return [self._end(event, Kind.COMPENSATED, news)] if self.index == 0 else []
 
     def _event(self, event: Event, kind: Kind, body: Mapping[str, Any]) -> Event:
-        return Event(event.saga, event.saga_id, kind, self.step.name, {"faults": event.body.get("faults", {}), **body})
+        carried = {name: event.body[name] for name in ("faults", "steps") if name in event.body}
+        return Event(event.saga, event.saga_id, kind, self.step.name, {**carried, **body})
 
     def _end(self, event: Event, kind: Kind, news: Mapping[str, Any]) -> Event:
         return Event(event.saga, event.saga_id, kind, None, {"at": news.get("at")})

@@ -6,13 +6,15 @@ Its compensation gets the same fields as its action, and no event brings them ba
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, bindparam, delete, insert, select
 
 from saga.database import Json, Token, UtcTime, transaction
-from saga.exchange import Row, Statement, exchange
+from saga.exchange import Row, Statement
+
+KEPT = 90 * 86_400.0  # seconds: a saga that is parked may be turned back as long after its action
 
 metadata = MetaData()
 
@@ -33,6 +35,11 @@ READ = (
     .where(saga_inbox.c.saga_id == bindparam("saga_id"), saga_inbox.c.step == bindparam("step"))
     .order_by(saga_inbox.c.giver)
 )
+HAS_ACTED = select(saga_inbox.c.giver).where(
+    saga_inbox.c.saga_id == bindparam("saga_id"),
+    saga_inbox.c.step == bindparam("step"),
+    saga_inbox.c.giver == bindparam("giver"),
+)
 FORGET = delete(saga_inbox).where(saga_inbox.c.created_at < bindparam("before"))
 
 
@@ -44,12 +51,6 @@ def remembered(
     return [(WRITE, [WRITE.bind(engine.dialect, row)])]
 
 
-def remember(engine: Engine, saga_id: str, step: str, giver: int, fields: Mapping[str, Any]) -> None:
-    """Write the fields in a transaction of their own. OutcomeUnknown, SQLAlchemyError."""
-    with transaction(engine) as connection:
-        exchange(connection, *remembered(engine, saga_id, step, giver, fields), last=True)
-
-
 def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
     """The fields, by the position of who gave them, in that order."""
     with transaction(engine) as connection:
@@ -57,7 +58,12 @@ def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]
         return {row["giver"]: row["fields"] for row in rows}
 
 
-def forget(engine: Engine, before: float) -> None:
-    """Forget what is older than `before`."""
+def has_acted(execute: Callable[..., Any], saga_id: str, step: str, giver: int) -> bool:
+    """Whether the step has told that its action took effect: it remembers what it acted with since then."""
+    return execute(HAS_ACTED, {"saga_id": saga_id, "step": step, "giver": giver}).first() is not None
+
+
+def forget(engine: Engine, now: float) -> None:
+    """Forget what is too old."""
     with transaction(engine) as connection:
-        connection.execute(FORGET, {"before": before})
+        connection.execute(FORGET, {"before": now - KEPT})

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from saga import inbox, outbox
-from saga.barrier import TOO_LATE, Answer, Barrier, Key, saved
+from saga.barrier import TOO_LATE, Answer, Barrier, Key, Transaction, saved
 from saga.broker import ACK, Delivery, Reaction
 from saga.choreography import Duty, Event, Part, parse_event
 from saga.database import ASKED_WRONGLY
@@ -95,6 +95,10 @@ class _Attempt:
         return self.part.faults(self.event, self.direction)
 
 
+class _Acted(Exception):
+    """The step has told that its action took effect."""
+
+
 class Listener:
     """Handles the events of one service; `heard` says which, and what each asks."""
 
@@ -122,6 +126,8 @@ class Listener:
         if duty is Duty.KEEP:
             return self._keep(part, event, delivery.number)
         attempt = self._attempt(part, event, duty, delivery.number)
+        if not part.knows(event):
+            return self._let_pass(attempt)
         if duty is Duty.UNDO:
             return self._undo(attempt)
         if attempt.number > attempt.limit and part.may_refuse:
@@ -156,10 +162,21 @@ class Listener:
         if not isinstance(giver, int) or not isinstance(fields, dict):
             return Reaction(park="by and fields are required")
         try:
-            inbox.remember(self._engine, event.saga_id, part.step.name, giver, fields)
+            outbox.put(self._engine, *inbox.remembered(self._engine, event.saga_id, part.step.name, giver, fields))
         except (SQLAlchemyError, OutcomeUnknown):
             return Reaction(again=self._pause(part, deliveries))
         return ACK
+
+    def _let_pass(self, attempt: _Attempt) -> Reaction:
+        """The saga began before this step was added: who listens to it now is told what it was told."""
+        part, event, news = attempt.part, attempt.event, {"at": self._around.clock()}
+        going_on = attempt.direction is Direction.ACTION
+        passed = part.done(event, {}, news, {}) if going_on else part.undone(event, news)
+        try:
+            outbox.put(self._engine, *outbox.written(passed, self._engine))
+        except (SQLAlchemyError, OutcomeUnknown):
+            return Reaction(again=self._pause(part, attempt.number))
+        return self._well(event, part)
 
     def _act(self, attempt: _Attempt) -> Reaction:
         part, event = attempt.part, attempt.event
@@ -189,6 +206,7 @@ class Listener:
         if ended or (answer.status == 200 and not outcome.garbage):
             return self._well(event, part)
         message = "an answer that is not a JSON object" if outcome.garbage else str(answer.body["error"])
+        message = part.shown(message, fields)
         return self._failed(attempt, "failed", answer.status, message, outcome.certain)
 
     def _news_of_action(self, attempt: _Attempt, fields: Mapping[str, Any]) -> Callable[[Answer], News]:
@@ -197,15 +215,22 @@ class Listener:
         def news(answer: Answer) -> News:
             told = self._told(attempt, "done" if answer.status == 200 else "refused", answer.status)
             if answer.status == 200:
-                own = inbox.remembered(self._engine, event.saga_id, part.step.name, part.index, fields)
-                return [*own, *outbox.written(part.done(event, answer.body, told), self._engine)]
+                return self._acted(attempt, answer.body, fields, told)
             if answer is TOO_LATE or answer.status != 409 or not part.may_refuse:
                 return ()
-            error = _error("refused", 409, str(answer.body["error"]))
+            error = _error("refused", 409, part.shown(str(answer.body["error"]), fields))
             told["attempt"]["message"] = error["message"]
             return outbox.written(part.refused(event, {**told, "error": error, "uncertain": False}), self._engine)
 
         return news
+
+    def _acted(
+        self, attempt: _Attempt, result: Mapping[str, Any], fields: Mapping[str, Any], told: Mapping[str, Any]
+    ) -> News:
+        """What is written once its action has taken effect: what it acted with, and the events."""
+        part, event = attempt.part, attempt.event
+        own = inbox.remembered(self._engine, event.saga_id, part.step.name, part.index, fields)
+        return [*own, *outbox.written(part.done(event, result, told, fields), self._engine)]
 
     def _failed(self, attempt: _Attempt, kind: str, status: int | None, message: str, certain: bool) -> Reaction:
         """An attempt of an action has failed."""
@@ -235,19 +260,29 @@ class Listener:
             body = {**told, "error": error, "uncertain": uncertain}
             return outbox.written(part.refused(event, body), self._engine)
 
+        def check(tx: Transaction) -> None:
+            if inbox.has_acted(tx.execute, event.saga_id, step.name, part.index):
+                raise _Acted
+
         try:
-            fields = part.fields(event, inbox.recall(self._engine, event.saga_id, step.name).values())
+            given = inbox.recall(self._engine, event.saga_id, step.name)
+            if part.index in given:
+                raise _Acted
+            fields = part.fields(event, given.values())
             key = Key(event.saga_id, step.name, digest(fields))
             struck = self._struck(undoing) if uncertain else ()
-            outcome = self._compensated(part, key, fields, struck, news)
+            outcome = self._compensated(part, key, fields, struck, news, check)
             if outcome.answer.status == 409:  # it has committed, and cannot be undone
                 return self._done_after_all(attempt, undoing, fields)
+        except _Acted:  # one of its attempts has succeeded and told so: others act on it
+            return self._well(event, part)
         except Exception as failure:
             return self._not_undone(undoing, 500, _said(failure), not isinstance(failure, OutcomeUnknown), error)
         answer = outcome.answer
         if answer.status == 200:
             return self._well(event, part)
-        return self._not_undone(undoing, answer.status, str(answer.body["error"]), outcome.certain, error)
+        message = part.shown(str(answer.body["error"]), fields)
+        return self._not_undone(undoing, answer.status, message, outcome.certain, error)
 
     def _done_after_all(self, attempt: _Attempt, undoing: _Attempt, fields: Mapping[str, Any]) -> Reaction:
         part, event = attempt.part, attempt.event
@@ -255,8 +290,7 @@ class Listener:
         if state is not Barrier.APPLIED:
             return Reaction(park=f"its barrier row is {state}, and its compensation refused")
         told = {**self._told(undoing, "refused", 409), "in_doubt": True}
-        inbox.remember(self._engine, event.saga_id, part.step.name, part.index, fields)
-        outbox.put(self._engine, part.done(event, response, told))
+        outbox.put(self._engine, *self._acted(undoing, response, fields, told))
         return self._well(event, part)
 
     def _undo(self, attempt: _Attempt) -> Reaction:
@@ -264,7 +298,8 @@ class Listener:
         part, event, step = attempt.part, attempt.event, attempt.part.step
         try:
             if step.compensation is None:
-                outbox.put(self._engine, part.undone(event, {"at": self._around.clock()}))
+                undone = part.undone(event, {"at": self._around.clock()})
+                outbox.put(self._engine, *outbox.written(undone, self._engine))
                 return self._well(event, part)
             fields = inbox.recall(self._engine, event.saga_id, step.name).get(part.index)
             if fields is None:
@@ -280,12 +315,20 @@ class Listener:
             return self._not_undone(attempt, 500, _said(error), certain=not isinstance(error, OutcomeUnknown))
         if outcome.answer.status == 200:
             return self._well(event, part)
-        return self._not_undone(attempt, outcome.answer.status, str(outcome.answer.body["error"]), outcome.certain)
+        message = part.shown(str(outcome.answer.body["error"]), fields)
+        return self._not_undone(attempt, outcome.answer.status, message, outcome.certain)
 
     def _compensated(
-        self, part: Part, key: Key, fields: Mapping[str, Any], struck: Sequence[Any], news: Callable[[Answer], News]
+        self,
+        part: Part,
+        key: Key,
+        fields: Mapping[str, Any],
+        struck: Sequence[Any],
+        news: Callable[[Answer], News],
+        check: Callable[[Transaction], None] = lambda tx: None,
     ) -> Outcome:
-        return self._around.transactions.compensate(key, fields, struck, news, part.step.compensation is not None)
+        can_undo = part.step.compensation is not None
+        return self._around.transactions.compensate(key, fields, struck, news, can_undo, check)
 
     def _not_undone(
         self,

@@ -79,12 +79,21 @@ class LocalTransactions:
         faults: Collection[Kind] = (),
         news: News | None = None,
         can_undo: bool = True,
+        check: Callable[[Transaction], None] = lambda tx: None,
     ) -> Outcome:
-        """The compensation; without `can_undo` an action that has taken effect stays, which is a refusal."""
+        """The compensation; without `can_undo` an action that has taken effect stays, which is a refusal.
+
+        `check` may raise where there is something to undo: in the same transaction, which then changes nothing.
+        """
         if Kind.UNDO in faults:
             return Outcome(Answer(500, {"error": "injected: undo"}), certain=True)
         compensation = self._compensation if can_undo else _cannot
-        return Outcome(barrier.compensate(self.engine, key, lambda tx: compensation(tx, fields), news or _nothing))
+
+        def undo(tx: Transaction) -> Mapping[str, Any] | None:
+            check(tx)
+            return compensation(tx, fields)
+
+        return Outcome(barrier.compensate(self.engine, key, undo, news or _nothing))
 
 
 def _refuse(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:

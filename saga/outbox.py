@@ -38,6 +38,7 @@ from saga.exchange import Row, Statement, exchange
 
 logger = logging.getLogger("saga")
 
+SKEW = 60.0  # seconds that the broker's clock may be behind
 BATCH = 256  # events published in one go
 KEPT = 7 * 86_400.0  # seconds that a published event is kept, as evidence
 LOOK = 1.0  # seconds between two looks, though nobody said that there is something new
@@ -69,6 +70,7 @@ UNPUBLISHED = (
 )
 _THESE: Any = bindparam("these", expanding=True)
 MARK = update(saga_outbox).where(saga_outbox.c.id.in_(_THESE)).values(published_at=bindparam("now"))
+UNMARK = update(saga_outbox).where(saga_outbox.c.published_at < bindparam("before")).values(published_at=None)
 FORGET = delete(saga_outbox).where(saga_outbox.c.published_at < bindparam("before"))
 
 
@@ -88,10 +90,10 @@ def written(events: Iterable[Event], engine: Engine) -> list[tuple[Statement, Se
     return [(WRITE, [WRITE.bind(engine.dialect, row) for row in rows])] if rows else []
 
 
-def put(engine: Engine, events: Iterable[Event]) -> None:
-    """Write events in a transaction of their own. OutcomeUnknown, SQLAlchemyError."""
+def put(engine: Engine, *news: tuple[Statement, Sequence[Row]]) -> None:
+    """Write what `written` gives, and the like, in a transaction of its own. OutcomeUnknown, SQLAlchemyError."""
     with transaction(engine) as connection:
-        exchange(connection, *written(events, engine), last=True)
+        exchange(connection, *news, last=True)
 
 
 class Publisher(Protocol):
@@ -99,6 +101,9 @@ class Publisher(Protocol):
 
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> Sequence[bool]:
         """Publish (id, subject, payload) in this order; gives which of them are durable there. BrokerUnavailable."""
+
+    def since(self) -> float:
+        """When the stream was made that is published to, in seconds since the epoch; 0: not known."""
 
 
 class Relay:
@@ -111,6 +116,7 @@ class Relay:
         self._clock = clock
         self._news = threading.Event()
         self._closed = False
+        self._since = 0.0  # of the stream that has all that is marked as published
         self._forget_at = clock() + FORGET_EVERY
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -131,6 +137,7 @@ class Relay:
 
     def round(self) -> bool:
         """Publish and mark one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
+        self._publish_again()
         with transaction(self._engine) as connection:
             rows = connection.execute(UNPUBLISHED, {"most": BATCH}).mappings().all()
         if not rows:
@@ -143,6 +150,14 @@ class Relay:
         with transaction(self._engine) as connection:
             connection.execute(MARK, {"these": published, "now": self._clock()})
         return len(rows) == BATCH or len(published) < len(rows)
+
+    def _publish_again(self) -> None:
+        """A stream that is younger than what was published has lost it: the broker's disk is a new one."""
+        since = self._publisher.since()
+        if since > self._since:
+            with transaction(self._engine) as connection:
+                connection.execute(UNMARK, {"before": since + SKEW})
+            self._since = since
 
     def _run(self) -> None:
         away = False
@@ -167,7 +182,7 @@ class Relay:
             self._forget_at = now + FORGET_EVERY
             with transaction(self._engine) as connection:
                 connection.execute(FORGET, {"before": now - KEPT})
-            self.also_forget(now - KEPT)
+            self.also_forget(now)
 
 
 def _json(payload: Any) -> bytes:

@@ -47,6 +47,7 @@ class Broker:
 
     def __init__(self, world: Ensemble):
         self.world = world
+        self.created = 0.0
         self.stream: list[tuple[str, bytes]] = []
         self.ids: set[str] = set()
         self.queues: dict[str, Queue] = {}
@@ -60,6 +61,17 @@ class Broker:
                 self.put(subject, payload)
             self.world.point(f"after publish {subject}")
         return [True] * len(events)
+
+    def since(self) -> float:
+        return self.created
+
+    def lose_everything(self) -> None:
+        """What a new disk does: an empty stream, and consumers that begin at its beginning."""
+        self.stream.clear()
+        self.ids.clear()
+        for queue in self.queues.values():
+            queue.waiting.clear()
+        self.created = self.world._clock()
 
     def put(self, subject: str, payload: bytes) -> None:
         self.stream.append((subject, payload))
@@ -116,7 +128,6 @@ class Ensemble:
     def restart(self) -> None:
         """Every process forgets what it had in memory."""
         for name, service in SERVICES.items():
-            heard = parts_of(name, [self.definition])
             around = Surroundings(
                 transactions=self.transactions[name].transactions,
                 schema=self.transactions[name].schema,
@@ -130,7 +141,7 @@ class Ensemble:
                 clock=self._clock,
                 random=lambda: 0.5,
             )
-            self.listeners[name] = Listener(heard, around)
+            self.listeners[name] = Listener(self._heard(name), around)
         for name, engine in self.engines.items():
             self.relays[name] = Relay(engine, self.broker, self._clock)
         self.follower = Follower(self.log, Waiting(), self._clock, lambda record, line: None, self._exit)
@@ -152,13 +163,23 @@ class Ensemble:
     def play(self, most: int = 2000) -> None:
         """Publish and deliver until there is nothing left; a process that crashes is started again."""
         for _ in range(most):
-            if not self._round():
+            if not self.round():
                 return
         raise AssertionError(
             f"it never comes to rest: {[list(queue.waiting) for queue in self.broker.queues.values()]}"
         )
 
-    def _round(self) -> bool:
+    def reach(self, name: str) -> None:
+        """Publish, and deliver to the services before this one; what this one listens to is waiting for it then."""
+        for relay in self.relays.values():
+            relay.round()
+        for before in [each for each in SERVICES if each < name and each in {s.name for s in self.definition.steps}]:
+            while self.broker.deliver(before):
+                pass
+            self.relays[before].round()
+
+    def round(self) -> bool:
+        """One publication by each relay, one delivery to each consumer; gives whether there was any."""
         moved = False
         for work in [*self._relays(), *self._deliveries()]:
             try:
@@ -218,8 +239,22 @@ class Ensemble:
         self.engines[name] = engine = quick(routes.engine)
         event.listen(engine, "commit", lambda connection: self._committing(name, connection))
         event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
-        listens = parts_of(name, [self.definition])
-        self.broker.queues[name] = Queue(list(listens), lambda: self.listeners[name], deque())
+        self.broker.queues[name] = Queue(list(self._heard(name)), lambda: self.listeners[name], deque())
+
+    def _heard(self, name: str) -> dict[str, Any]:
+        return parts_of(name, [self.definition])
+
+    def change(self, definition: SagaDefinition) -> None:
+        """Every process is started again with another definition; a service that is new hears what there is."""
+        new = {step.name for step in definition.steps} - {step.name for step in self.definition.steps}
+        self.definition = definition.in_mode(CHOREOGRAPHY)
+        self.restart()
+        for name in SERVICES:
+            queue = self.broker.queues[name]
+            queue.subjects = list(self._heard(name))
+            heard = [(index, subject in queue.subjects) for index, (subject, _) in enumerate(self.broker.stream)]
+            known = queue.waiting if name not in new else [(index, 0) for index, _ in heard]
+            queue.waiting = deque((index, number) for index, number in known if heard[index][1])
 
     def _watched(self, step: str, call: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(tx: Any, fields: Mapping[str, Any]) -> Any:

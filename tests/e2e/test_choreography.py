@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -87,6 +88,22 @@ def test_what_is_killed_in_the_middle_goes_on_when_it_is_back(make_stack: Callab
     assert ended == ["COMPLETED", "COMPENSATED", "COMPLETED", "COMPLETED"]
     assert stack.counts() == {"A": 3, "B": 3, "C": 3}
     assert stack.get("/audit").json()["violations"] == []
+
+
+def test_a_broker_that_comes_back_with_an_empty_disk_is_told_again(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack("sqlite", mode="choreography", **QUICK)
+    assert stack.post_start().status_code == 200
+    stack.kill("service_b")
+    held_up = [stack.post_start(f"{flags}wait=0").json()["saga_id"] for flags in ("", "fail=c&")]
+    eventually(lambda: stack.counts()["A"] == 3)
+    eventually(lambda: "saga.signup.A.done" in [subject for subject, _ in published(stack)][-1])
+    stack.kill("nats")
+    shutil.rmtree(stack.logs / "nats")
+    stack.start("nats")
+    stack.start("service_b")
+    assert [stack.ended(saga_id)["status"] for saga_id in held_up] == ["COMPLETED", "COMPENSATED"]
+    assert stack.counts() == {"A": 2, "B": 2, "C": 2}
+    assert dead_letters(stack) == []
 
 
 def test_nobody_is_in_charge(make_stack: Callable[..., Stack], tmp_path: Any) -> None:
