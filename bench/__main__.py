@@ -27,6 +27,7 @@ def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[
     many = 100_000 if long else 300 if quick else 10_000
     return {
         "sagas": (KINDS, lambda on: figures.sagas(on, rounds, seconds)),
+        "choreography": (KINDS, lambda on: figures.choreography(on, min(rounds, 3), seconds)),
         "barrier": (KINDS, lambda on: figures.barrier(on, min(rounds, 3), seconds)),
         "idle": (KINDS, lambda on: figures.idle(on, 2 if quick else 10)),
         "ended": (("sqlite",), lambda on: figures.many_ended(on, min(rounds, 3), seconds, ended)),

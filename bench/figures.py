@@ -108,6 +108,35 @@ def sagas(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
     return found
 
 
+def choreography(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
+    """The same saga told from service to service ÷ driven by the orchestrator, and ÷ the same three calls."""
+    found: list[Figure] = []
+    for fails in (False, True):
+        case = "C always fails" if fails else "all succeed"
+        flags = f"saga={HASTY}&fail=c" if fails else ""
+        driven = Job("start", [stage.stack.url], seconds, flags=flags, fails=fails)
+        jobs = {
+            "floor": Job("floor", stage.services, seconds, fails=fails),
+            "orchestrated": driven,
+            "choreographed": replace(driven, flags=f"{flags}&mode=choreography"),
+        }
+        many = in_turns(stage, {name: replace(job, clients=CLIENTS) for name, job in jobs.items()}, rounds)
+        alone = in_turns(stage, jobs, rounds)
+        for to in ("orchestrated", "floor"):
+            than = to.upper() if to == "floor" else to
+            found += [
+                ratio(f"choreographed sagas/s, {CLIENTS} clients ÷ {than}, {case}", stage, "", many["choreographed"],
+                      many[to], rate),
+                ratio(f"choreographed p50, 1 client ÷ {than}, {case}", stage, "", alone["choreographed"],
+                      alone[to], p50),
+            ]  # fmt: skip
+        before = stage.published()
+        run = stage.load.run(jobs["choreographed"])
+        events = (stage.published() - before) / (run.done + 1)  # with the one that comes first, and is not counted
+        found.append(Figure(f"events a choreographed saga, {case}", stage.kind, events, "", "events"))
+    return found
+
+
 def barrier(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
     """A participant ÷ the same without its barrier, and all three ÷ services that do nothing but insert."""
     unguarded = stage.neighbour("unguarded", "service_a", SERVICE_A_DB_URL=stage.stack.urls["service_a"])

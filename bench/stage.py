@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -14,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nats
 import psutil
 from sqlalchemy import make_url
 
 from bench.load import Load
+from saga.broker import STREAM
 from saga.database import connect
 from saga.log import SagaLog
 from saga.settings import load_settings
@@ -40,7 +43,8 @@ class Stage:
         self._schemas = 0
         self._neighbours: list[subprocess.Popen[bytes]] = []
         self._ports = own_ports()
-        self.stack = Stack(self._database(), directory, self._ports, {"SAGAS_DIR": str(_sagas(directory)), **environ})
+        environ = {"SAGAS_DIR": str(_sagas(directory)), **environ}
+        self.stack = Stack(self._database(), directory, self._ports, environ, broker=True)  # as `make up` has one
         self.stack.start_all()
         self.load = Load()
 
@@ -67,6 +71,15 @@ class Stage:
     def log(self, process: str = "orchestrator") -> SagaLog:
         """The saga log of an orchestrator."""
         return SagaLog(connect(self.stack.urls[process]))
+
+    def published(self) -> int:
+        """How many events the broker has taken."""
+
+        async def count() -> int:
+            async with await nats.connect(self.stack.environ["NATS_URL"]) as client:
+                return (await client.jetstream().stream_info(STREAM)).state.last_seq
+
+        return asyncio.run(count())
 
     def log_size(self, process: str) -> int:
         """Bytes of an orchestrator's SQLite file."""

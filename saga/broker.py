@@ -71,6 +71,9 @@ class Handler(Protocol):
     def patience(self, subject: str) -> float:
         """Seconds that handling it may take."""
 
+    def line(self, subject: str, payload: bytes) -> str | None:
+        """Deliveries that stand in the same line are handled one after the other, as they came; None: in none."""
+
     def handle(self, delivery: Delivery) -> Reaction:
         """Handle it."""
 
@@ -101,6 +104,7 @@ class Broker:
         self._pool = ThreadPoolExecutor(AT_ONCE + HELD, thread_name_prefix="event")
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lines: dict[tuple[str, str], asyncio.Task[Any]] = {}  # the last delivery in each
         self._away = False
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
@@ -167,10 +171,11 @@ class Broker:
         self._spawn(self._connect())
         self._loop.run_forever()
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _connect(self) -> None:
         while not self._client.is_connected:
@@ -248,15 +253,28 @@ class Broker:
         self._since = made.timestamp() if made else 0.0
 
     async def _received(self, consumer: _Consumer, message: Msg) -> None:
-        self._spawn(self._deliver(consumer, message))
+        line = consumer.handler.line(message.subject, message.data)
+        if line is None:
+            self._spawn(self._deliver(consumer, message, None))
+            return
+        key = consumer.durable, line
+        task = self._spawn(self._deliver(consumer, message, self._lines.get(key)))
+        self._lines[key] = task
+        task.add_done_callback(partial(self._left_line, key))
 
-    async def _deliver(self, consumer: _Consumer, message: Msg) -> None:
+    def _left_line(self, key: tuple[str, str], task: asyncio.Task[Any]) -> None:
+        if self._lines.get(key) is task:
+            del self._lines[key]
+
+    async def _deliver(self, consumer: _Consumer, message: Msg, before: asyncio.Task[Any] | None) -> None:
         metadata = message.metadata
         headers = dict(message.headers or {})
         number, sequence = metadata.num_delivered or 1, metadata.sequence.stream
         delivery = Delivery(message.subject, message.data, number, sequence, headers)
         alive = self._loop.create_task(self._keep(message))
         try:
+            if before:
+                await asyncio.wait({before})
             async with self._slots:
                 reaction = await self._handled(consumer, delivery)
             with suppress(NatsError, OSError, asyncio.TimeoutError):  # else it is delivered again

@@ -45,7 +45,7 @@ logger = logging.getLogger("saga")
 KNOWN = 2000  # sagas whose present is kept in memory
 TRIES = 5  # at a saga that another orchestrator follows, too
 PATIENCE = 10.0  # seconds
-EARLY = 0.05  # seconds, doubling with each delivery
+EARLY = 0.01  # seconds, doubling with each delivery
 EARLY_AT_MOST = 5.0
 
 
@@ -139,6 +139,8 @@ class _Story:
         body = self.heard.body
         undoing = body.get("call") == Direction.COMPENSATION
         if forward and undoing:  # its action's attempts are used up, and undoing it does not succeed at once
+            if not body.get("error"):
+                raise Early  # a later step refused, before which this one was done
             self._cause()
             self._add(Event.ACTION_UNKNOWN)
         elif not forward and not undoing:
@@ -260,6 +262,13 @@ class Follower:
     def patience(self, subject: str) -> float:
         """Seconds that one event may take."""
         return PATIENCE
+
+    def line(self, subject: str, payload: bytes) -> str | None:
+        """A saga's events stand in one line: the broker has them in the order in which one led to the other."""
+        try:
+            return str(json.loads(payload)["saga_id"])
+        except (ValueError, KeyError, TypeError):
+            return None
 
     def overslept(self, delivery: Delivery) -> Reaction:
         """The log is slow: again."""

@@ -113,6 +113,10 @@ class Listener:
         heard = self._heard.get(subject)
         return heard[0].step.timeout if heard else 1.0
 
+    def line(self, subject: str, payload: bytes) -> str | None:
+        """Its events wait for no other: what they find is up to the barrier."""
+        return None
+
     def handle(self, delivery: Delivery) -> Reaction:
         """One attempt at what the event asks."""
         heard = self._heard.get(delivery.subject)

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from sqlalchemy import (
@@ -41,6 +42,7 @@ logger = logging.getLogger("saga")
 SKEW = 60.0  # seconds that the broker's clock may be behind
 BATCH = 256  # events published in one go
 KEPT = 7 * 86_400.0  # seconds that a published event is kept, as evidence
+MARK_WITHIN = 0.25  # seconds in which what is published is marked: many at once, and nobody waits for it
 LOOK = 1.0  # seconds between two looks, though nobody said that there is something new
 FORGET_EVERY = 60.0  # seconds
 
@@ -116,6 +118,8 @@ class Relay:
         self._clock = clock
         self._news = threading.Event()
         self._closed = False
+        self._published: dict[int, None] = {}  # and not marked yet
+        self._mark_at = 0.0
         self._since = 0.0  # of the stream that has all that is marked as published
         self._forget_at = clock() + FORGET_EVERY
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -136,20 +140,27 @@ class Relay:
         self._news.set()
 
     def round(self) -> bool:
-        """Publish and mark one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
+        """Publish one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
         self._publish_again()
         with transaction(self._engine) as connection:
-            rows = connection.execute(UNPUBLISHED, {"most": BATCH}).mappings().all()
-        if not rows:
-            return False
-        events = [(row["event_id"], row["subject"], _json(row["payload"])) for row in rows]
-        told = self._publisher.publish(events)
-        published = [row["id"] for row, durable in zip(rows, told, strict=True) if durable]
-        if not published:
-            raise BrokerUnavailable("the broker takes no event")
-        with transaction(self._engine) as connection:
-            connection.execute(MARK, {"these": published, "now": self._clock()})
-        return len(rows) == BATCH or len(published) < len(rows)
+            found = connection.execute(UNPUBLISHED, {"most": BATCH + len(self._published)}).mappings().all()
+        rows = [row for row in found if row["id"] not in self._published]
+        if rows:
+            events = [(row["event_id"], row["subject"], _json(row["payload"])) for row in rows]
+            told = self._publisher.publish(events)
+            published = [row["id"] for row, durable in zip(rows, told, strict=True) if durable]
+            if not published:
+                raise BrokerUnavailable("the broker takes no event")
+            self._published.update(dict.fromkeys(published))
+        return bool(rows)
+
+    def mark(self) -> None:
+        """Mark what was published: after a crash before it, that is published again. The database's error."""
+        if self._published:
+            these = list(self._published)
+            with transaction(self._engine) as connection:
+                connection.execute(MARK, {"these": these, "now": self._clock()})
+            self._published.clear()
 
     def _publish_again(self) -> None:
         """A stream that is younger than what was published has lost it: the broker's disk is a new one."""
@@ -157,6 +168,7 @@ class Relay:
         if since > self._since:
             with transaction(self._engine) as connection:
                 connection.execute(UNMARK, {"before": since + SKEW})
+            self._published.clear()
             self._since = since
 
     def _run(self) -> None:
@@ -165,7 +177,8 @@ class Relay:
             self._news.clear()
             try:
                 while not self._closed and self.round():
-                    pass
+                    self._mark_when_due()
+                self._mark_when_due()
                 away = False
                 self._forget()
             except (BrokerUnavailable, SQLAlchemyError, OutcomeUnknown) as error:
@@ -174,7 +187,16 @@ class Relay:
                 away = True
             except Exception:
                 logger.exception("relay_failed")
-            self._news.wait(LOOK)
+            self._news.wait(MARK_WITHIN if self._published else LOOK)
+        with suppress(SQLAlchemyError, OutcomeUnknown):
+            self.mark()
+
+    def _mark_when_due(self) -> None:
+        now = self._clock()
+        if not self._published:
+            self._mark_at = now + MARK_WITHIN
+        elif now >= self._mark_at or len(self._published) >= BATCH:
+            self.mark()
 
     def _forget(self) -> None:
         now = self._clock()

@@ -1,8 +1,11 @@
 """`make chaos`: real processes, injected faults, and kill -9, SIGSTOP and restarts of all of them, the database too.
 
+With MODE=choreography the broker as well: then every outbox must be drained in the end. What was parked meanwhile is
+replayed, as an operator would, until nothing is.
+
 At the end the services' own tables are held against what the orchestrator says of every saga. Exit code 1 unless
-half-done, undone twice and lost are all 0. The seed decides what is injected and what is killed when; what the
-machine makes of it differs from run to run.
+half-done, undone twice, lost and the like are all 0. The seed decides what is injected and what is killed when; what
+the machine makes of it differs from run to run.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import psutil
 import requests
 from sqlalchemy import create_engine, text
 
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from tests import mysql_server
 from tests.mysql_server import mysql_schemas
 from tests.stack import PROCESSES, ROOT, SERVICES, Stack, own_ports
@@ -39,6 +43,8 @@ FAULTS = [
     "fail=c&fail=orchestrator:after-undo-B", "delay=b:300", "delay=c:700",
 ]  # fmt: skip
 
+
+ZEROS = ("half-done", "undone twice", "lost", "deaf to SIGTERM", "not published", "left parked")
 
 Server = mysql_server.Process | mysql_server.Container
 
@@ -56,6 +62,7 @@ class Chaos:
         self.stack = stack
         self.random = random.Random(seed)
         self.orchestrators = orchestrators
+        self.broker = [name for name in stack.processes if name == "nats"]
         self.database = database
         self.over = threading.Event()  # no more sagas, no more harm
         self.settled = threading.Event()  # nothing more is expected to die
@@ -77,7 +84,10 @@ class Chaos:
                 self.started[key] = None
             try:
                 answer = requests.post(
-                    f"{url}/start?wait=5&{flags}", json=body, headers={"Idempotency-Key": key}, timeout=20
+                    f"{url}/start?mode={self.stack.mode}&wait=5&{flags}",
+                    json=body,
+                    headers={"Idempotency-Key": key},
+                    timeout=20,
                 )
                 self.count[f"HTTP {answer.status_code}"] += 1
                 if "saga_id" in answer.json():
@@ -90,8 +100,9 @@ class Chaos:
 
     def enemy(self) -> None:
         """Kills, pauses and restarts, a process at a time."""
+        victims = [*PROCESSES[:3], *self.orchestrators, *self.broker, *["database"] * bool(self.database)]
         while not self.over.wait(self.random.uniform(0.5, 2.5)):
-            victim = self.random.choice([*PROCESSES[:3], *self.orchestrators, *(["database"] if self.database else [])])
+            victim = self.random.choice(victims)
             deed = self.random.choice(["kill -9", "kill -9", "SIGSTOP", "SIGTERM"])
             self.count[f"{deed} {victim}"] += 1
             self.count["kills"] += 1
@@ -161,7 +172,7 @@ class Chaos:
 
     def settle(self, within: float = 240) -> list[dict[str, Any]]:
         """All processes up again; every saga that was asked for, once it has ended."""
-        for name in [*PROCESSES[:3], *self.orchestrators]:
+        for name in [*self.broker, *PROCESSES[:3], *self.orchestrators]:
             if name not in self.stack.running or self.stack.running[name].poll() is not None:
                 self.stack.launch(name)
             self.stack.await_ready(name)
@@ -184,12 +195,37 @@ class Chaos:
                     ended[key] = found[0]
                     open_keys.discard(key)
             say(f"settling: {len(open_keys)} sagas are still open")
+            self._replay()
             time.sleep(0.5 if open_keys else 0)
+        while self.broker and self._unfinished() and time.monotonic() < deadline:
+            self._replay()
+            time.sleep(0.5)
         for key in sorted(open_keys)[:10]:
             say(f"NOT ENDED {key} {self.started[key]}")
         self.settled.set()
         self.count["lost"] = len(open_keys)
         return list(ended.values())
+
+    def _replay(self) -> None:
+        """Replay what is parked, as an operator would."""
+        for letter in self._letters():
+            say(f"PARKED {letter['subject']} at {letter['service']}: {letter['message']}")
+            self.count["replayed"] += 1
+            requests.post(f"{self.stack.url}/dead-letters/{letter['letter']}/replay", timeout=20)
+
+    def _letters(self) -> list[dict[str, Any]]:
+        if not self.broker:
+            return []
+        try:
+            return list(self.stack.get("/dead-letters?limit=500").json()["dead_letters"])
+        except (requests.RequestException, KeyError):
+            return []
+
+    def _unfinished(self) -> int:
+        """Events that are not published."""
+        return sum(
+            self._count(name, "SELECT COUNT(*) FROM saga_outbox WHERE published_at IS NULL") for name in PROCESSES
+        )
 
     def judge(self, sagas: list[dict[str, Any]]) -> bool:
         """Hold the services' tables against every saga, and print the scoreboard."""
@@ -216,21 +252,29 @@ class Chaos:
         retries = self._log("SELECT COUNT(*) FROM saga_log WHERE event = 'attempt' AND attempt > 1")
         takeovers = self._log("SELECT COUNT(*) FROM saga_log WHERE event = 'claimed'")
         statuses = collections.Counter(saga["status"] for saga in sagas)
-        board = {
+        board: dict[str, int] = {
             "sagas": len(sagas), **statuses, "kills and pauses": self.count["kills"], "calls": calls,
             "retries": retries, "take-overs": takeovers, "compensations": self.count["compensations"],
             "half-done": half_done + len(orphans), "undone twice": self.count["undone twice"] + twice,
             "lost": self.count["lost"], "deaf to SIGTERM": self.count["deaf"],
         }  # fmt: skip
+        if self.broker:
+            board["events"] = sum(self._count(name, "SELECT COUNT(*) FROM saga_outbox") for name in PROCESSES)
+            board["parked, replayed"] = self.count["replayed"]
+            board["not published"], board["left parked"] = self._unfinished(), len(self._letters())
         sys.stdout.write("\n" + "\n".join(f"{name:>18}  {value}" for name, value in board.items()) + "\n")
-        return bool(sagas) and not (
-            board["half-done"] or board["undone twice"] or board["lost"] or board["deaf to SIGTERM"]
-        )
+        return bool(sagas) and not any(board.get(name) for name in ZEROS)
 
     def _log(self, query: str) -> int:
-        engine = create_engine(self.stack.urls["orchestrator"])
-        with engine.connect() as connection:
-            return int(connection.execute(text(query)).scalar_one())
+        return self._count("orchestrator", query)
+
+    def _count(self, process: str, query: str) -> int:
+        engine = create_engine(self.stack.urls[process])
+        try:
+            with engine.connect() as connection:
+                return int(connection.execute(text(query)).scalar_one())
+        finally:
+            engine.dispose()
 
 
 def say(line: str) -> None:
@@ -251,10 +295,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--db", choices=["sqlite", "mysql"], default="sqlite")
+    parser.add_argument("--mode", choices=[ORCHESTRATION, CHOREOGRAPHY], default=ORCHESTRATION)
     parser.add_argument("--orchestrators", type=int, default=1)
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    say(f"SEED={seed} DB={options.db} ORCHESTRATORS={options.orchestrators} SECONDS={options.seconds:g}")
+    say(f"SEED={seed} MODE={options.mode} DB={options.db}")
+    say(f"ORCHESTRATORS={options.orchestrators} SECONDS={options.seconds:g}")
     directory = Path(tempfile.mkdtemp(prefix="saga-chaos-"))
     (directory / "sagas").mkdir()
     signup = (ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text()
@@ -270,7 +316,8 @@ def main() -> int:
         urls = databases(options.db, directory, server)
         names = ["orchestrator", *(f"orchestrator_{number}" for number in range(2, options.orchestrators + 1))]
         ports: Iterator[int] = own_ports()
-        stack = Stack(urls.__getitem__, directory, ports, environ, more_orchestrators=names[1:])
+        broker = options.mode == CHOREOGRAPHY
+        stack = Stack(urls.__getitem__, directory, ports, environ, names[1:], broker, options.mode)
         stack.start_all()
         chaos = Chaos(stack, seed, names, server)
         chaos.run(options.seconds)

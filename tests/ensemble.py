@@ -183,14 +183,14 @@ class Ensemble:
         moved = False
         for work in [*self._relays(), *self._deliveries()]:
             try:
-                moved = work() or moved
+                moved = bool(work()) or moved
             except Crash:
                 moved = True
                 self.restart()
         return moved
 
-    def _relays(self) -> list[Callable[[], bool]]:
-        return [lambda relay=relay: relay.round() for relay in self.relays.values()]  # type: ignore[misc]
+    def _relays(self) -> list[Callable[[], bool | None]]:
+        return [work for relay in self.relays.values() for work in (relay.round, relay.mark)]
 
     def _deliveries(self) -> list[Callable[[], bool]]:
         return [lambda name=name: self.broker.deliver(name) for name in self.broker.queues]  # type: ignore[misc]

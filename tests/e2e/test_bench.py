@@ -44,7 +44,7 @@ def test_it_runs_and_saves_what_it_prints(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     saved = json.loads(next(tmp_path.glob("*.json")).read_text())
     names = [figure["name"] for figure in saved["figures"]]
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 24
     for name in names:
         assert f"| {name} | sqlite |" in done.stdout
     unfinished = next(figure for figure in saved["figures"] if "unfinished" in figure["name"])

@@ -24,7 +24,12 @@ class Handled:
     def patience(self, subject: str) -> float:
         return 5.0
 
+    def line(self, subject: str, payload: bytes) -> str | None:
+        return payload.decode().partition(" ")[0] if b" " in payload else None
+
     def handle(self, delivery: Delivery) -> Reaction:
+        if delivery.payload == b"one 0":
+            eventually(lambda: self.payloads().count(b"two 0") == 1)
         self.seen.append(delivery)
         if delivery.payload == b"poison":
             raise KeyError("at")
@@ -120,3 +125,16 @@ def test_publishing_leaves_nothing_behind(connected: Broker) -> None:
     for number in range(1, 6):
         assert publish(connected, str(number), b"more")
     assert len(connected._client._subs) == before
+
+
+def test_deliveries_in_one_line_are_handled_in_order_and_hold_up_no_other_line(
+    connected: Broker, handled: Handled
+) -> None:
+    """The first in line one waits for line two."""
+    events = [f"{line} {number}" for number in range(5) for line in ("one", "two")]
+    connected.publish([(event, "saga.signup.started", event.encode()) for event in events])
+    eventually(lambda: len(handled.seen) == len(events))
+    for line in ("one", "two"):
+        assert [name for name in handled.payloads() if name.decode().startswith(line)] == [
+            f"{line} {number}".encode() for number in range(5)
+        ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -345,3 +347,28 @@ def test_a_broker_that_has_lost_everything_is_told_again(ensemble: Ensemble) -> 
     assert ensemble.rows(back) == NONE
     assert len(ensemble.done) == len(set(ensemble.done)) > len(done)
     assert ensemble.broker.parked == []
+
+
+@pytest.mark.parametrize("flags", ["", "c", "b:after", "c:after", "c:refuse&b:undo:4&a:undo:2", "b:after&b:undo:4"])
+def test_events_that_are_heard_in_any_order_tell_the_same_saga(ensemble: Ensemble, flags: str) -> None:
+    run_once = ensemble.start(flags)
+    ensemble.play()
+    told, events = plain(ensemble.record(run_once)), list(ensemble.broker.stream)
+    for seed in range(30):
+        again = ensemble.start(flags)
+        for relay in ensemble.relays.values():
+            relay.round()
+        for queue in ensemble.broker.queues.values():
+            queue.waiting.clear()
+        renamed = [(subject, payload.replace(run_once.encode(), again.encode())) for subject, payload in events]
+        shuffled = random.Random(seed).sample(renamed, len(renamed))
+        while shuffled:
+            early = [event for event in shuffled if ensemble.follower.handle(Delivery(*event, 1, 1, {})) != ACK]
+            assert len(early) < len(shuffled), "the story stands still"
+            shuffled = early
+        assert plain(ensemble.record(again)) == told
+
+
+def plain(saga: dict[str, Any]) -> dict[str, Any]:
+    steps = [(step["name"], step["status"], step["effect"]) for step in saga["steps"]]
+    return {"status": saga["status"], "error": saga["error"], "result": saga["result"], "steps": steps}
