@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine as Database
 
 from saga.broker import DEAD, DEAD_STREAM
+from saga.choreography import observed
 from saga.engine import Engine
 from saga.ensemble import Ensemble
 from saga.errors import Conflict
@@ -19,7 +20,6 @@ from saga.representation import parked, secrets_of
 from saga.settings import Settings
 
 NAME = "orchestrator"
-EVERYTHING = "saga.>"
 
 
 class Choreographer:
@@ -29,7 +29,7 @@ class Choreographer:
         self._ensemble = Ensemble(NAME, database, settings)
         self._engine = engine
         self._follower = follower
-        self._ensemble.broker.consume(NAME, [EVERYTHING], follower)
+        self._ensemble.broker.consume(NAME, observed(), follower)
         self._ensemble.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], follower, stream=DEAD_STREAM)
         engine.announce = self._ensemble.relay.notify
 

@@ -39,6 +39,8 @@ class Kind(StrEnum):
 
 
 OF_A_STEP = frozenset({Kind.GIVEN, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT})
+# What an observer has to hear: nobody's secrets, and no end that follows from what was heard before.
+OBSERVED = (Kind.STARTED, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class Event:
 def subject(saga: str, kind: Kind, step: str | None = None) -> str:
     """`saga.signup.B.done`, or `saga.signup.started`."""
     return ".".join([PREFIX, saga, *([step] if step else []), kind])
+
+
+def observed() -> list[str]:
+    """The subjects of all sagas that an observer listens to."""
+    return [subject("*", kind, "*" if kind in OF_A_STEP else None) for kind in OBSERVED]
 
 
 def parse_event(subject: str, payload: bytes) -> Event:

@@ -16,8 +16,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from saga.broker import ACK, DEAD, Delivery, Reaction
+from saga.choreography import OBSERVED, Kind, parse_event
 from saga.choreography import Event as Heard
-from saga.choreography import Kind, parse_event
 from saga.errors import BadInput, LeaseLost, LogUnavailable
 from saga.log import Present, Record, SagaLog
 from saga.machine import (
@@ -299,11 +299,14 @@ class Follower:
         self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
 
     def _hear(self, heard: Heard) -> None:
+        if heard.kind not in OBSERVED:
+            return
         for fresh in (False, *[True] * TRIES):
             known = self._read(heard.saga_id, fresh)
             if known is None:
                 return  # started elsewhere, or forgotten
             record, lines = known
+            self._remember(record, lines)
             self._crash("after", heard, record, lines)
             try:
                 after, new = follow(record, lines, heard)
@@ -332,13 +335,17 @@ class Follower:
         )  # fmt: skip
         self._known.pop(record.id, None)
         self._log.advance(record.id, record.epoch, present, new, next_epoch=record.epoch + 1)
-        if not after.ended:
-            self._known[record.id] = replace(after, epoch=record.epoch + 1), [*lines, *new]
-            while len(self._known) > KNOWN:
-                self._known.popitem(last=False)
+        self._remember(replace(after, epoch=record.epoch + 1), [*lines, *new])
         for line in new:
             self._observe(after, line)
-        self._waiting.tell(record.id)
+        if after.ended:  # until then there is nothing to be told
+            self._waiting.tell(record.id)
+
+    def _remember(self, record: Record, lines: Sequence[Line]) -> None:
+        if not record.ended:
+            self._known[record.id] = record, list(lines)
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
 
     def _note(self, saga_id: str, event: str, step: str | None, detail: Mapping[str, Any], **changes: Any) -> None:
         for _ in range(TRIES):
