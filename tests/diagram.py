@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 from saga.asl import ANY, REFUSALS, TOO_LARGE, state_machine
-from saga.definition import load_definition
+from saga.choreography import Duty, Kind, Part, parse_event, started, subject
+from saga.definition import SagaDefinition, load_definition, load_definitions
 from saga.machine import ENDED, STALLED, TRANSITIONS, State
-from tests.stack import ROOT
+from saga.settings import load_settings
+from tests.stack import INPUT, ROOT
 
 HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}
 
@@ -25,6 +29,42 @@ def transitions() -> str:
     lines += [f"    {state} --> {to}: {', '.join(events)}" for (state, to), events in arrows.items()]
     lines += [f"    {state} --> [*]" for state in sorted(ENDED)]
     assert all(any(state in pair for pair in arrows) for state in STALLED)
+    return "\n".join(lines)
+
+
+def signup() -> SagaDefinition:
+    """The saga that ships."""
+    settings = load_settings({})
+    return load_definitions(ROOT / settings.sagas_dir, settings.environ)["signup"]
+
+
+def who_calls_whom() -> str:
+    """Orchestration, from the definition: a solid arrow is an action, a dotted one its compensation."""
+    lines = ["flowchart LR", '    client(["POST /start"]) --> orchestrator']
+    for number, step in enumerate(signup().steps, 1):
+        pivot = ", the pivot" if step.pivot else ""
+        lines.append(f"    orchestrator -->|action {number}{pivot}| {step.name}")
+    for step in reversed(signup().steps):
+        undo = "seal it, or hear that it has committed" if step.pivot else "undo"
+        lines += [f"    orchestrator -.->|{undo}| {step.name}"] if step.compensation else []
+    return "\n".join(lines)
+
+
+def who_listens_to_whom() -> str:
+    """Choreography, from the same definition: a solid arrow lets act, a dotted one undo, a thick one gives secrets."""
+    definition = signup()
+    tellers = {subject(definition.name, Kind.STARTED): "orchestrator"}
+    tellers |= {event.subject: "orchestrator" for event in started(definition, "it", INPUT, 0.0)}
+    lines = ["flowchart LR", '    client(["POST /start"]) --> orchestrator']
+    for index, step in enumerate(definition.steps):
+        arrows: dict[tuple[str, Duty], list[str]] = {}
+        for heard, duty in Part(definition, index).listens().items():
+            teller = tellers.get(heard) or str(parse_event(heard, b'{"saga_id": "it"}').step)
+            arrows.setdefault((teller, duty), []).append(heard.removeprefix(f"saga.{definition.name}."))
+        signs = {Duty.ACT: "-->", Duty.UNDO: "-.->", Duty.KEEP: "==>"}
+        lines += [
+            f"    {teller} {signs[duty]}|{', '.join(told)}| {step.name}" for (teller, duty), told in arrows.items()
+        ]
     return "\n".join(lines)
 
 
@@ -52,14 +92,21 @@ def _node(name: str) -> str:
     return f'{name.replace(" ", "_")}["{name}"]' if " " in name else name
 
 
-PAGES = {ROOT / "docs" / "design.md": transitions, ROOT / "docs" / "step-functions.md": exported}
+PAGES: dict[Path, list[Callable[[], str]]] = {
+    ROOT / "docs" / "design.md": [transitions],
+    ROOT / "docs" / "step-functions.md": [exported],
+    ROOT / "docs" / "orchestration-or-choreography.md": [who_calls_whom, who_listens_to_whom],
+}
 
 
-def with_diagram(page: str, diagram: str) -> str:
-    """The page with the diagram put in."""
-    return re.sub(r"```mermaid\n.*?\n```", lambda _: f"```mermaid\n{diagram}\n```", page, flags=re.DOTALL)
+def with_diagrams(page: Path) -> str:
+    """The page with its diagrams put in."""
+    diagrams = iter(PAGES[page])
+    return re.sub(
+        r"```mermaid\n.*?```", lambda _: f"```mermaid\n{next(diagrams)()}\n```", page.read_text(), flags=re.DOTALL
+    )
 
 
 if __name__ == "__main__":
-    for path, draw in PAGES.items():
-        path.write_text(with_diagram(path.read_text(), draw()))
+    for page in PAGES:
+        page.write_text(with_diagrams(page))

@@ -1,4 +1,4 @@
-"""A choreographed world in one thread: the real rules, listeners, outboxes, relays, follower and databases (SQLite).
+"""A choreographed world in one thread: the real rules, listeners, outboxes, relays, follower and databases.
 
 Only the broker is a stand-in: at least once, in order of publication, a known id kept once, redelivery of what was
 not acknowledged. Every instant at which a process could die is a numbered point; the process that dies at one loses
@@ -100,7 +100,13 @@ class Broker:
 class Ensemble:
     """The services, the orchestrator that observes, and the broker between them."""
 
-    def __init__(self, directory: Path, definition: SagaDefinition | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        definition: SagaDefinition | None = None,
+        database: Callable[[str], str] | None = None,
+    ):
+        self._url = database or (lambda name: f"sqlite:///{directory / name}.db")
         self.definition = (definition or signup()).in_mode(CHOREOGRAPHY)
         self.point: Callable[[str], None] = lambda name: None
         self.now = 1_000_000_000.0
@@ -112,8 +118,8 @@ class Ensemble:
         self.listeners: dict[str, Listener] = {}
         self.relays: dict[str, Relay] = {}
         for name in SERVICES:
-            self._serve(name, directory)
-        self.engines["orchestrator"] = engine = quick(connect(f"sqlite:///{directory}/log.db"))
+            self._serve(name)
+        self.engines["orchestrator"] = engine = _quick(connect(self._url("orchestrator")))
         self.log = SagaLog(engine)
         create_tables(engine, log_sql.metadata)
         create_tables(engine, outbox.metadata)
@@ -221,10 +227,10 @@ class Ensemble:
         with self.engines[name].begin() as connection:
             return connection.execute(select(table).where(table.c.saga_id == saga_id)).all()
 
-    def _serve(self, name: str, directory: Path) -> None:
+    def _serve(self, name: str) -> None:
         settings = load_settings(
             {
-                f"SERVICE_{name}_DB_URL": f"sqlite:///{directory}/{name}.db",
+                f"SERVICE_{name}_DB_URL": self._url(f"service_{name.lower()}"),
                 "FAULT_HOLD_SECONDS": "0.001",
                 "NATS_URL": "off",
             }
@@ -236,7 +242,7 @@ class Ensemble:
         )
         app = watched.create_app(settings, exit=self._exit)
         self.transactions[name] = routes = app.view_functions["invoke"].__self__  # type: ignore[attr-defined]
-        self.engines[name] = engine = quick(routes.engine)
+        self.engines[name] = engine = _quick(routes.engine)
         event.listen(engine, "commit", lambda connection: self._committing(name, connection))
         event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
         self.broker.queues[name] = Queue(list(self._heard(name)), lambda: self.listeners[name], deque())
@@ -278,3 +284,7 @@ class Ensemble:
 
     def _exit(self, code: int) -> None:
         raise Crash(f"exit({code})")
+
+
+def _quick(engine: Engine) -> Engine:
+    return quick(engine) if engine.dialect.name == "sqlite" else engine

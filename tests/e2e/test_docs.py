@@ -34,7 +34,7 @@ def stack(
 ) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("docs")
     environ = {"SAGAS_DIR": str(impatient_sagas(directory, 1)), "FAULT_HOLD_SECONDS": "5", "LEASE_SECONDS": "3"}
-    made = Stack(databases(request, "sqlite", directory), directory, ports, environ)
+    made = Stack(databases(request, "sqlite", directory), directory, ports, environ, broker=True)
     made.start_all()
     yield made
     made.stop_all()

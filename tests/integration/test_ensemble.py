@@ -19,6 +19,7 @@ from saga.follower import Early, follow
 from saga.representation import NEEDS_ATTENTION_AFTER
 from saga.broker import ACK, Delivery
 from saga.errors import Refused
+from tests.conftest import databases
 from tests.ensemble import Ensemble
 from tests.world import INPUT, SERVICES, Points, signup
 
@@ -87,6 +88,32 @@ def test_a_crash_at_any_point_loses_nothing(ensemble: Ensemble, flags: str) -> N
     assert any("publish" in name for name in names)
     assert any("before ack" in name for name in names)
     print(f"{flags or 'all succeed'}: {len(names)} crash points")  # noqa: T201
+
+
+@pytest.mark.parametrize("flags", ["", "c", "c:after", "b:after:2", "b:refuse", "b:after&b:undo:4&a:undo:2"])
+def test_a_crash_at_any_point_loses_nothing_on_mysql(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
+) -> None:
+    monkeypatch.setattr(listener, "LOOK", 0.0)
+    made = Ensemble(tmp_path, database=databases(request, "mysql", tmp_path))
+    for number in range(len(run(made, flags))):
+        run(made, flags, number)
+    made.close()
+
+
+def test_every_kind_of_point_at_which_a_process_may_die_is_there(ensemble: Ensemble) -> None:
+    """Each step's commit, publication, mark, delivery and acknowledgement, forward and back; the follower's too."""
+    names = set(run(ensemble, "")) | set(run(ensemble, "c:refuse"))
+    told = {"A": ["done", "undone"], "B": ["done", "undone"], "C": ["done", "refused"]}
+    for step, kinds in told.items():
+        assert f"{step} commits" in names  # its local transaction, and the mark of its relay
+        for event in (f"saga.signup.{step}.{kind}" for kind in kinds):
+            listening = [name for name, queue in ensemble.broker.queues.items() if event in queue.subjects]
+            points = [f"before publish {event}", f"after publish {event}"]
+            for name in [*listening, "orchestrator"]:
+                points += [f"{name} before {event}", f"{name} before ack of {event}"]
+            assert names.issuperset(points)
+    assert "orchestrator commits" in names
 
 
 @pytest.mark.parametrize("flags", ["", "b:after"])
