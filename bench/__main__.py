@@ -16,7 +16,7 @@ from bench.stage import Stage, hardware, stage
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("mysql", "sqlite")
-UNASKED = ("growth",)  # only when it is asked for: for docs/performance.md
+UNASKED = ("growth", "choreography")  # only when it is asked for: for docs/performance.md
 
 
 def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Figure]]]]:
@@ -41,7 +41,7 @@ def main() -> int:
     """The exit code: 0 once measured, whatever came of it."""
     names = list(parts(False, False))
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    only = "measure only this, may be given again (without it: all but growth)"
+    only = "measure only this, may be given again (without it: all but growth and choreography)"
     parser.add_argument("--only", action="append", choices=names, help=only)
     parser.add_argument("--db", action="append", choices=KINDS, help="only on this database")
     parser.add_argument("--long", action="store_true", help="memory over 100,000 sagas, which takes minutes more")

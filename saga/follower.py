@@ -138,12 +138,10 @@ class _Story:
     def _attempt(self, forward: bool) -> None:
         body = self.heard.body
         undoing = body.get("call") == Direction.COMPENSATION
-        if forward and undoing:  # its action's attempts are used up, and undoing it does not succeed at once
-            if not body.get("error"):
-                raise Early  # a later step refused, before which this one was done
-            self._cause()
-            self._add(Event.ACTION_UNKNOWN)
-        elif not forward and not undoing:
+        if forward and undoing:
+            self._giving_up(body)
+            return
+        if not forward and not undoing:
             return
         if self.saga.step is None or self.saga.step.name != self.heard.step:
             return  # it has no compensation, and was passed over
@@ -154,6 +152,14 @@ class _Story:
         if body.get("stalls"):
             certain = body.get("verdict") == "refused" and self.saga.state is not State.SEALING
             self._add(Event(f"{body['call']}_{'refused' if certain else 'unknown'}"), body.get("message"))
+
+    def _giving_up(self, body: Mapping[str, Any]) -> None:
+        """Its action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
+        if not body.get("error"):
+            raise Early  # a later step refused, before which this one was done
+        told = {(line.step, line.attempt, (line.detail or {}).get("call")) for line in self._before}
+        if (self.heard.step, body.get("number"), Direction.COMPENSATION) not in told:
+            self._line(body)
 
     def _done(self, forward: bool) -> None:
         body = self.heard.body

@@ -313,6 +313,26 @@ def test_an_attempt_that_succeeds_after_its_time_was_up_is_not_undone_by_giving_
     assert ensemble.rows(saga_id) == ONE_EACH
 
 
+def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(ensemble: Ensemble) -> None:
+    """No attempt ended in time, giving up failed and was reported; then one of the attempts committed after all."""
+    saga_id = ensemble.start("b:undo:1")
+    ensemble.reach("B")
+    listener, (index, _) = ensemble.listeners["B"], ensemble.broker.queues["B"].waiting.popleft()
+    deliveries = [Delivery(*ensemble.broker.stream[index], number, index, {}) for number in range(1, 5)]
+    for delivery in deliveries[:3]:
+        assert listener.overslept(delivery) != ACK
+    while ensemble.broker.queues["orchestrator"].waiting:
+        ensemble.broker.deliver("orchestrator")
+    saga = ensemble.record(saga_id)
+    assert (saga["status"], saga["steps"][1]["error"]) == ("RUNNING", "injected: undo")
+    listener.handle(deliveries[1])
+    assert listener.handle(deliveries[3]) == ACK
+    ensemble.play()
+    saga = ensemble.record(saga_id)
+    assert (saga["status"], saga["error"]) == ("COMPLETED", None)
+    assert ensemble.rows(saga_id) == ONE_EACH
+
+
 def test_a_refusal_does_not_tell_the_secrets_that_it_echoes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def declined(tx: object, fields: Mapping[str, str]) -> None:
         raise Refused(f"the card {fields['payment']} is declined")
