@@ -26,6 +26,7 @@ from saga.machine import (
     ENDED,
     FAULT,
     FORWARD,
+    GIVE_UP_FAILED,
     OVERDUE,
     PARKED,
     REPLAYED,
@@ -102,7 +103,9 @@ class _Story:
             return
         index, cursor = names.index(self.heard.step), self.saga.cursor
         forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
-        back = self.heard.kind is Kind.UNDONE or self.heard.body.get("call") == Direction.COMPENSATION
+        body = self.heard.body
+        undoing = body.get("call") == Direction.COMPENSATION and not body.get("error")  # with one: it was giving up
+        back = self.heard.kind is Kind.UNDONE or undoing
         if forward and (index > cursor or self.heard.kind is Kind.UNDONE):
             raise Early
         if back and index < cursor and not self._past_the_pivot:  # what it turns back for has not been heard yet
@@ -157,9 +160,9 @@ class _Story:
         """Its action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
         if not body.get("error"):
             raise Early  # a later step refused, before which this one was done
-        told = {(line.step, line.attempt, (line.detail or {}).get("call")) for line in self._before}
-        if (self.heard.step, body.get("number"), Direction.COMPENSATION) not in told:
-            self._line(body)
+        told = {(line.step, line.attempt) for line in self._before if line.event == GIVE_UP_FAILED}
+        if (self.heard.step, body.get("number")) not in told:
+            self._line(body, GIVE_UP_FAILED)
 
     def _done(self, forward: bool) -> None:
         body = self.heard.body
@@ -212,12 +215,12 @@ class _Story:
         if self.saga.state in STALLED:
             self._add(Event.RESUMED)
 
-    def _line(self, attempt: Mapping[str, Any] | None) -> None:
+    def _line(self, attempt: Mapping[str, Any] | None, event: str = ATTEMPT) -> None:
         """An attempt, as the step told of it."""
         if attempt:
             detail = {name: attempt[name] for name in ("call", "verdict", "message") if attempt.get(name)}
             number, status = attempt.get("number"), attempt.get("status_code")
-            self._append(ATTEMPT, detail, number, status, attempt.get("duration_ms"))
+            self._append(event, detail, number, status, attempt.get("duration_ms"))
 
     def _add(self, event: Event, message: str | None = None) -> None:
         self._append(event, {})

@@ -235,7 +235,10 @@ class Line:
 ATTEMPT, CLAIMED = "attempt", "claimed"
 STARTED, RELEASED, FAULT, CANCEL_REQUESTED = "started", "released", "fault", "cancel_requested"
 OVERDUE, PARKED, REPLAYED = "overdue", "parked", "replayed"  # of a choreographed saga, which nobody drives
-NOTES = frozenset({ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED})
+GIVE_UP_FAILED = "give_up_failed"  # a step could not undo its own action yet; one of its attempts may still be done
+NOTES = frozenset(
+    {ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED, GIVE_UP_FAILED}
+)
 
 
 def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Saga:

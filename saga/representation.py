@@ -11,6 +11,7 @@ from saga.machine import (
     BACKWARD,
     ENDED,
     FORWARD,
+    GIVE_UP_FAILED,
     NOTES,
     OVERDUE,
     PARKED,
@@ -141,6 +142,8 @@ class _Step:
                 self.ended_at = line.at
                 self._why = self.error
             return
+        if line.event == GIVE_UP_FAILED:
+            self.error = detail.get("message")
         if line.event in NOTES:
             return
         event = Event(line.event)
