@@ -13,12 +13,12 @@ import pytest
 
 from orchestrator.choreographer import shown
 from saga import listener
+from saga.broker import ACK, Delivery
 from saga.choreography import Event, Kind
 from saga.definition import Step
+from saga.errors import Refused
 from saga.follower import Early, follow
 from saga.representation import NEEDS_ATTENTION_AFTER
-from saga.broker import ACK, Delivery
-from saga.errors import Refused
 from tests.conftest import databases
 from tests.ensemble import Ensemble
 from tests.world import INPUT, SERVICES, Points, signup
