@@ -25,12 +25,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--compose", action="store_true", help="run the tests that bring the stack up with docker compose")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The tests of the whole stack in Docker run by themselves, and only when asked for."""
     wanted = config.getoption("--compose")
     chosen = [item for item in items if bool(item.get_closest_marker("compose")) == wanted]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
+    if config.getoption("loadgroup", False):  # on a worker: what shares a stack or a file must not be spread
+        spread = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if spread:
+            raise pytest.UsageError(f"pytest-xdist does not keep groups together: {spread[0]}")
 
 
 @pytest.fixture(scope="session")
