@@ -6,6 +6,7 @@ from saga.errors import (
     BadInput,
     BrokerUnavailable,
     Conflict,
+    EngineUnavailable,
     Forbidden,
     KeyReused,
     LogUnavailable,
@@ -24,6 +25,7 @@ STATUS_CODES: dict[type[SagaError], int] = {
     KeyReused: 422,
     LogUnavailable: 503,
     BrokerUnavailable: 503,
+    EngineUnavailable: 503,
     Overloaded: 503,
 }
 

@@ -25,10 +25,10 @@ from orchestrator.words import length
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
 from saga.machine import STALLED
-from saga.operator import permitted
 from saga.payload import mask
 from saga.records import ask_all
 from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
+from saga.verbs import permitted
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"

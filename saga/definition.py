@@ -22,6 +22,7 @@ from saga.errors import DefinitionError
 from saga.payload import check_fields, field_name
 
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
+BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 
 FILE_SCHEMA: dict[str, Any] = {
@@ -75,7 +76,7 @@ class Step:
 class SagaDefinition:
     """A saga as data. `faults` are the orchestrator's own injected crashes; a step's are in its URLs.
 
-    `mode`: whether the orchestrator drives it, or its services tell each other.
+    `mode`: whether the orchestrator drives it, or its services tell each other; `engine`: what drives it.
     """
 
     name: str
@@ -85,11 +86,17 @@ class SagaDefinition:
     deadline: float | None = None
     faults: tuple[str, ...] = ()
     mode: str = ORCHESTRATION
+    engine: str = BUILTIN
 
     @property
     def choreographed(self) -> bool:
         """Whether nobody drives it."""
         return self.mode == CHOREOGRAPHY
+
+    @property
+    def on_temporal(self) -> bool:
+        """Whether a workflow drives it."""
+        return self.engine == TEMPORAL
 
     @cached_property
     def _validator(self) -> Draft202012Validator:
@@ -117,8 +124,12 @@ class SagaDefinition:
         return replace(self, steps=steps, faults=tuple(own))
 
     def in_mode(self, mode: str) -> SagaDefinition:
-        """The same saga, orchestrated or choreographed."""
-        return self if mode == self.mode else replace(self, mode=mode)
+        """The same saga, orchestrated or choreographed, which no engine drives."""
+        return self if mode == self.mode else replace(self, mode=mode, engine=BUILTIN)
+
+    def on_engine(self, engine: str) -> SagaDefinition:
+        """The same saga, driven by another engine."""
+        return self if engine == self.engine else replace(self, engine=engine)
 
     @cached_property
     def snapshot(self) -> Mapping[str, Any]:

@@ -6,14 +6,13 @@ reached it; before the first compensation, that it turned back; before anybody i
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from saga import http
+from saga import course, http
 from saga.errors import LeaseLost
 from saga.log import Present, Record, SagaLog
 from saga.machine import (
@@ -24,7 +23,6 @@ from saga.machine import (
     RELEASED,
     STALLED,
     Call,
-    Direction,
     Event,
     Line,
     State,
@@ -155,40 +153,16 @@ class Driver:
             self.release()
             return
         except _DeadlinePassed:
-            self._record(Event.DEADLINE_PASSED, cause=_cause(call, "deadline", "the deadline passed"))
+            event, cause = course.overdue(call)
+            self._record(event, cause=cause)
             return
         self._inject("after", call)
-        event = Event(f"{call.direction}_{outcome.verdict}")
-        if event is Event.ACTION_DONE and self._too_late_to_go_on():
-            self._record(Event.DEADLINE_PASSED, cause=_cause(call, "deadline", "the deadline passed"))
-            return
-        cause = None
-        if event is not Event.ACTION_DONE and call.direction is Direction.ACTION:
-            cause = _cause(call, outcome.kind or "failed", outcome.message or "", outcome.status_code)
+        event, cause = course.answered(self._saga, call, outcome, self._deadline_passed())
         self._record(event, result=outcome.result, cause=cause)
 
     def _request(self, call: Call) -> http.Request:
-        saga, record, step = self._saga, self.record, call.step
-        headers = {
-            "Content-Type": "application/json",
-            "Saga-Id": record.id,
-            "Saga-Step": step.name,
-            "Idempotency-Key": f"{record.id}:{step.name}:{call.direction}",
-            "traceparent": f"00-{record.id.replace('-', '')}-{secrets.token_hex(8)}-01",  # W3C Trace Context
-        }
-        if self._around.token:
-            headers["Authorization"] = f"Bearer {self._around.token}"
-        return http.Request(
-            url=call.url,
-            headers=headers,
-            body=json.dumps(call.fields, ensure_ascii=False).encode(),
-            timeout=step.timeout,
-            retries=max(0, step.retries - saga.calls.this_round),
-            backoff=step.backoff,
-            first_attempt=saga.calls.attempts + 1,
-            sealing=saga.state is State.SEALING,
-            uncertain_before=saga.calls.uncertain,
-        )
+        sealing = self._saga.state is State.SEALING
+        return course.request(self.record.id, call, self._saga.calls, sealing, secrets.token_hex(8), self._around.token)
 
     def _before_attempt(self, call: Call) -> None:
         if self._around.stopping():
@@ -201,9 +175,7 @@ class Driver:
 
     def _after_attempt(self, call: Call, attempt: http.Attempt, will_retry: bool) -> None:
         self._saga = attempted(self._saga, attempt.number, uncertain=attempt.verdict == "unknown")
-        detail: dict[str, Any] = {"call": call.direction, "verdict": attempt.verdict}
-        if attempt.message:
-            detail["message"] = attempt.message
+        detail = course.attempt_detail(call, attempt)
         self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, attempt.duration_ms, detail)
         if will_retry:
             self._write()  # so that a restart does not begin to count anew; the back-off hides its cost
@@ -211,11 +183,6 @@ class Driver:
     def _deadline_passed(self) -> bool:
         deadline = self.record.deadline_at
         return deadline is not None and self._around.clock() >= deadline
-
-    def _too_late_to_go_on(self) -> bool:
-        """Past the deadline with steps still to come: the answer counts, but the saga turns back with it."""
-        last = self._saga.cursor == len(self.record.definition.steps) - 1
-        return self._saga.state is State.EXECUTING and not last and self._deadline_passed()
 
     def _record(
         self,
@@ -228,32 +195,8 @@ class Driver:
         before = self._saga
         self._saga = saga = apply(before, event, result)
         step = before.step.name if before.step else None
-        self._add(
-            event,
-            step,
-            detail={"state": saga.state, **({"message": cause["message"]} if cause else {}), **(detail or {})},
-        )
-        self._write(
-            state=saga.state,
-            cursor=saga.cursor,
-            context=saga.results,
-            rounds=self._rounds(event),
-            error=self._error(before.state, event, cause),
-        )
-
-    def _rounds(self, event: Event) -> int:
-        """How many rounds in a row the present call has failed in."""
-        if self._saga.state in STALLED:
-            return self.record.rounds + 1
-        return self.record.rounds if event is Event.RESUMED else 0
-
-    def _error(self, before: State, event: Event, cause: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """The first cause, kept through the roll-back; none once the saga has completed, or its pivot has."""
-        if self._saga.state is State.COMPLETED:
-            return None
-        if before is State.SEALING and event is Event.COMPENSATION_REFUSED:
-            return None
-        return self.record.error or cause
+        self._add(event, step, detail=course.event_detail(saga, cause, detail))
+        self._write(**course.changes(self.record, before, event, saga, cause))
 
     def _write(self, **changes: Any) -> None:
         around, now = self._around, self._around.clock()
@@ -305,18 +248,11 @@ class Driver:
 
     def _inject(self, when: str, call: Call) -> None:
         """The injected crash of the orchestrator, once per saga: the log remembers that it happened."""
-        undo = "undo-" if call.direction is Direction.COMPENSATION else ""
-        name = f"{when}-{undo}{call.step.name}"
-        if name not in self.record.definition.faults:
-            return
-        if any(line.event == FAULT and (line.detail or {}).get("fault") == name for line in self.lines):
+        name = course.fault(when, call, self.record.definition.faults, self.lines)
+        if name is None:
             return
         held, self._pending = self._pending, []  # an answer that is not yet logged is what the crash must lose
         self._add(FAULT, call.step.name, detail={"fault": name})
         self._write()
         self._pending = held
         self._around.exit(17)
-
-
-def _cause(call: Call, kind: str, message: str, status_code: int | None = None) -> dict[str, Any]:
-    return {"step": call.step.name, "kind": kind, "status_code": status_code, "message": message}

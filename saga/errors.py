@@ -15,6 +15,7 @@ SagaError
 ├── OutcomeUnknown      a COMMIT failed: perhaps it took effect
 ├── LogUnavailable      the database does not answer: try again later (503)
 ├── BrokerUnavailable   the broker of choreographed sagas does not answer: try again later (503)
+├── EngineUnavailable   Temporal, or its workers, do not answer: try again later (503)
 ├── Overloaded          too many sagas in flight: try again later (503)
 ├── LeaseLost           another orchestrator drives this saga: stop at once, silently
 └── IllegalEvent        ours: an event that its state does not know; a bug, never handled
@@ -91,6 +92,10 @@ class LogUnavailable(SagaError):
 
 class BrokerUnavailable(SagaError):
     """The broker did not answer, or did not take the event."""
+
+
+class EngineUnavailable(SagaError):
+    """The engine that drives the saga, or its workers, did not answer in time."""
 
 
 class Overloaded(SagaError):

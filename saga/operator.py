@@ -5,64 +5,56 @@ Each takes the saga away from its driver by raising its epoch, so that of an ope
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Protocol
 
-from saga.driver import Driver
+from saga import course
 from saga.engine import Engine
-from saga.errors import BadInput, Conflict
+from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.log import Record
-from saga.machine import CANCEL_REQUESTED, STALLED, Event, Line, State
-from saga.representation import parked
+from saga.machine import CANCEL_REQUESTED, STALLED, Event
+from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, cancelled
 
 NOTE_AT_MOST = 1000  # characters
 
-_WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
-_CANCELLABLE = (State.EXECUTING, *_WAITING_FOR_THE_PIVOT)
 
+class Elsewhere(Protocol):
+    """Where sagas are that a workflow drives."""
 
-def permitted(record: Record, lines: Sequence[Line]) -> set[str]:
-    """The verbs that the state of a saga allows now."""
-    if record.definition.choreographed:
-        return {"resume"} if parked(lines) and not record.ended else set()
-    verbs = {"resume", "resolve"} if record.state in STALLED else set()
-    if record.state in _CANCELLABLE and not _cancelled(lines):
-        verbs.add("cancel")
-    return verbs
-
-
-def _cancelled(lines: Sequence[Line]) -> bool:
-    return any(line.event in (Event.CANCELLED, CANCEL_REQUESTED) for line in lines)
+    def tell(self, record: Record, verb: str, note: str | None = None) -> None:
+        """Pass an operator's word on. Conflict, EngineUnavailable."""
 
 
 class Operator:
     """The verbs; each raises NoSuchSaga, or Conflict where the saga's state forbids it."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, elsewhere: Elsewhere | None = None):
         self._engine = engine
+        self._elsewhere = elsewhere
 
     def cancel(self, saga_id: str) -> None:
         """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
         engine = self._engine
-        self._driven(saga_id)
+        if self._told(saga_id, "cancel"):
+            return
         _, lines = engine.read(saga_id)
-        if _cancelled(lines):
+        if cancelled(lines):
             raise Conflict("it was cancelled before")
-        driver = engine.take(saga_id, _CANCELLABLE, "it cannot be cancelled any more")
+        driver = engine.take(saga_id, CANCELLABLE, REFUSALS["cancel"])
         try:
-            if driver.record.state in _WAITING_FOR_THE_PIVOT:
+            if driver.record.state in WAITING_FOR_THE_PIVOT:
                 driver.note(CANCEL_REQUESTED, {"by": "operator"})
             else:
-                step = driver.record.definition.steps[driver.record.cursor].name
-                message = "cancelled by an operator"
-                cause = {"step": step, "kind": "cancelled", "status_code": None, "message": message}
+                record = driver.record
+                cause = course.cancelled(record.definition.steps[record.cursor].name)
                 driver.record_event(Event.CANCELLED, cause, {"by": "operator"})
         finally:
             engine.accept(driver)
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled the saga again, now."""
-        self._driven(saga_id)
-        driver = self._take_stalled(saga_id, "there is nothing to resume")
+        if self._told(saga_id, "resume"):
+            return
+        driver = self._engine.take(saga_id, STALLED, REFUSALS["resume"])
         try:
             driver.record_event(Event.RESUMED, detail={"by": "operator"})
         finally:
@@ -74,18 +66,22 @@ class Operator:
             raise BadInput("note is required: what was done by hand, and by whom", "note")
         if len(note) > NOTE_AT_MOST:
             raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
-        self._driven(saga_id)
-        driver = self._take_stalled(saga_id, "there is nothing to resolve")
+        if self._told(saga_id, "resolve", note):
+            return
+        driver = self._engine.take(saga_id, STALLED, REFUSALS["resolve"])
         try:
             driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": note})
         finally:
             self._engine.accept(driver)
 
-    def _driven(self, saga_id: str) -> None:
-        """Conflict where nobody is in charge of the saga."""
+    def _told(self, saga_id: str, verb: str, note: str | None = None) -> bool:
+        """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
         record, _ = self._engine.read(saga_id)
         if record.definition.choreographed:
             raise Conflict("nobody is in charge of a choreographed saga: its services tell each other what to do")
-
-    def _take_stalled(self, saga_id: str, refusal: str) -> Driver:
-        return self._engine.take(saga_id, STALLED, refusal)
+        if not record.definition.on_temporal:
+            return False
+        if self._elsewhere is None:
+            raise EngineUnavailable("this saga is on Temporal: this orchestrator needs TEMPORAL_ADDRESS to reach it")
+        self._elsewhere.tell(record, verb, note)
+        return True

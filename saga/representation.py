@@ -58,6 +58,7 @@ def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
         "saga_id": record.id,
         "saga": definition.name,
         "mode": definition.mode,
+        "engine": definition.engine,
         "status": PUBLIC_STATUS[record.state],
         "input": mask(record.input, secret),
         "result": mask(result, secret, echoes),

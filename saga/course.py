@@ -1,0 +1,113 @@
+"""What follows from an answer or an event, whoever drives the saga: the built-in driver, or a workflow. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saga import http
+from saga.log import Record
+from saga.machine import FAULT, STALLED, Call, Calls, Direction, Event, Line, Saga, State
+
+Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
+
+
+def request(saga_id: str, call: Call, calls: Calls, sealing: bool, span: str, token: str | None) -> http.Request:
+    """The call as the participant contract has it; `calls`: what was tried of it before; `span`: 16 hex digits."""
+    step = call.step
+    headers = {
+        "Content-Type": "application/json",
+        "Saga-Id": saga_id,
+        "Saga-Step": step.name,
+        "Idempotency-Key": f"{saga_id}:{step.name}:{call.direction}",
+        "traceparent": f"00-{saga_id.replace('-', '')}-{span}-01",  # W3C Trace Context
+    }
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return http.Request(
+        url=call.url,
+        headers=headers,
+        body=json.dumps(call.fields, ensure_ascii=False).encode(),
+        timeout=step.timeout,
+        retries=max(0, step.retries - calls.this_round),
+        backoff=step.backoff,
+        first_attempt=calls.attempts + 1,
+        sealing=sealing,
+        uncertain_before=calls.uncertain,
+    )
+
+
+def attempt_detail(call: Call, attempt: http.Attempt) -> dict[str, Any]:
+    """What an attempt's line says besides its number, its status code and its time."""
+    message = {"message": attempt.message} if attempt.message else {}
+    return {"call": call.direction, "verdict": attempt.verdict, **message}
+
+
+def answered(saga: Saga, call: Call, outcome: http.Outcome, late: bool) -> tuple[Event, Cause | None]:
+    """The event that an outcome is, and the cause where the saga turns back; `late`: the deadline has passed.
+
+    Past the deadline with steps still to come, the answer counts, but the saga turns back with it.
+    """
+    event = Event(f"{call.direction}_{outcome.verdict}")
+    last = saga.cursor == len(saga.definition.steps) - 1
+    if event is Event.ACTION_DONE and late and saga.state is State.EXECUTING and not last:
+        return overdue(call)
+    if event is Event.ACTION_DONE or call.direction is Direction.COMPENSATION:
+        return event, None
+    return event, cause(call.step.name, outcome.kind or "failed", outcome.message or "", outcome.status_code)
+
+
+def overdue(call: Call) -> tuple[Event, Cause | None]:
+    """What follows where the deadline has passed before a call, or by its answer."""
+    return Event.DEADLINE_PASSED, cause(call.step.name, "deadline", "the deadline passed")
+
+
+def cancelled(step: str) -> Cause:
+    """Why a saga turns back that an operator cancels at `step`."""
+    return cause(step, "cancelled", "cancelled by an operator")
+
+
+def cause(step: str, kind: str, message: str, status_code: int | None = None) -> Cause:
+    """A cause, from its parts."""
+    return {"step": step, "kind": kind, "status_code": status_code, "message": message}
+
+
+def changes(record: Record, before: Saga, event: Event, after: Saga, cause: Cause | None) -> dict[str, Any]:
+    """What an event changes in the saga's row, but for who owns it and when it is due."""
+    return {
+        "state": after.state,
+        "cursor": after.cursor,
+        "context": after.results,
+        "rounds": _rounds(record, event, after),
+        "error": _error(record, before.state, event, after, cause),
+    }
+
+
+def _rounds(record: Record, event: Event, after: Saga) -> int:
+    """How many rounds in a row the present call has failed in."""
+    if after.state in STALLED:
+        return record.rounds + 1
+    return record.rounds if event is Event.RESUMED else 0
+
+
+def _error(record: Record, before: State, event: Event, after: Saga, cause: Cause | None) -> Cause | None:
+    """The first cause, kept through the roll-back; none once the saga has completed, or its pivot has."""
+    if after.state is State.COMPLETED:
+        return None
+    if before is State.SEALING and event is Event.COMPENSATION_REFUSED:
+        return None
+    return record.error or cause
+
+
+def event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an event's line says."""
+    return {"state": after.state, **({"message": cause["message"]} if cause else {}), **(more or {})}
+
+
+def fault(when: str, call: Call, faults: Sequence[str], lines: Sequence[Line]) -> str | None:
+    """The injected crash that strikes `when` ("before", "after") this call; once a saga: its log remembers it."""
+    undo = "undo-" if call.direction is Direction.COMPENSATION else ""
+    name = f"{when}-{undo}{call.step.name}"
+    struck = any(line.event == FAULT and (line.detail or {}).get("fault") == name for line in lines)
+    return name if name in faults and not struck else None

@@ -1,0 +1,42 @@
+"""What a saga's state lets an operator do to it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saga.log import Record
+from saga.machine import CANCEL_REQUESTED, STALLED, Event, Line, State
+from saga.representation import parked
+
+WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
+CANCELLABLE = (State.EXECUTING, *WAITING_FOR_THE_PIVOT)
+
+REFUSALS = {
+    "cancel": "it cannot be cancelled any more",
+    "resume": "there is nothing to resume",
+    "resolve": "there is nothing to resolve",
+}
+
+
+def permitted(record: Record, lines: Sequence[Line]) -> set[str]:
+    """The verbs that the state of a saga allows now."""
+    if record.definition.choreographed:
+        return {"resume"} if parked(lines) and not record.ended else set()
+    verbs = {"resume", "resolve"} if record.state in STALLED else set()
+    if record.state in CANCELLABLE and not cancelled(lines):
+        verbs.add("cancel")
+    return verbs
+
+
+def refusal(verb: str, record: Record, lines: Sequence[Line]) -> str | None:
+    """Why the state of a saga does not allow `verb`; None where it does."""
+    if verb in permitted(record, lines):
+        return None
+    if verb == "cancel" and cancelled(lines):
+        return "it was cancelled before"
+    return f"{REFUSALS[verb]}: it is {record.state}"
+
+
+def cancelled(lines: Sequence[Line]) -> bool:
+    """Whether somebody has asked for it."""
+    return any(line.event in (Event.CANCELLED, CANCEL_REQUESTED) for line in lines)
