@@ -3,10 +3,11 @@
 import sys
 
 from orchestrator.stream import LISTENERS
-from saga.definition import load_definitions
+from saga.definition import TEMPORAL, load_definitions
 from saga.errors import BadInput
 from saga.server import serve
 from saga.settings import load_settings
+from saga.temporal import require_temporal
 
 THREADS = 192  # requests served at once; each POST /start keeps one until its saga ends or `wait` is over
 
@@ -16,6 +17,8 @@ def main() -> None:
     try:
         settings = load_settings()
         load_definitions(settings.sagas_dir, settings.environ)
+        if settings.engine == TEMPORAL:
+            require_temporal()
     except BadInput as error:
         sys.exit(f"orchestrator: {error}")
     serve(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uuid_utils
 
@@ -18,7 +19,7 @@ from orchestrator.telemetry import Telemetry
 from orchestrator.watch import Watch
 from saga import log_sql, outbox
 from saga.database import connect, create_tables
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition, load_definitions
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
 from saga.driver import Surroundings
 from saga.engine import Engine
 from saga.errors import BadInput
@@ -27,7 +28,11 @@ from saga.log import SagaLog
 from saga.operator import Operator
 from saga.recovery import Recovery
 from saga.settings import Settings
+from saga.temporal import require_temporal, temporal_installed
 from saga.transport import Transport
+
+if TYPE_CHECKING:
+    from saga.temporal.client import Temporal
 
 CONNECTIONS = 32  # to the saga log
 CHOREOGRAPHY_OFF = "choreography is switched off here (NATS_URL=off)"
@@ -47,6 +52,7 @@ class Orchestrator:
     stream: Stream
     watch: Watch
     choreographer: Choreographer | None  # None: choreography is off (NATS_URL)
+    temporal: Temporal | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
 
     @property
     def choreography(self) -> Choreographer:
@@ -62,12 +68,16 @@ class Orchestrator:
         self.stream.open()
         if self.choreographer:
             self.choreographer.open()
+        if self.temporal:
+            self.temporal.open()
 
     def close(self) -> None:
         """Take no more, hand over what is in flight."""
         self.stream.close()
         if self.choreographer:
             self.choreographer.close()
+        if self.temporal:
+            self.temporal.close()
         self.recovery.close()
         self.engine.close()
 
@@ -87,14 +97,14 @@ class Orchestrator:
             self.operator.resume(saga_id)
 
     def definition(self, name: str | None) -> SagaDefinition:
-        """The saga called `name`; without one, `signup`, or the only one there is."""
+        """The saga called `name`, for a new start; without a name `signup`, or the only one there is."""
         if name is None:
             name = (
                 "signup" if "signup" in self.definitions or len(self.definitions) > 1 else next(iter(self.definitions))
             )
         if name not in self.definitions:
             raise BadInput(f"saga: there is no saga {name!r}; there is {', '.join(self.definitions)}", "saga")
-        return self.definitions[name]
+        return self.definitions[name].on_engine(self.settings.engine)
 
 
 def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orchestrator:
@@ -127,15 +137,39 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
     choreographer = Choreographer(database, engine, follower, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
+    temporal = _temporal(settings, saga_log, engine.waiting.tell)
+    if temporal:
+        engine.hand_over = temporal.hand_over
     return Orchestrator(
         settings,
         definitions,
         saga_log,
         engine,
-        Operator(engine),
+        Operator(engine, temporal),
         recovery,
         telemetry,
         Stream(saga_log),
         Watch(saga_log, definitions.values(), settings.token, time.time, letters),
         choreographer,
+        temporal,
     )
+
+
+def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> Temporal | None:
+    """None where nothing says that there is a Temporal, or it is only for old sagas, and not installed."""
+    if settings.engine == TEMPORAL:
+        require_temporal()
+    elif not (settings.temporal_elsewhere and temporal_installed()):
+        return None
+    return temporal_client(settings, saga_log, tell)
+
+
+def temporal_client(
+    settings: Settings, saga_log: SagaLog, tell: Callable[[str], None] = lambda saga_id: None
+) -> Temporal:
+    """What hands sagas over to Temporal; `tell` is told of their ends."""
+    from saga.temporal.client import Temporal  # not in the base installation
+    from saga.temporal.messages import Timing
+
+    timing = Timing(settings.lease_seconds, settings.stall_base_seconds, settings.stall_max_seconds)
+    return Temporal(settings.temporal, timing, saga_log, time.time, settings.recovery_interval, tell)

@@ -35,31 +35,37 @@ class Telemetry:
         self._in_flight.set_function(lambda: engine.in_flight)
 
     def observe(self, record: Record, line: Line) -> None:
-        """Told of every line, once it is durable. No payload, no message: they may hold personal data."""
+        """Told of every line, once it is durable."""
         name, detail = record.definition.name, line.detail or {}
         if line.event == ATTEMPT:
             labels = (name, line.step, detail.get("call"), detail.get("verdict"))
             self._attempts.labels(*labels).observe((line.duration_ms or 0) / 1000)
-            if detail.get("verdict") == Verdict.DONE:
-                return  # the event that comes of it is told
         elif line.event == STARTED:
             self._started.labels(name).inc()
         else:
             self._events.labels(name, line.event).inc()
             if detail.get("state") in ENDED:
                 self._ended.labels(name, detail["state"]).inc()
-        facts = {
-            "saga_id": record.id,
-            "event": line.event,
-            "step": line.step,
-            "call": detail.get("call"),
-            "verdict": detail.get("verdict"),
-            "attempt": line.attempt,
-            "status_code": line.status_code,
-            "state": detail.get("state"),
-        }
-        logger.info(" ".join(f"{name}={value}" for name, value in facts.items() if value is not None))
+        tell(record.id, line)
 
     def metrics(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
+
+
+def tell(saga_id: str, line: Line) -> None:
+    """A line of the saga log, to the process's output. No payload, no message: they may hold personal data."""
+    detail = line.detail or {}
+    if line.event == ATTEMPT and detail.get("verdict") == Verdict.DONE:
+        return  # the event that comes of it is told
+    facts = {
+        "saga_id": saga_id,
+        "event": line.event,
+        "step": line.step,
+        "call": detail.get("call"),
+        "verdict": detail.get("verdict"),
+        "attempt": line.attempt,
+        "status_code": line.status_code,
+        "state": detail.get("state"),
+    }
+    logger.info(" ".join(f"{name}={value}" for name, value in facts.items() if value is not None))

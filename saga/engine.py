@@ -12,7 +12,7 @@ from typing import Any
 from saga.bulkhead import Breakers, Bulkhead, service_of
 from saga.choreography import Kind as Told
 from saga.choreography import started, subject
-from saga.definition import SagaDefinition
+from saga.definition import TEMPORAL, SagaDefinition
 from saga.driver import Driver, Surroundings
 from saga.errors import Conflict, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
 from saga.follower import Waiting
@@ -30,6 +30,7 @@ WAITERS = 128  # callers of wait(); who finds no place is answered at once
 IN_FLIGHT = 2000  # sagas in the hands of this process; beyond it, none is accepted
 PATIENCE = 1.0  # seconds that a caller waits for a saga which stands in line
 POLL = 0.2  # seconds between two looks at a saga that another process drives
+POLL_TOLD = 1.0  # ... whose end this process is told of, as a rule
 TRIES = 20  # to take a saga whose driver is busy writing
 
 
@@ -41,6 +42,7 @@ class Engine:
         self.breakers = Breakers(rest=min(around.stall_max, 4 * around.stall_base))
         self.waiting = Waiting()  # for news of choreographed sagas
         self.announce: Callable[[], None] = lambda: None  # there are events in the outbox
+        self.hand_over: Callable[[Record, float], None] = lambda record, seconds: None  # a new saga, to its workflow
         self._new_id = new_id
         self._closed = stop
         self._drivers: dict[str, Driver] = {}
@@ -87,7 +89,7 @@ class Engine:
 
         BadInput where the input does not fit; KeyReused; Overloaded, LogUnavailable (then nothing was started).
         """
-        saga_id, driver = self._begin(definition, input, key)
+        saga_id, driver = self._begin(definition, input, key, 0.0)
         if driver:
             self.accept(driver)
         return saga_id
@@ -101,7 +103,7 @@ class Engine:
         other for it.
         """
         until = self.around.clock() + seconds
-        saga_id, driver = self._begin(definition, input, key)
+        saga_id, driver = self._begin(definition, input, key, seconds)
         seated = seconds > 0 and self._take_seat()
         try:
             if driver and seated:
@@ -116,7 +118,7 @@ class Engine:
             self._leave_seat(seated)
 
     def _begin(
-        self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None
+        self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None, seconds: float
     ) -> tuple[str, Driver | None]:
         """A new saga's id and driver; the id alone where the key is known, or nobody drives it."""
         definition.check_input(input)
@@ -134,7 +136,7 @@ class Engine:
             cursor=saga.cursor,
             context={},
             epoch=1,
-            owner=None if definition.choreographed else self.around.owner,
+            owner=self._owner(definition),
             due_at=deadline if definition.choreographed else now + self.around.lease,
             rounds=0,
             idempotency_key=key,
@@ -152,10 +154,18 @@ class Engine:
             if definition.choreographed:
                 self.announce()
                 return record.id, None
+            if definition.on_temporal:
+                self.hand_over(record, seconds)
+                return record.id, None
             return record.id, Driver(record, lines, self.around)
         if known.request_hash != request_hash:
             raise KeyReused(f"the Idempotency-Key {key!r} was used with another body, for the saga {known.id}")
         return known.id, None
+
+    def _owner(self, definition: SagaDefinition) -> str | None:
+        if definition.choreographed:
+            return None
+        return TEMPORAL if definition.on_temporal else self.around.owner
 
     def claim(self, saga_id: str, epoch: int, trying: str | None = None) -> None:
         """Take over a saga that is due, and drive it; LeaseLost where somebody else was quicker.
@@ -236,7 +246,8 @@ class Engine:
             if known[0].ended or self.around.clock() >= until or self._closed.is_set():
                 return known
             if saga_id not in self._drivers:
-                told.wait(min(POLL, max(0.0, until - self.around.clock())))
+                poll = POLL_TOLD if known[0].definition.on_temporal else POLL
+                told.wait(min(poll, max(0.0, until - self.around.clock())))
 
     def _patience(self) -> int:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""

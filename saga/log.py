@@ -148,8 +148,8 @@ class SagaLog:
         except LogUnavailable as error:
             return error
 
-    def renew(self, saga_id: str, epoch: int, due_at: float) -> None:
-        """Hold the saga until `due_at`. LeaseLost where `epoch` is no longer its own."""
+    def renew(self, saga_id: str, epoch: int, due_at: float | None) -> None:
+        """Hold the saga until `due_at`, for ever where it is None. LeaseLost where `epoch` is no longer its own."""
         if self._execute(sql.RENEW, {"saga_id": saga_id, "held": epoch, "new_due_at": due_at}) != 1:
             raise LeaseLost(saga_id)
 
@@ -169,6 +169,10 @@ class SagaLog:
     def due(self, now: float, most: int) -> list[tuple[str, int]]:
         """At most `most` sagas that want a driver, longest waiting first: (id, epoch)."""
         return [(row["id"], row["epoch"]) for row in self._select(sql.DUE, {"now": now, "most": most})]
+
+    def unstarted(self, now: float, most: int) -> list[str]:
+        """The ids of at most `most` sagas that Temporal should have by now, and perhaps has not."""
+        return [row["id"] for row in self._select(sql.UNSTARTED, {"now": now, "most": most})]
 
     def postpone(self, sagas_due: Mapping[tuple[str, int], float]) -> None:
         """Let stalled sagas rest longer: (id, epoch) to the new time."""

@@ -22,12 +22,14 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     union_all,
     update,
 )
 
 from saga.database import Float, Json, Token, UtcTime
+from saga.definition import TEMPORAL
 from saga.exchange import Statement
 from saga.machine import State
 
@@ -44,7 +46,7 @@ sagas = Table(
     Column("cursor", Integer, nullable=False),
     Column("context", Json, nullable=False),  # {step: what its action answered}
     Column("epoch", Integer, nullable=False),
-    Column("owner", String(255)),  # NULL: nobody drives it
+    Column("owner", String(255)),  # NULL: nobody drives it; "temporal": a workflow does
     Column("due_at", UtcTime),  # the lease's end, the next try of a stalled saga, or NULL: it has ended
     Column("rounds", Integer, nullable=False),
     Column("idempotency_key", Token(255), unique=True),
@@ -90,7 +92,13 @@ FIND_MANY = select(sagas).where(sagas.c.id.in_(bindparam("saga_ids", expanding=T
 FIND_BY_KEY = select(sagas).where(sagas.c.idempotency_key == bindparam("key"))
 DUE = (
     select(sagas.c.id, sagas.c.epoch)
-    .where(sagas.c.due_at <= bindparam("now"))
+    .where(sagas.c.due_at <= bindparam("now"), or_(sagas.c.owner.is_(None), sagas.c.owner != TEMPORAL))
+    .order_by(sagas.c.due_at)
+    .limit(bindparam("most"))
+)
+UNSTARTED = (  # whose workflow has perhaps not been started: nothing of it has been written here
+    select(sagas.c.id)
+    .where(sagas.c.due_at <= bindparam("now"), sagas.c.owner == TEMPORAL, sagas.c.epoch == 1)
     .order_by(sagas.c.due_at)
     .limit(bindparam("most"))
 )

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import psutil
@@ -63,6 +65,38 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
                 signal.signal(signum, _leave)  # Granian's own handlers would only tell the server that has ended
             logger.warning("event=worker_died again=%s s", RESTART_AFTER)
             time.sleep(RESTART_AFTER)
+
+
+def keep(work: Callable[[], None]) -> None:
+    """Run `work` in a process of its own, again where it dies, until SIGTERM or SIGINT; it gets a SIGTERM then."""
+    told = threading.Event()
+    running: list[BaseProcess] = []
+
+    def stop(signum: int, frame: Any) -> None:
+        told.set()
+        for process in running:
+            process.terminate()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+    while not told.is_set():
+        began = time.monotonic()
+        process = multiprocessing.get_context("spawn").Process(target=_kept, args=(work,))
+        process.start()
+        running[:] = [process]
+        if told.is_set():  # between the two
+            process.terminate()
+        process.join()
+        if not told.is_set():
+            logger.warning("event=worker_died code=%s", process.exitcode)
+            told.wait(max(0.0, began + RESTART_AFTER - time.monotonic()))
+
+
+def _kept(work: Callable[[], None]) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
+    _end_with_parent()
+    work()
 
 
 def _leave(signum: int, frame: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +13,22 @@ from urllib.parse import urlsplit
 from saga.errors import SettingsError
 
 SERVICES = ("A", "B", "C")
+ENGINES = ("builtin", "temporal")
+
+
+@dataclass(frozen=True)
+class TemporalSettings:
+    """Where Temporal is, and what it asks for."""
+
+    address: str  # host:port
+    namespace: str
+    task_queue: str
+    api_key: str | None = field(repr=False)
+    tls: bool
+    tls_cert: Path | None  # the client's own,
+    tls_key: Path | None
+    tls_ca: Path | None  # and who has signed the server's; None: one of the system's
+    codec_key: bytes | None = field(repr=False)  # 32 bytes that encrypt what is in Temporal's histories
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,11 @@ class Settings:
     service_db_urls: Mapping[str, str] = field(repr=False)
     nats_url: str | None = field(repr=False)  # one or more, with commas; None: no broker, no choreography
     nats_port: int  # where `make up` starts a broker
+    engine: str  # of new sagas
+    temporal: TemporalSettings
+    temporal_port: int  # where `make up` starts a server,
+    temporal_ui_port: int  # and its own pages
+    temporal_elsewhere: bool  # TEMPORAL_ADDRESS is set, be it only for sagas that were started there
     sagas_dir: Path
     faults: bool
     fault_hold_seconds: float
@@ -46,6 +68,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         source[f"SERVICE_{name}_URL"] = _url(source, f"SERVICE_{name}_URL", f"http://{reachable(host)}:{port}")
     port = _port(source, "ORCHESTRATOR_PORT", 5000)
     nats_port = _port(source, "NATS_PORT", 4222)
+    temporal_port = _port(source, "TEMPORAL_PORT", 7233)
     settings = Settings(
         orchestrator_url=_url(source, "ORCHESTRATOR_URL", f"http://{reachable(host)}:{port}"),
         host=host,
@@ -58,6 +81,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         },
         nats_url=_brokers(source, "NATS_URL", broker_url(host, nats_port)),
         nats_port=nats_port,
+        engine=_engine(source),
+        temporal=_temporal(source, f"{reachable(host)}:{temporal_port}"),
+        temporal_port=temporal_port,
+        temporal_ui_port=_port(source, "TEMPORAL_UI_PORT", 8233),
+        temporal_elsewhere=bool(source.get("TEMPORAL_ADDRESS")),
         sagas_dir=Path(source.get("SAGAS_DIR") or "orchestrator/sagas"),
         faults=_switch(source, "FAULTS", True),
         fault_hold_seconds=_seconds(source, "FAULT_HOLD_SECONDS", 20),
@@ -140,6 +168,63 @@ def _is_broker(url: str) -> bool:
         return bool(re.fullmatch(r"(nats|tls)://\S+", url) and parts.hostname and parts.port != 0 and not parts.path)
     except ValueError:  # a port that is none
         return False
+
+
+def _engine(source: Mapping[str, str]) -> str:
+    engine = (source.get("ENGINE") or ENGINES[0]).lower()
+    if engine not in ENGINES:
+        raise SettingsError(f"ENGINE must be {' or '.join(ENGINES)}, not {engine!r}", "ENGINE")
+    return engine
+
+
+def _temporal(source: Mapping[str, str], default: str) -> TemporalSettings:
+    address = source.get("TEMPORAL_ADDRESS") or default
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and re.fullmatch(r"[^\s/@]+", host) and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise SettingsError(f"TEMPORAL_ADDRESS must be host:port, not {address!r}", "TEMPORAL_ADDRESS")
+    api_key = source.get("TEMPORAL_API_KEY") or None
+    cert, key = _file(source, "TEMPORAL_TLS_CERT"), _file(source, "TEMPORAL_TLS_KEY")
+    ca = _file(source, "TEMPORAL_TLS_CA")
+    secure = any((api_key, cert, key, ca))
+    tls = _switch(source, "TEMPORAL_TLS", secure)
+    if secure and not tls:
+        raise SettingsError("TEMPORAL_TLS must be on where there is an API key or a certificate", "TEMPORAL_TLS")
+    if bool(cert) != bool(key):
+        missing = "TEMPORAL_TLS_KEY" if cert else "TEMPORAL_TLS_CERT"
+        raise SettingsError(f"{missing} is missing: a certificate and its key go together", missing)
+    return TemporalSettings(
+        address=address,
+        namespace=source.get("TEMPORAL_NAMESPACE") or "default",
+        task_queue=source.get("TEMPORAL_TASK_QUEUE") or "saga-stack",
+        api_key=api_key,
+        tls=tls,
+        tls_cert=cert,
+        tls_key=key,
+        tls_ca=ca,
+        codec_key=_codec_key(source),
+    )
+
+
+def _file(source: Mapping[str, str], name: str) -> Path | None:
+    path = Path(source[name]) if source.get(name) else None
+    if path and not path.is_file():
+        raise SettingsError(f"{name} must be a file, and there is none at {str(path)!r}", name)
+    return path
+
+
+def _codec_key(source: Mapping[str, str]) -> bytes | None:
+    text = source.get("TEMPORAL_CODEC_KEY")
+    if not text:
+        return None
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise SettingsError(
+            "TEMPORAL_CODEC_KEY must be 32 bytes in base64: openssl rand -base64 32", "TEMPORAL_CODEC_KEY"
+        )
+    return key
 
 
 def _token(source: Mapping[str, str]) -> str | None:

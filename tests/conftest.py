@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, make_url, text
 from tests.mysql_server import DATABASES, mysql_schemas
 from tests.nats_server import NatsServer
 from tests.stack import Stack, free_port, own_ports
+from tests.temporal_server import TemporalServer
 from tests.world import World
 
 Database = Callable[[str], str]
@@ -106,7 +107,8 @@ def ports() -> Iterator[int]:
 def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[int]) -> Iterator[Callable[..., Stack]]:
     """`make_stack("sqlite", FAULT_HOLD_SECONDS="2")`: the four processes, stopped at the test's end.
 
-    With `broker=True` they have a broker of their own, which is `"nats"` to `kill` and `start`.
+    With `broker=True` they have a broker of their own, which is `"nats"` to `kill` and `start`. With
+    `engine="temporal"` sagas are on the tests' Temporal, or on the one at `temporal=`, and there is a `"worker"`.
     """
     made: list[Stack] = []
 
@@ -115,10 +117,18 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
         more_orchestrators: Sequence[str] = (),
         broker: bool = False,
         mode: str = "orchestration",
+        engine: str = "builtin",
+        temporal: str | None = None,
+        more_workers: Sequence[str] = (),
         **environ: str,
     ) -> Stack:
         broker = broker or mode == "choreography"
-        stack = Stack(databases(request, kind, tmp_path), tmp_path, ports, environ, more_orchestrators, broker, mode)
+        if engine == "temporal" and temporal is None:
+            temporal = request.getfixturevalue("temporal_server").address
+        made_databases = databases(request, kind, tmp_path)
+        stack = Stack(
+            made_databases, tmp_path, ports, environ, more_orchestrators, broker, mode, temporal, more_workers
+        )
         made.append(stack)
         stack.start_all()
         return stack
@@ -126,6 +136,13 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
     yield make
     for stack in made:
         stack.stop_all()
+
+
+@pytest.fixture(scope="session")
+def temporal_server(ports: Iterator[int]) -> Iterator[TemporalServer]:
+    """One Temporal for all tests of this process: each stack has a task queue of its own."""
+    with TemporalServer(free_port(ports)) as server:
+        yield server
 
 
 @pytest.fixture

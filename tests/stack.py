@@ -51,7 +51,10 @@ def impatient_sagas(directory: Path, timeout: float) -> Path:
 
 
 class Stack:
-    """Four processes on free ports, each with an empty database of its own; with `broker`, "nats" is one more."""
+    """Four processes on free ports, each with an empty database of its own; with `broker`, "nats" is one more.
+
+    With `temporal`, the address of a server, new sagas are on Temporal, and "worker" is one more.
+    """
 
     def __init__(
         self,
@@ -62,9 +65,12 @@ class Stack:
         more_orchestrators: Sequence[str] = (),
         broker: bool = False,
         mode: str = "orchestration",
+        temporal: str | None = None,
+        more_workers: Sequence[str] = (),
     ):
         self.mode = mode  # of the sagas that `post_start` starts
-        self.processes = (*["nats"] * broker, *PROCESSES, *more_orchestrators)
+        self.workers = ("worker", *more_workers) if temporal else ()
+        self.processes = (*["nats"] * broker, *PROCESSES, *more_orchestrators, *self.workers)
         self.urls = {name: database(name) for name in PROCESSES}
         self.ports = {name: free_port(ports) for name in self.processes}
         self.logs = logs
@@ -77,8 +83,13 @@ class Stack:
             **{f"{name.upper()}_DB_URL": self.urls[name] for name in SERVICES.values()},
             "NATS_URL": nats_server.url_on(self.ports["nats"]) if broker else "off",
             "PYTHONDONTWRITEBYTECODE": "1",
+            **(self._on_temporal(temporal) if temporal else {}),
             **environ,
         }
+
+    def _on_temporal(self, address: str) -> dict[str, str]:
+        queue = f"stack-{os.getpid()}-{self.ports['orchestrator']}-{time.monotonic_ns()}"  # the server is shared
+        return {"ENGINE": "temporal", "TEMPORAL_ADDRESS": address, "TEMPORAL_TASK_QUEUE": queue}
 
     @property
     def url(self) -> str:
@@ -115,6 +126,8 @@ class Stack:
     def _command(self, process: str) -> list[str]:
         if process == "nats":
             return nats_server.command(self.ports["nats"], self.logs / "nats")
+        if process in self.workers:
+            return [sys.executable, "-m", "orchestrator.temporal_worker"]
         return [sys.executable, "-m", process if process in PROCESSES else "orchestrator"]
 
     def await_ready(self, process: str) -> None:
@@ -122,6 +135,8 @@ class Stack:
             assert self.running[process].poll() is None, f"{process} ended:\n{self.log_of(process)}"
             if process == "nats":
                 return nats_server.answers(self.ports["nats"])
+            if process in self.workers:
+                return "event=working" in self.log_of(process)
             try:
                 return requests.get(f"{self.url_of(process)}/readyz", timeout=5).status_code == 200
             except (requests.ConnectionError, requests.Timeout):

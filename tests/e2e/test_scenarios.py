@@ -18,9 +18,12 @@ NONE = {"A": 0, "B": 0, "C": 0}
 
 
 MODES = ("orchestration", "choreography")
+TEMPORAL = "temporal"  # orchestrated by another engine
 
 
-@pytest.fixture(scope="module", params=[f"{kind}-{mode}" for kind in ("sqlite", "mysql") for mode in MODES])
+@pytest.fixture(
+    scope="module", params=[f"{kind}-{mode}" for kind in ("sqlite", "mysql") for mode in (*MODES, TEMPORAL)]
+)
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: object) -> object:
     """One stack for all scenarios: time-outs short, so that lost and late answers need no patience."""
     kind, mode = request.param.split("-")
@@ -41,7 +44,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         ports,
         environ,
         broker=mode == MODES[1],
-        mode=mode,  # type: ignore[arg-type]
+        mode=MODES[0] if mode == TEMPORAL else mode,
+        temporal=request.getfixturevalue("temporal_server").address if mode == TEMPORAL else None,
     )
     made.start_all()
     yield made
@@ -242,7 +246,8 @@ def test_secrets_are_masked_everywhere(stack: Stack, rows: Rows) -> None:
     saga = stack.post_start("fail=c").json()
     shown = [stack.get(f"/sagas/{saga['saga_id']}").text, stack.get(f"/sagas/{saga['saga_id']}/log").text]
     shown += [stack.get("/sagas").text, stack.get("/logs").text, stack.get("/").text]
-    shown += [stack.get(f"/ui/sagas/{saga['saga_id']}").text, stack.log_of("orchestrator"), stack.log_of("service_c")]
+    shown += [stack.get(f"/ui/sagas/{saga['saga_id']}").text]
+    shown += [stack.log_of(process) for process in ("orchestrator", "service_c", *stack.workers)]
     assert not [text for text in shown if INPUT["payment"] in text]
 
 

@@ -31,7 +31,12 @@ def imported(path: Path) -> set[str]:
 
 
 def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).glob("*.py"))
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """`temporal.client` for saga/temporal/client.py."""
+    return ".".join(path.relative_to(ROOT / "saga").with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize("service", ["service_a", "service_b", "service_c"])
@@ -53,13 +58,14 @@ def test_the_pure_modules_import_only_what_they_may(module: str) -> None:
 
 
 def test_no_module_of_the_library_imports_in_a_circle() -> None:
+    names = {dotted(path) for path in modules("saga")}
     graph = {
-        path.stem: {name.split(".")[1] for name in imported(path) if name.count(".")} - {path.stem}
+        dotted(path): {name.removeprefix("saga.") for name in imported(path)} & names - {dotted(path)}
         for path in modules("saga")
     }
     done: set[str] = set()
     while len(done) < len(graph):
-        free = {name for name, needs in graph.items() if name not in done and needs & set(graph) <= done}
+        free = {name for name, needs in graph.items() if name not in done and needs <= done}
         assert free, f"a circle among {sorted(set(graph) - done)}"
         done |= free
 
@@ -77,3 +83,26 @@ def test_the_orchestrator_knows_no_table_of_a_service() -> None:
         }
         assert "TABLE_" not in path.read_text()
         assert "service_db_urls" not in path.read_text()
+
+
+TEMPORALS_OWN = {"temporalio", "cryptography"}  # the extra's
+
+
+def test_only_the_workflow_and_what_is_around_it_needs_temporal() -> None:
+    """The base installation has no SDK of it; what decides and what is told is pure even beside it."""
+    for path in modules("saga"):
+        inside = dotted(path).startswith("temporal")
+        assert inside or not any(name.startswith("saga.temporal") for name in imported(path)), path
+        if not inside or dotted(path) in ("temporal", "temporal.messages", "temporal.journal", "temporal.projection"):
+            assert not packages(path) & TEMPORALS_OWN, path
+
+
+def packages(path: Path) -> set[str]:
+    """The packages that a file imports, of ours or others'."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found

@@ -8,6 +8,7 @@ import pytest
 
 from saga.errors import SettingsError
 from saga.settings import load_settings
+from saga.temporal import require_temporal
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
@@ -76,6 +77,18 @@ def test_the_broker_is_on_its_port_or_elsewhere_or_off(environ: dict[str, str], 
         ("NATS_URL", "nats://u:hunter2@h/path"),
         ("NATS_URL", "nats://[::1"),
         ("NATS_URL", "none"),
+        ("ENGINE", "temprl"),
+        ("TEMPORAL_PORT", "0"),
+        ("TEMPORAL_ADDRESS", "temporal.example"),
+        ("TEMPORAL_ADDRESS", "http://temporal.example:7233"),
+        ("TEMPORAL_ADDRESS", "temporal.example:0"),
+        ("TEMPORAL_ADDRESS", ":7233"),
+        ("TEMPORAL_TLS", "yes"),
+        ("TEMPORAL_TLS_CERT", "/nowhere/cert.pem"),
+        ("TEMPORAL_TLS_KEY", "/nowhere/key.pem"),
+        ("TEMPORAL_TLS_CA", "/nowhere/ca.pem"),
+        ("TEMPORAL_CODEC_KEY", "hunter2"),
+        ("TEMPORAL_CODEC_KEY", "c2hvcnQ="),
         ("FAULTS", "yes"),
         ("FAULT_HOLD_SECONDS", "x"),
         ("LEASE_SECONDS", "0"),
@@ -94,5 +107,38 @@ def test_an_unusable_value_is_refused_by_the_variables_name(variable: str, value
 
 def test_secrets_are_not_printed() -> None:
     urls = {"SAGA_LOG_URL": "mysql+mysqlconnector://u:hunter3@h/d", "NATS_URL": "nats://u:hunter4@h"}
-    shown = repr(load_settings({"SAGA_TOKEN": "hunter2", **urls}))
-    assert "hunter" not in shown
+    temporal = {"TEMPORAL_API_KEY": "hunter5", "TEMPORAL_CODEC_KEY": "hunter6" + 35 * "A" + "A="}
+    settings = load_settings({"SAGA_TOKEN": "hunter2", **urls, **temporal})
+    assert settings.temporal.codec_key
+    assert "hunter" not in repr(settings)
+    assert str(settings.temporal.codec_key) not in repr(settings)
+
+
+def test_temporal_is_where_make_up_starts_it_unless_it_is_elsewhere() -> None:
+    settings = load_settings({"TEMPORAL_PORT": "7300", "HOST": "0.0.0.0"})
+    assert (settings.engine, settings.temporal.address, settings.temporal.tls) == ("builtin", "127.0.0.1:7300", False)
+    assert (settings.temporal.namespace, settings.temporal.task_queue) == ("default", "saga-stack")
+    assert not settings.temporal_elsewhere
+    settings = load_settings({"ENGINE": "Temporal", "TEMPORAL_ADDRESS": "acme.tmprl.cloud:7233"})
+    assert (settings.engine, settings.temporal.address) == ("temporal", "acme.tmprl.cloud:7233")
+    assert settings.temporal_elsewhere
+
+
+def test_a_key_of_temporals_is_shown_to_nobody_without_tls(tmp_path: Path) -> None:
+    assert load_settings({"TEMPORAL_API_KEY": "hunter2"}).temporal.tls
+    with pytest.raises(SettingsError, match="TEMPORAL_TLS must be on") as caught:
+        load_settings({"TEMPORAL_API_KEY": "hunter2", "TEMPORAL_TLS": "off"})
+    assert "hunter2" not in str(caught.value)
+    (tmp_path / "cert.pem").write_text("a certificate")
+    with pytest.raises(SettingsError, match="TEMPORAL_TLS_KEY is missing"):
+        load_settings({"TEMPORAL_TLS_CERT": str(tmp_path / "cert.pem")})
+    both = {f"TEMPORAL_TLS_{name}": str(tmp_path / "cert.pem") for name in ("CERT", "KEY", "CA")}
+    assert load_settings(both).temporal.tls
+
+
+def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_temporal()
+    monkeypatch.setattr("saga.temporal.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match="make setup ENGINE=temporal") as caught:
+        require_temporal()
+    assert caught.value.field == "ENGINE"

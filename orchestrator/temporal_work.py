@@ -1,0 +1,94 @@
+"""The worker of sagas that are on Temporal: drives their workflows, makes their calls. Needs the extra `[temporal]`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from orchestrator.bootstrap import CONNECTIONS, temporal_client
+from orchestrator.telemetry import tell
+from saga import log_sql
+from saga.database import connect, create_tables
+from saga.log import SagaLog
+from saga.settings import Settings, load_settings
+from saga.temporal.activities import Activities, Surroundings
+from saga.temporal.connection import connect as connect_temporal
+from saga.temporal.projection import Projector
+from saga.temporal.workflow import SagaWorkflow
+from saga.transport import Transport
+
+logger = logging.getLogger("saga")
+
+CALLS = 192  # at a time
+GRACE = 10.0  # seconds in which an attempt under way may end
+AGAIN = 1.0  # seconds between two tries to connect
+HEARTBEAT = timedelta(milliseconds=50)  # at the most between two: an attempt is to be known before the next one
+
+
+def work() -> None:
+    """Do the work, until SIGTERM."""
+    asyncio.run(_work(load_settings()))
+
+
+async def _work(settings: Settings) -> None:
+    stopping, stopped = threading.Event(), asyncio.Event()  # for the threads that make calls; for this one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: (stopping.set(), stopped.set()))
+    database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
+    create_tables(database, log_sql.metadata)
+    saga_log = SagaLog(database)
+    activities = Activities(_around(settings, saga_log, stopping))
+    client = await _connected(settings, stopped)
+    if client is None:
+        return
+    temporal_client(settings, saga_log).open()  # for sagas whose orchestrator has not come to start them
+    worker = Worker(
+        client,
+        task_queue=settings.temporal.task_queue,
+        workflows=[SagaWorkflow],
+        activities=[activities.call, activities.project],
+        max_concurrent_activities=CALLS,
+        graceful_shutdown_timeout=timedelta(seconds=GRACE),
+        max_heartbeat_throttle_interval=HEARTBEAT,
+        default_heartbeat_throttle_interval=HEARTBEAT,
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),  # after which another takes over
+    )
+    async with worker:
+        logger.info("event=working task_queue=%s", settings.temporal.task_queue)
+        await stopped.wait()
+
+
+def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> Surroundings:
+    return Surroundings(
+        projector=Projector(saga_log, tell),
+        transport=Transport(),
+        executor=ThreadPoolExecutor(CALLS + CONNECTIONS),
+        clock=time.time,
+        random=random.random,
+        stopping=stopping,
+        exit=os._exit,
+        token=settings.token,
+    )
+
+
+async def _connected(settings: Settings, stopped: asyncio.Event) -> Client | None:
+    """A client, as soon as Temporal answers; None where the worker is stopped before."""
+    while not stopped.is_set():
+        try:
+            return await connect_temporal(settings.temporal, lazy=False)
+        except (RuntimeError, RPCError) as error:
+            logger.warning("event=temporal_away: %s", str(error).partition("\n")[0])
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), AGAIN)
+    return None

@@ -1,0 +1,144 @@
+"""What a saga's workflow has done for it: a call with all its attempts, and the saga log brought up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from temporalio import activity
+
+from saga import course, http
+from saga.errors import LogUnavailable
+from saga.temporal.messages import Answered, Made, Order, Projection
+from saga.temporal.projection import Projector
+from saga.transport import Transport
+
+logger = logging.getLogger("saga")
+
+
+class _DeadlinePassed(Exception):
+    """Seen before an attempt."""
+
+
+class _Stopping(Exception):
+    """Seen before an attempt: nobody waits for this call any more, or the worker shuts down."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the activities need from outside. Times: seconds."""
+
+    projector: Projector
+    transport: Transport
+    executor: Executor
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    stopping: threading.Event  # the worker shuts down
+    exit: Callable[[int], None]
+    token: str | None = None  # added here, so that it is in no history
+
+
+class Activities:
+    """The activities of a worker."""
+
+    def __init__(self, around: Surroundings):
+        self._around = around
+
+    @activity.defn(name="call")
+    async def call(self, order: Order) -> Answered:
+        """Make a call; a heartbeat tells of each attempt that failed, and that somebody is still at it."""
+        loop = asyncio.get_running_loop()
+        given_up = threading.Event()
+        made: list[Made] = []
+        news = asyncio.Event()  # of an attempt, or of the end
+        tell = partial(loop.call_soon_threadsafe, news.set)
+        work = loop.run_in_executor(self._around.executor, _Call(self._around, order, made, tell, given_up).make)
+        work.add_done_callback(lambda _: news.set())
+        try:
+            while not work.done():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), order.lease / 3)
+                news.clear()
+                if not work.done():
+                    activity.heartbeat(list(made))
+            return await work
+        finally:
+            given_up.set()
+
+    @activity.defn(name="project")
+    async def project(self, projection: Projection) -> int:
+        """Bring the saga log up to date; gives the last line that it has. Tried again where the log is away."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._around.executor, self._around.projector.project, projection)
+
+
+class _Call:
+    """One call, on a thread of its own."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        order: Order,
+        made: list[Made],
+        tell: Callable[[], Any],
+        given_up: threading.Event,
+    ):
+        self._around = around
+        self._order = order
+        self._made = made
+        self._tell = tell
+        self._given_up = given_up
+
+    def make(self) -> Answered:
+        order, around = self._order, self._around
+        projected = self._project()
+        span = secrets.token_hex(8)
+        saga_id = order.projection.saga_id
+        try:
+            outcome = http.call(
+                course.request(saga_id, order.call, order.calls, order.sealing, span, around.token),
+                around.transport,
+                sleep=around.stopping.wait,
+                random=around.random,
+                before_attempt=self._before_attempt,
+                after_attempt=self._after_attempt,
+            )
+        except (_DeadlinePassed, _Stopping) as reason:
+            return Answered(list(self._made), projected, overdue=isinstance(reason, _DeadlinePassed))
+        self._crash("after")
+        return Answered(list(self._made), projected, outcome)
+
+    def _project(self) -> int:
+        """A saga log that is away keeps no saga from going on: it is brought up to date later."""
+        projection = self._order.projection
+        try:
+            return self._around.projector.project(projection)
+        except LogUnavailable as error:
+            logger.warning("log_unavailable: %s", error)
+            return projection.lines[0].seq - 1 if projection.lines else 0
+
+    def _before_attempt(self, number: int) -> None:
+        if self._around.stopping.is_set() or self._given_up.is_set():
+            raise _Stopping
+        deadline = self._order.deadline_at
+        if deadline is not None and self._around.clock() >= deadline:
+            raise _DeadlinePassed
+        self._crash("before")
+
+    def _after_attempt(self, attempt: http.Attempt, will_retry: bool) -> None:
+        without = replace(attempt, result=None)  # the outcome has it
+        self._made.append(Made(without, self._around.clock()))
+        if will_retry:  # so that, where this worker is lost, its successor counts on
+            self._tell()
+
+    def _crash(self, when: str) -> None:
+        if when in self._order.crashes:
+            self._around.exit(17)

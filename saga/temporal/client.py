@@ -1,0 +1,186 @@
+"""Hands sagas over to Temporal, and passes operators' words on; for threads, though the client knows only asyncio.
+
+A saga is started once its row is committed. Its workflow is started right after that; where that fails, or the
+process dies in between, by whoever looks next: starting it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowUpdateStage,
+)
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from saga.errors import Conflict, EngineUnavailable, LeaseLost, LogUnavailable
+from saga.log import Record, SagaLog
+from saga.settings import TemporalSettings
+from saga.temporal.connection import connect
+from saga.temporal.messages import CONFLICT, WORKFLOW, Begun, Timing
+from saga.temporal.searching import Searching, attributes
+from saga.verbs import REFUSALS
+
+logger = logging.getLogger("saga")
+
+ANSWER_WITHIN = timedelta(seconds=5)
+BATCH = 32  # sagas started in one go
+
+AWAY = (RPCError, RuntimeError, TimeoutError)  # a RuntimeError: the connection was refused
+
+T = TypeVar("T")
+
+
+class Temporal:
+    """A client with threads of its own: one for what is asked of it, one that looks for what was not started."""
+
+    def __init__(
+        self,
+        settings: TemporalSettings,
+        timing: Timing,
+        log: SagaLog,
+        clock: Callable[[], float],
+        interval: float,
+        tell: Callable[[str], None] = lambda saga_id: None,
+    ):
+        self._settings = settings
+        self._timing = timing
+        self._log = log
+        self._clock = clock
+        self._interval = interval  # seconds between two looks
+        self._news = tell  # of a saga's end
+        self._client: Client | None = None
+        self._searching = Searching(settings.namespace, clock)
+        self._loop = asyncio.new_event_loop()
+        self._closed = threading.Event()
+        self._threads = [threading.Thread(target=self._loop.run_forever, name="temporal", daemon=True)]
+        self._threads.append(threading.Thread(target=self._look, name="temporal-starts", daemon=True))
+
+    def open(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._closed.set()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def hand_over(self, record: Record, seconds: float) -> None:
+        """Start a new saga's workflow, in the background; news of its end, if that comes within `seconds`."""
+        asyncio.run_coroutine_threadsafe(self._hand_over(record, seconds), self._loop)
+
+    def tell(self, record: Record, verb: str, note: str | None = None) -> None:
+        """Pass an operator's word on; durable when this returns. Conflict, EngineUnavailable."""
+        self._run(self._tell(record, verb, [note] if note is not None else []), within=20)
+
+    def look(self) -> bool:
+        """Start a batch of what was not started; gives whether there may be more. LogUnavailable, EngineUnavailable."""
+        saga_ids = self._log.unstarted(self._clock(), BATCH)
+        for record in self._log.find_many(saga_ids).values() if saga_ids else ():
+            self._run(self._start(record), within=10)
+            with suppress(LeaseLost):  # it has gone on meanwhile
+                self._log.renew(record.id, record.epoch, None)
+        return len(saga_ids) == BATCH
+
+    def _look(self) -> None:
+        while not self._closed.is_set():
+            more = False
+            try:
+                more = self.look()
+            except (LogUnavailable, EngineUnavailable) as error:
+                logger.warning("event=not_started: %s", error)
+            except Exception:
+                logger.exception("event=look_failed")
+            self._closed.wait(0 if more else self._interval)
+
+    def _run(self, work: Coroutine[Any, Any, T], within: float) -> T:
+        try:
+            running = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, within), self._loop)
+            return running.result(within + 1)  # the loop may have ended
+        except AWAY as error:
+            raise EngineUnavailable(f"Temporal at {self._settings.address} does not answer: {_why(error)}") from error
+
+    async def _connected(self) -> Client:
+        if self._client is None:
+            self._client = await connect(self._settings, lazy=True)
+        return self._client
+
+    async def _hand_over(self, record: Record, seconds: float) -> None:
+        try:
+            await self._start(record)
+            if seconds > 0:
+                workflow = (await self._connected()).get_workflow_handle(record.id)
+                await asyncio.wait_for(workflow.result(), seconds)
+        except WorkflowFailureError as error:
+            logger.error("event=workflow_failed saga_id=%s: %s", record.id, error.cause)
+        except AWAY as error:
+            if not isinstance(error, TimeoutError):
+                logger.warning("event=temporal_away saga_id=%s: %s", record.id, _why(error))
+        except Exception:  # a bug: say so; whoever looks for what was not started tries again
+            logger.exception("event=hand_over_failed saga_id=%s", record.id)
+        finally:
+            self._news(record.id)
+
+    async def _start(self, record: Record) -> None:
+        client = await self._connected()
+        searchable = await self._searching.possible(client)
+        begun = Begun(
+            record.definition.snapshot, record.input, record.started_at, record.deadline_at, self._timing, searchable
+        )
+        with suppress(WorkflowAlreadyStartedError):
+            await client.start_workflow(
+                WORKFLOW,
+                begun,
+                id=record.id,
+                task_queue=self._settings.task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=attributes(record) if searchable else None,
+                task_timeout=timedelta(seconds=min(60.0, max(1.0, self._timing.lease))),
+                rpc_timeout=ANSWER_WITHIN,
+            )
+
+    async def _tell(self, record: Record, verb: str, words: list[str]) -> None:
+        try:
+            await self._update(record, verb, words)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            await self._start(record)  # or it has ended
+            try:
+                await self._update(record, verb, words)
+            except RPCError as again:
+                if again.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                raise Conflict(f"{REFUSALS[verb]}: it has ended") from None
+
+    async def _update(self, record: Record, verb: str, words: list[str]) -> None:
+        workflow = (await self._connected()).get_workflow_handle(record.id)
+        try:
+            update = await workflow.start_update(
+                verb, args=words, wait_for_stage=WorkflowUpdateStage.ACCEPTED, rpc_timeout=2 * ANSWER_WITHIN
+            )
+            with suppress(TimeoutError):  # it is accepted; only the saga log is not up to date yet
+                await asyncio.wait_for(update.result(), ANSWER_WITHIN.total_seconds())
+        except WorkflowUpdateFailedError as error:
+            if isinstance(error.cause, ApplicationError) and error.cause.type == CONFLICT:
+                raise Conflict(error.cause.message) from None
+            raise
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            raise EngineUnavailable("no worker of Temporal's task queue answers: is one running?") from None
+
+
+def _why(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,45 @@
+"""A client of Temporal, from the settings; and what it encrypts."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.converter import DataConverter
+from temporalio.service import TLSConfig
+
+from saga.settings import TemporalSettings
+
+
+async def connect(settings: TemporalSettings, lazy: bool) -> Client:
+    """A client; a `lazy` one connects when it is first used, and so can be made while the server is away."""
+    return await Client.connect(
+        settings.address,
+        namespace=settings.namespace,
+        api_key=settings.api_key,
+        tls=_tls(settings),
+        data_converter=_converter(settings),
+        connect_timeout=timedelta(seconds=5),
+        lazy=lazy,
+    )
+
+
+def _tls(settings: TemporalSettings) -> TLSConfig | bool:
+    if not settings.tls:
+        return False
+    files = (settings.tls_ca, settings.tls_cert, settings.tls_key)
+    ca, cert, key = (path.read_bytes() if path else None for path in files)
+    return TLSConfig(server_root_ca_cert=ca, client_cert=cert, client_private_key=key)
+
+
+def _converter(settings: TemporalSettings) -> DataConverter:
+    if settings.codec_key is None:
+        return DataConverter.default
+    from saga.temporal.codec import EncryptedFailures, Encryption
+
+    return dataclasses.replace(
+        DataConverter.default,
+        payload_codec=Encryption(settings.codec_key),
+        failure_converter_class=EncryptedFailures,
+    )

@@ -1,0 +1,92 @@
+"""What the orchestrator, the workflow and its activities tell each other: data, kept in Temporal's histories.
+
+A field that is added needs a default: histories of sagas under way do not have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saga.http import Attempt, Outcome
+from saga.log import Present
+from saga.machine import Call, Calls, Line
+
+WORKFLOW = "saga"  # the workflow's type, and what it knows:
+REPRESENTATION = "representation"  # a query,
+CANCEL, RESUME, RESOLVE = "cancel", "resume", "resolve"  # and updates
+CONFLICT = "conflict"  # the type of their refusal
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, as the settings were when the saga was started."""
+
+    lease: float  # after which a silent worker's call is made again
+    stall_base: float
+    stall_max: float
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A workflow's own, where its history has grown too long and it goes on in a new one."""
+
+    lines: Sequence[Line]
+    seq: int  # of the last line
+    projected: int
+    calls: Calls
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A saga to drive: the workflow's input."""
+
+    definition: Mapping[str, Any]  # its snapshot
+    input: Mapping[str, Any]
+    started_at: float
+    deadline_at: float | None
+    timing: Timing
+    searchable: bool = False  # the server knows our search attributes
+    carried: Carried | None = None
+    present: Present | None = None  # with `carried`
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What the saga log should show: the saga's row, and the lines that it may not have."""
+
+    saga_id: str
+    present: Present
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A call to make, with all its attempts; first of all the saga log is brought up to date."""
+
+    projection: Projection
+    call: Call
+    calls: Calls
+    sealing: bool
+    deadline_at: float | None  # from which on no attempt is begun
+    lease: float
+    crashes: Sequence[str] = ()  # injected: "before" the call, "after" it
+
+
+@dataclass(frozen=True)
+class Made:
+    """An attempt, and when it was answered."""
+
+    attempt: Attempt
+    at: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a call came to; no outcome: the deadline passed, or the worker was shut down, before an attempt."""
+
+    made: Sequence[Made]
+    projected: int  # up to which line the saga log was brought
+    outcome: Outcome | None = None
+    overdue: bool = False

@@ -1,0 +1,115 @@
+"""A saga as its workflow knows it, without a Temporal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from temporalio.converter import value_to_type
+
+from saga.http import Attempt, Verdict
+from saga.machine import Event, State
+from saga.representation import represent
+from saga.temporal.journal import Journal
+from saga.temporal.messages import Begun, Made, Timing
+from tests.world import INPUT, signup
+
+ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
+BEGUN = Begun(signup().snapshot, INPUT, 1000.0, 1060.0, Timing(lease=10, stall_base=1, stall_max=300))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def journal(begun: Begun = BEGUN) -> Journal:
+    return Journal(ID, begun, Clock(), lambda: 0.5)
+
+
+def sent(message: Any, kind: type) -> Any:
+    """As it comes out of a history."""
+    return value_to_type(kind, json.loads(json.dumps(asdict(message))))
+
+
+def fail(saga: Journal, event: Event, verdict: Verdict = Verdict.UNKNOWN) -> None:
+    """A call of one attempt, and what it came to."""
+    call = saga.next_call()
+    assert call
+    number = saga.saga.calls.attempts + 1
+    saga.tried(call, [Made(Attempt(number, verdict, True, 500, 1.0, "no"), saga.lines[-1].at)])
+    saga.move(event, cause={"step": call.step.name, "kind": "failed", "status_code": 500, "message": "no"})
+
+
+def stalled(rounds: int) -> Journal:
+    """B is in doubt, and its compensation has failed so often."""
+    saga = journal()
+    saga.move(Event.ACTION_DONE, {"user_id": 7})
+    fail(saga, Event.ACTION_UNKNOWN)
+    for number in range(rounds):
+        if number:
+            saga.move(Event.RESUMED)
+        fail(saga, Event.COMPENSATION_UNKNOWN)
+    return saga
+
+
+def test_a_new_history_goes_on_where_the_old_one_ended() -> None:
+    old = stalled(rounds=12)
+    old.projected = old.seq
+    new = journal(sent(old.carried(), Begun))
+    assert (new.saga, new.seq, new.projected) == (old.saga, old.seq, old.projected)
+    assert new.record == old.record
+    assert represent(new.record, new.lines) == represent(old.record, old.lines)
+    assert new.projection().lines == []
+    for saga in (old, new):
+        saga.move(Event.RESUMED)
+        fail(saga, Event.COMPENSATION_UNKNOWN)
+        saga.move(Event.RESUMED)
+        saga.move(Event.COMPENSATION_DONE)
+    assert [line.seq for line in new.projection().lines] == [line.seq for line in old.projection().lines]
+    assert (new.saga, new.record.rounds) == (old.saga, old.record.rounds)
+
+
+def test_what_is_carried_over_does_not_grow_with_the_stall() -> None:
+    sizes = []
+    for rounds in (3, 30, 300):
+        carried = stalled(rounds).carried().carried
+        assert carried
+        sizes.append(len(carried.lines))
+    assert len(set(sizes)) == 1
+    twice = journal(sent(stalled(30).carried(), Begun))
+    for _ in range(30):
+        twice.move(Event.RESUMED)
+        fail(twice, Event.COMPENSATION_UNKNOWN)
+    again = twice.carried().carried
+    assert again
+    assert len(again.lines) == sizes[0]
+
+
+def test_a_call_whose_worker_is_lost_counts_as_an_attempt_that_may_have_had_its_effect() -> None:
+    saga = journal()
+    saga.interrupted()
+    assert (saga.saga.calls.attempts, saga.saga.calls.uncertain) == (1, True)
+    assert saga.lines[-1].event == "claimed"
+
+
+def test_a_stalled_saga_rests_longer_each_round() -> None:
+    rests = []
+    for rounds in (1, 2, 3, 20):
+        saga = stalled(rounds)
+        rests.append((saga.record.due_at or 0) - saga.lines[-1].at)
+    assert rests == [0.75, 1.5, 3.0, 225.0]
+
+
+def test_it_projects_what_the_log_does_not_have_yet() -> None:
+    saga = stalled(rounds=1)
+    saga.projected = 2
+    projection = saga.projection()
+    assert [line.seq for line in projection.lines] == list(range(3, saga.seq + 1))
+    assert (projection.present.state, projection.present.owner) == (State.STALLED_COMPENSATING, "temporal")
+    assert projection.present.due_at
