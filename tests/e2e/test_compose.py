@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -24,14 +25,18 @@ ENVIRON = {
     "ORCHESTRATOR_PORT": str(PORT),
     **{f"SERVICE_{name}_PORT": str(PORT + 1 + index) for index, name in enumerate(SERVICES)},
     "NATS_PORT": str(PORT + 9),
+    "TEMPORAL_PORT": str(PORT + 10),
+    "TEMPORAL_UI_PORT": str(PORT + 11),
+    "ENGINE": "",
     "MYSQL_ROOT_PASSWORD": "a-test-of-our-own",
     "SERVICE_B_DB_PASSWORD": "another-one",
 }
 
 
-def compose(*arguments: str) -> str:
+def compose(*arguments: str, **environ: str) -> str:
     """The output of `docker compose …`; what it said on failure is the assertion's message."""
-    run = subprocess.run(["docker", "compose", *arguments], cwd=ROOT, env=ENVIRON, capture_output=True, text=True)
+    environ = {**ENVIRON, **environ}
+    run = subprocess.run(["docker", "compose", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -47,7 +52,7 @@ def stack() -> Iterator[None]:
         yield
     finally:
         print(compose("logs", "--tail=100"))  # noqa: T201  # shown when a test fails
-        compose("down", "--volumes")
+        compose("--profile", "temporal", "down", "--volumes")
 
 
 def ready(port: int) -> bool:
@@ -137,6 +142,40 @@ def test_the_broker_is_back_after_a_kill_with_what_it_acknowledged() -> None:
     compose("up", "--detach", "nats")
     eventually(lambda: nats_server.answers(PORT + 9), within=60)
     assert nats_server.read(url, seq) == b"told"
+
+
+def test_a_setting_moves_new_sagas_to_temporal_and_back_on_the_same_data() -> None:
+    """... and a worker that is killed, and the server, come back to what they left."""
+    up = ("--profile", "temporal", "up", "--build", "--detach")
+    compose(*up, ENGINE="temporal")
+    try:
+        eventually(lambda: ready(PORT), within=120)
+        answer = eventually(lambda: completed_on("temporal"), within=120)
+        before = counts()
+        assert start("fail=b:after").status_code == 500
+        assert counts() == before
+        for killed in ("temporal_worker", "temporal"):
+            saga_id = start("wait=0&delay=b:3000").json()["saga_id"]
+            time.sleep(0.5)  # in the middle
+            compose("--profile", "temporal", "kill", killed, ENGINE="temporal")
+            compose(*up, ENGINE="temporal")
+            assert eventually(lambda: ended(saga_id), within=120) == "COMPLETED"  # noqa: B023
+    finally:
+        compose("up", "--detach")
+        eventually(lambda: ready(PORT), within=120)
+        compose("--profile", "temporal", "rm", "--stop", "--force", "temporal_worker", "temporal")
+    assert completed_on("builtin")
+    assert ended(answer["saga_id"]) == "COMPLETED"
+
+
+def completed_on(engine: str) -> dict[str, Any] | None:
+    """A new saga, if it completes at once, on this engine."""
+    try:
+        answer = start()
+    except requests.ConnectionError:
+        return None
+    assert answer.json()["engine"] == engine
+    return dict(answer.json()) if answer.status_code == 200 else None
 
 
 def newest_saga() -> str | None:

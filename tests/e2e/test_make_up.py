@@ -24,7 +24,7 @@ class Up:
     """A running `make up`, with ports and databases of its own."""
 
     def __init__(self, directory: Path, ports: Iterator[int], environ: dict[str, str]):
-        self.ports = {name: free_port(ports) for name in (*PROCESSES, "nats")}
+        self.ports = {name: free_port(ports) for name in (*PROCESSES, "nats", "temporal", "temporal_ui")}
         self.output = directory / "output"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -39,6 +39,8 @@ class Up:
                     },
                     "NATS_URL": "",  # the default, whatever this shell has
                     "SAGA_NATS_STORE": str(directory / "nats"),
+                    "ENGINE": "",
+                    "SAGA_TEMPORAL_FILE": str(directory / "temporal.db"),
                     **environ,
                 },
                 stdin=subprocess.DEVNULL,
@@ -65,16 +67,20 @@ class Up:
                     return process
         return None
 
-    def broker(self) -> psutil.Process | None:
-        """The broker's process."""
+    def server(self, name: str) -> psutil.Process | None:
+        """The process of a server that is not ours: the broker's, or Temporal's."""
         for process in self.family():
             with contextlib.suppress(psutil.Error):
-                if process.name() == "nats-server":
+                if process.name() == name:
                     return process
         return None
 
-    def start(self) -> int:
-        url = f"http://localhost:{self.ports['orchestrator']}/start"
+    def broker(self) -> psutil.Process | None:
+        """The broker's process."""
+        return self.server("nats-server")
+
+    def start(self, flags: str = "") -> int:
+        url = f"http://localhost:{self.ports['orchestrator']}/start?{flags}"
         return requests.post(url, json=INPUT, timeout=60).status_code
 
 
@@ -120,6 +126,36 @@ def test_it_says_where_the_dashboard_is_restarts_what_dies_and_ctrl_c_leaves_not
     up.process.wait(20)
     assert not psutil.wait_procs(family, timeout=10)[1]
     assert "Traceback" not in up.said
+
+
+def test_with_engine_temporal_it_starts_that_too_and_restarts_what_dies_of_it(make_up: MakeUp) -> None:
+    up = make_up(ENGINE="temporal")
+    eventually(lambda: "The dashboard is at" in up.said, within=90)
+    assert f"Temporal's own pages are at http://localhost:{up.ports['temporal_ui']}/" in up.said
+    assert up.start() == 200
+    sagas = requests.get(f"http://localhost:{up.ports['orchestrator']}/sagas", timeout=10).json()["sagas"]
+    assert [saga["engine"] for saga in sagas] == ["temporal"]
+    assert requests.get(f"http://localhost:{up.ports['temporal_ui']}/", timeout=10).ok
+    server = eventually(lambda: up.server("temporal"))
+    server.kill()
+    worker = eventually(lambda: up.main_process("orchestrator.temporal_worker"))
+    worker.kill()
+    eventually(lambda: up.server("temporal") not in (None, server), within=30)
+    eventually(lambda: up.main_process("orchestrator.temporal_worker") not in (None, worker), within=30)
+    assert eventually(lambda: up.start("fail=b:refuse") == 409, within=60)
+    family = up.family()
+    os.killpg(up.process.pid, signal.SIGINT)
+    up.process.wait(25)
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert "Traceback" not in up.said
+
+
+def test_without_the_setting_nothing_of_temporal_is_started(make_up: MakeUp) -> None:
+    up = make_up()
+    eventually(lambda: "The dashboard is at" in up.said, within=60)
+    assert up.server("temporal") is None
+    assert up.main_process("orchestrator.temporal_worker") is None
+    assert "Temporal" not in up.said
 
 
 @pytest.mark.parametrize("elsewhere", ["off", "nats://127.0.0.1:1"])
