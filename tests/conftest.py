@@ -28,11 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The tests of the whole stack in Docker run by themselves, and only when asked for."""
+    """The tests of the whole stack in Docker run by themselves, and only when asked for. A group stays together."""
     wanted = config.getoption("--compose")
     chosen = [item for item in items if bool(item.get_closest_marker("compose")) == wanted]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = chosen
+    items[:] = sorted(chosen, key=lambda item: str([*item.iter_markers("xdist_group"), "~"][0]))
     if config.getoption("loadgroup", False):  # on a worker: what shares a stack or a file must not be spread
         spread = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
         if spread:

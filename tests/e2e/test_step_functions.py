@@ -29,30 +29,6 @@ ONE_EACH, NONE = {"A": 1, "B": 1, "C": 1}, {"A": 0, "B": 0, "C": 0}
 TOKEN = "sesame"
 HOLD = 10  # seconds: much longer than all attempts of one call
 
-ROLLED_BACK = {  # by flag: the status code, the cause's kind, what was undone
-    "fail=a": (500, "failed", ["A"]),
-    "fail=b": (500, "failed", ["B", "A"]),
-    "fail=b:after": (500, "failed", ["B", "A"]),
-    "fail=c": (500, "failed", ["C", "B", "A"]),
-    "fail=c:refuse": (409, "refused", ["B", "A"]),
-    "fail=b:garbage": (500, "failed", ["B", "A"]),
-    "fail=b:refuse": (409, "refused", ["A"]),
-    "fail=b:lost": (504, "timeout", ["B", "A"]),
-    "fail=b:late": (504, "timeout", ["B", "A"]),
-    "fail=c:late": (504, "timeout", ["C", "B", "A"]),
-    "fail=b&fail=a:undo:6": (500, "failed", ["B", "A"]),
-}
-COMPLETED = [
-    "",
-    "fail=b:after:1",
-    "fail=c:before:2",
-    "fail=c:after:2",
-    "fail=a:garbage:1",
-    "fail=b:lost:1",
-    "fail=c:lost:1",
-    "fail=c:lost",  # its answers are lost: sealed, it says that it has committed
-    "fail=c:after",
-]
 CARDS = {  # of the page "Break it"; the two whose process exits would disturb the others
     "&".join(f"{name}={value}" for name, value in card.flags): card
     for card in SCENARIOS
@@ -116,32 +92,10 @@ def services(
 def ran(services: Services) -> Iterator[dict[str, Future[tuple[int, dict[str, Any]]]]]:
     """Every scenario, all at once: most of them wait most of the time."""
     with ThreadPoolExecutor(6) as pool:
-        yield {flags: pool.submit(services.run, flags) for flags in {*ROLLED_BACK, *COMPLETED, *CARDS}}
+        yield {flags: pool.submit(services.run, flags) for flags in CARDS}
 
 
 Ran = dict[str, "Future[tuple[int, dict[str, Any]]]"]
-
-
-@pytest.mark.parametrize("flags", ROLLED_BACK)
-def test_a_failed_step_leaves_every_table_as_before(services: Services, ran: Ran, flags: str) -> None:
-    """Pitfalls 2, 4, 5, 7, 8, 10, 14, 30."""
-    code, saga = ran[flags].result()
-    expected, kind, undone = ROLLED_BACK[flags]
-    assert code == expected
-    assert saga["status"] == "COMPENSATED"
-    assert saga["error"]["kind"] == kind
-    assert saga["error"]["step"] == undone[0] or kind == "refused"
-    assert saga["undone"] == undone
-    assert services.rows(saga) == NONE
-
-
-@pytest.mark.parametrize("flags", COMPLETED)
-def test_what_a_retry_or_the_seal_can_save_is_stored_once(services: Services, ran: Ran, flags: str) -> None:
-    """Pitfalls 1, 16, 17, 24."""
-    code, saga = ran[flags].result()
-    assert code == 200, saga
-    assert (saga["status"], saga["error"]) == ("COMPLETED", None)
-    assert services.rows(saga) == ONE_EACH
 
 
 @pytest.mark.parametrize("flags", CARDS)
@@ -152,43 +106,15 @@ def test_every_card_of_break_it_ends_as_it_says(services: Services, ran: Ran, fl
     assert services.rows(saga) == card.expect.rows
 
 
-def test_what_a_step_returns_reaches_the_later_steps(services: Services, ran: Ran) -> None:
-    _, saga = ran[""].result()
-    user = next(row for row in services.stack.rows("A") if row["saga_id"] == saga["saga_id"])
-    payment = next(row for row in services.stack.rows("C") if row["saga_id"] == saga["saga_id"])
-    assert saga["result"]["user_id"] == user["id"] == payment["user_id"]
-
-
 def test_a_field_that_is_missing_is_left_out(services: Services) -> None:
     code, saga = services.engine.run(services.signup, {"username": "ada"})
     assert code == 200
     assert [row["address"] for row in services.stack.rows("B") if row["saga_id"] == saga["saga_id"]] == [None]
 
 
-def test_a_refusal_is_told_with_its_reason(ran: Ran) -> None:
-    _, saga = ran["fail=b:refuse"].result()
-    assert saga["error"] == {"step": "B", "kind": "refused", "status_code": 409, "message": "injected: refuse"}
-
-
-def test_an_action_that_arrives_after_its_compensation_does_nothing(services: Services, ran: Ran) -> None:
-    """Pitfall 21: one more is sent after all those that the services still hold back."""
-
-    def arrives_late(name: str) -> int:
-        _, saga = ran[f"fail={name.lower()}:late"].result()
-        assert services.barrier(name, saga["saga_id"]) == "sealed"
-        url = f"{services.stack.url_of(SERVICES[name])}/invoke?fail=late"
-        headers = {"Saga-Id": saga["saga_id"], "Authorization": f"Bearer {TOKEN}"}
-        code = requests.post(url, json={"user_id": 1}, headers=headers, timeout=30).status_code
-        assert services.rows(saga) == NONE
-        return code
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(arrives_late, "BC")) == [409, 409]
-
-
 def test_past_its_deadline_a_saga_turns_back(services: Services) -> None:
-    hasty = replace(services.signup, deadline=0.2)
-    code, saga = services.engine.run(hasty, INPUT, "delay=b:300")
+    hasty = replace(services.signup, deadline=2)
+    code, saga = services.engine.run(hasty, INPUT, "delay=b:2200")
     assert code == 504
     assert saga["error"] == {"step": "B", "kind": "deadline", "status_code": None, "message": "the deadline passed"}
     assert saga["undone"] == ["B", "A"]
