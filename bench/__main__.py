@@ -16,7 +16,7 @@ from bench.stage import Stage, hardware, stage
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("mysql", "sqlite")
-UNASKED = ("growth", "choreography")  # only when it is asked for: for docs/performance.md
+UNASKED = ("growth", "choreography", "temporal")  # only when it is asked for: for docs/performance.md
 
 
 def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Figure]]]]:
@@ -28,6 +28,7 @@ def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[
     return {
         "sagas": (KINDS, lambda on: figures.sagas(on, rounds, seconds)),
         "choreography": (KINDS, lambda on: figures.choreography(on, min(rounds, 3), seconds)),
+        "temporal": (KINDS, lambda on: figures.temporal(on, min(rounds, 3), seconds)),
         "barrier": (KINDS, lambda on: figures.barrier(on, min(rounds, 3), seconds)),
         "idle": (KINDS, lambda on: figures.idle(on, 2 if quick else 10)),
         "ended": (("sqlite",), lambda on: figures.many_ended(on, min(rounds, 3), seconds, ended)),
@@ -41,7 +42,7 @@ def main() -> int:
     """The exit code: 0 once measured, whatever came of it."""
     names = list(parts(False, False))
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    only = "measure only this, may be given again (without it: all but growth and choreography)"
+    only = f"measure only this, may be given again (without it: all but {', '.join(UNASKED)})"
     parser.add_argument("--only", action="append", choices=names, help=only)
     parser.add_argument("--db", action="append", choices=KINDS, help="only on this database")
     parser.add_argument("--long", action="store_true", help="memory over 100,000 sagas, which takes minutes more")

@@ -137,6 +137,35 @@ def choreography(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
     return found
 
 
+def temporal(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
+    """The same saga driven by a worker on Temporal's development server ÷ by the built-in engine."""
+    url = stage.on_temporal()
+    found: list[Figure] = []
+    for fails in (False, True):
+        case = "C always fails" if fails else "all succeed"
+        built_in = Job("start", [stage.stack.url], seconds, flags=f"saga={HASTY}&fail=c" if fails else "", fails=fails)
+        jobs = {"built-in": built_in, "Temporal": replace(built_in, urls=[url])}
+        processes = ["worker", "orchestrator_on_temporal", "temporal"]
+        before = stage.cpu(*processes)
+        many = in_turns(stage, {name: replace(job, clients=CLIENTS) for name, job in jobs.items()}, rounds)
+        used = stage.cpu(*processes) - before
+        alone = in_turns(stage, jobs, rounds)
+        on_it = many["Temporal"]
+        found += [
+            ratio(
+                f"sagas/s on Temporal, {CLIENTS} clients ÷ built-in, {case}", stage, "", on_it, many["built-in"], rate
+            ),
+            ratio(
+                f"p50 on Temporal, 1 client ÷ built-in, {case}", stage, "", alone["Temporal"], alone["built-in"], p50
+            ),
+        ]
+        if not fails:
+            done = sum(run.done for run in on_it) + min(SETTLE, seconds) * on_it[0].rate
+            name = "CPU a saga of worker, orchestrator and Temporal's server"
+            found.append(Figure(name, stage.kind, 1000 * used / done, "", "ms"))
+    return found
+
+
 def barrier(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
     """A participant ÷ the same without its barrier, and all three ÷ services that do nothing but insert."""
     unguarded = stage.neighbour("unguarded", "service_a", SERVICE_A_DB_URL=stage.stack.urls["service_a"])

@@ -26,6 +26,7 @@ from saga.log import SagaLog
 from saga.settings import load_settings
 from tests import mysql_server
 from tests.stack import ROOT, SERVICES, Stack, eventually, free_port, own_ports
+from tests.temporal_server import TemporalServer
 
 DURABLE = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--max-connections=1000"]
 DURABLE += ["--innodb-buffer-pool-size=1G"]
@@ -42,6 +43,7 @@ class Stage:
         self.server = server
         self._schemas = 0
         self._neighbours: list[subprocess.Popen[bytes]] = []
+        self._temporal: TemporalServer | None = None
         self._ports = own_ports()
         environ = {"SAGAS_DIR": str(_sagas(directory)), **environ}
         self.stack = Stack(self._database(), directory, self._ports, environ, broker=True)  # as `make up` has one
@@ -67,6 +69,15 @@ class Stage:
         self.stack.urls[name] = url
         self.stack.start(name, SAGA_LOG_URL=url, **environ)
         return self.stack.url_of(name)
+
+    def on_temporal(self) -> str:
+        """An orchestrator whose sagas a worker drives, on a Temporal of their own: its address."""
+        self._temporal = TemporalServer(free_port(self._ports))
+        environ = {"ENGINE": "temporal", "TEMPORAL_ADDRESS": self._temporal.address}
+        url = self.another_orchestrator("orchestrator_on_temporal", own_log=True, **environ)
+        self.stack.workers = ("worker",)
+        self.stack.start("worker", SAGA_LOG_URL=self.stack.urls["orchestrator_on_temporal"], **environ)
+        return url
 
     def log(self, process: str = "orchestrator") -> SagaLog:
         """The saga log of an orchestrator."""
@@ -109,8 +120,13 @@ class Stage:
         """Seconds of processor time that they have used."""
         total = 0.0
         for process in processes:
-            total += _cpu(self.server.pid) if process == "database" else _cpu(self.stack.running[process].pid)
+            total += _cpu(self._pid(process))
         return total
+
+    def _pid(self, process: str) -> int:
+        if process == "database":
+            return int(self.server.pid)
+        return self._temporal.pid if process == "temporal" and self._temporal else self.stack.running[process].pid
 
     def memory(self, process: str) -> float:
         """Resident MiB, of the process that serves."""
@@ -123,6 +139,8 @@ class Stage:
         for process in self._neighbours:
             _kill(process)
         self.stack.stop_all()
+        if self._temporal:
+            self._temporal.close()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -5,6 +5,7 @@ A row is a test of tests/e2e/test_every_engine.py.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -29,14 +30,14 @@ class Promise:
     cannot: Mapping[str, str] = field(default_factory=dict)
 
 
-PROMISES: list[Promise] = []
+PROMISES: dict[str, Promise] = {}  # by their test's name
 
 
 def promise(text: str, cannot: Mapping[str, str] | None = None) -> Callable[[Any], Any]:
     """Marks a test as a row: it runs on every engine but those that cannot, each with its reason."""
 
     def mark(test: Any) -> Any:
-        PROMISES.append(Promise(test.__name__, text, cannot or {}))
+        PROMISES[test.__name__] = Promise(test.__name__, text, cannot or {})
         wanted = [case for case in CASES if case.engine not in (cannot or {})]
         parameters = [pytest.param(case, id=case.id, marks=pytest.mark.xdist_group(case.id)) for case in wanted]
         return pytest.mark.parametrize("engine", parameters, indirect=True)(test)
@@ -100,12 +101,16 @@ def main() -> int:
     code = pytest.main(["tests/e2e/test_every_engine.py", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[results])
     if not results.ran:
         return int(code) or 1
-    from tests.kept import PROMISES as found  # those of the module that pytest has imported
-
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(found, results.broken)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{table(promises(), results.broken)}\n{END}{after}", encoding="utf-8")
     return int(code)
+
+
+def promises() -> list[Promise]:
+    """The contract's, in its order."""
+    importlib.import_module("tests.e2e.test_every_engine")
+    return list(importlib.import_module("tests.kept").PROMISES.values())  # not __main__'s
 
 
 def shown() -> str:

@@ -43,6 +43,11 @@ class TemporalServer:
         self.close()
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has said."""
         return (self._directory / "log").read_text(errors="replace")
