@@ -61,19 +61,36 @@ def exchange(connection: Connection, *sent: tuple[Statement, Sequence[Row]], las
     """Execute statements, each with its rows of bound values; gives how many rows each one found.
 
     `last`: nothing follows but the COMMIT, and they travel with it; what goes wrong is then raised by the COMMIT.
+    Errors are SQLAlchemy's; the way is the driver's own, since a Connection's costs more than a small statement.
     """
-    texts = [statement.text(connection.dialect).of(len(rows)) for statement, rows in sent]
-    values = [tuple(value for row in rows for value in row) for _, rows in sent]
-    if connection.dialect.name == "sqlite":
-        return [connection.exec_driver_sql(sql, row).rowcount for sql, row in zip(texts, values, strict=True)]
-    sql, together = "; ".join(texts), tuple(value for row in values for value in row)
-    found: list[int] = []
-    if last:
-        raw: Any = connection.connection.dbapi_connection
-        raw.parting = (sql, together)
-    else:
-        connection.exec_driver_sql(sql, together, execution_options={"saga_found": found})
-    return found
+    dialect = connection.dialect
+    raw: Any = connection.connection.dbapi_connection
+    texts = [statement.text(dialect).of(len(rows)) for statement, rows in sent]
+    values = [tuple([value for row in rows for value in row]) for _, rows in sent]
+    try:
+        if dialect.name == "sqlite":
+            cursor = raw.cursor()
+            return [cursor.execute(sql, row).rowcount for sql, row in zip(texts, values, strict=True)]
+        sql, together = "; ".join(texts), tuple([value for row in values for value in row])
+        if last:
+            raw.parting = (sql, together)
+            return []
+        return _executed(raw, sql, together)
+    except dialect.loaded_dbapi.Error as error:  # to SQLAlchemy's, with all it does for a connection that is lost
+        connection._handle_dbapi_exception(error, "; ".join(texts), None, None, None)
+
+
+def _executed(raw: Any, sql: str, values: Row) -> list[int]:
+    """How many rows each of the statements found."""
+    cursor = raw.cursor()
+    try:
+        cursor.execute(sql, values)
+        found = [cursor.rowcount]
+        while cursor.nextset():
+            found.append(cursor.rowcount)
+        return found
+    finally:
+        cursor.close()
 
 
 def listen(engine: Engine) -> None:
@@ -82,14 +99,6 @@ def listen(engine: Engine) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
         return _connection_class()(*arguments, **options)
-
-    @event.listens_for(engine, "after_cursor_execute")
-    def collect(connection: Any, cursor: Any, sql: Any, values: Any, context: Any, many: Any) -> None:
-        found = context.execution_options.get("saga_found")
-        if found is not None:
-            found.append(cursor.rowcount)
-            while cursor.nextset():
-                found.append(cursor.rowcount)
 
 
 class _Economical:
@@ -107,11 +116,7 @@ class _Economical:
         if parting is None:
             super().commit()  # type: ignore[misc]
             return
-        cursor = self.cursor()
-        cursor.execute(f"{parting[0]}; COMMIT", parting[1])
-        while cursor.nextset():
-            pass
-        cursor.close()
+        _executed(self, f"{parting[0]}; COMMIT", parting[1])
 
     def rollback(self: Any) -> None:
         """Roll back, and forget what has waited for the COMMIT."""
