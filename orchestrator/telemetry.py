@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -28,6 +29,7 @@ class Telemetry:
             ["saga", "step", "call", "verdict"],
             registry=self.registry,
         )
+        self._of_events, self._of_attempts = cache(self._events.labels), cache(self._attempts.labels)
         self._in_flight = Gauge("saga_in_flight", "Sagas that this process drives now.", registry=self.registry)
 
     def watch(self, engine: Engine) -> None:
@@ -38,12 +40,12 @@ class Telemetry:
         """Told of every line, once it is durable."""
         name, detail = record.definition.name, line.detail or {}
         if line.event == ATTEMPT:
-            labels = (name, line.step, detail.get("call"), detail.get("verdict"))
-            self._attempts.labels(*labels).observe((line.duration_ms or 0) / 1000)
+            attempts = self._of_attempts(name, line.step, detail.get("call"), detail.get("verdict"))
+            attempts.observe((line.duration_ms or 0) / 1000)
         elif line.event == STARTED:
             self._started.labels(name).inc()
         else:
-            self._events.labels(name, line.event).inc()
+            self._of_events(name, line.event).inc()
             if detail.get("state") in ENDED:
                 self._ended.labels(name, detail["state"]).inc()
         tell(record.id, line)

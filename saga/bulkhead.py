@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from contextlib import suppress
+from functools import lru_cache
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ FAILURES_TO_OPEN = 5
 T = TypeVar("T")
 
 
+@lru_cache(maxsize=1024)
 def service_of(url: str) -> str:
     """The service that a URL belongs to: its scheme, host and port."""
     parts = urlsplit(url)

@@ -10,6 +10,8 @@ from saga import http
 from saga.log import Record
 from saga.machine import FAULT, STALLED, Call, Calls, Direction, Event, Line, Saga, State
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
 
 
@@ -28,7 +30,7 @@ def request(saga_id: str, call: Call, calls: Calls, sealing: bool, span: str, to
     return http.Request(
         url=call.url,
         headers=headers,
-        body=json.dumps(call.fields, ensure_ascii=False).encode(),
+        body=_encode(call.fields).encode(),
         timeout=step.timeout,
         retries=max(0, step.retries - calls.this_round),
         backoff=step.backoff,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from saga import exchange
 from saga.errors import OutcomeUnknown
+from saga.payload import compact
 
 logger = logging.getLogger("saga")
 
@@ -145,6 +147,13 @@ def is_lock_conflict(error: DBAPIError) -> bool:
     return busy or getattr(error.orig, "errno", None) in (1205, 1213)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A JSON value whose text is known already."""
+
+    text: str
+
+
 class Json(TypeDecorator[Any]):
     """A JSON value as text: its numbers come back as they went in, which a native JSON column does not promise."""
 
@@ -153,7 +162,7 @@ class Json(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Any) -> str | None:
         """Python to text; None is NULL."""
-        return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return None if value is None else value.text if isinstance(value, Written) else compact(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
         """Text to Python."""
@@ -161,6 +170,7 @@ class Json(TypeDecorator[Any]):
 
 
 _EPOCH = datetime(1970, 1, 1)
+_TO = "microseconds"
 
 
 class UtcTime(TypeDecorator[float]):
@@ -169,9 +179,9 @@ class UtcTime(TypeDecorator[float]):
     impl = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     cache_ok = True
 
-    def process_bind_param(self, value: float | None, dialect: Any) -> datetime | None:
-        """Seconds to a date and time."""
-        return None if value is None else datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
+    def bind_processor(self, dialect: Any) -> Callable[[float | None], str | None]:
+        """Seconds to the text that SQLite keeps and MySQL reads."""
+        return lambda value: None if value is None else datetime.fromtimestamp(value, UTC).isoformat(" ", _TO)[:-6]
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> float | None:
         """A date and time to seconds."""

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from saga.errors import DefinitionError
-from saga.payload import check_fields, field_name
+from saga.payload import check_fields, compact, field_name
 
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
@@ -135,6 +135,11 @@ class SagaDefinition:
     def snapshot(self) -> Mapping[str, Any]:
         """What the saga log keeps of it, as JSON values; `from_json` reads it back."""
         return asdict(self)
+
+    @cached_property
+    def snapshot_text(self) -> str:
+        """The same as JSON text, made once for all sagas."""
+        return compact(self.snapshot)
 
     @classmethod
     def from_json(cls, snapshot: Mapping[str, Any]) -> SagaDefinition:

@@ -35,7 +35,6 @@ from saga.machine import (
 from saga.retry import stall_delay
 from saga.transport import Transport
 
-
 @dataclass(frozen=True)
 class Surroundings:
     """What a driver needs from outside: passed in, so that a test can hold all of it in its hand. Times: seconds."""
@@ -210,7 +209,7 @@ class Driver:
                 changes |= {"owner": None, "due_at": now + wait}
             else:
                 changes |= {"owner": around.owner, "due_at": now + around.lease}
-            self._advance(replace(self.record, **changes))
+            self._advance(Record(**{**vars(self.record), **changes}))
             self._lease_until = self.record.due_at or 0.0
             self._held = self.record.owner is not None
 

@@ -44,7 +44,7 @@ class GroupCommit(Generic[W, R]):
         with self._lock:
             self._entries.append(entry)
             leads, self._led = not self._led, True
-            if len(self._entries) >= self._expected:
+            if len(self._entries) >= self._expected > 1:
                 self._enough.set()
         if not leads:
             entry.turn.acquire()

@@ -178,7 +178,8 @@ def _message(answer: Answer) -> str:
 
 def _retry_after(answer: Answer) -> float | None:
     """Retry-After in seconds; its other form, a date, is not worth a clock here and counts as absent."""
+    said = answer.headers.get("retry-after")
     try:
-        return max(0.0, float(answer.headers.get("retry-after", "")))
+        return None if said is None else max(0.0, float(said))
     except ValueError:
         return None

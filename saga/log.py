@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from saga import log_sql as sql
 from saga import outbox
 from saga.choreography import Event
-from saga.database import ASKED_WRONGLY, is_duplicate, is_lock_conflict, transaction
+from saga.database import ASKED_WRONGLY, Written, is_duplicate, is_lock_conflict, transaction
 from saga.definition import SagaDefinition
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown
 from saga.exchange import Row, Statement, exchange
@@ -108,7 +108,8 @@ class SagaLog:
 
     def begin(self, record: Record, lines: Sequence[Line], events: Sequence[Event] = ()) -> Record | None:
         """Write a new saga, and the events that start it; where its idempotency key is known, give that saga."""
-        values = {**vars(record), "name": record.definition.name, "definition": record.definition.snapshot}
+        definition = record.definition
+        values = {**vars(record), "name": definition.name, "definition": Written(definition.snapshot_text)}
         row = sql.BEGIN.bind(self._dialect, values)
         sent = outbox.written(events, self._engine)
         if self._writes.submit(_Write(row, None, self._bound(record.id, lines), sent)) is _Fate.WRITTEN:

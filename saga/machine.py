@@ -11,7 +11,7 @@ before which a saga recovers backward and after which it recovers forward.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -91,6 +91,7 @@ TRANSITIONS: Mapping[tuple[State, Event], tuple[State, Move]] = {
 
 FORWARD = frozenset({S.EXECUTING, S.DECIDING, S.FINISHING})
 BACKWARD = frozenset({S.COMPENSATING, S.SEALING})
+MOVING = FORWARD | BACKWARD  # there is a call to make
 STALLED = frozenset({S.STALLED_DECIDING, S.STALLED_SEALING, S.STALLED_FINISHING, S.STALLED_COMPENSATING})
 ENDED = frozenset({S.COMPLETED, S.COMPENSATED})
 UNENDED = FORWARD | BACKWARD | STALLED
@@ -155,16 +156,20 @@ def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> 
     if event is E.ACTION_DONE and saga.step:
         results = {**results, saga.step.name: result or {}}
     if event is E.RESUMED:  # the same call, in a new round
-        return replace(saga, state=state, calls=replace(saga.calls, this_round=0))
+        calls = Calls(saga.calls.attempts, 0, saga.calls.uncertain)
+        return Saga(saga.definition, saga.input, state, saga.cursor, saga.results, calls)
     state, cursor = _settle(saga.definition, state, saga.cursor + _distance(move, saga.calls))
     calls = saga.calls if state in STALLED else Calls()  # stalled: the same call again
-    return replace(saga, state=state, cursor=cursor, results=results, calls=calls)
+    return Saga(saga.definition, saga.input, state, cursor, results, calls)
+
+
+_DISTANCES = {M.NEXT: 1, M.PREVIOUS: -1, M.SAME: 0}
 
 
 def _distance(move: Move, calls: Calls) -> int:
     if move is M.IN_FLIGHT:
         move = M.SAME if calls.attempts else M.PREVIOUS
-    return {M.NEXT: 1, M.PREVIOUS: -1, M.SAME: 0}[move]
+    return _DISTANCES[move]
 
 
 def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[State, int]:
@@ -186,7 +191,7 @@ def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[Stat
 def next_call(saga: Saga) -> Call | None:
     """The call to make now; None where the saga has ended or is stalled."""
     step = saga.step
-    if step is None or saga.state not in FORWARD | BACKWARD:
+    if step is None or saga.state not in MOVING:
         return None
     fields = _fields(saga, step)
     if saga.state in FORWARD:
@@ -206,13 +211,13 @@ def _fields(saga: Saga, step: Step) -> dict[str, Any]:
 
 def attempted(saga: Saga, number: int, uncertain: bool) -> Saga:
     """After an attempt of the call at the cursor was answered, or given up, without ending the call."""
-    calls = saga.calls
-    return replace(saga, calls=Calls(number, calls.this_round + 1, calls.uncertain or uncertain))
+    calls = Calls(number, saga.calls.this_round + 1, saga.calls.uncertain or uncertain)
+    return Saga(saga.definition, saga.input, saga.state, saga.cursor, saga.results, calls)
 
 
 def interrupted(saga: Saga) -> Saga:
     """After its driver vanished: the call at the cursor may have been under way, so that counts as an attempt."""
-    if saga.state not in FORWARD | BACKWARD:
+    if saga.state not in MOVING:
         return saga
     return attempted(saga, saga.calls.attempts + 1, uncertain=True)
 

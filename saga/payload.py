@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -23,11 +24,24 @@ def _not_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number} is too large a number")
+    return value
+
+
+_decode = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite).decode
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # a JSON value's text
+_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+
+
 def parse_object(body: bytes | str, what: str = "the body") -> dict[str, JSON]:
     """The JSON object (RFC 8259) in `body`; BadInput says what else it is."""
     try:
-        value = json.loads(body, parse_constant=_not_json)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # 1e999 is no number, a lone surrogate no text
+        text = body if isinstance(body, str) else body.decode(json.detect_encoding(body))
+        value = _decode(text)
+        if "\\u" in text or isinstance(body, str):
+            compact(value).encode()  # a lone surrogate is no text
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{what} is not valid JSON: {_first_line(error)}") from None
     if not isinstance(value, dict):
@@ -59,7 +73,7 @@ def field_name(path: Iterable[str | int]) -> str:
 
 def canonical(value: JSON) -> str:
     """One text for equal JSON values: sorted keys, no spaces, 1.0 written as 1 (in the spirit of RFC 8785)."""
-    return json.dumps(_plain_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _sorted(_plain_numbers(value))
 
 
 def digest(value: JSON) -> str:
@@ -70,6 +84,8 @@ def digest(value: JSON) -> str:
 def mask(value: JSON, secret: Iterable[str], secret_values: Iterable[str] = ()) -> JSON:
     """`value` with every field named in `secret` masked, and every text that echoes a secret value."""
     names = frozenset(secret)
+    if not names or value is None:
+        return value
     texts = sorted((text for text in secret_values if text), key=len, reverse=True)
     echo = re.compile("|".join(map(re.escape, texts))) if texts else None
 
@@ -82,7 +98,7 @@ def mask(value: JSON, secret: Iterable[str], secret_values: Iterable[str] = ()) 
             return echo.sub(MASK, part)
         return part
 
-    return masked(value) if names else value
+    return masked(value)
 
 
 def secret_texts(values: Mapping[str, JSON], secret: Iterable[str]) -> frozenset[str]:
@@ -112,6 +128,8 @@ def iso(at: float | None) -> str | None:
 
 
 def _plain_numbers(value: JSON) -> JSON:
+    if isinstance(value, str):
+        return value
     if isinstance(value, dict):
         return {key: _plain_numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, TypeVar
 
 TIMEOUT = 5.0  # seconds for one attempt, from connecting to the last byte
@@ -24,6 +25,7 @@ def delays(backoff: float, retries: int, random: Callable[[], float]) -> Iterato
         yield jittered(backoff * 2**number, random)
 
 
+@lru_cache
 def longest(timeout: float, retries: int, backoff: float) -> float:
     """How long a call of 1 + `retries` attempts may take, in seconds."""
     waits = [max(backoff * 2.0**number, RETRY_AFTER_AT_MOST) for number in range(retries)]
