@@ -26,7 +26,7 @@ logger = logging.getLogger("saga")
 
 LISTENERS = 512  # at once; each keeps a thread that no request needs
 TICK = 0.25  # seconds between two looks at the log
-IDLE_TICK = 1.0  # the same while nobody listens
+AFTER_A_BUG = 1.0  # seconds
 KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
 NEWS_EVERY = 0.75  # seconds, at the least
@@ -117,6 +117,7 @@ class Stream:
         with self._changed:
             self._listeners += 1
             self._to_lines += to_lines
+        self._wanted.set()
         try:
             yield
         finally:
@@ -145,7 +146,7 @@ class Stream:
 
     def _work(self) -> None:
         while not self._closed:
-            self._wanted.wait(TICK if self._listeners else IDLE_TICK)
+            self._wanted.wait(TICK if self._listeners else None)
             self._wanted.clear()
             self._looks_begun += 1
             try:
@@ -155,9 +156,11 @@ class Stream:
                 time.sleep(TICK)
             except Exception:
                 logger.exception("event=stream_failed")
-                time.sleep(IDLE_TICK)
+                time.sleep(AFTER_A_BUG)
 
     def _look(self) -> None:
+        if not self._listeners:  # nobody has followed the log's end meanwhile: it may be far from where we were
+            self._tail = Tail(self._log, time.monotonic)
         before = self._position
         position = self._tail.advance()
         batch = self._read(before, position, 1 << 30) if self._to_lines and position > before > 0 else None

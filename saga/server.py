@@ -159,6 +159,7 @@ _worker_state: list[Callable[[], None]] = []  # the app's close(), in the worker
 def _worker(*args: Any, **kwargs: Any) -> None:
     """In the worker process: Granian's own worker, which ends with its parent and closes the app first."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not in the format: not found out
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # while the app is made: nothing to close yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
     _end_with_parent()

@@ -7,6 +7,7 @@ llhttp's, which is Node's; proxies that the environment names are not used.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
@@ -182,6 +183,9 @@ class _Connection:
         self.raw = raw
         self._left = left
         self._plain = not isinstance(raw, ssl.SSLSocket)
+        self._ends: dict[int, int] = {}  # the time-outs that the system has been told
+        self._readable = select.poll()
+        self._readable.register(raw, select.POLLIN)
         if self._plain:
             raw.settimeout(None)
 
@@ -196,9 +200,7 @@ class _Connection:
 
     def alive(self) -> bool:
         """Whether the other side has kept it open: an idle connection that is readable was closed."""
-        readable = select.poll()
-        readable.register(self.raw, select.POLLIN)
-        return not readable.poll(0)
+        return not self._readable.poll(0)
 
     def close(self) -> None:
         """Close the socket."""
@@ -228,8 +230,12 @@ class _Connection:
             return self.raw.recv(READ_AT_MOST)
 
     def _end_at(self, option: int, deadline: float) -> None:
-        microseconds = max(1, int(self._left(deadline) * 1e6))
-        self.raw.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", *divmod(microseconds, 1_000_000)))
+        """The next operation ends at the deadline, or up to 10 ms later: so the same time-out holds call after call."""
+        hundredths = math.ceil(self._left(deadline) * 100)
+        if self._ends.get(option) != hundredths:
+            seconds, rest = divmod(hundredths, 100)
+            self.raw.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", seconds, rest * 10_000))
+            self._ends[option] = hundredths
 
 
 @contextmanager
