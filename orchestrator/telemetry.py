@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from saga.engine import Engine
 from saga.http import Verdict
 from saga.log import Record
-from saga.machine import ATTEMPT, ENDED, STARTED, Line
+from saga.machine import ATTEMPT, ENDED, STARTED, Event, Line
 
 logger = logging.getLogger("saga")
 
@@ -58,8 +58,9 @@ class Telemetry:
 def tell(saga_id: str, line: Line) -> None:
     """A line of the saga log, to the process's output. No payload, no message: they may hold personal data."""
     detail = line.detail or {}
-    if line.event == ATTEMPT and detail.get("verdict") == Verdict.DONE:
-        return  # the event that comes of it is told
+    went_well = detail.get("verdict") == Verdict.DONE if line.event == ATTEMPT else line.event == Event.ACTION_DONE
+    if went_well and detail.get("state") not in ENDED:
+        return  # the saga goes on as it should: its log tells that
     facts = {
         "saga_id": saga_id,
         "event": line.event,

@@ -86,7 +86,7 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         try:
-            connection.connection.cursor().execute("BEGIN IMMEDIATE")
+            connection.connection.dbapi_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
         except sqlite3.Error as error:
             raise OperationalError("BEGIN IMMEDIATE", None, error) from error
 

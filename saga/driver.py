@@ -6,7 +6,6 @@ reached it; before the first compensation, that it turned back; before anybody i
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -161,7 +160,10 @@ class Driver:
 
     def _request(self, call: Call) -> http.Request:
         sealing = self._saga.state is State.SEALING
-        return course.request(self.record.id, call, self._saga.calls, sealing, secrets.token_hex(8), self._around.token)
+        return course.request(self.record.id, call, self._saga.calls, sealing, f"{self._span():016x}", self._around.token)
+
+    def _span(self) -> int:
+        return 1 + int(self._around.random() * (2**64 - 2))
 
     def _before_attempt(self, call: Call) -> None:
         if self._around.stopping():

@@ -36,7 +36,7 @@ from saga.ensemble import Ensemble, join
 from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
 from saga.local_transaction import Function, LocalTransactions
-from saga.payload import check_fields, digest, iso, mask, parse_object
+from saga.payload import check_fields, compact, digest, iso, mask, parse_object
 from saga.settings import Settings, load_settings
 
 __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
@@ -221,6 +221,8 @@ class _Routes:
         return parse_object(body) if body.strip() or request.path == "/invoke" else {}
 
     def _faults(self) -> list[Fault]:
+        if not request.environ.get("QUERY_STRING"):
+            return []
         fail, delay = request.args.getlist("fail"), request.args.getlist("delay")
         check_enabled(fail, delay, self.settings.faults)
         faults = [parse_fault(flag, f"fail={flag}") for flag in fail]
@@ -238,10 +240,11 @@ class _Call:
     """What the contract's headers say; BadInput names the one that is wrong."""
 
     def __init__(self, own_step: str):
-        self.anonymous = "Saga-Id" not in request.headers
-        self.saga_id = str(uuid_utils.uuid7()) if self.anonymous else request.headers["Saga-Id"]
-        self.step = request.headers.get("Saga-Step", own_step)
-        attempt = request.headers.get("Saga-Attempt", "1")
+        said = request.environ  # as request.headers has them, without its copies of their names
+        self.anonymous = "HTTP_SAGA_ID" not in said
+        self.saga_id = str(uuid_utils.uuid7()) if self.anonymous else said["HTTP_SAGA_ID"]
+        self.step = said.get("HTTP_SAGA_STEP", own_step)
+        attempt = said.get("HTTP_SAGA_ATTEMPT", "1")
         _check_saga_id(self.saga_id, "the header Saga-Id")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.step):
             raise BadInput("the header Saga-Step must be a name: a letter, then letters, digits, - and _", "Saga-Step")
@@ -249,15 +252,15 @@ class _Call:
             raise BadInput(f"the header Saga-Attempt must be a number from 1 on, not {attempt!r}", "Saga-Attempt")
         self.attempt = int(attempt)
         g.saga_id = self.saga_id
-        self.dry_run = request.headers.get("Saga-Dry-Run", "").lower() == "true"
+        self.dry_run = said.get("HTTP_SAGA_DRY_RUN", "").lower() == "true"
 
     def key(self, fields: Mapping[str, Any]) -> Key:
         return Key(self.saga_id, self.step, digest(fields))
 
     def answered(self, answer: Answer, certain: bool = False) -> Response:
         """The answer over HTTP; `certain`: it is known that nothing was changed."""
-        response = jsonify({**answer.body, **({"saga_id": self.saga_id} if self.anonymous else {})})
-        response.status_code = answer.status
+        body = {**answer.body, "saga_id": self.saga_id} if self.anonymous else answer.body
+        response = Response(compact(body), answer.status, content_type="application/json")
         if certain:
             response.headers["Saga-Effect"] = "none"
         return response
