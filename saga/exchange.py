@@ -8,6 +8,7 @@ trips; there they are executed one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,28 +70,18 @@ def exchange(connection: Connection, *sent: tuple[Statement, Sequence[Row]], las
     values = [tuple([value for row in rows for value in row]) for _, rows in sent]
     try:
         if dialect.name == "sqlite":
-            cursor = raw.cursor()
-            return [cursor.execute(sql, row).rowcount for sql, row in zip(texts, values, strict=True)]
+            with closing(
+                raw.cursor()
+            ) as cursor:  # one left open would keep the lock of a connection that is thrown away
+                return [cursor.execute(sql, row).rowcount for sql, row in zip(texts, values, strict=True)]
         sql, together = "; ".join(texts), tuple([value for row in values for value in row])
         if last:
             raw.parting = (sql, together)
             return []
-        return _executed(raw, sql, together)
+        found: list[int] = raw.executed(sql, together)
+        return found
     except dialect.loaded_dbapi.Error as error:  # to SQLAlchemy's, with all it does for a connection that is lost
         connection._handle_dbapi_exception(error, "; ".join(texts), None, None, None)
-
-
-def _executed(raw: Any, sql: str, values: Row) -> list[int]:
-    """How many rows each of the statements found."""
-    cursor = raw.cursor()
-    try:
-        cursor.execute(sql, values)
-        found = [cursor.rowcount]
-        while cursor.nextset():
-            found.append(cursor.rowcount)
-        return found
-    finally:
-        cursor.close()
 
 
 def listen(engine: Engine) -> None:
@@ -116,7 +107,7 @@ class _Economical:
         if parting is None:
             super().commit()  # type: ignore[misc]
             return
-        _executed(self, f"{parting[0]}; COMMIT", parting[1])
+        self.executed(f"{parting[0]}; COMMIT", parting[1])
 
     def rollback(self: Any) -> None:
         """Roll back, and forget what has waited for the COMMIT."""
@@ -125,11 +116,26 @@ class _Economical:
 
 
 class _Quick(_Economical, CMySQLConnection):
-    pass
+    def executed(self, sql: str, values: Row) -> list[int]:
+        """How many rows each of the statements found; without a cursor, which costs as much as the exchange."""
+        self.cmd_query(sql.encode() % tuple(self.prepare_for_mysql(values)))
+        driver: Any = self._cmysql
+        found = [driver.affected_rows()]
+        while self.next_result():
+            found.append(driver.affected_rows())
+        return found
 
 
 class _Slow(_Economical, MySQLConnection):
-    pass
+    def executed(self, sql: str, values: Row) -> list[int]:
+        """The same by a cursor."""
+        cursor = self.cursor()
+        cursor.execute(sql, values)
+        found = [cursor.rowcount]
+        while cursor.nextset():
+            found.append(cursor.rowcount)
+        cursor.close()
+        return found
 
 
 def _connection_class() -> type[Any]:
