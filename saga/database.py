@@ -170,7 +170,10 @@ class Json(TypeDecorator[Any]):
 
 
 _EPOCH = datetime(1970, 1, 1)
-_TO = "microseconds"
+
+
+def _utc_text(value: float | None) -> str | None:
+    return None if value is None else datetime.fromtimestamp(value, UTC).isoformat(" ", "microseconds")[:-6]
 
 
 class UtcTime(TypeDecorator[float]):
@@ -181,7 +184,7 @@ class UtcTime(TypeDecorator[float]):
 
     def bind_processor(self, dialect: Any) -> Callable[[float | None], str | None]:
         """Seconds to the text that SQLite keeps and MySQL reads."""
-        return lambda value: None if value is None else datetime.fromtimestamp(value, UTC).isoformat(" ", _TO)[:-6]
+        return _utc_text
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> float | None:
         """A date and time to seconds."""

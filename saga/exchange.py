@@ -70,9 +70,8 @@ def exchange(connection: Connection, *sent: tuple[Statement, Sequence[Row]], las
     values = [tuple([value for row in rows for value in row]) for _, rows in sent]
     try:
         if dialect.name == "sqlite":
-            with closing(
-                raw.cursor()
-            ) as cursor:  # one left open would keep the lock of a connection that is thrown away
+            # A cursor that is left open keeps the lock of a connection that is thrown away.
+            with closing(raw.cursor()) as cursor:
                 return [cursor.execute(sql, row).rowcount for sql, row in zip(texts, values, strict=True)]
         sql, together = "; ".join(texts), tuple([value for row in values for value in row])
         if last:
