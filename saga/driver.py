@@ -34,6 +34,7 @@ from saga.machine import (
 from saga.retry import stall_delay
 from saga.transport import Transport
 
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a driver needs from outside: passed in, so that a test can hold all of it in its hand. Times: seconds."""
@@ -160,10 +161,10 @@ class Driver:
 
     def _request(self, call: Call) -> http.Request:
         sealing = self._saga.state is State.SEALING
-        return course.request(self.record.id, call, self._saga.calls, sealing, f"{self._span():016x}", self._around.token)
+        return course.request(self.record.id, call, self._saga.calls, sealing, self._span(), self._around.token)
 
-    def _span(self) -> int:
-        return 1 + int(self._around.random() * (2**64 - 2))
+    def _span(self) -> str:
+        return f"{1 + int(self._around.random() * (2**64 - 2)):016x}"
 
     def _before_attempt(self, call: Call) -> None:
         if self._around.stopping():
