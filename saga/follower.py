@@ -21,25 +21,16 @@ from saga.choreography import Event as Heard
 from saga.errors import BadInput, LeaseLost, LogUnavailable
 from saga.log import Present, Record, SagaLog
 from saga.machine import (
-    ATTEMPT,
-    BACKWARD,
-    ENDED,
     FAULT,
-    FORWARD,
-    GIVE_UP_FAILED,
     OVERDUE,
     PARKED,
     REPLAYED,
-    STALLED,
     Direction,
-    Event,
     Line,
-    State,
-    fold,
     next_call,
     replay,
 )
-from saga.representation import NEEDS_ATTENTION_AFTER, parked
+from saga.observation import Early, follow, rounds_of
 
 logger = logging.getLogger("saga")
 
@@ -48,10 +39,6 @@ TRIES = 5  # at a saga that another orchestrator follows, too
 PATIENCE = 10.0  # seconds
 EARLY = 0.01  # seconds, doubling with each delivery
 EARLY_AT_MOST = 5.0
-
-
-class Early(Exception):
-    """An event of the saga's future: what it follows from has not been heard yet."""
 
 
 class Waiting:
@@ -74,180 +61,6 @@ class Waiting:
             event = self._events.pop(saga_id, None)
         if event:
             event.set()
-
-
-def follow(record: Record, lines: Sequence[Line], heard: Heard) -> tuple[Record, list[Line]]:
-    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure."""
-    story = _Story(record, lines, heard)
-    story.hear()
-    return story.told()
-
-
-class _Story:
-    """A saga while one event is folded into it."""
-
-    def __init__(self, record: Record, lines: Sequence[Line], heard: Heard):
-        self.record = record
-        self.heard = heard
-        self.lines: list[Line] = []
-        self._before = lines
-        self._seq = len(lines)
-        self._at = heard.body.get("at") or (lines[-1].at if lines else record.started_at)
-        self._rounds, self._error = record.rounds, record.error
-        self._results = {**record.context}
-        self.saga = replay(record.definition, record.input, lines, record.context)
-
-    def hear(self) -> None:
-        names = [step.name for step in self.record.definition.steps]
-        if self.heard.step not in names or self.heard.kind is Kind.GIVEN or self.saga.state in ENDED:
-            return
-        index, cursor = names.index(self.heard.step), self.saga.cursor
-        forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
-        body = self.heard.body
-        undoing = body.get("call") == Direction.COMPENSATION and not body.get("error")  # with one: it was giving up
-        back = self.heard.kind is Kind.UNDONE or undoing
-        if forward and (index > cursor or self.heard.kind is Kind.UNDONE):
-            raise Early
-        if back and index < cursor and not self._past_the_pivot:  # what it turns back for has not been heard yet
-            raise Early
-        if index != cursor:
-            return
-        if self.heard.kind is Kind.ATTEMPT:
-            self._attempt(forward)
-        elif self.heard.kind is Kind.DONE:
-            self._done(forward)
-        elif self.heard.kind is Kind.REFUSED and forward:
-            self._refused()
-        elif self.heard.kind in (Kind.REFUSED, Kind.UNDONE):
-            self._undone()
-
-    @property
-    def _past_the_pivot(self) -> bool:
-        return self.saga.state in (State.FINISHING, State.STALLED_FINISHING)
-
-    def told(self) -> tuple[Record, list[Line]]:
-        saga, ended = self.saga, self.saga.state in ENDED
-        return replace(
-            self.record,
-            state=saga.state,
-            cursor=saga.cursor,
-            context=saga.results,
-            rounds=_rounds(self._rounds, self._before),
-            error=None if saga.state is State.COMPLETED else self._error,
-            ended_at=self._at if ended else None,
-            due_at=None if ended else self.record.due_at,
-        ), self.lines
-
-    def _attempt(self, forward: bool) -> None:
-        body = self.heard.body
-        undoing = body.get("call") == Direction.COMPENSATION
-        if forward and undoing:
-            self._giving_up(body)
-            return
-        if not forward and not undoing:
-            return
-        if self.saga.step is None or self.saga.step.name != self.heard.step:
-            return  # it has no compensation, and was passed over
-        if body.get("number", 0) <= self.saga.calls.attempts:
-            return
-        self._resume()
-        self._line(body)
-        if body.get("stalls"):
-            certain = body.get("verdict") == "refused" and self.saga.state is not State.SEALING
-            self._add(Event(f"{body['call']}_{'refused' if certain else 'unknown'}"), body.get("message"))
-
-    def _giving_up(self, body: Mapping[str, Any]) -> None:
-        """Its action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
-        if not body.get("error"):
-            raise Early  # a later step refused, before which this one was done
-        told = {(line.step, line.attempt) for line in self._before if line.event == GIVE_UP_FAILED}
-        if (self.heard.step, body.get("number")) not in told:
-            self._line(body, GIVE_UP_FAILED)
-
-    def _done(self, forward: bool) -> None:
-        body = self.heard.body
-        self._resume()
-        if forward and self.saga.state is State.DECIDING and body.get("in_doubt") and self.saga.step:
-            self._cause()
-            self._add(Event.ACTION_UNKNOWN)
-            self._resume()
-        if self.saga.state is State.SEALING:
-            self._line(body.get("attempt"))
-            self._add(Event.COMPENSATION_REFUSED)
-            self._error = None
-        elif self.saga.state in FORWARD:
-            if not body.get("in_doubt"):
-                self._line(body.get("attempt"))
-            self._results[str(self.heard.step)] = body.get("result") or {}
-            self._add(Event.ACTION_DONE)
-
-    def _refused(self) -> None:
-        body = self.heard.body
-        message = self._cause()
-        if body.get("uncertain"):
-            self._add(Event.ACTION_UNKNOWN, message)
-            if self.saga.step and self.saga.step.name == self.heard.step:
-                self._undone()
-            return
-        if (body.get("attempt") or {}).get("call") == Direction.ACTION:
-            self._line(body["attempt"])
-        self._add(Event.ACTION_REFUSED, message)
-
-    def _undone(self) -> None:
-        self._resume()
-        if self.saga.state in BACKWARD:
-            self._line(self.heard.body.get("attempt"))
-            self._add(Event.COMPENSATION_DONE)
-
-    def _cause(self) -> str | None:
-        """Keep the first cause of a roll-back."""
-        error = self.heard.body.get("error") or {}
-        message = error.get("message") or ""
-        self._error = self._error or {
-            "step": self.heard.step,
-            "kind": error.get("kind") or "failed",
-            "status_code": error.get("status_code"),
-            "message": message,
-        }
-        return message or None
-
-    def _resume(self) -> None:
-        if self.saga.state in STALLED:
-            self._add(Event.RESUMED)
-
-    def _line(self, attempt: Mapping[str, Any] | None, event: str = ATTEMPT) -> None:
-        """An attempt, as the step told of it."""
-        if attempt:
-            detail = {name: attempt[name] for name in ("call", "verdict", "message") if attempt.get(name)}
-            number, status = attempt.get("number"), attempt.get("status_code")
-            self._append(event, detail, number, status, attempt.get("duration_ms"))
-
-    def _add(self, event: Event, message: str | None = None) -> None:
-        self._append(event, {})
-        if self.saga.state in STALLED:
-            self._rounds += 1
-        elif event is not Event.RESUMED:
-            self._rounds = 0
-        detail = {"state": self.saga.state, **({"message": message} if message else {}), "subject": self.heard.subject}
-        self.lines[-1] = replace(self.lines[-1], detail=detail)
-
-    def _append(
-        self,
-        event: str,
-        detail: Mapping[str, Any],
-        number: int | None = None,
-        status: int | None = None,
-        duration_ms: float | None = None,
-    ) -> None:
-        self._seq += 1
-        line = Line(self._seq, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
-        self.saga = fold(self.saga, line, self._results)
-        self.lines.append(line)
-
-
-def _rounds(rounds: int, lines: Sequence[Line]) -> int:
-    """Those of the present call: where its event is parked, all that there are, so that it is found."""
-    return max(rounds, NEEDS_ATTENTION_AFTER) if parked(lines) else rounds
 
 
 class Follower:
@@ -364,7 +177,7 @@ class Follower:
             record, lines = known
             line = Line(len(lines) + 1, self._clock(), event, step, detail=detail)
             after = replace(record, **changes)
-            after = replace(after, rounds=_rounds(after.rounds, [*lines, line]))
+            after = replace(after, rounds=rounds_of(after.rounds, [*lines, line]))
             try:
                 self._write(record, after, lines, [line])
                 return

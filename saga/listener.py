@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from saga import inbox, outbox
+from saga.attempts import Attempt, Past, Pasts
 from saga.barrier import TOO_LATE, Answer, Barrier, Key, Transaction, saved
 from saga.broker import ACK, Delivery, Reaction
 from saga.choreography import Duty, Event, Part, parse_event
@@ -36,7 +37,6 @@ logger = logging.getLogger("saga")
 ROUNDS = 10  # of a call that must succeed: then its event is parked
 GIVEN_WITHIN = 1.0  # seconds that an action waits for its secrets, which were published before what asks for it
 LOOK = 0.01  # seconds
-REMEMBERED = 10_000  # steps whose earlier attempts are known
 
 News = Sequence[tuple[Statement, Sequence[Row]]]
 
@@ -58,43 +58,6 @@ class Surroundings:
     random: Callable[[], float] = random.random
 
 
-@dataclass(frozen=True)
-class _Past:
-    """What is known of a step's earlier attempts: not after a crash."""
-
-    waits: int = 0  # deliveries that were no attempts
-    uncertain: bool = False  # one of them may have taken effect
-    timed_out: bool = False
-    status: int | None = None  # of the last one
-    message: str = "its attempts were interrupted"
-
-    @property
-    def kind(self) -> str:
-        """Why the step gives up."""
-        return "timeout" if self.timed_out else "failed"
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """One attempt of a step's action or compensation."""
-
-    part: Part
-    event: Event
-    direction: Direction
-    number: int
-    began: float
-
-    @property
-    def limit(self) -> int:
-        """Attempts in a round."""
-        return 1 + self.part.step.retries
-
-    @property
-    def flags(self) -> list[tuple[str, str]]:
-        """The injected ones."""
-        return self.part.faults(self.event, self.direction)
-
-
 class _Acted(Exception):
     """The step has told that its action took effect."""
 
@@ -106,7 +69,7 @@ class Listener:
         self._heard = heard
         self._around = around
         self._engine = around.transactions.engine
-        self._pasts: dict[tuple[str, str], _Past] = {}
+        self._pasts = Pasts()
 
     def patience(self, subject: str) -> float:
         """The step's time-out."""
@@ -135,7 +98,7 @@ class Listener:
         if duty is Duty.UNDO:
             return self._undo(attempt)
         if attempt.number > attempt.limit and part.may_refuse:
-            past = self._past(event, part)
+            past = self._pasts.of(event, part)
             return self._give_up(attempt, past.kind, past.status, past.message)
         return self._act(attempt)
 
@@ -149,17 +112,17 @@ class Listener:
         message = f"no answer within {part.step.timeout:g} s"
         if duty is Duty.ACT and (attempt.number <= attempt.limit or not part.may_refuse):
             return self._failed(attempt, "timeout", None, message, certain=False)
-        past = self._past(event, part)
+        past = self._pasts.of(event, part)
         error = None if duty is Duty.UNDO else _error(past.kind, past.status, past.message)
-        undoing = attempt if duty is Duty.UNDO else self._undoing(attempt)
+        undoing = attempt if duty is Duty.UNDO else attempt.undoing(self._around.clock())
         return self._not_undone(undoing, None, message, certain=False, error=error)
 
-    def _attempt(self, part: Part, event: Event, duty: Duty, deliveries: int) -> _Attempt:
+    def _attempt(self, part: Part, event: Event, duty: Duty, deliveries: int) -> Attempt:
         direction = Direction.ACTION if duty is Duty.ACT else Direction.COMPENSATION
-        if deliveries > 1 and (event.saga_id, part.step.name) not in self._pasts:
-            self._remember(event, part, _Past(uncertain=True))  # by another process, or before a crash
-        number = max(1, deliveries - self._past(event, part).waits)
-        return _Attempt(part, event, direction, number, self._around.clock())
+        if deliveries > 1 and (event, part) not in self._pasts:
+            self._pasts.remember(event, part, Past(uncertain=True))  # by another process, or before a crash
+        number = max(1, deliveries - self._pasts.of(event, part).waits)
+        return Attempt(part, event, direction, number, self._around.clock())
 
     def _keep(self, part: Part, event: Event, deliveries: int) -> Reaction:
         giver, fields = event.body.get("by"), event.body.get("fields")
@@ -171,7 +134,7 @@ class Listener:
             return Reaction(again=self._pause(part, deliveries))
         return ACK
 
-    def _let_pass(self, attempt: _Attempt) -> Reaction:
+    def _let_pass(self, attempt: Attempt) -> Reaction:
         """The saga began before this step was added: who listens to it now is told what it was told."""
         part, event, news = attempt.part, attempt.event, {"at": self._around.clock()}
         going_on = attempt.direction is Direction.ACTION
@@ -182,13 +145,13 @@ class Listener:
             return Reaction(again=self._pause(part, attempt.number))
         return self._well(event, part)
 
-    def _act(self, attempt: _Attempt) -> Reaction:
+    def _act(self, attempt: Attempt) -> Reaction:
         part, event = attempt.part, attempt.event
         try:
             given = self._given(part, event)
             if given is None:
-                past = self._past(event, part)
-                self._remember(event, part, replace(past, waits=past.waits + 1))
+                past = self._pasts.of(event, part)
+                self._pasts.remember(event, part, replace(past, waits=past.waits + 1))
                 return Reaction(again=self._pause(part, past.waits + 1))
             fields = part.fields(event, given)
             struck = self._struck(attempt)
@@ -213,11 +176,11 @@ class Listener:
         message = part.shown(message, fields)
         return self._failed(attempt, "failed", answer.status, message, outcome.certain)
 
-    def _news_of_action(self, attempt: _Attempt, fields: Mapping[str, Any]) -> Callable[[Answer], News]:
+    def _news_of_action(self, attempt: Attempt, fields: Mapping[str, Any]) -> Callable[[Answer], News]:
         part, event = attempt.part, attempt.event
 
         def news(answer: Answer) -> News:
-            told = self._told(attempt, "done" if answer.status == 200 else "refused", answer.status)
+            told = attempt.told("done" if answer.status == 200 else "refused", answer.status, self._around.clock())
             if answer.status == 200:
                 return self._acted(attempt, answer.body, fields, told)
             if answer is TOO_LATE or answer.status != 409 or not part.may_refuse:
@@ -229,20 +192,20 @@ class Listener:
         return news
 
     def _acted(
-        self, attempt: _Attempt, result: Mapping[str, Any], fields: Mapping[str, Any], told: Mapping[str, Any]
+        self, attempt: Attempt, result: Mapping[str, Any], fields: Mapping[str, Any], told: Mapping[str, Any]
     ) -> News:
         """What is written once its action has taken effect: what it acted with, and the events."""
         part, event = attempt.part, attempt.event
         own = inbox.remembered(self._engine, event.saga_id, part.step.name, part.index, fields)
         return [*own, *outbox.written(part.done(event, result, told, fields), self._engine)]
 
-    def _failed(self, attempt: _Attempt, kind: str, status: int | None, message: str, certain: bool) -> Reaction:
+    def _failed(self, attempt: Attempt, kind: str, status: int | None, message: str, certain: bool) -> Reaction:
         """An attempt of an action has failed."""
         part, event = attempt.part, attempt.event
-        past = self._past(event, part)
+        past = self._pasts.of(event, part)
         uncertain, timed_out = past.uncertain or not certain, past.timed_out or kind == "timeout"
-        past = _Past(past.waits, uncertain, timed_out, status, message)
-        self._remember(event, part, past)
+        past = Past(past.waits, uncertain, timed_out, status, message)
+        self._pasts.remember(event, part, past)
         in_round = attempt.number % attempt.limit
         stalls = not in_round and not part.may_refuse
         self._report(attempt, "refused" if certain else "unknown", status, message, stalls)
@@ -252,15 +215,15 @@ class Listener:
             return self._give_up(attempt, past.kind, status, message)
         return self._rest(attempt, message)
 
-    def _give_up(self, attempt: _Attempt, kind: str, status: int | None, message: str) -> Reaction:
+    def _give_up(self, attempt: Attempt, kind: str, status: int | None, message: str) -> Reaction:
         """See to it that the step has no effect, and say so, in one transaction; where it cannot be undone, go on."""
         part, event, step = attempt.part, attempt.event, attempt.part.step
-        undoing, error = self._undoing(attempt), _error(kind, status, message)
-        past = self._past(event, part)
+        undoing, error = attempt.undoing(self._around.clock()), _error(kind, status, message)
+        past = self._pasts.of(event, part)
         uncertain = kind != "refused" and past.uncertain
 
         def news(answer: Answer) -> News:
-            told = self._told(undoing, "done", answer.status)
+            told = undoing.told("done", answer.status, self._around.clock())
             body = {**told, "error": error, "uncertain": uncertain}
             return outbox.written(part.refused(event, body), self._engine)
 
@@ -288,16 +251,16 @@ class Listener:
         message = part.shown(str(answer.body["error"]), fields)
         return self._not_undone(undoing, answer.status, message, outcome.certain, error)
 
-    def _done_after_all(self, attempt: _Attempt, undoing: _Attempt, fields: Mapping[str, Any]) -> Reaction:
+    def _done_after_all(self, attempt: Attempt, undoing: Attempt, fields: Mapping[str, Any]) -> Reaction:
         part, event = attempt.part, attempt.event
         state, response = saved(self._engine, event.saga_id, part.step.name) or (None, {})
         if state is not Barrier.APPLIED:
             return Reaction(park=f"its barrier row is {state}, and its compensation refused")
-        told = {**self._told(undoing, "refused", 409), "in_doubt": True}
+        told = {**undoing.told("refused", 409, self._around.clock()), "in_doubt": True}
         outbox.put(self._engine, *self._acted(undoing, response, fields, told))
         return self._well(event, part)
 
-    def _undo(self, attempt: _Attempt) -> Reaction:
+    def _undo(self, attempt: Attempt) -> Reaction:
         """The step after it has no effect: neither may this one."""
         part, event, step = attempt.part, attempt.event, attempt.part.step
         try:
@@ -311,7 +274,7 @@ class Listener:
             key = Key(event.saga_id, step.name, digest(fields))
 
             def news(answer: Answer) -> News:
-                told = self._told(attempt, "done", answer.status)
+                told = attempt.told("done", answer.status, self._around.clock())
                 return outbox.written(part.undone(event, told), self._engine) if answer.status == 200 else ()
 
             outcome = self._compensated(part, key, fields, self._struck(attempt), news)
@@ -336,7 +299,7 @@ class Listener:
 
     def _not_undone(
         self,
-        attempt: _Attempt,
+        attempt: Attempt,
         status: int | None,
         message: str,
         certain: bool,
@@ -347,14 +310,14 @@ class Listener:
         self._report(attempt, "refused" if certain else "unknown", status, message, not in_round, error)
         return Reaction(again=self._pause(attempt.part, in_round)) if in_round else self._rest(attempt, message)
 
-    def _rest(self, attempt: _Attempt, message: str) -> Reaction:
+    def _rest(self, attempt: Attempt, message: str) -> Reaction:
         around, round = self._around, attempt.number // attempt.limit
         if round >= ROUNDS:
             return Reaction(park=f"{attempt.direction} of {attempt.part.step.name}: {message}")
         return Reaction(again=stall_delay(round, around.stall_base, around.stall_max, around.random))
 
     def _well(self, event: Event, part: Part) -> Reaction:
-        self._pasts.pop((event.saga_id, part.step.name), None)
+        self._pasts.forget(event, part)
         self._around.notify()
         return ACK
 
@@ -370,7 +333,7 @@ class Listener:
                 return None
         return []
 
-    def _struck(self, attempt: _Attempt) -> list[Any]:
+    def _struck(self, attempt: Attempt) -> list[Any]:
         """The injected faults that strike this attempt, after the injected delay. BadInput, Forbidden."""
         fail = [value for name, value in attempt.flags if name == "fail"]
         delay = [value for name, value in attempt.flags if name == "delay"]
@@ -381,47 +344,22 @@ class Listener:
             self._around.closed.wait(wait / 1000)
         return [fault.kind for fault in faults if fault.strikes(attempt.number)]
 
-    def _undoing(self, attempt: _Attempt) -> _Attempt:
-        """The attempt at undoing its own action that belongs to an attempt of the action beyond the last."""
-        number = max(1, attempt.number - attempt.limit + 1)
-        return _Attempt(attempt.part, attempt.event, Direction.COMPENSATION, number, self._around.clock())
-
-    def _told(self, attempt: _Attempt, verdict: str, status: int | None) -> dict[str, Any]:
-        """What an event says to whoever observes."""
-        now = self._around.clock()
-        line = {
-            "call": attempt.direction,
-            "number": attempt.number,
-            "verdict": verdict,
-            "status_code": status,
-            "duration_ms": round((now - attempt.began) * 1000, 3),
-        }
-        return {"at": now, "attempt": line}
-
     def _report(
         self,
-        attempt: _Attempt,
+        attempt: Attempt,
         verdict: str,
         status: int | None,
         message: str,
         stalls: bool,
         error: Mapping[str, Any] | None = None,
     ) -> None:
-        told = self._told(attempt, verdict, status)
+        told = attempt.told(verdict, status, self._around.clock())
         line = {**told["attempt"], "message": message}
         news = {"at": told["at"], **line, "stalls": stalls, "error": error}
         self._around.tell(attempt.part.attempt(attempt.event, news))
 
     def _pause(self, part: Part, number: int) -> float:
         return jittered(part.step.backoff * 2.0 ** (min(number, 16) - 1), self._around.random)
-
-    def _past(self, event: Event, part: Part) -> _Past:
-        return self._pasts.get((event.saga_id, part.step.name), _Past())
-
-    def _remember(self, event: Event, part: Part, past: _Past) -> None:
-        if len(self._pasts) >= REMEMBERED:
-            self._pasts.pop(next(iter(self._pasts)), None)
-        self._pasts[event.saga_id, part.step.name] = past
 
 
 def _error(kind: str, status: int | None, message: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from saga.broker import ACK, Delivery
 from saga.choreography import Event, Kind
 from saga.definition import Step
 from saga.errors import Refused
-from saga.follower import Early, follow
+from saga.observation import Early, follow
 from saga.representation import NEEDS_ATTENTION_AFTER
 from tests.conftest import databases
 from tests.ensemble import Ensemble
