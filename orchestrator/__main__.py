@@ -16,11 +16,14 @@ def main() -> None:
     """Check what can be checked, then serve until SIGTERM."""
     try:
         settings = load_settings()
-        load_definitions(settings.sagas_dir, settings.environ)
+        definitions = load_definitions(settings.sagas_dir, settings.environ)
         if settings.engine == TEMPORAL:
             require_temporal()
     except BadInput as error:
         sys.exit(f"orchestrator: {error}")
+    for definition in definitions.values():
+        for doubt in definition.doubts:
+            sys.stderr.write(f"orchestrator: warning: the saga {definition.name}: {doubt}\n")
     serve(
         "orchestrator.app:create_app",
         host=settings.host,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,15 +30,14 @@ class Api:
     def __init__(self, url: str):
         self._url = url.rstrip("/")
 
-    def call(self, method: str, path: str, **arguments: Any) -> tuple[int, Any]:
-        """(status code, JSON); the exit codes are those of `saga --help`."""
+    def call(self, method: str, path: str, lost: str = "", **arguments: Any) -> tuple[int, Any]:
+        """(status code, JSON); the exit codes are those of `saga --help`. `lost`: what to say where no answer comes."""
         try:
             answer = requests.request(method, self._url + path, timeout=TIMEOUT, **arguments)
             body = answer.json()
         except requests.ConnectionError:
-            fail(
-                AWAY, f"no orchestrator answers at {self._url}: is it up? (--url or ORCHESTRATOR_URL says where it is)"
-            )
+            why = "is it up? (--url or ORCHESTRATOR_URL says where it is)"
+            fail(AWAY, f"no orchestrator answers at {self._url}: {why}{f'; {lost}' if lost else ''}")
         except (requests.RequestException, ValueError) as error:
             fail(AWAY, f"{self._url} does not answer as an orchestrator does: {type(error).__name__}")
         if answer.status_code == 503:
@@ -140,8 +140,10 @@ def start(api: Api, /, saga: str | None, text: str, key: str | None, as_json: bo
     """Start a saga and wait for its end."""
     body = sys.stdin.read() if text == "-" else text
     params = {"saga": saga, **{name: value for name, value in flags.items() if value not in (None, ())}}
-    headers = {"Idempotency-Key": key} if key else {}
-    code, answer = api.call("POST", "/start", params=params, data=body.encode(), headers=headers)
+    key = key or f"saga-start-{uuid.uuid4()}"  # of a start whose answer is lost, it finds the saga
+    lost = f"the saga may have been started: `saga list -q {key}` tells, once it is up"
+    headers = {"Idempotency-Key": key}
+    code, answer = api.call("POST", "/start", lost, params=params, data=body.encode(), headers=headers)
     show_json(answer) if as_json else click.echo(one_line(answer))
     raise SystemExit({200: 0, 202: NOT_ENDED}.get(code, FAILED))
 
@@ -265,7 +267,11 @@ def export(saga: str, language: str, sagas_dir: Path | None, connection_arn: str
     except BadInput as error:
         fail(USAGE, str(error))
     if local := asl.local_addresses(known[saga]):
-        click.echo(f"saga: Step Functions calls https:// addresses only, and not {', '.join(local)}", err=True)
+        needed = "set SERVICE_A_URL and its like before you deploy this"
+        click.echo(
+            f"saga: warning: Step Functions calls https:// addresses only, and not {', '.join(local)}: {needed}",
+            err=True,
+        )
     text = json.dumps(machine, indent=2)
     try:
         output.write_text(text + "\n", encoding="utf-8") if output else click.echo(text)
@@ -288,9 +294,19 @@ def one_line(saga: dict[str, Any]) -> str:
     """A saga on one line."""
     error = saga["error"]
     why = f"  {error['step']} {error['kind']}: {error['message']}" if error else ""
+    if saga["status"] == "STALLED":
+        why = f"  {stuck_call(saga)}{'; the cause:' if why else ''}{why.replace('  ', ' ')}"
     attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
     steps = " ".join(f"{step['name']}:{step['status'].lower()}" for step in saga["steps"])
-    return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga']}  {steps}{attention}{why}"
+    mode = f" ({saga['mode']})" if saga["mode"] != ORCHESTRATION else ""
+    return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga']}{mode}  {steps}{attention}{why}"
+
+
+def stuck_call(saga: dict[str, Any]) -> str:
+    """Which call a stalled saga makes again, why, and when."""
+    step = next(step for step in saga["steps"] if step["status"] in ("RUNNING", "COMPENSATING"))
+    call = f"the compensation of {step['name']}" if step["status"] == "COMPENSATING" else step["name"]
+    return f"{call} does not succeed: {step['error'] or 'no answer'}; again at {saga['due_at']}"
 
 
 def show_json(value: Any) -> None:

@@ -131,6 +131,25 @@ class SagaDefinition:
         """The same saga, driven by another engine."""
         return self if engine == self.engine else replace(self, engine=engine)
 
+    @property
+    def doubts(self) -> list[str]:
+        """What is perhaps a slip of the pen: a name that nothing else in the definition knows."""
+        given = set((self.input or {}).get("properties", {}))
+        if not given:
+            return []
+        sent = {name for step in self.steps for name in step.send}
+        found = [
+            f"secret: {name!r} is no property of the input, and no step sends it: is it a result's field, or misspelt?"
+            for name in self.secret
+            if name not in given | sent
+        ]
+        first = self.steps[0]
+        return found + [
+            f"steps[0].send: {name!r} is no property of the input: {first.name} will not be sent it"
+            for name in first.send
+            if name not in given
+        ]
+
     @cached_property
     def snapshot(self) -> Mapping[str, Any]:
         """What the saga log keeps of it, as JSON values; `from_json` reads it back."""

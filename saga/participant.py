@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from saga.choreography import parts_of
 from saga.database import ASKED_WRONGLY, Token, connect, create_tables
 from saga.definition import load_definitions
 from saga.ensemble import Ensemble, join
-from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused
+from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused, SettingsError
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
 from saga.local_transaction import Function, LocalTransactions
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object
@@ -66,7 +67,7 @@ class Participant:
     def create_app(self, settings: Settings | None = None, exit: Callable[[int], Any] = os._exit) -> Flask:
         """The Flask app, with its database; tests pass their own settings, and `exit` for an injected crash."""
         settings = settings or load_settings()
-        engine = connect(settings.service_db_urls[self.name], pool_size=THREADS // 2)
+        engine = connect(settings.service_db_url(self.name), pool_size=THREADS // 2)
         create_tables(engine, self.table.metadata)
         for metadata in (barrier.metadata, outbox.metadata, inbox.metadata):
             create_tables(engine, metadata)
@@ -76,8 +77,11 @@ class Participant:
 
     def serve(self, target: str) -> None:
         """Run the app that the factory `target` ("service_a.app:create_app") makes, until SIGTERM."""
-        settings = load_settings()
-        port = settings.service_ports[self.name]
+        try:
+            settings = load_settings()
+            port = settings.service_port(self.name)
+        except SettingsError as error:
+            sys.exit(str(error))
         server.serve(target, host=settings.host, port=port, variable=f"SERVICE_{self.name}_PORT", threads=THREADS)
 
 

@@ -58,6 +58,22 @@ class Settings:
     token: str | None = field(repr=False)
     environ: Mapping[str, str] = field(repr=False)  # what ${VAR} in a saga's YAML is expanded from
 
+    def service_port(self, name: str) -> int:
+        """Where the service called `name` listens: SERVICE_<NAME>_PORT."""
+        variable = f"{_variable(name)}_PORT"
+        if name not in self.service_ports and not self.environ.get(variable):
+            raise SettingsError(f"{variable} is not set: the port that the service {name} listens on", variable)
+        return self.service_ports.get(name) or _port(self.environ, variable, 0)
+
+    def service_db_url(self, name: str) -> str:
+        """The database of the service called `name`: SERVICE_<NAME>_DB_URL, else a SQLite file in var/."""
+        default = f"sqlite:///var/{_variable(name).lower()}.db"
+        return self.service_db_urls.get(name) or _database(self.environ, f"{_variable(name)}_DB_URL", default)
+
+
+def _variable(service: str) -> str:
+    return f"SERVICE_{service.upper().replace('-', '_')}"
+
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in `environ` (the process's own by default); SettingsError names the variable."""

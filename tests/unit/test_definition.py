@@ -122,3 +122,17 @@ def test_faults_go_into_the_urls_of_the_snapshot() -> None:
     assert flawed.steps[0].compensation == "http://stock/release?fail=undo"
     assert flawed.steps[1] == definition.steps[1]
     assert flawed.faults == ("before-charge",)
+
+
+def test_a_name_that_nothing_else_knows_is_doubted() -> None:
+    text = """
+name: order
+input: {type: object, properties: {item: {type: string}, card: {type: string}}}
+secret: [cardd, card, receipt]
+steps:
+  - {name: A, action: http://a/x, send: [itme]}
+  - {name: B, action: http://b/x, send: [receipt]}
+"""
+    doubts = parse_definition(text, {}).doubts
+    assert [doubt.split(" is ")[0] for doubt in doubts] == ["secret: 'cardd'", "steps[0].send: 'itme'"]
+    assert parse_definition(text.replace("cardd, ", "").replace("itme", "item"), {}).doubts == []
