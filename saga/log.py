@@ -262,7 +262,8 @@ class SagaLog:
         if before:
             query = query.where(sagas.c.id < before)
         if attention:  # of the few that have not ended, by their state's index
-            overdue = and_(sagas.c.due_at.is_(None), sagas.c.deadline_at.is_not(None))
+            unminded = sagas.c.due_at.is_(None), sagas.c.owner.is_(None)  # Temporal minds those that it drives
+            overdue = and_(*unminded, sagas.c.deadline_at.is_not(None))
             query = query.where(sagas.c.state.in_(UNENDED), or_(sagas.c.rounds >= attention, overdue))
         if ended_since is not None:
             query = query.where(sagas.c.ended_at >= ended_since)

@@ -11,6 +11,7 @@ import pytest
 
 from saga import log_sql
 from saga.database import connect, create_tables
+from saga.definition import TEMPORAL
 from saga.errors import LeaseLost
 from saga.log import Present, Record, SagaLog
 from saga.machine import Line, State
@@ -241,15 +242,19 @@ def test_search_takes_its_bounds_in_and_gives_fifty_unless_told(log: SagaLog) ->
 
 
 def test_those_that_need_attention_are_found_whatever_their_state(log: SagaLog) -> None:
-    """Stalled or trying again, driven or not; one that has ended needs none, nor one whose deadline is still minded."""
+    """Stalled or trying again, driven or not.
+
+    One that has ended needs none, nor one whose deadline is still minded, be it by Temporal.
+    """
     stalled, trying = State.STALLED_COMPENSATING, State.COMPENSATING
     begun(log, 1, state=stalled, rounds=10)
     begun(log, 2, state=trying, rounds=10)
     begun(log, 3, state=State.COMPENSATED, rounds=10, due_at=None, deadline_at=NOW, ended_at=NOW)
     begun(log, 4, state=stalled, rounds=9)
-    begun(log, 5, due_at=None, deadline_at=NOW)
-    begun(log, 6, due_at=NOW, deadline_at=NOW)
-    begun(log, 7, due_at=None)
+    begun(log, 5, due_at=None, deadline_at=NOW, owner=None)
+    begun(log, 6, due_at=NOW, deadline_at=NOW, owner=None)
+    begun(log, 7, due_at=None, owner=None)
+    begun(log, 8, due_at=None, deadline_at=NOW, owner=TEMPORAL)
     assert [saga.id for saga in log.search(attention=10)] == [str(uuid.UUID(int=number)) for number in (5, 2, 1)]
 
 
