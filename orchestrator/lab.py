@@ -116,8 +116,9 @@ class _Lab:
     def start_in_both_modes(self) -> Response | tuple[str, int]:
         """Start the same saga twice: orchestrated and choreographed."""
         try:
-            definition, body, plan = self._asked_for()
-            definitions = [definition.in_mode(self.parts.mode(mode)) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
+            _, body, plan = self._asked_for()
+            plain = self.parts.definition(request.form.get("saga"))  # whichever mode the form has, on the engine set
+            definitions = [plain.in_mode(self.parts.mode(mode)) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
             saga_ids = [self._start(each, body, plan) for each in definitions]
         except SagaError as error:
             return self._refused(error)
