@@ -206,3 +206,20 @@ def test_a_wrong_setting_or_saga_is_said_before_anything_starts(make_up: MakeUp,
 def ended(up: Up) -> str:
     assert up.process.wait(30) != 0
     return up.said
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_venv_that_cannot_be_made_is_told_as_python_tells_it(tmp_path: Path, missing: bool) -> None:
+    """Only where the module is missing does it say how to install it."""
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '"-m venv"*) echo "No space left on device" >&2; exit 1;;\n'
+        f"*ensurepip*) exit {int(missing)};;\nesac\n"
+    )
+    python.chmod(0o755)
+    command = ["make", "-f", str(ROOT / "Makefile"), f"PYTHON={python}", ".venv/bin/python"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert "No space left on device" in ran.stderr
+    assert ("apt install python3-venv" in ran.stdout) == missing
