@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Engine as Database
 
-from saga.broker import DEAD, DEAD_STREAM
 from saga.choreography import observed
+from saga.dead_letter import DEAD, DEAD_STREAM
 from saga.engine import Engine
 from saga.ensemble import Ensemble
-from saga.errors import Conflict
+from saga.errors import BadInput, Conflict, NoSuchLetter
+from saga.event_body import saga_id_of
 from saga.follower import Follower
 from saga.log import Record
+from saga.machine import PARKED
 from saga.payload import mask
 from saga.representation import parked, secrets_of
 from saga.settings import Settings
@@ -44,7 +45,7 @@ class Choreographer:
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
         letters = self._ensemble.broker.dead_letters(most)
-        named = {_saga_id(letter["payload"]) or "" for letter in letters}
+        named = {saga_id_of(letter["payload"]) or "" for letter in letters}
         records = self._engine.around.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
@@ -53,35 +54,38 @@ class Choreographer:
         return self._ensemble.broker.count_dead_letters()
 
     def replay(self, letter: int) -> dict[str, Any]:
-        """Publish a parked event again. NoSuchLetter, BrokerUnavailable."""
+        """Publish a parked event again. NoSuchLetter, BadInput, BrokerUnavailable."""
         replayed = self._ensemble.broker.replay(letter)
-        saga_id = _saga_id(replayed["payload"])
+        saga_id = saga_id_of(replayed["payload"])
         if saga_id:
             self._follower.replayed(saga_id, letter, replayed["subject"])
         return {"letter": letter, "subject": replayed["subject"], "replayed": True}
 
     def resume(self, saga_id: str) -> None:
-        """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is."""
-        letters = parked(self._engine.read(saga_id)[1])
+        """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is, BadInput where one cannot be."""
+        lines = self._engine.read(saga_id)[1]
+        letters = parked(lines)
         if not letters:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
+        details = [line.detail or {} for line in lines if line.event == PARKED]
+        subjects = {detail["letter"]: str(detail["subject"]) for detail in details}
+        refused: BadInput | None = None
         for letter in letters:
-            self.replay(letter)
+            try:
+                self.replay(letter)
+            except BadInput as error:
+                refused = error
+            except NoSuchLetter:  # it was published again, and a crash, or the log, kept that from being noted
+                self._follower.replayed(saga_id, letter, subjects[letter])
+        if refused:
+            raise refused
 
 
 def shown(letter: Mapping[str, Any], records: Mapping[str, Record]) -> dict[str, Any]:
     """A dead letter as the API shows it: without what it carries, and masked by what its saga keeps secret."""
-    saga_id = _saga_id(letter["payload"])
+    saga_id = saga_id_of(letter["payload"])
     record, message = records.get(saga_id or ""), letter["message"]
     if record:
         message = mask(message, record.definition.secret, secrets_of(record))
     told = {name: value for name, value in letter.items() if name != "payload"}
     return {**told, "message": message, "saga_id": saga_id}
-
-
-def _saga_id(payload: bytes) -> str | None:
-    try:
-        found = json.loads(payload)["saga_id"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, str) else None

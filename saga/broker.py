@@ -23,12 +23,12 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 
-from saga.errors import BrokerUnavailable, NoSuchLetter
+from saga.dead_letter import DEAD, DEAD_STREAM, WITHOUT, headers_of, shown, too_large
+from saga.errors import BadInput, BrokerUnavailable, NoSuchLetter
 
 logger = logging.getLogger("saga")
 
 STREAM, SUBJECTS = "SAGA", "saga.>"
-DEAD_STREAM, DEAD = "SAGA_DEAD", "dead."
 KEPT = 7 * 86_400.0  # seconds that events are kept: a choreographed saga must end within them
 KNOWN_IDS = 120.0  # seconds that the broker knows an event's id
 AT_ONCE = 24  # events handled at once, by each consumer
@@ -38,7 +38,6 @@ ANSWERS_WITHIN = 5.0  # seconds
 HEADERS = 1000  # bytes at the most
 LOOK = 5.0  # seconds between two looks whether the streams and the consumers are there
 FAILURES = 20  # of a handler, on one event, before it is parked
-LETTERS_LOOKED_AT = 2000
 
 T = TypeVar("T")
 
@@ -52,6 +51,7 @@ class Delivery:
     number: int
     sequence: int  # in its stream
     headers: dict[str, str]
+    at: float = 0.0  # when the stream stored it, in seconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ class Broker:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
-        """Publish (id, subject, payload) in this order; gives which are durable at the broker. BrokerUnavailable."""
+        """Publish (id, subject, payload) in this order; gives which are durable at the broker. BrokerUnavailable.
+
+        One that is larger than the broker takes is parked instead, without what it carries.
+        """
         return self._ask(self._publish(events))
 
     def since(self) -> float:
@@ -152,7 +155,7 @@ class Broker:
         return self._ask(self._count_dead_letters())
 
     def replay(self, letter: int) -> dict[str, Any]:
-        """Publish a parked event again, and forget that it was parked. NoSuchLetter, BrokerUnavailable."""
+        """Publish a parked event again, and forget that it was parked. NoSuchLetter, BadInput, BrokerUnavailable."""
         return self._ask(self._replay(letter))
 
     def _ask(self, work: Coroutine[Any, Any, T]) -> T:
@@ -270,7 +273,7 @@ class Broker:
         metadata = message.metadata
         headers = dict(message.headers or {})
         number, sequence = metadata.num_delivered or 1, metadata.sequence.stream
-        delivery = Delivery(message.subject, message.data, number, sequence, headers)
+        delivery = Delivery(message.subject, message.data, number, sequence, headers, metadata.timestamp.timestamp())
         alive = self._loop.create_task(self._keep(message))
         try:
             if before:
@@ -310,53 +313,45 @@ class Broker:
 
     async def _publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
         stream = self._stream
-        sent: list[asyncio.Future[Any] | None] = []
+        sent: list[asyncio.Future[Any]] = []
         for id, subject, payload in events:
+            headers = {"Nats-Msg-Id": id}
             if len(payload) + HEADERS > self._client.max_payload:  # it must not hold back the others
                 logger.error("event_too_large event_id=%s bytes=%d", id, len(payload))
-                sent.append(None)
-            else:
-                sent.append(await stream.publish_async(subject, payload, headers={"Nats-Msg-Id": id}))
-        waiting = [future for future in sent if future]
-        if waiting:
-            await asyncio.wait(waiting, timeout=ANSWERS_WITHIN)
-        for future in waiting:
+                subject, payload, headers = too_large(self._name, id, subject, payload, self._client.max_payload)
+            sent.append(await stream.publish_async(subject, payload, headers=headers))
+        if sent:
+            await asyncio.wait(sent, timeout=ANSWERS_WITHIN)
+        for future in sent:
             if not future.done():
                 future.cancel()
-        return [bool(future and not future.cancelled() and not future.exception()) for future in sent]
+        return [not future.cancelled() and not future.exception() for future in sent]
 
     async def _park(self, consumer: _Consumer, delivery: Delivery, reason: str) -> None:
-        headers = {
-            "Nats-Msg-Id": f"{consumer.durable}:{delivery.sequence}",
-            "Saga-Service": consumer.durable,
-            "Saga-Deliveries": str(delivery.number),
-            "Saga-Reason": " ".join(reason.encode("ascii", "replace").decode().split())[:500] or "?",
-        }
+        headers = headers_of(consumer.durable, delivery.number, reason)
+        headers["Nats-Msg-Id"] = f"{consumer.durable}:{delivery.sequence}"
         await self._stream.publish(DEAD + delivery.subject, delivery.payload, headers=headers)
         logger.error("event_parked subject=%s reason=%s", delivery.subject, headers["Saga-Reason"])
 
     async def _dead_letters(self, most: int) -> list[dict[str, Any]]:
-        stream = self._stream
-        state = (await stream.stream_info(DEAD_STREAM)).state
+        """Looked for in ever longer stretches of numbers, from the last one back: most of them may be gone."""
+        state = (await self._stream.stream_info(DEAD_STREAM)).state
         found: list[dict[str, Any]] = []
-        lowest = max(state.first_seq, state.last_seq - LETTERS_LOOKED_AT)
-        for letter in range(state.last_seq, lowest - 1, -1):
-            if len(found) == min(most, state.messages):
-                break
-            with suppress(NotFoundError):
-                message = await stream.get_msg(DEAD_STREAM, letter)
-                headers = message.headers or {}
-                found.append(
-                    {
-                        "letter": letter,
-                        "at": message.time,
-                        "subject": (message.subject or "").removeprefix(DEAD),
-                        "service": headers.get("Saga-Service", ""),
-                        "payload": message.data or b"",
-                        "attempts": int(headers.get("Saga-Deliveries", 0)),
-                        "message": headers.get("Saga-Reason", ""),
-                    }
-                )
+        upper, stretch = state.last_seq + 1, most
+        while len(found) < min(most, state.messages) and upper > state.first_seq:
+            lower = max(state.first_seq, upper - stretch)
+            found = [*await self._letters_between(lower, upper), *found]
+            upper, stretch = lower, 2 * stretch
+        return found[::-1][:most]
+
+    async def _letters_between(self, lower: int, upper: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        with suppress(NotFoundError):  # there is none from here on
+            while lower < upper:
+                message = await self._stream.get_msg(DEAD_STREAM, lower, subject=f"{DEAD}>", next=True)
+                lower = (message.seq or lower) + 1
+                if lower <= upper:
+                    found.append(shown(message))
         return found
 
     async def _count_dead_letters(self) -> int:
@@ -368,6 +363,8 @@ class Broker:
             message = await stream.get_msg(DEAD_STREAM, letter)
         except NotFoundError:
             raise NoSuchLetter(f"there is no dead letter {letter}") from None
+        if WITHOUT in (message.headers or {}):
+            raise BadInput(f"dead letter {letter} is without what it carried: {shown(message)['message']}")
         subject = (message.subject or "").removeprefix(DEAD)
         await stream.publish(subject, message.data or b"", headers={"Nats-Msg-Id": f"replay:{letter}"})
         await stream.delete_msg(DEAD_STREAM, letter)

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
+from saga.event_body import check
 from saga.payload import mask, parse_object, secret_texts
 
 PREFIX = "saga"
@@ -94,6 +95,9 @@ def parse_event(subject: str, payload: bytes) -> Event:
     saga_id = body.pop("saga_id", None)
     if not isinstance(saga_id, str) or not 0 < len(saga_id) <= 255 or not (saga_id.isascii() and saga_id.isprintable()):
         raise BadInput("saga_id is required: 1 to 255 printable ASCII characters", "saga_id")
+    check(body)
+    if kind is Kind.ATTEMPT and not {"call", "number"} <= body.keys():
+        raise BadInput("call and number are required")
     return Event(tokens[1], saga_id, kind, tokens[2] if kind in OF_A_STEP else None, body)
 
 

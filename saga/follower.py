@@ -6,7 +6,6 @@ other. An event that is delivered again changes nothing; one that came before it
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections import OrderedDict
@@ -15,10 +14,12 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-from saga.broker import ACK, DEAD, Delivery, Reaction
+from saga.broker import ACK, Delivery, Reaction
 from saga.choreography import OBSERVED, Kind, parse_event
 from saga.choreography import Event as Heard
+from saga.dead_letter import DEAD
 from saga.errors import BadInput, LeaseLost, LogUnavailable
+from saga.event_body import saga_id_of
 from saga.log import Present, Record, SagaLog
 from saga.machine import (
     FAULT,
@@ -31,6 +32,7 @@ from saga.machine import (
     replay,
 )
 from saga.observation import Early, follow, rounds_of
+from saga.payload import iso
 
 logger = logging.getLogger("saga")
 
@@ -87,10 +89,7 @@ class Follower:
 
     def line(self, subject: str, payload: bytes) -> str | None:
         """A saga's events stand in one line: the broker has them in the order in which one led to the other."""
-        try:
-            return str(json.loads(payload)["saga_id"])
-        except (ValueError, KeyError, TypeError):
-            return None
+        return saga_id_of(payload)
 
     def overslept(self, delivery: Delivery) -> Reaction:
         """The log is slow: again."""
@@ -187,14 +186,14 @@ class Follower:
 
     def _parked(self, delivery: Delivery) -> None:
         subject = delivery.subject.removeprefix(DEAD)
-        try:
-            saga_id = str(json.loads(delivery.payload)["saga_id"])
-        except (ValueError, KeyError, TypeError):
-            return  # it names no saga: the list of dead letters shows it
+        saga_id = saga_id_of(delivery.payload)
+        if saga_id is None:
+            return  # the list of dead letters shows it
         known = self._read(saga_id, fresh=True)
-        if known and not any((line.detail or {}).get("letter") == delivery.sequence for line in known[1]):
+        letter = {"letter": delivery.sequence, "stored_at": iso(delivery.at)}  # a broker's new disk counts from 1 again
+        if known and not any(letter.items() <= (line.detail or {}).items() for line in known[1]):
             message, service = delivery.headers.get("Saga-Reason", ""), delivery.headers.get("Saga-Service", "")
-            detail = {"subject": subject, "message": message, "letter": delivery.sequence, "service": service}
+            detail = {"subject": subject, "message": message, **letter, "service": service}
             self._note(saga_id, PARKED, service or None, detail)
 
     def _crash(self, when: str, heard: Heard, record: Record, lines: Sequence[Line]) -> None:

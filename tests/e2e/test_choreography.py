@@ -45,6 +45,15 @@ def publish(stack: Stack, subject: str, payload: bytes) -> None:
     run_apart(send())
 
 
+def delete_letter(stack: Stack, letter: int) -> None:
+    async def delete() -> None:
+        client = await nats.connect(stack.environ["NATS_URL"])
+        await client.jetstream().delete_msg("SAGA_DEAD", letter)
+        await client.close()
+
+    run_apart(delete())
+
+
 def dead_letters(stack: Stack) -> list[dict[str, Any]]:
     return list(stack.get("/dead-letters").json()["dead_letters"])
 
@@ -156,6 +165,21 @@ def test_a_dead_letter_is_seen_and_replayed_by_one_command(make_stack: Callable[
     assert stack.counts() == NONE
     assert dead_letters(stack) == []
     assert saga_command(stack, *words).returncode == 2  # there is no dead letter any more
+
+
+def test_a_dead_letter_that_is_gone_does_not_keep_its_saga_from_being_resumed(make_stack: Callable[..., Stack]) -> None:
+    """As where it was published again, and that could not be noted."""
+    stack = make_stack("sqlite", mode="choreography", **QUICK)
+    stack.kill("service_a")
+    stack.start("service_a", FAULTS="off")
+    saga_id = stack.post_start("fail=b&fail=a:undo:1&wait=0").json()["saga_id"]
+    eventually(lambda: "parked" in [line["event"] for line in stack.lines(saga_id)])
+    delete_letter(stack, dead_letters(stack)[0]["letter"])
+    assert stack.saga(saga_id)["needs_attention"]
+    assert saga_command(stack, "resume", saga_id).returncode == 0
+    assert not stack.saga(saga_id)["needs_attention"]
+    noted = [line["detail"]["subject"] for line in stack.lines(saga_id) if line["event"] == "replayed"]
+    assert noted == ["saga.signup.B.refused"]
 
 
 def test_an_event_that_is_no_event_is_parked_and_holds_up_nobody(make_stack: Callable[..., Stack]) -> None:

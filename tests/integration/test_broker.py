@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import nats
 import pytest
 
-from saga import broker
-from saga.broker import ACK, DEAD, DEAD_STREAM, STREAM, Broker, Delivery, Reaction
-from saga.errors import BrokerUnavailable
+from saga import broker, outbox
+from saga.broker import ACK, STREAM, Broker, Delivery, Reaction
+from saga.choreography import Event, Kind
+from saga.database import connect, create_tables
+from saga.dead_letter import DEAD, DEAD_STREAM
+from saga.errors import BadInput, BrokerUnavailable
+from saga.event_body import saga_id_of
 from tests.nats_server import NatsServer
 from tests.stack import eventually
 
@@ -107,11 +114,67 @@ def test_a_dead_letter_on_which_the_handler_fails_is_let_go(
     watching.close()
 
 
-def test_an_event_that_is_too_large_holds_back_no_other(connected: Broker, handled: Handled) -> None:
-    large = b"x" * (9 << 20)
-    told = connected.publish([("1", "saga.signup.started", large), ("2", "saga.signup.started", b"small")])
-    assert told == [False, True]
-    eventually(lambda: handled.payloads() == [b"small"])
+def test_an_event_that_is_too_large_is_parked_without_what_it_carries_and_holds_back_no_other(
+    connected: Broker, handled: Handled, tmp_path: Path
+) -> None:
+    """The outbox goes on, and forgets in time: the relay's round does not raise."""
+    database = connect(f"sqlite:///{tmp_path}/a.db")
+    create_tables(database, outbox.metadata)
+    told = [
+        Event("signup", "big", Kind.STARTED, None, {"fields": {"payment": "x" * (9 << 20)}}),
+        Event("signup", "small", Kind.STARTED, None, {"fields": {}}),
+    ]
+    for event in told:
+        outbox.put(database, *outbox.written([event], database))
+    relay = outbox.Relay(database, connected)
+    eventually(lambda: handled.seen or relay.round())
+    relay.mark()
+    assert not relay.round()
+    with database.begin() as connection:
+        assert connection.execute(outbox.UNPUBLISHED, {"most": 9}).all() == []
+    eventually(lambda: [saga_id_of(payload) for payload in handled.payloads()] == ["small"])
+    letter = connected.dead_letters(10)[0]
+    assert (letter["subject"], letter["service"]) == ("saga.signup.started", "A")
+    assert json.loads(letter["payload"]) == {"saga_id": "big"}
+    assert "bytes is too large for the broker: raise its max_payload (8388608)" in letter["message"]
+    assert "event_id is big::started" in letter["message"]
+    with pytest.raises(BadInput, match="without what it carried"):
+        connected.replay(letter["letter"])
+    assert connected.count_dead_letters() == 1
+    database.dispose()
+
+
+def test_an_old_dead_letter_is_listed_however_many_after_it_were_replayed(
+    nats_server: NatsServer, connected: Broker
+) -> None:
+    async def run() -> None:
+        async with await nats.connect(nats_server.url) as client:
+            stream = client.jetstream()
+            for number in range(3):
+                await stream.publish(f"{DEAD}kept.{number}", b"")
+                for _ in range(800):
+                    await stream.publish_async(f"{DEAD}gone", b"")
+                await stream.publish_async_completed()
+            await stream.purge_stream(DEAD_STREAM, subject=f"{DEAD}gone")
+
+    asyncio.run(run())
+    assert connected.count_dead_letters() == 3
+    for most in (1, 2, 3, 100):
+        subjects = [letter["subject"] for letter in connected.dead_letters(most)]
+        assert subjects == ["kept.2", "kept.1", "kept.0"][:most]
+
+
+def test_a_dead_letter_that_others_parked_is_listed_and_its_time_is_written_as_any_other(
+    nats_server: NatsServer, connected: Broker
+) -> None:
+    async def run() -> None:
+        async with await nats.connect(nats_server.url) as client:
+            await client.jetstream().publish(f"{DEAD}theirs", b"?", headers={"Saga-Deliveries": "many"})
+
+    asyncio.run(run())
+    letter = connected.dead_letters(10)[0]
+    assert (letter["subject"], letter["attempts"], letter["message"]) == ("theirs", 0, "")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", letter["at"])
 
 
 def test_an_event_as_large_as_a_start_may_be_is_published(connected: Broker, handled: Handled) -> None:

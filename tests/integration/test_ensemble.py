@@ -25,6 +25,8 @@ from tests.world import INPUT, SERVICES, Points, signup
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}
+NESTED = b'{"saga_id": ' + b"[" * 100_000
+NOW = 1_000_000_000.0
 SCENARIOS = {
     "": ("COMPLETED", None),
     "a": ("COMPENSATED", "failed"),
@@ -218,7 +220,62 @@ def test_the_reason_of_a_dead_letter_is_masked_and_what_it_carries_is_not_shown(
         "payload": b'{"saga_id": "%s"}' % saga_id.encode(),
     }
     assert shown(letter, {saga_id: record}) == {"letter": 1, "message": "card *** is blocked", "saga_id": saga_id}
-    assert shown({**letter, "payload": b"[]"}, {}) == {"letter": 1, "message": letter["message"], "saga_id": None}
+    for payload in (b"[]", NESTED):
+        assert shown({**letter, "payload": payload}, {}) == {"letter": 1, "message": letter["message"], "saga_id": None}
+
+
+def test_a_dead_letter_of_a_brokers_new_disk_is_noted_though_its_number_was_given_before(ensemble: Ensemble) -> None:
+    saga_id = ensemble.start()
+    payload = json.dumps({"saga_id": saga_id}).encode()
+    letters = [Delivery("dead.saga.signup.A.done", payload, 1, 1, {"Saga-Service": "B"}, at) for at in (NOW, NOW + 60)]
+    ensemble.follower.handle(letters[0])
+    ensemble.follower.replayed(saga_id, 1, "saga.signup.A.done")
+    for letter in (letters[0], letters[1], letters[1]):
+        ensemble.follower.handle(letter)
+    noted = [line.event for line in ensemble.log.lines(saga_id)]
+    assert noted == ["started", "parked", "replayed", "parked"]
+    assert ensemble.record(saga_id)["needs_attention"]
+
+
+def test_an_event_that_is_nested_too_deeply_is_let_go_by_who_observes(ensemble: Ensemble) -> None:
+    assert ensemble.follower.line("saga.signup.A.done", NESTED) is None
+    for subject in ("saga.signup.A.done", "dead.saga.signup.A.done"):
+        assert ensemble.follower.handle(Delivery(subject, NESTED, 1, 1, {})) == ACK
+
+
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("A.done", {"result": "ok"}),
+        ("A.done", {"at": "now"}),
+        ("A.done", {"at": 1e300}),
+        ("A.done", {"attempt": "first"}),
+        ("A.done", {"attempt": {"number": "one"}}),
+        ("A.done", {"attempt": {"number": 2**31}}),
+        ("A.done", {"attempt": {"number": 1, "duration_ms": "long"}}),
+        ("A.done", {"fields": None}),
+        ("A.refused", {"error": "rejected"}),
+        ("A.refused", {"error": {"kind": "rejected"}}),
+        ("A.refused", {"error": {"kind": ["failed"]}}),
+        ("A.refused", {"error": {"kind": "failed", "message": 7}}),
+        ("A.attempt", {"call": "action"}),
+        ("A.attempt", {"call": "undo", "number": 1, "stalls": True}),
+    ],
+)
+def test_an_event_whose_fields_have_another_shape_is_let_go_by_who_observes_and_parked_by_who_acts(
+    ensemble: Ensemble, subject: str, body: dict[str, Any]
+) -> None:
+    """Whoever publishes it, in whatever language: the saga is shown and goes on as if it had not been."""
+    saga_id = ensemble.start()
+    before = ensemble.record(saga_id)
+    payload = json.dumps({"saga_id": saga_id, "at": NOW, **body}).encode()
+    told = Delivery(f"saga.signup.{subject}", payload, 1, 1, {})
+    assert ensemble.follower.handle(told) == ACK
+    assert ensemble.record(saga_id) == before
+    if subject == "A.done":
+        assert ensemble.listeners["B"].handle(told).park
+    ensemble.play()
+    assert ensemble.record(saga_id)["status"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"no json", b"[]", b'{"saga_id": 7}', '{"saga_id": "ü"}'.encode()])

@@ -1,0 +1,84 @@
+"""What an event may carry: whoever publishes it, in whatever language, its fields have the shapes of the docs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from saga.errors import BadInput
+from saga.payload import parse_object
+
+Shape = tuple[str, Callable[[Any], bool]]  # in words, and whether a value has it
+
+END_OF_TIME = 253_402_300_799  # 9999-12-31, in seconds since the epoch
+MOST = 2**31 - 1  # that a column of the log takes
+
+
+def _number(value: Any, least: int, most: int) -> bool:
+    return type(value) in (int, float) and bool(least <= value <= most)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST
+
+
+def _or_null(shape: Shape) -> Shape:
+    words, fits = shape
+    return f"{words} or null", lambda value: value is None or fits(value)
+
+
+def _one_of(*values: str) -> Shape:
+    return " or ".join(values), lambda value: isinstance(value, str) and value in values
+
+
+_OBJECT: Shape = ("an object", lambda value: isinstance(value, dict))
+_TEXT: Shape = ("a string", lambda value: isinstance(value, str))
+_TEXTS: Shape = ("an array of strings", lambda value: isinstance(value, list) and all(map(_TEXT[1], value)))
+_WHOLE: Shape = ("a whole number", _whole)
+_STATUS, _MESSAGE = _or_null(_WHOLE), _or_null(_TEXT)
+_ATTEMPT: Mapping[str, Shape] = {
+    "call": _one_of("action", "compensation"),
+    "number": _WHOLE,
+    "verdict": _one_of("done", "refused", "unknown"),
+    "status_code": _STATUS,
+    "duration_ms": _or_null(("a number of milliseconds", lambda value: _number(value, -MOST, MOST))),
+    "message": _MESSAGE,
+}
+_ERROR: Mapping[str, Shape] = {
+    "kind": _one_of("refused", "failed", "timeout"),
+    "status_code": _STATUS,
+    "message": _MESSAGE,
+}
+_EVENT: Mapping[str, Shape] = {
+    "at": _or_null(("a number of seconds since the epoch", lambda value: _number(value, 0, END_OF_TIME))),
+    "fields": _OBJECT,
+    "given": _OBJECT,
+    "faults": _OBJECT,
+    "steps": _TEXTS,
+    "result": _or_null(_OBJECT),
+    "attempt": _or_null(_OBJECT),
+    "error": _or_null(_OBJECT),
+    **_ATTEMPT,
+}
+
+
+def check(body: Mapping[str, Any]) -> None:
+    """Raise BadInput, naming the field, where one of what an event carries has another shape than it must."""
+    _check(body, _EVENT, "")
+    _check(body.get("attempt") or {}, _ATTEMPT, "attempt.")
+    _check(body.get("error") or {}, _ERROR, "error.")
+
+
+def _check(part: Mapping[str, Any], shapes: Mapping[str, Shape], path: str) -> None:
+    for name, (words, fits) in shapes.items():
+        if name in part and not fits(part[name]):
+            raise BadInput(f"{path}{name} must be {words}", f"{path}{name}")
+
+
+def saga_id_of(payload: bytes) -> str | None:
+    """The id of the saga that a payload names, if any; it may be no event at all."""
+    try:
+        found = parse_object(payload).get("saga_id")
+    except BadInput:
+        return None
+    return found if isinstance(found, str) else None
