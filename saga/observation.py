@@ -141,10 +141,10 @@ class _Story:
     def _refused(self) -> None:
         body = self.heard.body
         message = self._cause()
-        if body.get("uncertain"):
+        undone = self.saga.step and self.saga.step.compensation  # without one it has sealed itself: nothing to undo
+        if body.get("uncertain") and undone:
             self._add(Event.ACTION_UNKNOWN, message)
-            if self.saga.step and self.saga.step.name == self.heard.step:
-                self._undone()
+            self._undone()
             return
         if (body.get("attempt") or {}).get("call") == Direction.ACTION:
             self._line(body["attempt"])
