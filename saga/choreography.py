@@ -167,6 +167,14 @@ class Part:
         """Whether the saga began with this step: one that did not is let pass by a step that was added since."""
         return self.step.name in event.body.get("steps", (self.step.name,))
 
+    def is_next(self, event: Event) -> bool:
+        """Whether nobody stands between who tells and this step in the saga itself: it may have begun with other
+        steps than are known here. One that is no step of it has let it pass."""
+        steps, teller = list(event.body.get("steps", ())), event.step
+        if self.step.name not in steps or (teller and teller not in steps):
+            return True
+        return steps.index(self.step.name) == (steps.index(teller) + 1 if teller else 0)
+
     def shown(self, value: Any, fields: Mapping[str, Any]) -> Any:
         """What others may be told: the secrets among its fields are masked, also where they are echoed."""
         secret = self.definition.secret

@@ -97,6 +97,9 @@ class Listener:
             return self._let_pass(attempt)
         if duty is Duty.UNDO:
             return self._undo(attempt)
+        if not part.is_next(event):
+            logger.warning("event_left_alone subject=%s: the saga has a step that is not known here", event.subject)
+            return ACK
         if attempt.number > attempt.limit and part.may_refuse:
             past = self._pasts.of(event, part)
             return self._give_up(attempt, past.kind, past.status, past.message)

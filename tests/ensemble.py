@@ -108,6 +108,7 @@ class Ensemble:
     ):
         self._url = database or (lambda name: f"sqlite:///{directory / name}.db")
         self.definition = (definition or signup()).in_mode(CHOREOGRAPHY)
+        self.known = dict.fromkeys(SERVICES, self.definition)  # the file that each service was started with
         self.point: Callable[[str], None] = lambda name: None
         self.now = 1_000_000_000.0
         self.ids = itertools.count(1)
@@ -248,14 +249,19 @@ class Ensemble:
         self.broker.queues[name] = Queue(list(self._heard(name)), lambda: self.listeners[name], deque())
 
     def _heard(self, name: str) -> dict[str, Any]:
-        return parts_of(name, [self.definition])
+        return parts_of(name, [self.known[name]])
 
-    def change(self, definition: SagaDefinition) -> None:
-        """Every process is started again with another definition; a service that is new hears what there is."""
-        new = {step.name for step in definition.steps} - {step.name for step in self.definition.steps}
-        self.definition = definition.in_mode(CHOREOGRAPHY)
+    def change(self, definition: SagaDefinition, *names: str) -> None:
+        """These processes, or all, are started again with another file; a service that is new hears what there is."""
+        names = names or (*SERVICES, "orchestrator")
+        old = {name: {step.name for step in self.known[name].steps} for name in SERVICES}
+        new = {name for name in names if name not in old.get(name, {name})}
+        changed = definition.in_mode(CHOREOGRAPHY)
+        if "orchestrator" in names:
+            self.definition = changed
+        self.known |= {name: changed for name in names if name in SERVICES}
         self.restart()
-        for name in SERVICES:
+        for name in [each for each in SERVICES if each in names]:
             queue = self.broker.queues[name]
             queue.subjects = list(self._heard(name))
             heard = [(index, subject in queue.subjects) for index, (subject, _) in enumerate(self.broker.stream)]

@@ -15,7 +15,7 @@ from orchestrator.choreographer import shown
 from saga import listener
 from saga.broker import ACK, Delivery
 from saga.choreography import Event, Kind
-from saga.definition import Step
+from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
 from saga.observation import Early, follow
 from saga.representation import NEEDS_ATTENTION_AFTER
@@ -303,6 +303,7 @@ def test_the_same_saga_and_step_with_other_fields_is_parked(ensemble: Ensemble) 
         ("c", "COMPENSATED", {"A": 0, "B": 1, "C": 0}, ["COMPENSATED", "SKIPPED", "REFUSED"]),
         ("b:after", "COMPLETED", ONE_EACH, ["DONE", "DONE", "DONE"]),  # its own barrier knows that it took effect
         ("b", "COMPENSATED", NONE, ["COMPENSATED", "REFUSED", "PENDING"]),
+        ("b:crash", "COMPENSATED", NONE, ["COMPENSATED", "REFUSED", "PENDING"]),  # its own barrier is sealed
     ],
 )
 def test_a_step_without_a_compensation_is_passed_over(
@@ -319,6 +320,20 @@ def test_a_step_without_a_compensation_is_passed_over(
     assert saga["status"] == status
     assert ensemble.rows(saga_id) == rows
     assert [step["status"] for step in saga["steps"]] == steps
+    ensemble.close()
+
+
+def test_a_pivot_without_a_compensation_that_has_sealed_itself_ends_the_saga(tmp_path: Path) -> None:
+    """How its attempts ended is not known, but that none of them took effect is."""
+    shipped = signup()
+    definition = replace(shipped, steps=(*shipped.steps[:2], replace(shipped.steps[2], compensation=None)))
+    ensemble = Ensemble(tmp_path, definition)
+    saga_id = ensemble.start("c:crash")
+    ensemble.play()
+    saga = ensemble.record(saga_id)
+    assert (saga["status"], saga["error"]["kind"]) == ("COMPENSATED", "failed")
+    assert [step["status"] for step in saga["steps"]] == ["COMPENSATED", "COMPENSATED", "REFUSED"]
+    assert ensemble.rows(saga_id) == NONE
     ensemble.close()
 
 
@@ -425,6 +440,57 @@ def test_a_new_step_lets_sagas_pass_that_began_without_it(tmp_path: Path) -> Non
     assert ensemble.broker.parked == []
     assert ensemble.rows(run_to_its_end(ensemble)) == ONE_EACH
     ensemble.close()
+
+
+def test_a_service_with_the_old_file_does_not_act_before_a_step_that_it_does_not_know(tmp_path: Path) -> None:
+    """C has not been restarted: to it, A's event says that it is its turn."""
+    shipped = signup()
+    ensemble = Ensemble(tmp_path, without(shipped, "B"))
+    ensemble.change(shipped, "A", "B", "orchestrator")
+    saga_id = ensemble.start("b:refuse")
+    ensemble.play()
+    assert ensemble.record(saga_id)["status"] == "COMPENSATED"
+    assert ensemble.rows(saga_id) == NONE
+    ensemble.close()
+
+
+def test_a_service_with_the_old_file_does_not_act_before_a_step_that_is_first_now(tmp_path: Path) -> None:
+    shipped = signup()
+    ensemble = Ensemble(tmp_path, without(shipped, "A"))
+    ensemble.change(shipped, "A", "orchestrator")
+    saga_id = ensemble.start("a:refuse", {**INPUT, "user_id": 7})
+    ensemble.play()
+    assert ensemble.record(saga_id)["status"] == "COMPENSATED"
+    assert ensemble.rows(saga_id) == NONE
+    ensemble.close()
+
+
+@pytest.mark.parametrize("added", ["A", "B", "C"])
+def test_a_step_is_added_where_the_services_are_restarted_first_and_the_orchestrator_last(
+    tmp_path: Path, added: str
+) -> None:
+    """The new one, its neighbours, who publishes; sagas that begin or are under way meanwhile end well."""
+    shipped = signup()
+    ensemble = Ensemble(tmp_path, without(shipped, added))
+    rows = {name: int(name != added) for name in SERVICES}
+    input = {**INPUT, "user_id": 7}  # which A, where it is there, tells
+    for name in sorted(SERVICES, key=lambda name: name != added):
+        under_way = ensemble.start("", input)
+        ensemble.reach("C")
+        ensemble.change(shipped, name)
+        begun = ensemble.start("", input)
+        ensemble.play()
+        for saga_id in (under_way, begun):
+            assert ensemble.record(saga_id)["status"] == "COMPLETED"
+            assert ensemble.rows(saga_id) == rows
+    ensemble.change(shipped, "orchestrator")
+    assert ensemble.rows(run_to_its_end(ensemble)) == ONE_EACH
+    assert ensemble.broker.parked == []
+    ensemble.close()
+
+
+def without(definition: SagaDefinition, name: str) -> SagaDefinition:
+    return replace(definition, steps=tuple(step for step in definition.steps if step.name != name))
 
 
 def run_to_its_end(ensemble: Ensemble) -> str:
