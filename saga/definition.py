@@ -24,6 +24,7 @@ from saga.payload import check_fields, compact, field_name
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+CALLS = ("action", "compensation")  # the fields of a step that hold URLs
 
 FILE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -182,21 +183,21 @@ def load_definitions(directory: Path, environ: Mapping[str, str]) -> dict[str, S
     return found
 
 
-def load_definition(path: Path, environ: Mapping[str, str]) -> SagaDefinition:
-    """The saga in the YAML file `path`, with `${VAR}` expanded from `environ`."""
+def load_definition(path: Path, environ: Mapping[str, str], urls: bool = True) -> SagaDefinition:
+    """The saga in the YAML file `path`, with `${VAR}` expanded from `environ`; `urls`: also in those of its steps."""
     try:
-        return parse_definition(path.read_text(encoding="utf-8"), environ, str(path))
+        return parse_definition(path.read_text(encoding="utf-8"), environ, str(path), urls)
     except (OSError, UnicodeDecodeError) as error:
         raise DefinitionError(str(path), None, "", f"cannot be read: {error}") from None
 
 
-def parse_definition(text: str, environ: Mapping[str, str], file: str = "<yaml>") -> SagaDefinition:
+def parse_definition(text: str, environ: Mapping[str, str], file: str = "<yaml>", urls: bool = True) -> SagaDefinition:
     """The saga that the YAML `text` describes; `file` is only named in errors."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             raise DefinitionError(file, 1, "", "the file is empty")
-        source = _Source(file, root)
+        source = _Source(file, root, urls)
         source.refuse_duplicate_keys()
         data = yaml.safe_load(text)
         data = source.expand(data, environ)
@@ -236,8 +237,8 @@ def _check(source: _Source, data: Any) -> None:
         if step["name"].lower() in names | {"orchestrator"}:
             raise source.error(["steps", index, "name"], f"the name {step['name']!r} is taken (case is not told apart)")
         names.add(step["name"].lower())
-        for field in ("action", "compensation"):
-            if not _is_url(step.get(field, "http://x")):
+        for field in CALLS:
+            if source.urls and not _is_url(step.get(field, "http://x")):
                 raise source.error(["steps", index, field], f"{step[field]!r} is not an http:// or https:// URL")
     pivots = [index for index, step in enumerate(data["steps"]) if step.get("pivot")]
     if len(pivots) > 1:
@@ -247,9 +248,10 @@ def _check(source: _Source, data: Any) -> None:
 class _Source:
     """The YAML node tree beside the data: knows the line of every field."""
 
-    def __init__(self, file: str, root: yaml.Node):
+    def __init__(self, file: str, root: yaml.Node, urls: bool):
         self.file = file
         self.root = root
+        self.urls = urls
 
     def error(self, path: Sequence[Any], problem: str) -> DefinitionError:
         return DefinitionError(self.file, self._line(path), field_name(path), problem)
@@ -283,7 +285,7 @@ class _Source:
             return {key: self.expand(value, environ, (*path, key)) for key, value in data.items()}
         if isinstance(data, list):
             return [self.expand(value, environ, (*path, index)) for index, value in enumerate(data)]
-        if not isinstance(data, str):
+        if not isinstance(data, str) or (not self.urls and path[:1] == ("steps",) and path[-1] in CALLS):
             return data
 
         def value_of(match: re.Match[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from sqlalchemy import Engine
@@ -11,10 +13,14 @@ from sqlalchemy import Engine
 from saga import inbox
 from saga.broker import Broker
 from saga.choreography import Duty, Event, Part
+from saga.definition import SagaDefinition, load_definition
+from saga.errors import DefinitionError
 from saga.listener import Listener, Surroundings
 from saga.local_transaction import LocalTransactions
 from saga.outbox import Relay
 from saga.settings import Settings
+
+logger = logging.getLogger("saga")
 
 
 class Ensemble:
@@ -34,6 +40,17 @@ class Ensemble:
         """Let go: what is under way is delivered again."""
         self.relay.close()
         self.broker.close()
+
+
+def load_heard(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
+    """The sagas in `directory` whose files are right, for who calls no URL; of a wrong one the log tells."""
+    found = []
+    for path in sorted(directory.glob("*.yaml")):
+        try:
+            found.append(load_definition(path, environ, urls=False))
+        except DefinitionError as error:
+            logger.error("saga_not_heard: %s", error)
+    return found
 
 
 def join(

@@ -32,8 +32,7 @@ from saga import barrier, inbox, outbox, server
 from saga.barrier import Answer, Key, Transaction
 from saga.choreography import parts_of
 from saga.database import ASKED_WRONGLY, Token, connect, create_tables
-from saga.definition import load_definitions
-from saga.ensemble import Ensemble, join
+from saga.ensemble import Ensemble, join, load_heard
 from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused, SettingsError
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
 from saga.local_transaction import Function, LocalTransactions
@@ -124,8 +123,7 @@ class _Routes:
         settings, service = self.settings, self.service
         if settings.nats_url is None or not settings.sagas_dir.is_dir():
             return
-        heard = parts_of(service.name, load_definitions(settings.sagas_dir, settings.environ).values())
-        if heard:
+        if heard := parts_of(service.name, load_heard(settings.sagas_dir, settings.environ)):
             self.ensemble = join(service.name, heard, self.transactions, self.schema, service.secret, settings)
             self.ensemble.open()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +133,21 @@ def test_a_schema_that_is_no_json_schema_stops_the_service_at_its_start(database
     settings = load_settings({"SERVICE_A_DB_URL": database("service_a"), "NATS_URL": "off"})
     with pytest.raises(SchemaError, match="strnig"):
         Participant("A", things, lambda tx, fields: {}, lambda tx, fields: {}, {"type": "strnig"}).create_app(settings)
+
+
+def test_a_service_needs_no_url_of_a_saga_and_no_right_file_beside_its_own(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variable that only the orchestrator has is none of its business; a wrong file is named, and left out."""
+    step = "steps: [{name: A, action: '${NOT_SET_HERE}/invoke', compensation: 'http://a:${NOR_THIS}/', send: [x]}]"
+    (tmp_path / "right.yaml").write_text(f"name: right\n{step}\n")
+    (tmp_path / "wrong.yaml").write_text(f"name: wrong\nsecret: ['${{NOT_SET_HERE}}']\n{step}\n")
+    settings = {"SERVICE_A_DB_URL": database("service_a"), "NATS_URL": "nats://127.0.0.1:1", "SAGAS_DIR": str(tmp_path)}
+    app = Participant("A", things, lambda tx, fields: {}, lambda tx, fields: {}, {}).create_app(load_settings(settings))
+    listening = app.view_functions["invoke"].__self__.ensemble.broker._consumers  # type: ignore[attr-defined]
+    assert [consumer.subjects for consumer in listening] == [["saga.right.started"]]
+    assert "wrong.yaml:2: secret[0]: the environment variable NOT_SET_HERE is not set" in caplog.text
+    app.close()  # type: ignore[attr-defined]
 
 
 def test_a_dry_run_changes_nothing(service: Service) -> None:
