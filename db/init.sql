@@ -91,7 +91,7 @@ CREATE TABLE service_a.saga_outbox LIKE orchestrator.saga_outbox;
 CREATE TABLE service_a.saga_inbox (
     saga_id    VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     step       VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    giver      INTEGER NOT NULL COMMENT 'the position of the step that gave the fields, -1: who started the saga; or its own',
+    giver      INTEGER NOT NULL COMMENT 'the position of the step that gave the fields, -1: who started the saga; -2: the step itself',
     fields     LONGTEXT NOT NULL COMMENT 'JSON: what a step of a choreographed saga was given, or acted with',
     created_at DATETIME(6) NOT NULL,
     PRIMARY KEY (saga_id, step, giver),

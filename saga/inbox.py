@@ -14,6 +14,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, bindparam, dele
 from saga.database import Json, Token, UtcTime, transaction
 from saga.exchange import Row, Statement
 
+OWN = -2  # the giver of what the step itself acted with: no position, which a step that is added would shift
 KEPT = 90 * 86_400.0  # seconds: a saga that is parked may be turned back as long after its action
 
 metadata = MetaData()
@@ -23,7 +24,7 @@ saga_inbox = Table(
     metadata,
     Column("saga_id", Token(255), primary_key=True),
     Column("step", Token(64), primary_key=True),
-    Column("giver", Integer, primary_key=True),  # the position of the step that gave it, -1: who started; or its own
+    Column("giver", Integer, primary_key=True),  # the position of the step that gave it, -1: who started; or OWN
     Column("fields", Json, nullable=False),
     Column("created_at", UtcTime, nullable=False, index=True),
 )
@@ -58,9 +59,9 @@ def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]
         return {row["giver"]: row["fields"] for row in rows}
 
 
-def has_acted(execute: Callable[..., Any], saga_id: str, step: str, giver: int) -> bool:
+def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:
     """Whether the step has told that its action took effect: it remembers what it acted with since then."""
-    return execute(HAS_ACTED, {"saga_id": saga_id, "step": step, "giver": giver}).first() is not None
+    return execute(HAS_ACTED, {"saga_id": saga_id, "step": step, "giver": OWN}).first() is not None
 
 
 def forget(engine: Engine, now: float) -> None:

@@ -158,7 +158,7 @@ class Listener:
                 return Reaction(again=self._pause(part, past.waits + 1))
             fields = part.fields(event, given)
             struck = self._struck(attempt)
-            check_fields(self._around.schema, fields, self._around.secret)
+            check_fields(self._around.schema, fields, {*self._around.secret, *part.definition.secret})
             key = Key(event.saga_id, part.step.name, digest(fields))
             outcome = self._around.transactions.act(key, fields, struck, self._news_of_action(attempt, fields))
         except (BadInput, Forbidden) as error:
@@ -199,7 +199,7 @@ class Listener:
     ) -> News:
         """What is written once its action has taken effect: what it acted with, and the events."""
         part, event = attempt.part, attempt.event
-        own = inbox.remembered(self._engine, event.saga_id, part.step.name, part.index, fields)
+        own = inbox.remembered(self._engine, event.saga_id, part.step.name, inbox.OWN, fields)
         return [*own, *outbox.written(part.done(event, result, told, fields), self._engine)]
 
     def _failed(self, attempt: Attempt, kind: str, status: int | None, message: str, certain: bool) -> Reaction:
@@ -231,12 +231,12 @@ class Listener:
             return outbox.written(part.refused(event, body), self._engine)
 
         def check(tx: Transaction) -> None:
-            if inbox.has_acted(tx.execute, event.saga_id, step.name, part.index):
+            if inbox.has_acted(tx.execute, event.saga_id, step.name):
                 raise _Acted
 
         try:
             given = inbox.recall(self._engine, event.saga_id, step.name)
-            if part.index in given:
+            if inbox.OWN in given:
                 raise _Acted
             fields = part.fields(event, given.values())
             key = Key(event.saga_id, step.name, digest(fields))
@@ -271,7 +271,7 @@ class Listener:
                 undone = part.undone(event, {"at": self._around.clock()})
                 outbox.put(self._engine, *outbox.written(undone, self._engine))
                 return self._well(event, part)
-            fields = inbox.recall(self._engine, event.saga_id, step.name).get(part.index)
+            fields = inbox.recall(self._engine, event.saga_id, step.name).get(inbox.OWN)
             if fields is None:
                 return Reaction(park="this step has not acted: there is nothing known that it could undo")
             key = Key(event.saga_id, step.name, digest(fields))
