@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
 from saga.event_body import check
-from saga.payload import mask, parse_object, secret_texts
+from saga.payload import holds, mask, parse_object, secret_texts
 
 PREFIX = "saga"
 
@@ -141,7 +141,7 @@ class Part:
         name, steps = self.definition.name, self.definition.steps
         before = subject(name, Kind.DONE, steps[self.index - 1].name) if self.index else subject(name, Kind.STARTED)
         heard = {before: Duty.ACT}
-        if set(self.step.send) & set(self.definition.secret):
+        if self.step.send and self.definition.secret:  # any field may hold a secret one
             heard[subject(name, Kind.GIVEN, self.step.name)] = Duty.KEEP
         if self.index + 1 < len(steps):
             after = steps[self.index + 1].name
@@ -229,13 +229,14 @@ def _share(
 ) -> tuple[list[Event], dict[str, Any], dict[str, list[int]]]:
     """(secrets to be given, the fields that later steps need, who gave to whom) after the step `by` has told `new`."""
     secret, later = set(definition.secret), definition.steps[by + 1 :]
-    needed = {name for step in later for name in step.send} - secret
+    needed = {name for step in later for name in step.send}
     known = {**carried["fields"], **new}
-    fields = {name: value for name, value in known.items() if name in needed}
+    hidden = {name for name in needed & known.keys() if name in secret or holds(known[name], secret)}
+    fields = {name: value for name, value in known.items() if name in needed - hidden}
     givers = {name: list(known_givers) for name, known_givers in carried.get("given", {}).items()}
     events = []
     for step in later:
-        secrets = {name: new[name] for name in step.send if name in secret and name in new}
+        secrets = {name: new[name] for name in step.send if name in hidden and name in new}
         if secrets:
             givers.setdefault(step.name, []).append(by)
             events.append(Event(definition.name, saga_id, Kind.GIVEN, step.name, {"by": by, "fields": secrets}))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -31,7 +31,7 @@ def _finite(number: str) -> float:
 
 
 _decode = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite).decode
-compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # a JSON value's text
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode  # a JSON value's text
 _sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
@@ -59,8 +59,10 @@ def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str
         missing = next(name for name in error.validator_value if name not in error.instance)
         field = field_name([*path, missing])
         raise BadInput(f"{field} is required", field)
-    field = field_name(path)
-    problem = error.message if len(error.message) < 300 else f"{error.message[:297]}..."
+    field, secret = field_name(path), frozenset(secret)
+    texts = secret_texts(value, secret)
+    problem = mask(error.message, secret, texts | {repr(text)[1:-1] for text in texts})  # before it is cut
+    problem = problem if len(problem) < 300 else f"{problem[:297]}..."
     if any(str(part) in secret for part in path):
         problem = f"does not fit {error.validator}: {error.validator_value}"
     raise BadInput(f"{field or 'the body'}: {problem}", field or None)
@@ -101,23 +103,30 @@ def mask(value: JSON, secret: Iterable[str], secret_values: Iterable[str] = ()) 
     return masked(value)
 
 
-def secret_texts(values: Mapping[str, JSON], secret: Iterable[str]) -> frozenset[str]:
+def secret_texts(values: JSON, secret: Iterable[str]) -> frozenset[str]:
     """The texts that must not be echoed: every scalar under a secret field, as it would be printed."""
-    found: set[str] = set()
+    names, found = frozenset(secret), set[str]()
 
-    def collect(part: JSON) -> None:
+    def collect(part: JSON, hidden: bool) -> None:
         if isinstance(part, Mapping):
-            for item in part.values():
-                collect(item)
+            for name, item in part.items():
+                collect(item, hidden or name in names)
         elif isinstance(part, list):
             for item in part:
-                collect(item)
-        elif part is not None and not isinstance(part, bool):
+                collect(item, hidden)
+        elif hidden and part is not None and not isinstance(part, bool):
             found.add(str(part))
 
-    for name in secret:
-        collect(values.get(name))
+    if names:
+        collect(values, hidden=False)
     return frozenset(found)
+
+
+def holds(value: JSON, names: Collection[str]) -> bool:
+    """Whether a field of this name is somewhere in it."""
+    if isinstance(value, Mapping):
+        return any(name in names or holds(item, names) for name, item in value.items())
+    return isinstance(value, list) and any(holds(item, names) for item in value)
 
 
 def iso(at: float | None) -> str | None:

@@ -59,6 +59,8 @@ def who_listens_to_whom() -> str:
     for index, step in enumerate(definition.steps):
         arrows: dict[tuple[str, Duty], list[str]] = {}
         for heard, duty in Part(definition, index).listens().items():
+            if duty is Duty.KEEP and heard not in tellers:  # it is sent no secret
+                continue
             teller = tellers.get(heard) or str(parse_event(heard, b'{"saga_id": "it"}').step)
             arrows.setdefault((teller, duty), []).append(heard.removeprefix(f"saga.{definition.name}."))
         signs = {Duty.ACT: "-->", Duty.UNDO: "-.->", Duty.KEEP: "==>"}

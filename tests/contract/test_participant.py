@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 import service_a.app
 import service_b.app
 import service_c.app
-from saga.participant import Participant, Settings, load_settings
+from saga.participant import Participant, Settings, Transaction, load_settings
 from tests.conftest import Database
 from tests.service import Service, fail, things
 
@@ -118,6 +118,19 @@ def test_records_of_what_is_no_saga_id_are_400(service: Service, saga: str) -> N
     answer = service.app.test_client().get(f"/records/{saga}")
     assert answer.status_code == 400
     assert "saga id" in answer.json["error"]
+
+
+def test_a_result_that_is_not_json_is_an_unexpected_failure_and_rolled_back(database: Database) -> None:
+    settings = load_settings({"SERVICE_A_DB_URL": database("service_a"), "NATS_URL": "off"})
+
+    def action(tx: Transaction, fields: Any) -> dict[str, float]:
+        tx.execute(things.insert(), {"saga_id": tx.saga_id, "username": "ada"})
+        return {"rate": float("nan")}
+
+    client = Participant("A", things, action, lambda tx, fields: {}, {}).create_app(settings).test_client()
+    answer = client.post("/invoke", json={}, headers={"Saga-Id": "s-1"})
+    assert (answer.status_code, answer.headers["Saga-Effect"]) == (500, "none")
+    assert client.get("/records/s-1").json == {"saga_id": "s-1", "records": [], "barrier": []}
 
 
 def test_unknown_routes_and_methods_are_answered_in_json(service: Service) -> None:

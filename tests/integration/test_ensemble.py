@@ -159,6 +159,7 @@ def test_events_carry_what_later_steps_need_and_secrets_go_to_their_step_alone(e
     assert list(told)[-1] == "saga.signup.completed"
     assert ensemble.broker.queues["B"].subjects == [
         "saga.signup.A.done",
+        "saga.signup.B.given",
         "saga.signup.C.refused",
         "saga.signup.C.undone",
     ]
@@ -416,6 +417,71 @@ def test_a_refusal_does_not_tell_the_secrets_that_it_echoes(tmp_path: Path, monk
     assert ensemble.record(saga_id)["error"]["message"] == "the card *** is declined"
     told = {subject for subject, payload in ensemble.broker.stream if INPUT["payment"] in payload.decode()}
     assert told == {"saga.signup.C.given"}
+    ensemble.close()
+
+
+def test_a_refusal_by_the_schema_does_not_tell_the_secrets_that_it_echoes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is the saga that says what is secret, and where a long message is cut in the middle of one."""
+    whole = {"not": {"required": ["payment"]}}  # its message quotes all fields
+    monkeypatch.setitem(SERVICES, "C", replace(SERVICES["C"], schema=whole, secret=()))
+    ensemble = Ensemble(tmp_path)
+    for payment in ("4111-2222-3333", "4111" * 80):
+        saga_id = ensemble.start("", {**INPUT, "payment": payment})
+        ensemble.play()
+        assert ensemble.record(saga_id)["error"]["kind"] == "refused"
+        assert "'payment': '***'" in ensemble.record(saga_id)["error"]["message"]
+        told = {subject for subject, payload in ensemble.broker.stream if payment[:14] in payload.decode()}
+        assert told == {"saga.signup.C.given"}
+    ensemble.close()
+
+
+def test_a_field_that_holds_a_secret_goes_to_its_step_alone(tmp_path: Path) -> None:
+    shipped = signup()
+    steps = (*shipped.steps[:2], replace(shipped.steps[2], send=("user_id", "payment", "customer")))
+    ensemble = Ensemble(tmp_path, replace(shipped, steps=steps, secret=("card",)))
+    ensemble.start("c:refuse", {**INPUT, "customer": {"cards": [{"card": "4111-2222-3333"}]}})
+    ensemble.play()
+    told = [subject for subject, payload in ensemble.broker.stream if "4111-2222-3333" in payload.decode()]
+    assert told == ["saga.signup.C.given"]
+    ensemble.close()
+
+
+def test_a_step_that_moves_undoes_what_it_did_at_its_old_position(tmp_path: Path) -> None:
+    shipped = signup()
+    ensemble = Ensemble(tmp_path, without(shipped, "A"))
+    saga_id = ensemble.start("c:refuse", {**INPUT, "user_id": 7})
+    ensemble.reach("C")
+    ensemble.change(shipped, "B")  # it is the second step now
+    ensemble.play()
+    ensemble.change(shipped)
+    ensemble.play()
+    assert ensemble.record(saga_id)["status"] == "COMPENSATED"
+    assert ensemble.rows(saga_id) == NONE
+    assert ensemble.broker.parked == []
+    ensemble.close()
+
+
+def test_a_result_that_is_not_json_is_a_failure_of_the_step_that_gave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is committed and told: the next step could not read it."""
+
+    action = SERVICES["B"].action
+
+    def unequal(tx: Any, fields: Mapping[str, Any]) -> dict[str, float]:
+        action(tx, fields)
+        return {"rate": float("nan")}
+
+    monkeypatch.setitem(SERVICES, "B", replace(SERVICES["B"], action=unequal))
+    ensemble = Ensemble(tmp_path)
+    saga_id = ensemble.start()
+    ensemble.play()
+    saga = ensemble.record(saga_id)
+    assert (saga["status"], saga["error"]["message"]) == ("COMPENSATED", "the service failed, and rolled back")
+    assert ensemble.rows(saga_id) == NONE
+    assert ensemble.broker.parked == []
     ensemble.close()
 
 
