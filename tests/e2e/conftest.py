@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser import chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it leaves an event loop running in this thread, which no other test must find
 def browser() -> Iterator[Browser]:
     """Chromium; without one a test is skipped, and fails in CI."""
     path = chromium()

@@ -268,6 +268,10 @@ def test_what_is_parked_is_accessible(
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
 
 
+BOXES = """texts => texts.map(text => text.getBoundingClientRect()).filter(box => box.width)
+                    .map(({x, y, width, height}) => ({x, y, width, height}))"""
+
+
 def test_texts_of_a_drawing_do_not_overlap(open_page: Open, stack: Stack) -> None:
     sagas = [stack.post_start(flags).json()["saga_id"] for flags in ("fail=c:after", "fail=b:after&fail=a:undo:2")]
     stack_mode, stack.mode = stack.mode, "orchestration"
@@ -275,9 +279,9 @@ def test_texts_of_a_drawing_do_not_overlap(open_page: Open, stack: Stack) -> Non
     stack.mode = stack_mode
     with open_page() as page:
         for saga in sagas:
+            stack.ended(saga)  # so that nothing moves any more
             page.goto(f"/ui/sagas/{saga}")
-            boxes = [text.bounding_box() for text in page.locator("svg.sequence text").all()]
-            found = [box for box in boxes if box and box["width"]]
+            found = page.locator("svg.sequence text").evaluate_all(BOXES)
             assert len(found) > 10
             for index, one in enumerate(found):
                 for other in found[index + 1 :]:
