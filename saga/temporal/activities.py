@@ -77,7 +77,11 @@ class Activities:
     async def project(self, projection: Projection) -> int:
         """Bring the saga log up to date; gives the last line that it has. Tried again where the log is away."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._around.executor, self._around.projector.project, projection)
+        work = loop.run_in_executor(self._around.executor, self._around.projector.project, projection)
+        silent = activity.info().heartbeat_timeout
+        while not (await asyncio.wait({work}, timeout=silent.total_seconds() / 3 if silent else None))[0]:
+            activity.heartbeat()
+        return await work
 
 
 class _Call:

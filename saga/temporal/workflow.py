@@ -110,6 +110,7 @@ class SagaWorkflow:
             if name := course.fault(when, call, journal.record.definition.faults, journal.lines):
                 crashes.append(when)
                 journal.note(FAULT, {"fault": name})
+                break  # the other one strikes when the call is made again
         deadline = self._begun.deadline_at if state is State.EXECUTING else None
         sealing = state is State.SEALING
         timing = self._begun.timing
@@ -167,10 +168,11 @@ class SagaWorkflow:
     async def _project(self, policy: RetryPolicy) -> None:
         """Bring the saga log up to date; where it is away, a later one does."""
         try:
-            known = await workflow.execute_local_activity_method(
+            known = await workflow.execute_activity_method(  # a local one would write what no history has yet
                 Activities.project,
                 self._journal.projection(),
                 start_to_close_timeout=WRITE_WITHIN,
+                heartbeat_timeout=timedelta(seconds=self._begun.timing.lease),
                 retry_policy=policy,
             )
             self._journal.projected = max(self._journal.projected, known)

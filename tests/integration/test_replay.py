@@ -35,6 +35,18 @@ def test_a_saga_under_way_goes_on_with_the_code_of_today(path: Path) -> None:
     replay(path)
 
 
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_nothing_is_written_elsewhere_that_the_history_does_not_have_yet(path: Path) -> None:
+    events = json.loads(path.read_text())["events"]
+    kinds = [event["eventType"] for event in events]
+    assert "EVENT_TYPE_MARKER_RECORDED" not in kinds  # of a local activity
+    assert "project" in [
+        event["activityTaskScheduledEventAttributes"]["activityType"]["name"]
+        for event in events
+        if "activityTaskScheduledEventAttributes" in event
+    ]
+
+
 def test_there_is_a_history_of_each_kind() -> None:
     assert {path.stem for path in RECORDED} >= {name.replace(" ", "_") for name in SAGAS}
 
