@@ -11,8 +11,10 @@ from saga.definition import TEMPORAL, SagaDefinition
 from saga.log import Present, Record
 from saga.machine import (
     ATTEMPT,
+    CANCEL_REQUESTED,
     CLAIMED,
     ENDED,
+    FAULT,
     STALLED,
     STARTED,
     Call,
@@ -140,7 +142,11 @@ def _without_old_rounds(lines: Sequence[Line], saga: Saga) -> list[Line]:
         for index, line in enumerate(lines)
         if line.step == step and (line.detail or {}).get("state") == saga.state
     ]
-    return list(lines) if len(stalls) < 2 else [*lines[: stalls[0] + 1], *lines[stalls[-2] + 1 :]]
+    if len(stalls) < 2:
+        return list(lines)
+    between = lines[stalls[0] + 1 : stalls[-2] + 1]
+    remembered = [line for line in between if line.event in (CANCEL_REQUESTED, FAULT)]  # what must not happen again
+    return [*lines[: stalls[0] + 1], *remembered, *lines[stalls[-2] + 1 :]]
 
 
 def _record(saga_id: str, begun: Begun, definition: SagaDefinition, state: Any) -> Record:

@@ -9,10 +9,11 @@ from typing import Any
 from temporalio.converter import value_to_type
 
 from saga.http import Attempt, Verdict
-from saga.machine import Event, State
+from saga.machine import CANCEL_REQUESTED, FAULT, Event, State
 from saga.representation import represent
 from saga.temporal.journal import Journal
 from saga.temporal.messages import Begun, Made, Timing
+from saga.verbs import cancelled
 from tests.world import INPUT, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
@@ -89,6 +90,20 @@ def test_what_is_carried_over_does_not_grow_with_the_stall() -> None:
     again = twice.carried().carried
     assert again
     assert len(again.lines) == sizes[0]
+
+
+def test_a_wish_to_cancel_and_a_fault_that_struck_are_carried_over() -> None:
+    old = stalled(rounds=2)
+    old.note(CANCEL_REQUESTED, {"by": "operator"})
+    old.note(FAULT, {"fault": "before-undo-B"})
+    for _ in range(4):
+        old.move(Event.RESUMED)
+        fail(old, Event.COMPENSATION_UNKNOWN)
+    new = journal(sent(old.carried(), Begun))
+    assert [line.event for line in new.lines].count(CANCEL_REQUESTED) == 1
+    assert cancelled(new.lines)
+    assert [line.detail for line in new.lines if line.event == FAULT] == [{"fault": "before-undo-B"}]
+    assert new.saga == old.saga
 
 
 def test_a_call_whose_worker_is_lost_counts_as_an_attempt_that_may_have_had_its_effect() -> None:
