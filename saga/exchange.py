@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import mysql.connector as mysql_driver
+from mysql.connector import connection_cext
 from mysql.connector.connection import MySQLConnection
 from mysql.connector.connection_cext import CMySQLConnection
+from mysql.connector.errors import get_mysql_exception
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.sql import ClauseElement
 
@@ -120,9 +122,16 @@ class _Quick(_Economical, CMySQLConnection):
         self.cmd_query(sql.encode() % tuple(self.prepare_for_mysql(values)))
         driver: Any = self._cmysql
         found = [driver.affected_rows()]
-        while self.next_result():
+        while self._follows():
             found.append(driver.affected_rows())
         return found
+
+    def _follows(self) -> bool | None:
+        """Whether there is another result; its error as the driver raises that of the first one, which it forgets."""
+        try:
+            return self.next_result()
+        except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]
+            raise get_mysql_exception(error.errno, error.msg, error.sqlstate) from error
 
 
 class _Slow(_Economical, MySQLConnection):

@@ -8,10 +8,24 @@ from typing import Any
 
 import mysql.connector
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, func, insert, make_url, select, update
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    bindparam,
+    create_engine,
+    func,
+    insert,
+    make_url,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.database import Float, Json, Token, UtcTime, connect, is_duplicate, is_lock_conflict
+from saga.exchange import Statement, exchange
 from tests.conftest import Database
 
 metadata = MetaData()
@@ -100,6 +114,21 @@ def test_who_waits_too_long_for_a_lock_may_try_again(engine: Engine) -> None:
         first.execute(update(things).values(number=1))
         with pytest.raises(DBAPIError) as refused, other.begin() as second:
             second.execute(update(things).values(number=2))
+    assert is_lock_conflict(refused.value)
+    other.dispose()
+
+
+def test_who_waits_too_long_in_the_middle_of_an_exchange_may_try_again(engine: Engine) -> None:
+    for key in ("free", "held"):
+        put(engine, key=key, number=0)
+    change = update(things).where(things.c.key == bindparam("which")).values(number=bindparam("new"))
+    statement = Statement(change, "which", "new")
+    other = connect(engine.url.render_as_string(hide_password=False))  # another process's
+    with engine.begin() as first:
+        first.execute(update(things).where(things.c.key == "held").values(number=1))
+        with pytest.raises(DBAPIError) as refused, other.begin() as second:
+            rows = [statement.bind(second.dialect, {"which": key, "new": 2}) for key in ("free", "held")]
+            exchange(second, *[(statement, [row]) for row in rows])
     assert is_lock_conflict(refused.value)
     other.dispose()
 
