@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from saga.temporal.client import Temporal
 
 CONNECTIONS = 32  # to the saga log
+SDK = "Temporal's SDK: pip install 'saga-stack[temporal]', or in Docker SAGA_IMAGE=temporal"
 CHOREOGRAPHY_OFF = "choreography is switched off here (NATS_URL=off)"
 
 
@@ -145,7 +146,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         definitions,
         saga_log,
         engine,
-        Operator(engine, temporal),
+        Operator(engine, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
         recovery,
         telemetry,
         Stream(saga_log),

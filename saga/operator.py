@@ -12,7 +12,7 @@ from saga.engine import Engine
 from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.log import Record
 from saga.machine import CANCEL_REQUESTED, STALLED, Event
-from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, cancelled
+from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, cancelled, refusal
 
 NOTE_AT_MOST = 1000  # characters
 
@@ -27,9 +27,10 @@ class Elsewhere(Protocol):
 class Operator:
     """The verbs; each raises NoSuchSaga, or Conflict where the saga's state forbids it."""
 
-    def __init__(self, engine: Engine, elsewhere: Elsewhere | None = None):
+    def __init__(self, engine: Engine, elsewhere: Elsewhere | None = None, lacking: str = "TEMPORAL_ADDRESS"):
         self._engine = engine
         self._elsewhere = elsewhere
+        self._lacking = lacking  # where nothing is elsewhere
 
     def cancel(self, saga_id: str) -> None:
         """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
@@ -76,12 +77,14 @@ class Operator:
 
     def _told(self, saga_id: str, verb: str, note: str | None = None) -> bool:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
-        record, _ = self._engine.read(saga_id)
+        record, lines = self._engine.read(saga_id)
         if record.definition.choreographed:
             raise Conflict("nobody is in charge of a choreographed saga: its services tell each other what to do")
         if not record.definition.on_temporal:
             return False
+        if record.ended and (why := refusal(verb, record, lines)):
+            raise Conflict(why)
         if self._elsewhere is None:
-            raise EngineUnavailable("this saga is on Temporal: this orchestrator needs TEMPORAL_ADDRESS to reach it")
+            raise EngineUnavailable(f"this saga is on Temporal: to reach it this orchestrator needs {self._lacking}")
         self._elsewhere.tell(record, verb, note)
         return True

@@ -223,8 +223,13 @@ def _temporal(source: Mapping[str, str], default: str) -> TemporalSettings:
 
 def _file(source: Mapping[str, str], name: str) -> Path | None:
     path = Path(source[name]) if source.get(name) else None
-    if path and not path.is_file():
-        raise SettingsError(f"{name} must be a file, and there is none at {str(path)!r}", name)
+    try:
+        if path:
+            path.open("rb").close()
+    except OSError as error:
+        raise SettingsError(
+            f"{name} must be a file that can be read, not {str(path)!r}: {error.strerror}", name
+        ) from None
     return path
 
 
