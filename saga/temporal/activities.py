@@ -17,11 +17,15 @@ from temporalio import activity
 
 from saga import course, http
 from saga.errors import LogUnavailable
+from saga.machine import Direction
+from saga.payload import compact
 from saga.temporal.messages import Answered, Made, Order, Projection
 from saga.temporal.projection import Projector
 from saga.transport import Transport
 
 logger = logging.getLogger("saga")
+
+RESULTS_AT_MOST = 1_000_000  # bytes, all of a saga's
 
 
 class _DeadlinePassed(Exception):
@@ -118,7 +122,22 @@ class _Call:
         except (_DeadlinePassed, _Stopping) as reason:
             return Answered(list(self._made), projected, overdue=isinstance(reason, _DeadlinePassed))
         self._crash("after")
-        return Answered(list(self._made), projected, outcome)
+        return Answered(list(self._made), projected, self._that_fits(outcome))
+
+    def _that_fits(self, outcome: http.Outcome) -> http.Outcome:
+        """Temporal would refuse a history's entry that is too large: of such a result nothing is known but that."""
+        if outcome.result is None:
+            return outcome
+        if self._order.call.direction is Direction.COMPENSATION:
+            return replace(outcome, result=None)  # nobody asks for it
+        together = compact([self._order.projection.present.context, outcome.result])
+        if len(together.encode()) <= RESULTS_AT_MOST:
+            return outcome
+        message = f"the saga's results together are larger than Temporal takes: {RESULTS_AT_MOST} bytes"
+        last = self._made[-1]
+        unknown = replace(last.attempt, verdict=http.Verdict.UNKNOWN, message=message)
+        self._made[-1] = replace(last, attempt=unknown)
+        return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
 
     def _project(self) -> int:
         """A saga log that is away keeps no saga from going on: it is brought up to date later."""

@@ -25,7 +25,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from saga.errors import Conflict, EngineUnavailable, LeaseLost, LogUnavailable
+from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.log import Record, SagaLog
 from saga.settings import TemporalSettings
 from saga.temporal.connection import connect
@@ -37,6 +37,11 @@ logger = logging.getLogger("saga")
 
 ANSWER_WITHIN = timedelta(seconds=5)
 BATCH = 32  # sagas started in one go
+CANNOT_BE_STARTED = 300.0  # seconds until it is tried again
+
+FORGOTTEN = (
+    "Temporal does not know this saga any more: is TEMPORAL_NAMESPACE another, or has its workflow been deleted?"
+)
 
 AWAY = (RPCError, RuntimeError, TimeoutError)  # a RuntimeError: the connection was refused
 
@@ -90,10 +95,23 @@ class Temporal:
         """Start a batch of what was not started; gives whether there may be more. LogUnavailable, EngineUnavailable."""
         saga_ids = self._log.unstarted(self._clock(), BATCH)
         for record in self._log.find_many(saga_ids).values() if saga_ids else ():
-            self._run(self._start(record), within=10)
-            with suppress(LeaseLost):  # it has gone on meanwhile
-                self._log.renew(record.id, record.epoch, None)
+            if record.epoch > 1:  # it has gone on meanwhile
+                continue
+            with suppress(LeaseLost):
+                self._log.renew(record.id, record.epoch, self._tried(record))
         return len(saga_ids) == BATCH
+
+    def _tried(self, record: Record) -> float | None:
+        """When to start it again: one that cannot be started keeps no other from it. EngineUnavailable."""
+        try:
+            self._run(self._start(record), within=10)
+        except EngineUnavailable:
+            raise
+        except Exception as error:
+            unknown = not isinstance(error, BadInput)
+            logger.error("event=cannot_be_started saga_id=%s: %s", record.id, error, exc_info=unknown)
+            return self._clock() + CANNOT_BE_STARTED
+        return None
 
     def _look(self) -> None:
         while not self._closed.is_set():
@@ -140,7 +158,7 @@ class Temporal:
         begun = Begun(
             record.definition.snapshot, record.input, record.started_at, record.deadline_at, self._timing, searchable
         )
-        with suppress(WorkflowAlreadyStartedError):
+        try:
             await client.start_workflow(
                 WORKFLOW,
                 begun,
@@ -151,6 +169,12 @@ class Temporal:
                 task_timeout=timedelta(seconds=min(60.0, max(1.0, self._timing.lease))),
                 rpc_timeout=ANSWER_WITHIN,
             )
+        except WorkflowAlreadyStartedError:
+            pass
+        except RPCError as error:
+            if error.status is RPCStatusCode.INVALID_ARGUMENT:  # it will be refused again
+                raise BadInput(f"Temporal does not take this saga: {_why(error)}") from None
+            raise
 
     async def _tell(self, record: Record, verb: str, words: list[str]) -> None:
         try:
@@ -158,13 +182,22 @@ class Temporal:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            await self._start(record)  # or it has ended
-            try:
-                await self._update(record, verb, words)
-            except RPCError as again:
-                if again.status is not RPCStatusCode.NOT_FOUND:
-                    raise
+            if await self._known(record):
                 raise Conflict(f"{REFUSALS[verb]}: it has ended") from None
+            if record.epoch > 1:  # to start it again would do again what it has done
+                raise EngineUnavailable(FORGOTTEN) from None
+            await self._start(record)
+            await self._update(record, verb, words)
+
+    async def _known(self, record: Record) -> bool:
+        """Whether Temporal knows the saga's workflow, be it one that has ended."""
+        try:
+            await (await self._connected()).get_workflow_handle(record.id).describe(rpc_timeout=ANSWER_WITHIN)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return False
+        return True
 
     async def _update(self, record: Record, verb: str, words: list[str]) -> None:
         workflow = (await self._connected()).get_workflow_handle(record.id)
@@ -172,7 +205,8 @@ class Temporal:
             update = await workflow.start_update(
                 verb, args=words, wait_for_stage=WorkflowUpdateStage.ACCEPTED, rpc_timeout=2 * ANSWER_WITHIN
             )
-            with suppress(TimeoutError):  # it is accepted; only the saga log is not up to date yet
+            # It is accepted; only the saga log is not up to date yet. Cancelled, the SDK raises an error of its own.
+            with suppress(TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
                 await asyncio.wait_for(update.result(), ANSWER_WITHIN.total_seconds())
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError) and error.cause.type == CONFLICT:

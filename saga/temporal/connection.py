@@ -10,6 +10,7 @@ from temporalio.converter import DataConverter
 from temporalio.service import TLSConfig
 
 from saga.settings import TemporalSettings
+from saga.temporal.payloads import Payloads
 
 
 async def connect(settings: TemporalSettings, lazy: bool) -> Client:
@@ -34,12 +35,13 @@ def _tls(settings: TemporalSettings) -> TLSConfig | bool:
 
 
 def _converter(settings: TemporalSettings) -> DataConverter:
+    converter = dataclasses.replace(DataConverter.default, payload_converter_class=Payloads)
     if settings.codec_key is None:
-        return DataConverter.default
+        return converter
     from saga.temporal.codec import EncryptedFailures, Encryption
 
     return dataclasses.replace(
-        DataConverter.default,
+        converter,
         payload_codec=Encryption(settings.codec_key),
         failure_converter_class=EncryptedFailures,
     )

@@ -18,6 +18,7 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from saga import course
+    from saga.http import Outcome, Verdict
     from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, Call, Event, State
     from saga.representation import PUBLIC_STATUS, represent
     from saga.retry import longest
@@ -100,7 +101,7 @@ class SagaWorkflow:
         try:
             self._answered(call, await activity)
         except ActivityError as error:
-            await self._lost(call, error)
+            self._lost(call, error)
         self._show()
 
     def _order(self, call: Call) -> Order:
@@ -137,15 +138,21 @@ class SagaWorkflow:
         deadline = self._begun.deadline_at
         return deadline is not None and workflow.time() >= deadline
 
-    async def _lost(self, call: Call, error: ActivityError) -> None:
-        """The worker has died, or failed: of the call's attempts, those are known that its last heartbeat told of."""
+    def _lost(self, call: Call, error: ActivityError) -> None:
+        """The worker has died: of the call's attempts, those are known that its last heartbeat told of.
+
+        Where the activity failed otherwise the call is over, and what it came to is unknown: a bug, which must not
+        be repeated for ever.
+        """
         if isinstance(error.cause, ActivityTimeout):
             for details in error.cause.last_heartbeat_details:
                 self._journal.tried(call, value_to_type(list[Made], details))
         self._journal.interrupted()
         if not isinstance(error.cause, (ActivityTimeout, CancelledError)):
             workflow.logger.error("the activity of a call failed", exc_info=error)
-            await workflow.sleep(self._begun.timing.lease)  # a bug: not at once again
+            outcome = Outcome(Verdict.UNKNOWN, kind="failed", message="the worker failed at it: its output says why")
+            event, cause = course.answered(self._journal.saga, call, outcome, self._late())
+            self._journal.move(event, cause=cause)
 
     async def _rest(self) -> None:
         """Until the stalled call is due, or an operator has his word."""

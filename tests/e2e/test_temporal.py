@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +91,67 @@ def test_a_saga_whose_orchestrator_dies_before_its_workflow_is_started_is_starte
     eventually(lambda: stack.counts() == ONE_EACH, within=60)
     stack.start("orchestrator")
     assert stack.ended(saga_id)["status"] == "COMPLETED"
+
+
+def test_a_saga_that_temporal_does_not_take_keeps_no_other_from_it(
+    make_stack: MakeStack, own_server: TemporalServer
+) -> None:
+    stack = make_stack("sqlite", engine="temporal", temporal=own_server.address, **QUICK)
+    stack.kill("worker")  # it looks for what was not started, too
+    own_server.kill()
+    large = b'{"username": "ada", "numbers": [%s]}' % b",".join([b"1e9"] * 240_000)  # written out they are 3 MB
+    started = requests.post(f"{stack.url}/start?wait=0", data=large, timeout=60)
+    assert started.status_code == 202
+    others = [stack.post_start("wait=0").json()["saga_id"] for _ in range(2)]
+    own_server.start()
+    eventually(lambda: "event=cannot_be_started" in stack.log_of("orchestrator"), within=60)
+    stack.start("worker")
+    assert [stack.ended(saga_id, within=60)["status"] for saga_id in others] == ["COMPLETED"] * 2
+    assert stack.saga(started.json()["saga_id"])["status"] == "RUNNING"
+
+
+def test_an_input_of_a_megabyte_in_any_alphabet_is_driven(make_stack: MakeStack) -> None:
+    stack = make_stack("sqlite", engine="temporal", **QUICK)
+    large = json.dumps({**INPUT, "poem": "é" * 450_000}, ensure_ascii=False)  # escaped it would be 2.7 MB
+    answer = requests.post(f"{stack.url}/start", data=large.encode(), timeout=60)
+    assert answer.json()["status"] == "COMPLETED"
+
+
+class Verbose(BaseHTTPRequestHandler):
+    """A participant that answers with 800 kB, whatever it is asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps({self.headers["Saga-Step"]: "a" * 800_000}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def verbose() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Verbose) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_results_that_are_too_large_for_temporal_together_are_rolled_back(
+    make_stack: MakeStack, tmp_path: Path, verbose: str
+) -> None:
+    directory = tmp_path / "sagas"
+    directory.mkdir()
+    steps = [f"  - {{name: {name}, action: '{verbose}/do', compensation: '{verbose}/undo'}}\n" for name in "ABC"]
+    (directory / "verbose.yaml").write_text("name: verbose\nsteps:\n" + "".join(steps))
+    stack = make_stack("sqlite", engine="temporal", SAGAS_DIR=str(directory), **QUICK)
+    saga = stack.ended(stack.post_start("saga=verbose&wait=0").json()["saga_id"])
+    assert (saga["status"], saga["error"]["step"]) == ("COMPENSATED", "B")
+    assert "larger than Temporal takes" in saga["error"]["message"]
+    lines = stack.lines(saga["saga_id"])
+    assert [line["step"] for line in lines if line["event"] == "compensation_done"] == ["B", "A"]
 
 
 def test_the_same_key_is_the_same_saga_and_a_start_that_is_repeated_changes_nothing(make_stack: MakeStack) -> None:

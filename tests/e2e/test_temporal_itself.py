@@ -8,7 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from tests.stack import INPUT, Stack, eventually, free_port
 from tests.temporal_server import TemporalServer
@@ -69,6 +73,42 @@ def test_who_cancels_the_workflow_cancels_the_saga_and_leaves_nothing_half_done(
     saga = stack.ended(saga_id)
     assert (saga["status"], saga["error"]["kind"]) == ("COMPENSATED", "cancelled")
     assert stack.counts() == {"A": 0, "B": 0, "C": 0}
+
+
+def forget(stack: Stack, saga_id: str) -> None:
+    """As retention does: Temporal knows the workflow no more."""
+
+    async def deleted(client: Client) -> None:
+        workflow = WorkflowExecution(workflow_id=saga_id)
+        request = DeleteWorkflowExecutionRequest(namespace="default", workflow_execution=workflow)
+        await client.workflow_service.delete_workflow_execution(request)
+
+    async def known(workflow: WorkflowHandle[Any, Any]) -> bool:
+        try:
+            await workflow.describe()
+        except RPCError as error:
+            assert error.status is RPCStatusCode.NOT_FOUND
+            return False
+        return True
+
+    ask(stack, deleted)
+    eventually(lambda: not ask_of(stack, saga_id, known), within=60, every=0.5)
+
+
+def test_no_word_of_an_operator_begins_a_saga_anew_that_temporal_has_forgotten(make_stack: MakeStack) -> None:
+    stack = make_stack("sqlite", engine="temporal", **{**QUICK, "STALL_BASE_SECONDS": "300"})
+    ended = stack.post_start().json()["saga_id"]
+    stalled = stack.post_start("wait=0&fail=b&fail=a:undo").json()["saga_id"]
+    eventually(lambda: stack.saga(stalled)["status"] == "STALLED")
+    told = {saga_id: stack.lines(saga_id) for saga_id in (ended, stalled)}
+    for saga_id in told:
+        forget(stack, saga_id)
+    cancelled = requests.post(f"{stack.url}/sagas/{ended}/cancel", timeout=30)
+    assert (cancelled.status_code, "cannot be cancelled" in cancelled.json()["error"]) == (409, True)
+    resumed = requests.post(f"{stack.url}/sagas/{stalled}/resume", timeout=30)
+    assert (resumed.status_code, "TEMPORAL_NAMESPACE" in resumed.json()["error"]) == (503, True)
+    assert found(stack, f"WorkflowId='{ended}' OR WorkflowId='{stalled}'") == []
+    assert {saga_id: stack.lines(saga_id) for saga_id in told} == told
 
 
 @pytest.fixture
