@@ -249,6 +249,17 @@ def test_a_crash_of_the_worker_loses_nothing(make_stack: MakeStack, kind: str, p
     assert stack.counts() == (NONE if fail else ONE_EACH)
 
 
+def test_a_crash_before_a_call_and_one_after_it_both_strike(make_stack: MakeStack) -> None:
+    stack = make_stack("sqlite", engine="temporal", **QUICK)
+    flags = "wait=0&fail=orchestrator:before-B&fail=orchestrator:after-B"
+    saga_id = stack.post_start(flags).json()["saga_id"]
+    assert stack.ended(saga_id)["status"] == "COMPLETED"
+    struck = [line["detail"]["fault"] for line in stack.lines(saga_id) if line["event"] == "fault"]
+    assert struck == ["before-B", "after-B"]
+    assert stack.log_of("worker").count("code=17") == 2
+    assert stack.counts() == ONE_EACH
+
+
 def test_a_terminated_worker_hands_over_between_two_attempts(make_stack: MakeStack) -> None:
     stack = make_stack("sqlite", engine="temporal", **{**QUICK, "LEASE_SECONDS": "300"})  # nobody could wait for that
     saga_id = stack.post_start("wait=0&fail=b:after:2&delay=b:1000").json()["saga_id"]
