@@ -295,7 +295,7 @@ def locked(stack: Stack) -> Iterator[None]:
 
 
 def test_a_change_of_the_engine_drains_the_old_one(make_stack: MakeStack) -> None:
-    stack = make_stack("sqlite", engine="temporal", **{**QUICK, "STALL_BASE_SECONDS": "2"})
+    stack = make_stack("sqlite", engine="temporal", **{**QUICK, "STALL_BASE_SECONDS": "300"})
     on_temporal = stack.post_start("wait=0&fail=b&fail=a:undo:4").json()["saga_id"]
     stack.kill("orchestrator")
     stack.start("orchestrator", ENGINE="builtin")
@@ -308,6 +308,7 @@ def test_a_change_of_the_engine_drains_the_old_one(make_stack: MakeStack) -> Non
     new = stack.post_start().json()
     assert (new["engine"], new["status"]) == ("temporal", "COMPLETED")
     for saga_id in (on_temporal, builtin["saga_id"]):
+        assert post(stack, saga_id, "resume").status_code == 202
         assert stack.ended(saga_id)["status"] == "COMPENSATED"
         assert numbered(stack, saga_id)
     engines = {saga["saga_id"]: saga["engine"] for saga in stack.get("/sagas").json()["sagas"]}
