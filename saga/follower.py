@@ -124,8 +124,9 @@ class Follower:
             return
         for fresh in (False, *[True] * TRIES):
             known = self._read(heard.saga_id, fresh)
-            if known is None:
-                return  # started elsewhere, or forgotten
+            if known is None:  # forgotten, or started by an orchestrator with another log: one broker is for one stack
+                logger.warning("event_of_unknown_saga saga_id=%s subject=%s", heard.saga_id, heard.subject)
+                return
             record, lines = known
             self._remember(record, lines)
             self._crash("after", heard, record, lines)

@@ -111,13 +111,14 @@ class Listener:
         event = parse_event(delivery.subject, delivery.payload)
         if duty is Duty.KEEP:
             return Reaction(again=self._pause(part, delivery.number))
-        attempt = self._attempt(part, event, duty, delivery.number)
+        began = self._around.clock() - part.step.timeout
+        attempt = replace(self._attempt(part, event, duty, delivery.number), began=began)
         message = f"no answer within {part.step.timeout:g} s"
         if duty is Duty.ACT and (attempt.number <= attempt.limit or not part.may_refuse):
             return self._failed(attempt, "timeout", None, message, certain=False)
         past = self._pasts.of(event, part)
         error = None if duty is Duty.UNDO else _error(past.kind, past.status, past.message)
-        undoing = attempt if duty is Duty.UNDO else attempt.undoing(self._around.clock())
+        undoing = attempt if duty is Duty.UNDO else attempt.undoing(began)
         return self._not_undone(undoing, None, message, certain=False, error=error)
 
     def _attempt(self, part: Part, event: Event, duty: Duty, deliveries: int) -> Attempt:

@@ -398,6 +398,9 @@ def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(e
         ensemble.broker.deliver("orchestrator")
     saga = ensemble.record(saga_id)
     assert (saga["status"], saga["steps"][1]["error"]) == ("RUNNING", "injected: undo")
+    took = [line.duration_ms for line in ensemble.log.lines(saga_id) if line.step == "B" and line.event == "attempt"]
+    timeout = 1000 * ensemble.definition.steps[1].timeout
+    assert len(took) == 3 and all(each is not None and each >= timeout for each in took)  # it acted all that time
     listener.handle(deliveries[1])
     assert listener.handle(deliveries[3]) == ACK
     ensemble.play()
