@@ -112,7 +112,9 @@ def test_it_says_where_the_dashboard_is_restarts_what_dies_and_ctrl_c_leaves_not
     assert up.start() == 200
     for name in ("service_b", "orchestrator"):
         victim = eventually(lambda name=name: up.main_process(name))
+        workers = victim.children(recursive=True)
         victim.kill()
+        assert not psutil.wait_procs(workers, timeout=10)[1]  # one that dies with it could answer once more
         eventually(lambda name=name, victim=victim: up.main_process(name) not in (None, victim))
         eventually(lambda name=name: answers(up.ports[name]))
     eventually(lambda: nats_server.answers(up.ports["nats"]))
