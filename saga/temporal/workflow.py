@@ -163,7 +163,8 @@ class SagaWorkflow:
         try:
             await workflow.wait_condition(lambda: not journal.stalled, timeout=rest)
         except TimeoutError:
-            journal.move(Event.RESUMED)
+            if journal.stalled:  # no operator had his word while the log was written
+                journal.move(Event.RESUMED)
         self._show()
 
     def _grow_no_further(self) -> None:
