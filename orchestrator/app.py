@@ -23,6 +23,7 @@ from saga.log import Record
 from saga.machine import ENDED, Line, State
 from saga.payload import parse_object
 from saga.representation import PUBLIC_STATUS, represent, represent_line
+from saga.request_body import read_bodies
 from saga.settings import Settings, load_settings
 
 BODY_AT_MOST = 1 << 20  # bytes
@@ -39,13 +40,13 @@ def create_app(settings: Settings | None = None, parts: Orchestrator | None = No
     parts = parts or bootstrap(settings or load_settings())
     ui = Path(__file__).resolve().parent.parent / "ui"
     app = Flask("orchestrator", template_folder=str(ui / "templates"), static_folder=str(ui / "static"))
-    app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.close = parts.close  # type: ignore[attr-defined]
     app.register_error_handler(SagaError, _saga_error)
     app.register_error_handler(HTTPException, lambda error: _error(error.code or 500, error.description))
     browser.protect(app)
+    read_bodies(app, BODY_AT_MOST)
     _Routes(parts).register(app)
     pages.register(app, parts)
     parts.open()
@@ -162,7 +163,7 @@ class _Routes:
         _only_these_flags("since", "limit")
         most = int(_number("limit", 100, 1, 500))
         ended = self.parts.log.search(states=ENDED, ended_since=_time("since"), most=most)
-        return jsonify(audit(ended, self.parts.settings.token))
+        return jsonify(audit(ended, self.parts.engine.around.transport, self.parts.settings.token))
 
     def prune(self) -> Response:
         """Forget one batch of sagas that ended long ago."""
@@ -183,7 +184,8 @@ class _Routes:
         if step is None:
             names = ", ".join(step.name for step in definition.steps)
             raise BadInput(f"service: there is no service {service!r}; the services are {names}", "service")
-        return jsonify(service=service, **probe.probe(definition, step, self.parts.settings.token))
+        transport, token = self.parts.engine.around.transport, self.parts.settings.token
+        return jsonify(service=service, **probe.probe(definition, step, transport, token))
 
     def alive(self) -> Response:
         """That the process serves."""

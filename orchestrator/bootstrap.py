@@ -150,7 +150,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         recovery,
         telemetry,
         Stream(saga_log),
-        Watch(saga_log, definitions.values(), settings.token, time.time, letters),
+        Watch(saga_log, definitions.values(), around.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )

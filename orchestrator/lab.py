@@ -148,7 +148,8 @@ class _Lab:
             self._naive.popitem(last=False)
 
         def run() -> None:
-            self._naive[run_id] = run_naive(definition, body, plan, run_id, self.parts.settings.token)
+            token, transport = self.parts.settings.token, self.parts.engine.around.transport
+            self._naive[run_id] = run_naive(definition, body, plan, run_id, token, transport)
 
         threading.Thread(target=run, name="naive", daemon=True).start()
         return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': saga_id})}", 303)
@@ -160,7 +161,8 @@ class _Lab:
             raise NoSuchSaga("there is no such saga")
         naive = self._naive.get(run_id)
         definition = self.parts.definition(view["saga"]["saga"])
-        left = orphans(naive, definition, self.parts.settings.token) if naive else {}
+        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        left = orphans(naive, definition, token, transport) if naive else {}
         return render_template(
             "compare.html",
             view=view,
@@ -179,7 +181,8 @@ class _Lab:
         view = self._view(request.args.get("saga", ""))
         if naive is None or view is None:
             raise NoSuchSaga("there is no such run any more")
-        sweep(naive, self.parts.definition(view["saga"]["saga"]), self.parts.settings.token)
+        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        sweep(naive, self.parts.definition(view["saga"]["saga"]), token, transport)
         return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': view['saga']['saga_id']})}", 303)
 
     def _asked_for(self) -> tuple[SagaDefinition, dict[str, Any], FaultPlan]:

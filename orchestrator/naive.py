@@ -11,21 +11,22 @@ Its mistakes, each a common one:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import requests
-
 from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput
 from saga.faults import FaultPlan
-from saga.records import AT_ONCE, ask, records_url, session
+from saga.http import authorization
+from saga.payload import parse_object
+from saga.records import AT_ONCE, ask, records_url
+from saga.transport import Answer, Transport
 
 ATTEMPTS = 3
 PATIENCE = 1.0  # seconds for a service's records
-
-Post = Callable[..., requests.Response]
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ def run_naive(
     plan: FaultPlan,
     run_id: str,
     token: str | None = None,
-    post: Post = requests.post,
+    transport: Transport | None = None,
 ) -> NaiveRun:
     """Run a saga as it should not be run; blocks until it is over, some seconds per time-out."""
-    run, coordinator = NaiveRun(run_id), _Naive(definition.with_faults(plan.queries(), ()), plan, token, post)
+    calls = _Calls(transport or Transport(), token)
+    run, coordinator = NaiveRun(run_id), _Naive(definition.with_faults(plan.queries(), ()), plan, calls)
     try:
         run.says = coordinator.run(run, dict(input))
     except _Gone:
@@ -70,12 +72,21 @@ def run_naive(
     return run
 
 
+@dataclass(frozen=True)
+class _Calls:
+    transport: Transport
+    token: str | None
+
+    def post(self, step: Step, url: str, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
+        sent = {"Content-Type": "application/json", **headers, **authorization(url, self.token)}
+        return self.transport.post(url, sent, json.dumps(fields).encode(), step.timeout)
+
+
 class _Naive:
-    def __init__(self, definition: SagaDefinition, plan: FaultPlan, token: str | None, post: Post):
+    def __init__(self, definition: SagaDefinition, plan: FaultPlan, calls: _Calls):
         self._steps = definition.steps
         self._crashes = plan.orchestrator
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._post = post
+        self._calls = calls
 
     def run(self, run: NaiveRun, known: dict[str, Any]) -> str:
         done: list[tuple[Step, str]] = []  # mistake 1: only here, in memory
@@ -117,22 +128,18 @@ class _Naive:
         request_id: str,
         known: Mapping[str, Any],
     ) -> Mapping[str, Any] | None:
-        headers = {**self._headers, "Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
+        headers = {"Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
         fields = {name: known[name] for name in step.send if name in known}
-        code, message, result = None, "", None
-        try:
-            answer = self._post(url, json=fields, headers=headers, timeout=step.timeout)
-            code = answer.status_code
-            body = answer.json()
-            result = body if answer.ok and isinstance(body, dict) else None
-            message = str(body.get("error", "")) if isinstance(body, dict) else ""
-        except requests.JSONDecodeError:
-            message = "an answer that is no JSON"
-        except requests.Timeout:
-            message = f"no answer within {step.timeout:g} s"
-        except requests.RequestException as error:
-            message = type(error).__name__
-        run.calls.append(NaiveCall(step.name, direction, attempt, request_id, code, message))
+        answer = self._calls.post(step, url, fields, headers)
+        result, message = None, answer.message
+        if answer.failure is None and answer.status is not None:
+            try:
+                body = parse_object(answer.body)
+                result = body if answer.status < 300 else None
+                message = str(body.get("error", ""))
+            except BadInput:
+                message = "an answer that is no JSON object"
+        run.calls.append(NaiveCall(step.name, direction, attempt, request_id, answer.status, message))
         return result
 
     def _crash(self, point: str) -> None:
@@ -140,11 +147,14 @@ class _Naive:
             raise _Gone
 
 
-def orphans(run: NaiveRun, definition: SagaDefinition, token: str | None) -> dict[str, list[dict[str, Any]] | None]:
+def orphans(
+    run: NaiveRun, definition: SagaDefinition, token: str | None, transport: Transport | None = None
+) -> dict[str, list[dict[str, Any]] | None]:
     """The services' own rows of all its attempts, by step; None where a service does not say."""
-    with session(token) as asking, ThreadPoolExecutor(AT_ONCE) as pool:
+    asking = transport or Transport()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         urls = [(step.name, records_url(step, request_id)) for step, request_id in _attempts(run.id, definition)]
-        answers = pool.map(lambda item: ask(item[1], asking, PATIENCE), urls)
+        answers = pool.map(lambda item: ask(item[1], asking, token, PATIENCE), urls)
         found: dict[str, list[dict[str, Any]] | None] = {step.name: [] for step in definition.steps}
         for (step_name, _), answer in zip(urls, answers, strict=True):
             rows = found[step_name]
@@ -163,20 +173,15 @@ def verdict(run: NaiveRun, rows: Mapping[str, list[dict[str, Any]] | None]) -> s
     return f"It says {run.says}, but {', '.join(wrong)}." if wrong else None
 
 
-def sweep(run: NaiveRun, definition: SagaDefinition, token: str | None, post: Post = requests.post) -> None:
-    """Undo all its attempts, as somebody would have to by hand; a pivot's rows cannot be undone, and stay."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+def sweep(run: NaiveRun, definition: SagaDefinition, token: str | None, transport: Transport | None = None) -> None:
+    """Undo all its attempts, as somebody would have to by hand; a pivot's rows cannot be undone, and stay.
+
+    The rows of one that does not answer are still shown.
+    """
+    calls = _Calls(transport or Transport(), token)
     for step, request_id in _attempts(run.id, definition):
         if step.compensation:
-            try:
-                post(
-                    step.compensation,
-                    json={},
-                    headers={**headers, "Saga-Id": request_id, "Saga-Step": step.name},
-                    timeout=step.timeout,
-                )
-            except requests.RequestException:
-                continue  # its rows are still shown
+            calls.post(step, step.compensation, {}, {"Saga-Id": request_id, "Saga-Step": step.name})
 
 
 def _attempts(run_id: str, definition: SagaDefinition) -> Iterator[tuple[Step, str]]:

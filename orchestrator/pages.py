@@ -140,7 +140,8 @@ class _Pages:
         shown = [represent_line(line, record) for line in lines]
         saga = represent(record, lines)
         now = None if record.ended else self.parts.engine.around.clock()
-        found = ask_all(record.definition, saga_id, self.parts.settings.token, PATIENCE)
+        transport, token = self.parts.engine.around.transport, self.parts.settings.token
+        found = ask_all(record.definition, saga_id, transport, token, PATIENCE)
         return {
             "saga": saga,
             "lines": shown,

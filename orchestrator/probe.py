@@ -2,66 +2,85 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
 from typing import Any
 
-import requests
 import uuid_utils
 
+from saga import course
 from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput, Conflict
+from saga.http import MESSAGE_AT_MOST
+from saga.machine import Call, Calls, Direction
+from saga.payload import parse_object
+from saga.transport import Answer, Transport
+
+UNDONE_WITHIN = 3  # attempts
 
 
-def probe(definition: SagaDefinition, step: Step, token: str | None) -> dict[str, Any]:
+def probe(definition: SagaDefinition, step: Step, transport: Transport, token: str | None) -> dict[str, Any]:
     """What the step's action answers: {"status_code", "answer"}; no status code where there was no answer.
 
     A pivot cannot be undone. So its compensation comes first, after which no action of that saga takes effect at any
-    participant that keeps the contract; one built with our kit then runs the action dry.
+    participant that keeps the contract; one built with our kit then runs the action dry. Raises Conflict, and calls
+    nobody, where the step has no compensation or comes after the pivot: what it did would stay.
     """
-    saga_id = str(uuid_utils.uuid7())
-    fields = {name: _sample(definition, name) for name in step.send}
-    try:
-        if step.pivot:
-            if step.compensation:
-                sealed = _post(step, step.compensation, saga_id, fields, token)
-                if not sealed.ok:
-                    return _said(sealed)
-                return _said(_post(step, step.action, saga_id, fields, token, dry_run=True))
-            return {"status_code": None, "answer": {"error": "a pivot without a compensation cannot be tried"}}
-        called = _post(step, step.action, saga_id, fields, token)
-    except requests.RequestException as error:
-        return {"status_code": None, "answer": {"error": f"no answer: {type(error).__name__}"}}
-    finally:
-        if not step.pivot and step.compensation:
-            _undo(step, saga_id, fields, token)
+    _check(definition, step)
+    service = _Service(step, {name: _sample(definition, name) for name in step.send}, transport, token)
+    if step.pivot:
+        sealed = service.post(Direction.COMPENSATION)
+        if not _good(sealed):
+            return _said(sealed)
+        return _said(service.post(Direction.ACTION, {"Saga-Dry-Run": "true"}))
+    called = service.post(Direction.ACTION)
+    for _ in range(UNDONE_WITHIN):  # also where it was not answered: it may have had its effect, or have it later
+        if _good(service.post(Direction.COMPENSATION)):
+            break
     return _said(called)
 
 
-def _undo(step: Step, saga_id: str, fields: dict[str, Any], token: str | None) -> None:
-    """Also where the action was not answered: it may have had its effect, or have it later."""
-    for _ in range(3):
-        try:
-            if _post(step, str(step.compensation), saga_id, fields, token).ok:
-                return
-        except requests.RequestException:
-            continue
+def _check(definition: SagaDefinition, step: Step) -> None:
+    if step.compensation is None:
+        what = f"{step.name} is a pivot without a compensation" if step.pivot else f"{step.name} has no compensation"
+        raise Conflict(f"{what}: a call to try it could not be undone")
+    pivot = next((index for index, each in enumerate(definition.steps) if each.pivot), len(definition.steps))
+    if definition.steps.index(step) > pivot:
+        raise Conflict(f"{step.name} comes after the pivot: a call to try it would not be undone")
 
 
-def _post(
-    step: Step, url: str, saga_id: str, fields: dict[str, Any], token: str | None, dry_run: bool = False
-) -> requests.Response:
-    headers = {"Saga-Id": saga_id, "Saga-Step": step.name, "Saga-Attempt": "1"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    if dry_run:
-        headers["Saga-Dry-Run"] = "true"
-    return requests.post(url, json=fields, headers=headers, timeout=step.timeout)
+class _Service:
+    """A step's service, called for a saga that there is not."""
+
+    def __init__(self, step: Step, fields: Mapping[str, Any], transport: Transport, token: str | None):
+        self._step = step
+        self._fields = fields
+        self._transport = transport
+        self._token = token
+        self._saga_id = str(uuid_utils.uuid7())
+
+    def post(self, direction: Direction, more: Mapping[str, str] | None = None) -> Answer:
+        """One attempt."""
+        step = self._step
+        url = step.action if direction is Direction.ACTION else str(step.compensation)
+        call = Call(step, direction, url, self._fields)
+        made = course.request(self._saga_id, call, Calls(), False, secrets.token_hex(8), self._token)
+        headers = {**made.headers, "Saga-Attempt": "1", **(more or {})}
+        return self._transport.post(made.url, headers, made.body, made.timeout)
 
 
-def _said(response: requests.Response) -> dict[str, Any]:
+def _good(answer: Answer) -> bool:
+    return answer.failure is None and answer.status is not None and 200 <= answer.status < 300
+
+
+def _said(answer: Answer) -> dict[str, Any]:
+    if answer.failure is not None:
+        return {"status_code": answer.status, "answer": {"error": answer.message}}
     try:
-        answer = response.json()
-    except requests.JSONDecodeError:
-        answer = response.text[:500]
-    return {"status_code": response.status_code, "answer": answer}
+        said: Any = parse_object(answer.body)
+    except BadInput:
+        said = answer.body.decode("utf-8", "replace")[:MESSAGE_AT_MOST]
+    return {"status_code": answer.status, "answer": said}
 
 
 def _sample(definition: SagaDefinition, name: str) -> Any:

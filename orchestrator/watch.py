@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-
-import requests
+from urllib.parse import urljoin
 
 from saga.audit import audit
 from saga.bulkhead import service_of
 from saga.definition import SagaDefinition
 from saga.errors import BrokerUnavailable, LogUnavailable
+from saga.http import authorization
 from saga.log import SagaLog
 from saga.machine import ENDED
+from saga.transport import Failure, Transport
 
 logger = logging.getLogger("saga")
 
@@ -65,18 +66,23 @@ class Watch:
         self,
         log: SagaLog,
         definitions: Iterable[SagaDefinition],
+        transport: Transport,
         token: str | None,
         clock: Callable[[], float],
         letters: Callable[[], int] | None = None,
     ):
         self._log = log
+        self._transport = transport
         self._token = token
         self._clock = clock
         self._letters = letters  # counts the dead letters; None: choreography is off
         steps = [step for definition in definitions for step in definition.steps]
-        self._urls: dict[str, dict[str, None]] = {}  # the steps that a service serves, by its URL
+        self._names: dict[str, dict[str, None]] = {}  # the steps that a service serves, by the service's URL
+        self._ready: dict[str, str] = {}  # where to ask whether it is ready, with the user that the step's URL names
         for step in steps:
-            self._urls.setdefault(service_of(step.action), {})[step.name] = None
+            service = service_of(step.action)
+            self._names.setdefault(service, {})[step.name] = None
+            self._ready.setdefault(service, urljoin(step.action, "/readyz"))
         self._found: Findings | None = None
         self._right: set[str] = set()  # sagas found all-or-nothing: that does not change
         self._wrong: set[str] = set()
@@ -98,11 +104,11 @@ class Watch:
             self._looking.release()
 
     def _find_out(self) -> Findings:
-        with ThreadPoolExecutor(max(1, len(self._urls))) as pool:
-            problems = pool.map(_problem, self._urls)
+        with ThreadPoolExecutor(max(1, len(self._ready))) as pool:
+            problems = pool.map(self._problem, self._ready.values())
             services = [
                 Service(", ".join(names), url, problem)
-                for (url, names), problem in zip(self._urls.items(), problems, strict=True)
+                for (url, names), problem in zip(self._names.items(), problems, strict=True)
             ]
         broker_problem, letters = self._ask_broker()
         try:
@@ -110,7 +116,8 @@ class Watch:
             ended.update(self._log.find_many(self._wrong - ended.keys()))  # until it is right, it is shown
         except LogUnavailable as error:
             return Findings(self._clock(), services, str(error), broker_problem, letters, 0, [], [])
-        said = audit([record for saga_id, record in ended.items() if saga_id not in self._right], self._token)
+        asked = [record for saga_id, record in ended.items() if saga_id not in self._right]
+        said = audit(asked, self._transport, self._token)
         silent = {each["saga_id"] for each in said["unreachable"]}
         self._wrong = {each["saga_id"] for each in said["violations"]}
         self._right = ended.keys() - silent - self._wrong
@@ -132,12 +139,11 @@ class Watch:
         except BrokerUnavailable as error:
             return str(error), None
 
-
-def _problem(url: str) -> str | None:
-    try:
-        answer = requests.get(f"{url}/readyz", timeout=TIMEOUT)
-    except requests.Timeout:
-        return f"no answer within {TIMEOUT:g} s"
-    except requests.RequestException:
-        return "not reachable"
-    return "not ready" if answer.status_code == 503 else None  # it answers; not every service has a /readyz
+    def _problem(self, url: str) -> str | None:
+        """What is wrong with the service that says at `url` whether it is ready."""
+        answer = self._transport.get(url, authorization(url, self._token), TIMEOUT)
+        if answer.failure is Failure.TIMED_OUT:
+            return f"no answer within {TIMEOUT:g} s"
+        if answer.status is None:
+            return "not reachable"
+        return "not ready" if answer.status == 503 else None  # it answers; not every service has a /readyz

@@ -21,11 +21,11 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput, NotExpressible
 from saga.machine import Direction
+from saga.retry import BACKOFF_AT_MOST
 
 CONNECTION_ARN = "${ConnectionArn}"  # CloudFormation's DefinitionSubstitutions fills it in
 TIMEOUT_AT_MOST = 60  # seconds: Step Functions ends every HTTP Task then
 SIZE_AT_MOST = 1 << 20  # bytes, of a whole definition
-RETRY_DELAY_AT_MOST = 300  # seconds
 REST_AT_MOST = 300  # seconds
 
 BEGIN, COMPLETED, COMPENSATED = "Saga begins", "Saga completed", "Saga compensated"
@@ -43,6 +43,8 @@ ATTEMPT = "$made + $states.context.State.RetryCount + 1"
 FRESH: dict[str, Any] = {"made": 0, "rounds": 0}  # of a call that was not made yet
 ROUND = {"made": f"{{% {ATTEMPT} %}}", "rounds": "{% $rounds + 1 %}"}  # of one that is made again after a rest
 BODY = "$states.result.ResponseBody"
+DONE = f"($states.result.StatusCode = 204 or ($states.result.StatusCode != 202 and $type({BODY}) = 'object'))"
+RESULT = f"($states.result.StatusCode = 204 ? {{}} : {BODY})"
 NO_OBJECT = "$error('HTTP ' & $string($states.result.StatusCode) & ' with a body that is not a JSON object')"
 
 # Why it turned back, as the API tells it: {step, kind, status_code, message}. A backslash is \x5c in the patterns,
@@ -53,11 +55,13 @@ $cause := $failure.output.Cause;
 $code := $match($name, /^States\.Http\.StatusCode\.([0-9]{3})$/, 1).groups[0];
 $odd := $match($cause, /HTTP (2[0-9]{2}) with a body that is not a JSON object/, 1);
 $said := $match($cause, /"error"\s*:\s*"((?:[^"\x5c\x00-\x1f]|\x5c["\x5cbfnrt]|\x5cu[0-9a-fA-F]{4})+)"/, 1).groups[0];
-$late := $name = 'States.Timeout';
+$number_of := $exists($code) ? $number($code) : 0;
+$late := $name = 'States.Timeout' or $number_of = 408;
+$no := $number_of >= 400 and $number_of < 500 and $not($number_of in [408, 425, 429]) and $failure.attempts = 1;
 {
 'step': $failure.step,
 'kind': $exists($failure.kind) ? $failure.kind
-  : $exists($code) and $number($code) < 500 and $number($code) >= 400 ? 'refused' : $late ? 'timeout' : 'failed',
+  : $no ? 'refused' : $late ? 'timeout' : 'failed',
 'status_code': $exists($code) ? $number($code) : $exists($odd) ? $number($odd.groups[0]) : null,
 'message': $exists($failure.kind) ? $failure.message
   : $exists($said) ? $substring($parse('"' & $said & '"'), 0, 500) : $exists($code) ? 'HTTP ' & $code
@@ -93,6 +97,9 @@ def local_addresses(definition: SagaDefinition) -> list[str]:
 
 def _check(definition: SagaDefinition) -> None:
     for index, step in enumerate(definition.steps):
+        if any("@" in urlsplit(url).netloc for url in (step.action, step.compensation) if url):
+            problem = "its URL holds a user; here the credentials of a call are the Connection's"
+            raise NotExpressible(f"steps[{index}]: {problem}", f"steps[{index}]")
         if step.timeout > TIMEOUT_AT_MOST:
             field = f"steps[{index}].timeout"
             problem = f"{step.timeout:g} s, but an HTTP Task of Step Functions ends after {TIMEOUT_AT_MOST} s"
@@ -201,7 +208,7 @@ class _Export:
         return task, more
 
     def _compensation(self, index: int, following: str, catch: list[dict[str, Any]], rest: str) -> dict[str, Any]:
-        done = _jsonata(f"$type({BODY}) = 'object' ? 0 : {NO_OBJECT}")
+        done = _jsonata(f"{DONE} ? 0 : {NO_OBJECT}")
         return self._call(index, Direction.COMPENSATION) | {
             "Assign": {**FRESH, "made": done},
             "Catch": [*catch, *_catch_all(rest, ROUND)],
@@ -246,8 +253,8 @@ class _Export:
         return _jsonata(f"($known := {known}; {{{fields}}})")
 
     def _with_result(self, step: Step) -> str:
-        kept = f"$merge([$results, {{'{step.name}': {BODY}}}])"
-        return _jsonata(f"$type({BODY}) = 'object' ? {kept} : {NO_OBJECT}")
+        kept = f"$merge([$results, {{'{step.name}': {RESULT}}}])"
+        return _jsonata(f"{DONE} ? {kept} : {NO_OBJECT}")
 
     def _merged(self, steps: Iterable[Step], *before: str) -> str:
         return f"$merge([{', '.join([*before, *(f'$lookup($results, {_text(step.name)})' for step in steps)])}])"
@@ -310,11 +317,12 @@ def _catch_all(following: str, assign: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _retry(step: Step) -> list[dict[str, Any]]:
+    interval = max(1, math.ceil(step.backoff))
     again = {
         "ErrorEquals": ANY,
-        "IntervalSeconds": max(1, math.ceil(step.backoff)),
+        "IntervalSeconds": interval,
         "BackoffRate": 2.0,
-        "MaxDelaySeconds": RETRY_DELAY_AT_MOST,
+        "MaxDelaySeconds": max(int(BACKOFF_AT_MOST), interval + 1),  # it must be more than the interval
         "JitterStrategy": "FULL",
         "MaxAttempts": step.retries,
     }

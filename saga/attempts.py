@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.choreography import Event, Part
+from saga.http import error_kind
 from saga.machine import Direction
 
 REMEMBERED = 10_000  # steps whose earlier attempts are known
@@ -21,10 +22,9 @@ class Past:
     status: int | None = None  # of the last one
     message: str = "its attempts were interrupted"
 
-    @property
-    def kind(self) -> str:
-        """Why the step gives up."""
-        return "timeout" if self.timed_out else "failed"
+    def kind(self, status: int | None) -> str:
+        """Why the step gives up, or says no, with this status after these attempts: what it is over HTTP."""
+        return error_kind(not self.uncertain, status, self.timed_out)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 @lru_cache(maxsize=1024)
 def service_of(url: str) -> str:
-    """The service that a URL belongs to: its scheme, host and port."""
+    """The service that a URL belongs to: its scheme, host and port; a user and a password are no part of it."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class Bulkhead(Generic[T]):

@@ -18,6 +18,7 @@ from saga.definition import CHOREOGRAPHY, ORCHESTRATION, load_definitions
 from saga.errors import BadInput
 from saga.machine import PARKED, REPLAYED
 from saga.settings import load_settings
+from saga.urls import masked
 
 TIMEOUT = 330  # seconds: POST /start may wait for 300
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -37,9 +38,9 @@ class Api:
             body = answer.json()
         except requests.ConnectionError:
             why = "is it up? (--url or ORCHESTRATOR_URL says where it is)"
-            fail(AWAY, f"no orchestrator answers at {self._url}: {why}{f'; {lost}' if lost else ''}")
+            fail(AWAY, f"no orchestrator answers at {masked(self._url)}: {why}{f'; {lost}' if lost else ''}")
         except (requests.RequestException, ValueError) as error:
-            fail(AWAY, f"{self._url} does not answer as an orchestrator does: {type(error).__name__}")
+            fail(AWAY, f"{masked(self._url)} does not answer as an orchestrator does: {type(error).__name__}")
         if answer.status_code == 503:
             fail(
                 AWAY, f"{body.get('error', 'it cannot work now')} (try again in {answer.headers.get('Retry-After')} s)"
@@ -268,8 +269,9 @@ def export(saga: str, language: str, sagas_dir: Path | None, connection_arn: str
         fail(USAGE, str(error))
     if local := asl.local_addresses(known[saga]):
         needed = "set SERVICE_A_URL and its like before you deploy this"
+        shown = masked(", ".join(local))
         click.echo(
-            f"saga: warning: Step Functions calls https:// addresses only, and not {', '.join(local)}: {needed}",
+            f"saga: warning: Step Functions calls https:// addresses only, and not {shown}: {needed}",
             err=True,
         )
     text = json.dumps(machine, indent=2)

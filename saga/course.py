@@ -24,9 +24,8 @@ def request(saga_id: str, call: Call, calls: Calls, sealing: bool, span: str, to
         "Saga-Step": step.name,
         "Idempotency-Key": f"{saga_id}:{step.name}:{call.direction}",
         "traceparent": f"00-{saga_id.replace('-', '')}-{span}-01",  # W3C Trace Context
+        **http.authorization(call.url, token),
     }
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
     return http.Request(
         url=call.url,
         headers=headers,

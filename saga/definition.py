@@ -20,6 +20,7 @@ from jsonschema.exceptions import SchemaError
 
 from saga.errors import DefinitionError
 from saga.payload import check_fields, compact, field_name
+from saga.urls import masked
 
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
@@ -239,7 +240,8 @@ def _check(source: _Source, data: Any) -> None:
         names.add(step["name"].lower())
         for field in CALLS:
             if source.urls and not _is_url(step.get(field, "http://x")):
-                raise source.error(["steps", index, field], f"{step[field]!r} is not an http:// or https:// URL")
+                text = step[field] if "://" in step[field] else masked(f"://{step[field]}")[3:]
+                raise source.error(["steps", index, field], f"{text!r} is not an http:// or https:// URL")
     pivots = [index for index, step in enumerate(data["steps"]) if step.get("pivot")]
     if len(pivots) > 1:
         raise source.error(["steps", pivots[1], "pivot"], "a saga has at most one pivot")
@@ -254,7 +256,7 @@ class _Source:
         self.urls = urls
 
     def error(self, path: Sequence[Any], problem: str) -> DefinitionError:
-        return DefinitionError(self.file, self._line(path), field_name(path), problem)
+        return DefinitionError(self.file, self._line(path), field_name(path), masked(problem))
 
     def _line(self, path: Sequence[Any]) -> int:
         node, line = self.root, self.root.start_mark.line

@@ -145,6 +145,7 @@ class Driver:
                 around.transport,
                 sleep=around.sleep,
                 random=around.random,
+                clock=around.clock,
                 before_attempt=lambda number: self._before_attempt(call),
                 after_attempt=lambda attempt, will_retry: self._after_attempt(call, attempt, will_retry),
             )

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from saga.errors import BadInput
-from saga.payload import parse_object
+from saga.payload import MASK, parse_object
 from saga.retry import retry_request
 from saga.transport import Answer, Failure, Transport
+from saga.urls import credentials, masked
 
 MESSAGE_AT_MOST = 500  # characters of a participant's own message
+LOCATION_AT_MOST = 200  # characters of where a redirect points to
+NOT_NOW = (425, 429)  # a 4xx that is tried again, and changed nothing
+TIMED_OUT = 408  # a 4xx that says as much as a time-out: it may have happened
 
 
 class Verdict(StrEnum):
@@ -34,7 +43,7 @@ class Attempt:
     status_code: int | None
     duration_ms: float
     message: str | None = None
-    timed_out: bool = False
+    timed_out: bool = False  # also where the answer is a 408
     result: Mapping[str, Any] | None = None
     retry_after: float | None = None
 
@@ -65,24 +74,38 @@ class Outcome:
     message: str | None = None
 
 
+def authorization(url: str, token: str | None) -> dict[str, str]:
+    """The headers that show a service who calls: of every call, a participant's or a question's.
+
+    A URL that holds `user:password@` brings its own Authorization, which the transport sends; the token is not shown
+    to it.
+    """
+    try:
+        own = credentials(url)
+    except ValueError:  # it is no URL, and the transport says so
+        return {}
+    return {"Authorization": f"Bearer {token}"} if token and own is None else {}
+
+
 def call(
     request: Request,
     transport: Transport,
     *,
     sleep: Callable[[float], Any],
     random: Callable[[], float],
+    clock: Callable[[], float] = time.time,
     before_attempt: Callable[[int], None] = lambda number: None,
     after_attempt: Callable[[Attempt, bool], None] = lambda attempt, will_retry: None,
 ) -> Outcome:
     """Make the call. `before_attempt(number)` runs before every attempt, and what it raises ends the call;
-    `after_attempt(attempt, will_retry)` runs after every answer, before the wait."""
+    `after_attempt(attempt, will_retry)` runs after every answer, before the wait. `clock` gives the time of day."""
     attempts: list[Attempt] = []
 
     def attempt(number: int) -> Attempt:
         before_attempt(number)
         headers = {**request.headers, "Saga-Attempt": str(number)}
         answer = transport.post(request.url, headers, request.body, request.timeout)
-        attempts.append(judge(answer, number))
+        attempts.append(judge(answer, number, clock))
         return attempts[-1]
 
     retry_request(
@@ -99,7 +122,7 @@ def call(
     return conclude(request, attempts)
 
 
-def judge(answer: Answer, number: int) -> Attempt:
+def judge(answer: Answer, number: int, clock: Callable[[], float] = time.time) -> Attempt:
     """What one answer says: the table of the participant contract, row by row."""
     verdict, retryable, result = _classify(answer)
     return Attempt(
@@ -109,32 +132,42 @@ def judge(answer: Answer, number: int) -> Attempt:
         answer.status,
         answer.duration_ms,
         None if verdict is Verdict.DONE else _message(answer),
-        answer.failure is Failure.TIMED_OUT,
+        answer.failure is Failure.TIMED_OUT or answer.status == TIMED_OUT,
         result,
-        _retry_after(answer),
+        _retry_after(answer, clock),
     )
 
 
 def _classify(answer: Answer) -> tuple[Verdict, bool, Mapping[str, Any] | None]:
     """(verdict, is it worth another attempt, result)."""
     status = answer.status
-    if status is None:
+    if answer.failure is not None or status is None:
         certain = answer.failure is Failure.NOT_CONNECTED
         return (Verdict.REFUSED if certain else Verdict.UNKNOWN), True, None
     if 200 <= status < 300:
-        result = _object(answer)
+        result = _result(answer)
         return (Verdict.UNKNOWN, True, None) if result is None else (Verdict.DONE, False, result)
-    if status == 408:
-        return Verdict.UNKNOWN, True, None
-    if status in (425, 429):
+    if status in NOT_NOW:
         return Verdict.REFUSED, True, None
-    if 400 <= status < 500:
+    if _refuses(status):
         return Verdict.REFUSED, False, None
     if 500 <= status < 600 and answer.headers.get("saga-effect", "").strip().lower() == "none":
         return Verdict.REFUSED, True, None
-    if status == 503 and "retry-after" in answer.headers:
+    if status == 503 and "retry-after" in answer.headers:  # also where it holds neither seconds nor a date
         return Verdict.REFUSED, True, None
     return Verdict.UNKNOWN, True, None
+
+
+def _refuses(status: int | None) -> bool:
+    """Whether the status code says no for good."""
+    return status is not None and 400 <= status < 500 and status != TIMED_OUT and status not in NOT_NOW
+
+
+def _result(answer: Answer) -> Mapping[str, Any] | None:
+    """What a 2xx says was done; None where it does not say that anything was."""
+    if answer.status == 204:
+        return {}
+    return None if answer.status == 202 else _object(answer)
 
 
 def conclude(request: Request, attempts: list[Attempt]) -> Outcome:
@@ -144,17 +177,22 @@ def conclude(request: Request, attempts: list[Attempt]) -> Outcome:
         return Outcome(Verdict.DONE, last.result, last.status_code)
     verdict = last.verdict
     if request.sealing:
-        verdict = Verdict.REFUSED if last.status_code == 409 else Verdict.UNKNOWN
+        verdict = Verdict.REFUSED if verdict is Verdict.REFUSED and last.status_code == 409 else Verdict.UNKNOWN
     elif request.uncertain_before or any(made.verdict is Verdict.UNKNOWN for made in attempts):
         verdict = Verdict.UNKNOWN
-    return Outcome(verdict, None, last.status_code, _kind(attempts), last.message)
+    timed_out = any(made.timed_out for made in attempts)
+    kind = error_kind(verdict is Verdict.REFUSED, last.status_code, timed_out)
+    return Outcome(verdict, None, last.status_code, kind, last.message)
 
 
-def _kind(attempts: list[Attempt]) -> str:
-    last = attempts[-1].status_code
-    if last is not None and 400 <= last < 500:
+def error_kind(certain: bool, status: int | None, timed_out: bool) -> str:
+    """What the caller may believe of a call that failed: refused, timeout or failed; for every coordinator.
+
+    `certain`: no attempt may have had an effect; `status`: the last attempt's; `timed_out`: one of the attempts was.
+    """
+    if certain and _refuses(status):
         return "refused"
-    return "timeout" if any(made.timed_out for made in attempts) else "failed"
+    return "timeout" if timed_out or status == TIMED_OUT else "failed"
 
 
 def _object(answer: Answer) -> dict[str, Any] | None:
@@ -165,21 +203,51 @@ def _object(answer: Answer) -> dict[str, Any] | None:
 
 
 def _message(answer: Answer) -> str:
-    if answer.status is None:
+    status = answer.status
+    if answer.failure is not None or status is None:
         return answer.message
-    if 200 <= answer.status < 300:
-        return f"HTTP {answer.status} with a body that is not a JSON object"
+    if status == 202:
+        return "HTTP 202: it says that it will be done later, and a step that takes that long is not supported yet"
+    if 200 <= status < 300:
+        return f"HTTP {status} with a body that is not a JSON object"
+    if 300 <= status < 400:
+        return _redirect(answer)
     said = (_object(answer) or {}).get("error")
     if not said:
-        return f"HTTP {answer.status}"
+        return f"HTTP {status}"
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
     return text[:MESSAGE_AT_MOST]
 
 
-def _retry_after(answer: Answer) -> float | None:
-    """Retry-After in seconds; its other form, a date, is not worth a clock here and counts as absent."""
-    said = answer.headers.get("retry-after")
+def _redirect(answer: Answer) -> str:
+    """Where it points to, without what may be a secret: a user and a password, a query, a fragment."""
+    said = answer.headers.get("location", "").strip()
+    if not said:
+        return f"HTTP {answer.status}"
     try:
-        return None if said is None else max(0.0, float(said))
+        parts = urlsplit(masked(said))
+        host = parts.netloc.rpartition("@")[2]
+        authority = f"//{MASK}@{host}" if "@" in parts.netloc else f"//{host}" if host else ""
+        shown = (f"{parts.scheme}:" if parts.scheme else "") + authority + parts.path
+        shown += f"?{MASK}" if parts.query else ""
     except ValueError:
+        return f"HTTP {answer.status} to a Location that is no URL, and redirects are not followed"
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+    shown = shown if len(shown) <= LOCATION_AT_MOST else f"{shown[: LOCATION_AT_MOST - 1]}…"
+    return f"HTTP {answer.status} to {shown}, and redirects are not followed"
+
+
+def _retry_after(answer: Answer, clock: Callable[[], float]) -> float | None:
+    """Retry-After in seconds from now (RFC 9110, section 10.2.3); None where it holds neither seconds nor a date."""
+    said = answer.headers.get("retry-after")
+    if said is None:
         return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(said)
+            seconds = (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - clock()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -30,7 +30,7 @@ from saga.faults import check_enabled, parse_delay, parse_fault
 from saga.local_transaction import LocalTransactions, Outcome
 from saga.machine import Direction
 from saga.payload import check_fields, digest
-from saga.retry import jittered, stall_delay
+from saga.retry import backoff_delay, jittered, stall_delay
 
 logger = logging.getLogger("saga")
 
@@ -102,7 +102,7 @@ class Listener:
             return ACK
         if attempt.number > attempt.limit and part.may_refuse:
             past = self._pasts.of(event, part)
-            return self._give_up(attempt, past.kind, past.status, past.message)
+            return self._give_up(attempt, past.kind(past.status), past.status, past.message)
         return self._act(attempt)
 
     def overslept(self, delivery: Delivery) -> Reaction:
@@ -117,7 +117,7 @@ class Listener:
         if duty is Duty.ACT and (attempt.number <= attempt.limit or not part.may_refuse):
             return self._failed(attempt, "timeout", None, message, certain=False)
         past = self._pasts.of(event, part)
-        error = None if duty is Duty.UNDO else _error(past.kind, past.status, past.message)
+        error = None if duty is Duty.UNDO else _error(past.kind(past.status), past.status, past.message)
         undoing = attempt if duty is Duty.UNDO else attempt.undoing(began)
         return self._not_undone(undoing, None, message, certain=False, error=error)
 
@@ -166,7 +166,8 @@ class Listener:
             status = 400 if isinstance(error, BadInput) else 403
             if part.may_refuse:
                 self._report(attempt, "refused", status, str(error), stalls=False)
-                return self._give_up(attempt, "refused", status, str(error))
+                kind = self._pasts.of(event, part).kind(status)
+                return self._give_up(attempt, kind, status, str(error))
             return self._failed(attempt, "refused", status, str(error), certain=True)
         except Exception as error:
             return self._failed(attempt, "failed", 500, _said(error), certain=not isinstance(error, OutcomeUnknown))
@@ -189,7 +190,8 @@ class Listener:
                 return self._acted(attempt, answer.body, fields, told)
             if answer is TOO_LATE or answer.status != 409 or not part.may_refuse:
                 return ()
-            error = _error("refused", 409, part.shown(str(answer.body["error"]), fields))
+            kind = self._pasts.of(event, part).kind(409)
+            error = _error(kind, 409, part.shown(str(answer.body["error"]), fields))
             told["attempt"]["message"] = error["message"]
             return outbox.written(part.refused(event, {**told, "error": error, "uncertain": False}), self._engine)
 
@@ -216,7 +218,7 @@ class Listener:
         if in_round:
             return Reaction(again=self._pause(part, in_round))
         if part.may_refuse:
-            return self._give_up(attempt, past.kind, status, message)
+            return self._give_up(attempt, past.kind(status), status, message)
         return self._rest(attempt, message)
 
     def _give_up(self, attempt: Attempt, kind: str, status: int | None, message: str) -> Reaction:
@@ -363,7 +365,7 @@ class Listener:
         self._around.tell(attempt.part.attempt(attempt.event, news))
 
     def _pause(self, part: Part, number: int) -> float:
-        return jittered(part.step.backoff * 2.0 ** (min(number, 16) - 1), self._around.random)
+        return jittered(backoff_delay(part.step.backoff, number), self._around.random)
 
 
 def _error(kind: str, status: int | None, message: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused, SettingsEr
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
 from saga.local_transaction import Function, LocalTransactions
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object
+from saga.request_body import read_bodies
 from saga.settings import Settings, load_settings
 
 __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
@@ -98,13 +99,13 @@ class _Routes:
             engine, service.action, service.compensation, exit, self.closed, settings.fault_hold_seconds
         )
         self.app = app = Flask(service.name)
-        app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
         app.json.sort_keys = False  # type: ignore[attr-defined]
         app.json.ensure_ascii = False  # type: ignore[attr-defined]
         self.ensemble: Ensemble | None = None  # where choreographed sagas are known here
         app.close = self.close  # type: ignore[attr-defined]
         app.url_map.merge_slashes = False  # a saga's id may hold two
         app.before_request(self.check_token)
+        read_bodies(app, BODY_AT_MOST)
         app.after_request(_name_saga)
         app.post("/invoke")(self.invoke)
         app.post("/compensate")(self.compensate)

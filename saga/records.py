@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, urljoin
 
-import requests
-
 from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput
+from saga.http import authorization
+from saga.payload import parse_object
+from saga.transport import Transport
 
 AT_ONCE = 8  # requests
 
@@ -19,30 +21,23 @@ def records_url(step: Step, saga_id: str) -> str:
     return urljoin(step.action, f"records/{quote(saga_id, safe='')}")
 
 
-def session(token: str | None) -> requests.Session:
-    """For a number of questions at once."""
-    made = requests.Session()
-    if token:
-        made.headers["Authorization"] = f"Bearer {token}"
-    made.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
-    return made
-
-
-def ask(url: str, asking: requests.Session, timeout: float) -> Mapping[str, Any] | None:
-    """{"records": […], "barrier": […]}; None where the participant does not say."""
-    try:
-        answer = asking.get(url, timeout=timeout)
-        found = answer.json() if answer.ok else None
-        return found if isinstance(found, dict) and isinstance(found.get("records"), list) else None
-    except (requests.RequestException, ValueError):
+def ask(url: str, transport: Transport, token: str | None, timeout: float) -> Mapping[str, Any] | None:
+    """{"records": […], "barrier": […]}; None where the participant does not say, or takes more than `timeout` s."""
+    answer = transport.get(url, authorization(url, token), timeout)
+    if answer.failure is not None or answer.status != 200:
         return None
+    try:
+        found = parse_object(answer.body)
+    except BadInput:
+        return None
+    return found if isinstance(found.get("records"), list) else None
 
 
 def ask_all(
-    definition: SagaDefinition, saga_id: str, token: str | None, timeout: float
+    definition: SagaDefinition, saga_id: str, transport: Transport, token: str | None, timeout: float
 ) -> dict[str, Mapping[str, Any] | None]:
     """What every participant of a saga has of it, by step."""
-    with session(token) as asking, ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         urls = [records_url(step, saga_id) for step in definition.steps]
-        answers = pool.map(lambda url: ask(url, asking, timeout), urls)
+        answers = pool.map(lambda url: ask(url, transport, token, timeout), urls)
         return {step.name: answer for step, answer in zip(definition.steps, answers, strict=True)}

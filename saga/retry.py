@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 TIMEOUT = 5.0  # seconds for one attempt, from connecting to the last byte
 RETRIES = 2
 BACKOFF = 0.2  # seconds before the first retry
+BACKOFF_AT_MOST = 5.0  # seconds: where the doubling ends
 RETRY_AFTER_AT_MOST = 5.0  # seconds
 
 T = TypeVar("T")
@@ -19,16 +20,24 @@ def jittered(delay: float, random: Callable[[], float]) -> float:
     return delay * (0.5 + random() / 2)
 
 
+def backoff_delay(backoff: float, retry: int) -> float:
+    """The whole wait before the `retry`-th retry (from 1), in seconds: `backoff` doubling, up to 5 s.
+
+    A `backoff` that is longer than that is kept as it is.
+    """
+    return min(backoff * 2.0 ** min(retry - 1, 62), max(backoff, BACKOFF_AT_MOST))
+
+
 def delays(backoff: float, retries: int, random: Callable[[], float]) -> Iterator[float]:
-    """The waits before each retry, in seconds: `backoff` doubling, each jittered."""
-    for number in range(retries):
-        yield jittered(backoff * 2**number, random)
+    """The waits before each retry, in seconds, each jittered."""
+    for retry in range(1, retries + 1):
+        yield jittered(backoff_delay(backoff, retry), random)
 
 
 @lru_cache
 def longest(timeout: float, retries: int, backoff: float) -> float:
     """How long a call of 1 + `retries` attempts may take, in seconds."""
-    waits = [max(backoff * 2.0**number, RETRY_AFTER_AT_MOST) for number in range(retries)]
+    waits = [max(backoff_delay(backoff, retry), RETRY_AFTER_AT_MOST) for retry in range(1, retries + 1)]
     return (1 + retries) * timeout + sum(waits)
 
 

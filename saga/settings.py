@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from saga.errors import SettingsError
+from saga.urls import masked
 
 SERVICES = ("A", "B", "C")
 ENGINES = ("builtin", "temporal")
@@ -157,7 +158,7 @@ def _switch(source: Mapping[str, str], name: str, default: bool) -> bool:
 def _url(source: Mapping[str, str], name: str, default: str) -> str:
     text = (source.get(name) or default).rstrip("/")
     if not re.match(r"https?://[^/]", text):
-        raise SettingsError(f"{name} must be an http:// or https:// URL, not {text!r}", name)
+        raise SettingsError(f"{name} must be an http:// or https:// URL, not {masked(text)!r}", name)
     return text
 
 

@@ -1,8 +1,9 @@
-"""HTTP/1.1 POST with keep-alive, whose time-out bounds a whole attempt: from connecting to the last byte.
+"""HTTP/1.1 with keep-alive, whose time-out bounds a whole attempt: from connecting to the last byte.
 
 A socket's own time-out bounds each read only, so that a server which sends a byte now and then would hold its
 caller for ever. Here each operation on the socket gets what is left of the attempt's time. The parsing is
-llhttp's, which is Node's; proxies that the environment names are not used.
+llhttp's, which is Node's. A redirect is an answer like any other; proxies that the environment names and `.netrc` are
+not used; a URL's `user:password@` is sent as Basic Authorization.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import select
 import socket
 import ssl
 import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,24 +25,31 @@ from urllib.parse import quote, urlsplit
 
 import httptools
 
+from saga import dial
+from saga.urls import credentials
+
 SENT_AT_ONCE = 1 << 14  # bytes: a socket's buffer takes them, so that sending them waits at most once
 READ_AT_MOST = 1 << 16  # bytes at a time
 HEAD_AT_MOST = 1 << 16  # bytes
-BODY_AT_MOST = 1 << 20  # bytes; what is longer is cut, and so is no JSON any more
+BODY_AT_MOST = 1 << 20  # bytes; what is longer is not read to its end
 IDLE_AT_MOST = 256  # connections kept per address
 
 
 class Failure(StrEnum):
     """Why there is no answer."""
 
-    NOT_CONNECTED = "not connected"  # nothing was sent
-    TIMED_OUT = "timed out"
+    NOT_CONNECTED = "not connected"  # nothing was sent: no address, no connection, no TLS, also where time ran out
+    TIMED_OUT = "timed out"  # after something may have been sent
     BROKEN = "broken"  # reset, closed, cut short, or not HTTP, after something may have been sent
+    TOO_LARGE = "too large"  # there is an answer, with a status, but its body is over the limit
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one attempt: a status with its headers (names in lower case) and body, or a failure."""
+    """What came of one attempt: a status with its headers (names in lower case) and body, or a failure.
+
+    Of a body that is too large there is the status, the headers and the failure.
+    """
 
     duration_ms: float
     status: int | None = None
@@ -59,64 +65,90 @@ class _Target:
     host: str
     port: int
     head: bytes  # the request line and the headers that every request has
+    authorized: bool  # one of these headers is Authorization, from the URL itself
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 _IN_PATHS = "/%:@!$&'()*+,;=~?"  # RFC 3986: what may stand in a path and a query as it is
 
 
 @lru_cache(maxsize=1024)
-def _target(url: str) -> _Target:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def _target(method: str, url: str) -> _Target:
+    try:
+        parts = urlsplit(url)
+        known, number = parts.scheme in ("http", "https") and bool(parts.hostname), parts.port
+        authorization = credentials(url)
+    except ValueError:  # whose message may quote a password
+        known, number, authorization = False, None, None
+    if not known:
         raise ValueError("the URL is not an http:// or https:// one")
-    host = parts.hostname.encode("idna").decode("ascii")
+    host = str(parts.hostname).encode("idna").decode("ascii")
     default = 443 if parts.scheme == "https" else 80
-    port = default if parts.port is None else parts.port
+    port = default if number is None else number
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port != default else "")
     # Without Accept-Encoding a server may compress (RFC 9110, section 12.5.3).
-    head = f"POST {quote(path, safe=_IN_PATHS)} HTTP/1.1\r\nHost: {authority}\r\nAccept-Encoding: identity\r\n"
-    return _Target(parts.scheme, host, port, head.encode("ascii"))
+    head = f"{method} {quote(path, safe=_IN_PATHS)} HTTP/1.1\r\nHost: {authority}\r\nAccept-Encoding: identity\r\n"
+    if authorization:
+        head += f"Authorization: {authorization}\r\n"
+    return _Target(parts.scheme, host, port, head.encode("ascii"), authorization is not None)
 
 
 class Transport:
-    """Connections shared by any number of threads; an idle one is kept per address and used again."""
+    """Connections shared by any number of threads; an idle one is kept per address and used again.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    `resolve` stands for socket.getaddrinfo().
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, resolve: Callable[..., list[Any]] | None = None):
         self._clock = clock
+        self._resolver = dial.Resolver(resolve)
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
         self._tls: ssl.SSLContext | None = None
         self._closed = False
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
         """One attempt, given up `timeout` seconds after its beginning; never raises for what the network does."""
+        return self._exchange("POST", url, headers, body, timeout)
+
+    def get(self, url: str, headers: Mapping[str, str], timeout: float) -> Answer:
+        """The same for a question."""
+        return self._exchange("GET", url, headers, None, timeout)
+
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout: float
+    ) -> Answer:
         started = self._clock()
         deadline = started + timeout
         try:
-            target = _target(url)
+            target = _target(method, url)
             request = _request(target, headers, body)
         except ValueError as error:
             return self._failed(started, Failure.NOT_CONNECTED, f"the request cannot be sent: {error}")
         try:
             connection = self._connection(target, deadline)
         except TimeoutError:
-            return self._failed(started, Failure.TIMED_OUT, f"no connection within {timeout:g} s")
-        except OSError as error:
-            where = f"{target.host}:{target.port}"
-            return self._failed(started, Failure.NOT_CONNECTED, f"no connection to {where}: {_reason(error)}")
+            return self._failed(started, Failure.NOT_CONNECTED, f"no connection to {target} within {timeout:g} s")
+        except (OSError, ValueError) as error:
+            return self._failed(started, Failure.NOT_CONNECTED, f"no connection to {target}: {_reason(error)}")
         try:
-            status, answer_headers, content, reusable = connection.exchange(request, deadline)
+            answer = connection.exchange(request, deadline)
         except TimeoutError:
             connection.close()
             return self._failed(started, Failure.TIMED_OUT, f"no answer within {timeout:g} s")
         except (OSError, ValueError) as error:
             connection.close()
             return self._failed(started, Failure.BROKEN, f"the connection broke: {_reason(error)}")
-        if reusable and not self._closed:
+        if answer.reusable and not self._closed:
             self._keep(target, connection)
         else:
             connection.close()
-        return Answer(self._since(started), status, answer_headers, content)
+        if answer.too_large:
+            message = f"HTTP {answer.status} with an answer that is too large: over {BODY_AT_MOST} bytes"
+            return Answer(self._since(started), answer.status, answer.headers, b"", Failure.TOO_LARGE, message)
+        return Answer(self._since(started), answer.status, answer.headers, bytes(answer.body))
 
     def close(self) -> None:
         """Close the idle connections, and from now on every other after its answer."""
@@ -141,27 +173,19 @@ class Transport:
                 if connection.alive():
                     return connection
                 connection.close()
-        raw = self._connect(target, deadline)
+        left = partial(self._left, deadline)
+        raw = dial.connect(self._resolver.addresses(target.host, target.port, left()), left)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if target.scheme == "https":
                 self._tls = self._tls or ssl.create_default_context()
-                raw.settimeout(self._left(deadline))
+                raw.settimeout(left())
                 raw = self._tls.wrap_socket(raw, server_hostname=target.host)
+            left()  # what comes after this may have been sent
         except BaseException:
             raw.close()
             raise
         return _Connection(raw, self._left)
-
-    def _connect(self, target: _Target, deadline: float) -> socket.socket:
-        """The first of the host's addresses that takes us; all of them together have until the deadline."""
-        failure = OSError("the host has no address")
-        for found in _addresses(target, self._left(deadline)):
-            try:
-                return _dial(found, self._left(deadline))
-            except OSError as error:
-                failure = error
-        raise failure
 
     def _left(self, deadline: float) -> float:
         left = deadline - self._clock()
@@ -189,14 +213,14 @@ class _Connection:
         if self._plain:
             raw.settimeout(None)
 
-    def exchange(self, request: bytes, deadline: float) -> tuple[int, dict[str, str], bytes, bool]:
-        """Send `request` and read the answer to its end: status, headers, body, may the connection be used again."""
+    def exchange(self, request: bytes, deadline: float) -> _Reading:
+        """Send `request` and read the answer to its end, or until it is too large."""
         with suppress(BrokenPipeError, ConnectionResetError):  # a server that has seen enough may have answered
             self._send(request, deadline)
         answer = _Reading()
-        while not answer.complete and len(answer.body) < BODY_AT_MOST:
+        while not answer.complete and not answer.too_large:
             answer.feed(self._receive(deadline))
-        return answer.status, answer.headers, bytes(answer.body[:BODY_AT_MOST]), answer.reusable
+        return answer
 
     def alive(self) -> bool:
         """Whether the other side has kept it open: an idle connection that is readable was closed."""
@@ -263,7 +287,12 @@ class _Reading:
     @property
     def reusable(self) -> bool:
         """Whether the connection may be used for another exchange."""
-        return self._alone and self._kept_alive and len(self.body) <= BODY_AT_MOST
+        return self._alone and self._kept_alive and not self.too_large
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the body is over the limit."""
+        return len(self.body) > BODY_AT_MOST
 
     def feed(self, received: bytes) -> None:
         """What has come; nothing where the other side has ended."""
@@ -318,42 +347,14 @@ class _Reading:
         self.complete, self._kept_alive = True, bool(self._parser.should_keep_alive())
 
 
-def _addresses(target: _Target, left: float) -> list[Any]:
-    """The host's addresses as socket.getaddrinfo() gives them, TimeoutError after `left` seconds.
-
-    The resolver knows no deadline: a name, other than an address, is looked up in a thread that is left behind.
-    """
-    look_up = partial(socket.getaddrinfo, target.host, target.port, type=socket.SOCK_STREAM)
-    with suppress(socket.gaierror):
-        return look_up(flags=socket.AI_NUMERICHOST)
-    found: Future[list[Any]] = Future()
-
-    def resolve() -> None:
-        try:
-            found.set_result(look_up())
-        except (OSError, ValueError) as error:
-            found.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
-
-    threading.Thread(target=resolve, name=f"look up {target.host}", daemon=True).start()
-    return found.result(left)
-
-
-def _dial(found: tuple[Any, ...], left: float) -> socket.socket:
-    family, kind, protocol, _, address = found
-    raw = socket.socket(family, kind, protocol)
-    try:
-        raw.settimeout(left)
-        raw.connect(address)
-    except BaseException:
-        raw.close()
-        raise
-    return raw
-
-
-def _request(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
+def _request(target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    if target.authorized:
+        headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise ValueError("a header holds a line break")
+    if body is None:
+        return b"%b%b\r\n" % (target.head, lines.encode("latin-1"))
     return b"%bContent-Length: %d\r\n%b\r\n%b" % (target.head, len(body), lines.encode("latin-1"), body)
 
 

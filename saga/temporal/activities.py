@@ -116,6 +116,7 @@ class _Call:
                 around.transport,
                 sleep=around.stopping.wait,
                 random=around.random,
+                clock=around.clock,
                 before_attempt=self._before_attempt,
                 after_attempt=self._after_attempt,
             )
@@ -137,7 +138,8 @@ class _Call:
         last = self._made[-1]
         unknown = replace(last.attempt, verdict=http.Verdict.UNKNOWN, message=message)
         self._made[-1] = replace(last, attempt=unknown)
-        return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
+        kind = http.error_kind(False, outcome.status_code, any(each.attempt.timed_out for each in self._made))
+        return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, kind, message)
 
     def _project(self) -> int:
         """A saga log that is away keeps no saga from going on: it is brought up to date later."""

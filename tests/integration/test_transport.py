@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import ssl
@@ -14,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+from saga import dial
 from saga.transport import BODY_AT_MOST, Answer, Failure, Transport
 
 SHORT = 0.3  # seconds of an attempt that is meant to run out
@@ -71,7 +74,8 @@ def read_request(connection: socket.socket) -> bytes:
             return b""
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    lines = head.split(b"\r\n")
+    length = next((int(line[15:]) for line in lines if line.lower().startswith(b"content-length:")), 0)
     while len(body) < length:
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body
@@ -247,13 +251,89 @@ def test_an_early_hint_is_not_taken_for_the_answer(transport: Transport, serve: 
     assert len(server.connections) == 1
 
 
-@pytest.mark.parametrize(("length", "kept"), [(BODY_AT_MOST, 1), (BODY_AT_MOST + 1, 2), (3 * BODY_AT_MOST, 2)])
-def test_a_body_is_cut_at_one_mebibyte_and_its_connection_given_up(
-    transport: Transport, serve: Serve, length: int, kept: int
+def sized(length: int) -> bytes:
+    return b"HTTP/1.1 409 Conflict\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length
+
+
+def in_chunks(length: int) -> bytes:
+    return b"HTTP/1.1 409 Conflict\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (length, b"x" * length)
+
+
+@pytest.mark.parametrize("framed", [sized, in_chunks])
+def test_a_body_of_one_mebibyte_is_whole(transport: Transport, serve: Serve, framed: Callable[[int], bytes]) -> None:
+    server = serve(always(framed(BODY_AT_MOST)))
+    answers = [post(transport, server) for _ in range(2)]
+    assert [(answer.status, len(answer.body), answer.failure) for answer in answers] == [(409, BODY_AT_MOST, None)] * 2
+    assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("length", [BODY_AT_MOST + 1, 3 * BODY_AT_MOST])
+@pytest.mark.parametrize("framed", [sized, in_chunks])
+def test_a_larger_one_is_too_large_and_its_connection_given_up(
+    transport: Transport, serve: Serve, framed: Callable[[int], bytes], length: int
 ) -> None:
-    server = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length))
-    assert [len(post(transport, server).body) for _ in range(2)] == [BODY_AT_MOST] * 2
-    assert len(server.connections) == kept
+    server = serve(always(framed(length)))
+    answers = [post(transport, server) for _ in range(2)]
+    message = "HTTP 409 with an answer that is too large: over 1048576 bytes"
+    assert [(answer.status, answer.body, answer.failure, answer.message) for answer in answers] == [
+        (409, b"", Failure.TOO_LARGE, message)
+    ] * 2
+    assert len(server.connections) == 2
+
+
+def test_a_204_has_no_body_and_keeps_its_connection(transport: Transport, serve: Serve) -> None:
+    server = serve(always(b"HTTP/1.1 204 No Content\r\n\r\n"))
+    assert [(answer.status, answer.body) for answer in [post(transport, server) for _ in range(2)]] == [(204, b"")] * 2
+    assert len(server.connections) == 1
+
+
+def test_a_redirect_is_an_answer_and_is_not_followed(transport: Transport, serve: Serve) -> None:
+    other = serve(always(OK))
+    server = serve(always(b"HTTP/1.1 307 T\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % other.url.encode()))
+    answers = [post(transport, server), transport.get(server.url, {}, AMPLE)]
+    assert [(answer.status, answer.headers["location"]) for answer in answers] == [(307, other.url)] * 2
+    assert not other.connections
+
+
+def asked_for(transport: Transport, serve: Serve, url: str, headers: dict[str, str]) -> tuple[bytes, list[bytes]]:
+    """What a GET sends: its request line and its headers."""
+    seen: list[bytes] = []
+
+    def play(connection: socket.socket, number: int) -> None:
+        seen.append(connection.recv(65536))
+        connection.sendall(OK)
+
+    server = serve(play)
+    assert transport.get(url.replace("HERE", f"localhost:{server.port}"), headers, AMPLE).status == 200
+    line, *rest = seen[0].rstrip(b"\r\n").split(b"\r\n")
+    return line, sorted(header for header in rest if not header.startswith(b"Host:"))
+
+
+def test_a_question_has_no_body_and_asks_for_no_encoding(transport: Transport, serve: Serve) -> None:
+    line, headers = asked_for(transport, serve, "http://HERE/records/a%2Fb", {"Authorization": "Bearer t"})
+    assert line == b"GET /records/a%2Fb HTTP/1.1"
+    assert headers == [b"Accept-Encoding: identity", b"Authorization: Bearer t"]
+
+
+def test_a_urls_user_and_password_are_sent_as_basic_in_place_of_a_token(transport: Transport, serve: Serve) -> None:
+    line, headers = asked_for(transport, serve, "http://u%40x:p%2Fq@HERE/x", {"authorization": "Bearer t", "A": "b"})
+    assert line == b"GET /x HTTP/1.1"
+    assert headers == [b"A: b", b"Accept-Encoding: identity", b"Authorization: Basic dUB4OnAvcQ=="]
+
+
+@pytest.mark.parametrize("url", ["http://u:secret/x@localhost/", "http://u:secret@[b/", "http://u:secret@b:99999/"])
+def test_a_url_that_is_none_is_not_quoted(transport: Transport, url: str) -> None:
+    answer = transport.post(url, {}, b"{}", AMPLE)
+    assert answer.failure is Failure.NOT_CONNECTED
+    assert "secret" not in answer.message
+
+
+def test_a_netrc_is_not_read(
+    transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_text("machine localhost login u password p\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert asked_for(transport, serve, "http://HERE/", {})[1] == [b"Accept-Encoding: identity"]
 
 
 def test_a_server_that_answers_before_it_has_read_everything_is_heard(transport: Transport, serve: Serve) -> None:
@@ -354,47 +434,147 @@ def test_a_late_answer_is_not_taken_for_the_next_one(transport: Transport, serve
     assert post(transport, server).status == 200
 
 
-def test_a_server_that_accepts_nobody_is_a_time_out(transport: Transport) -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(4)]  # more than its queue holds: the kernel drops what comes after
-        for one in waiting:
+# Connecting: nothing of the request was sent, and so whatever goes wrong is "not connected", a time-out too
+
+
+class Full:
+    """A port whose queue is full: the kernel drops who comes after, so that to connect to it never ends."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen(0)
+        self.address = self.socket.getsockname()
+        self.waiting = [socket.socket() for _ in range(4)]
+        for one in self.waiting:
             one.setblocking(False)
-            one.connect_ex(full.getsockname())
-        answer = transport.post(f"http://127.0.0.1:{full.getsockname()[1]}/", {}, b"", SHORT)
-        for one in waiting:
+            one.connect_ex(self.address)
+
+    def close(self) -> None:
+        for one in (*self.waiting, self.socket):
             one.close()
-    assert (answer.failure, answer.message) == (Failure.TIMED_OUT, "no connection within 0.3 s")
 
 
-def test_all_addresses_of_a_host_share_one_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[float] = []
-
-    def dial(found: object, left: float) -> socket.socket:
-        tried.append(left)
-        now[0] += 2.0
-        raise TimeoutError
-
-    now = [0.0]
-    monkeypatch.setattr("saga.transport._addresses", lambda target, left: ["::1", "127.0.0.1", "127.0.0.2"])
-    monkeypatch.setattr("saga.transport._dial", dial)
-    assert Transport(clock=lambda: now[0]).post("http://b/", {}, b"", 3.0).failure is Failure.TIMED_OUT
-    assert tried == [3.0, 1.0]
+@pytest.fixture
+def full() -> Iterator[Full]:
+    made = Full()
+    yield made
+    made.close()
 
 
-def test_the_next_address_is_tried_where_one_refuses(
-    transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = serve(always(OK))
+def at(*addresses: tuple[str, int]) -> Callable[..., list[object]]:
+    """A resolver that gives these addresses for every name."""
+
+    def resolve(host: str, port: int, type: int = 0, flags: int = 0) -> list[object]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
+
+    return resolve
+
+
+def refusing() -> tuple[str, int]:
     with socket.create_server(("127.0.0.1", 0)) as gone:
-        refusing = gone.getsockname()
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", where) for where in (refusing, ("127.0.0.1", server.port))]
-    monkeypatch.setattr("saga.transport._addresses", lambda target, left: found)
-    assert post(transport, server).status == 200
+        address: tuple[str, int] = gone.getsockname()
+        return address
 
 
-def test_a_name_server_that_never_answers_is_a_time_out(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_accepts_nobody_is_not_connected_to(transport: Transport, full: Full) -> None:
+    port = full.address[1]
+    answer = transport.post(f"http://127.0.0.1:{port}/", {}, b"", SHORT)
+    assert (answer.failure, answer.message) == (
+        Failure.NOT_CONNECTED,
+        f"no connection to 127.0.0.1:{port} within 0.3 s",
+    )
+
+
+def test_all_addresses_of_a_host_share_one_time_out(full: Full) -> None:
+    transport = Transport(resolve=at(full.address, full.address, full.address))
+    answer = transport.post("http://b.example/", {}, b"", SHORT)
+    assert (answer.failure, answer.message) == (Failure.NOT_CONNECTED, "no connection to b.example:80 within 0.3 s")
+    assert answer.duration_ms >= SHORT * 1000
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_the_next_address_is_tried_where_one_refuses(serve: Serve, before: int) -> None:
+    server = serve(always(OK))
+    transport = Transport(resolve=at(*[refusing() for _ in range(before)], ("127.0.0.1", server.port)))
+    assert transport.post("http://b.example/", {}, b"", AMPLE).status == 200
+
+
+def test_the_next_address_is_tried_before_one_that_hangs_has_used_up_the_time(serve: Serve, full: Full) -> None:
+    """The first of two addresses leads nowhere, as where a machine has IPv6 and its provider has not."""
+    server = serve(always(OK))
+    transport = Transport(resolve=at(full.address, ("127.0.0.1", server.port)))
+    before = open_files()
+    assert transport.post("http://b.example/", {}, b"", AMPLE).status == 200
+    assert len(server.connections) == 1
+    assert open_files() == before + 2  # the winner's two ends: nothing else is left behind
+
+
+def test_the_addresses_are_tried_a_quarter_of_a_second_apart(monkeypatch: pytest.MonkeyPatch, full: Full) -> None:
+    waits: list[int] = []
+    real = select.poll
+
+    class Poll:
+        def __init__(self) -> None:
+            self.poll_set = real()
+            self.register, self.unregister = self.poll_set.register, self.poll_set.unregister
+
+        def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+            waits.append(milliseconds)
+            return self.poll_set.poll(0)
+
+    monkeypatch.setattr("saga.dial.select.poll", Poll)
+    seconds = iter([10.0, 10.0, 7.0, 0.0])
+
+    def left() -> float:
+        if not (left := next(seconds)):
+            raise TimeoutError
+        return left
+
+    found = at(full.address, full.address, full.address)("b", 80)
+    with pytest.raises(TimeoutError):
+        dial.connect(found, left)  # type: ignore[arg-type]
+    assert waits == [250, 250, 7000]
+
+
+def test_where_all_addresses_refuse_the_last_ones_reason_is_told() -> None:
+    transport = Transport(resolve=at(refusing(), refusing()))
+    before = open_files()
+    answer = transport.post("http://b.example/", {}, b"", AMPLE)
+    assert answer.failure is Failure.NOT_CONNECTED
+    assert answer.message == "no connection to b.example:80: Connection refused"
+    assert open_files() == before
+
+
+def test_a_family_that_this_machine_does_not_have_is_passed_over(serve: Serve) -> None:
+    server = serve(always(OK))
+
+    def resolve(*where: object, flags: int = 0, **more: object) -> list[object]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        strange = (255, socket.SOCK_STREAM, 0, "", ("::1", 1))
+        return [strange, (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", server.port))]
+
+    assert Transport(resolve=resolve).post("http://b.example/", {}, b"", AMPLE).status == 200
+
+
+def test_a_host_without_an_address_is_not_connected_to() -> None:
+    answer = Transport(resolve=at()).post("http://b.example/", {}, b"", AMPLE)
+    assert (answer.failure, answer.message) == (
+        Failure.NOT_CONNECTED,
+        "no connection to b.example:80: the host has no address",
+    )
+
+
+def test_the_families_take_turns_beginning_with_the_first() -> None:
+    six, four = [(10, number) for number in range(3)], [(2, number) for number in range(2)]
+    assert dial.interleaved([*six, *four]) == [six[0], four[0], six[1], four[1], six[2]]
+    assert dial.interleaved([*four, *six]) == [four[0], six[0], four[1], six[1], six[2]]
+
+
+def test_a_name_server_that_never_answers_holds_one_thread_however_often_it_is_asked() -> None:
     """Pitfall 14: looking a name up, which knows no time-out of its own, has one too."""
 
     def resolve(*where: object, flags: int = 0, **more: object) -> list[object]:
@@ -404,9 +584,16 @@ def test_a_name_server_that_never_answers_is_a_time_out(transport: Transport, mo
         return []
 
     over = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert transport.post("http://b.example/", {}, b"", SHORT).failure is Failure.TIMED_OUT
+    transport = Transport(resolve=resolve)
+    for _ in range(3):
+        answer = transport.post("http://b.example/", {}, b"", SHORT / 3)
+        assert (answer.failure, answer.message) == (Failure.NOT_CONNECTED, "no connection to b.example:80 within 0.1 s")
+    assert sum(thread.name == "look up b.example" for thread in threading.enumerate()) == 1
     over.set()
+
+
+def open_files() -> int:
+    return psutil.Process().num_fds()
 
 
 # No answer: not connected (nothing was sent) or broken (something may have been)
@@ -606,10 +793,37 @@ def test_a_certificate_that_nobody_vouches_for_is_not_connected_to(
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_handshake_that_never_ends_is_a_time_out(transport: Transport, serve: Serve) -> None:
+def test_a_handshake_that_never_ends_is_not_connected(transport: Transport, serve: Serve) -> None:
     server = serve(lambda connection, number: server.over.wait())
     url = server.url.replace("http:", "https:")
-    assert transport.post(url, {}, b"{}", SHORT).failure is Failure.TIMED_OUT
+    answer = transport.post(url, {}, b"{}", SHORT)
+    assert answer.failure is Failure.NOT_CONNECTED
+    assert answer.message == f"no connection to localhost:{server.port} within 0.3 s"
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["nothing", "no TLS"])
+def test_a_handshake_that_fails_is_not_connected(transport: Transport, serve: Serve, said: bytes) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        connection.recv(65536)
+        connection.sendall(said)
+
+    server = serve(play)
+    answer = transport.post(server.url.replace("http:", "https:"), {}, b"{}", AMPLE)
+    assert answer.failure is Failure.NOT_CONNECTED
+    assert answer.message.startswith(f"no connection to localhost:{server.port}: ")
+
+
+@pytest.mark.usefixtures("trusted")
+def test_an_answer_that_never_comes_over_https_is_a_time_out(
+    transport: Transport, serve: Serve, tls: ssl.SSLContext
+) -> None:
+    def play(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        server.over.wait()
+
+    server = serve(play, tls)
+    assert post(transport, server, 2.0).failure is Failure.TIMED_OUT
 
 
 @pytest.mark.usefixtures("trusted")

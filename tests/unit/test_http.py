@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga.errors import LeaseLost
-from saga.http import MESSAGE_AT_MOST, Attempt, Outcome, Request, Verdict, call, judge
+from saga.http import (
+    LOCATION_AT_MOST,
+    MESSAGE_AT_MOST,
+    Attempt,
+    Outcome,
+    Request,
+    Verdict,
+    authorization,
+    call,
+    judge,
+)
 from saga.transport import Answer, Failure
 
 DONE, REFUSED, UNKNOWN = Verdict.DONE, Verdict.REFUSED, Verdict.UNKNOWN
@@ -29,6 +39,7 @@ UNDONE = said(500, saga_effect="none")  # a failure that certainly changed nothi
 BROKE = said(500)
 GONE = Answer(1.0, failure=Failure.NOT_CONNECTED, message="no connection to b:5002: Connection refused")
 LATE = Answer(5000.0, failure=Failure.TIMED_OUT, message="no answer within 5 s")
+NOT_IN_TIME = Answer(5000.0, failure=Failure.NOT_CONNECTED, message="no connection to b:5002 within 5 s")
 RESET = Answer(1.0, failure=Failure.BROKEN, message="the connection broke: Connection reset by peer")
 
 
@@ -57,6 +68,8 @@ TABLE = {
     "200 with a JSON object": (said(200, {"user_id": 7}), DONE, False),
     "200 with an empty JSON object": (said(200, {}), DONE, False),
     "201 with a JSON object": (said(201, {"user_id": 7}), DONE, False),
+    # 204, an empty result
+    "204": (said(204, b""), DONE, False),
     # 4xx, except below
     "400": (said(400), REFUSED, False),
     "401": (said(401), REFUSED, False),
@@ -71,7 +84,10 @@ TABLE = {
     "429 with Retry-After": (said(429, retry_after="1"), REFUSED, True),
     "503 with Retry-After": (said(503, retry_after="1"), REFUSED, True),
     "503 with Retry-After as a date": (said(503, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"), REFUSED, True),
+    "503 with an empty Retry-After": (said(503, retry_after=""), REFUSED, True),
+    "503 with a Retry-After that says nothing": (said(503, retry_after="soon"), REFUSED, True),
     "no connection": (GONE, REFUSED, True),
+    "no connection within the time-out": (NOT_IN_TIME, REFUSED, True),
     "500 with Saga-Effect: none": (UNDONE, REFUSED, True),
     "503 with Saga-Effect: none": (said(503, saga_effect="none"), REFUSED, True),
     "599 with Saga-Effect: none, otherwise written": (said(599, saga_effect=" None "), REFUSED, True),
@@ -93,14 +109,24 @@ TABLE = {
     "200 with NaN": (said(200, b'{"user_id": NaN}'), UNKNOWN, True),
     "200 that is not UTF-8": (said(200, b'{"a": "\xff"}'), UNKNOWN, True),
     "200 nested without end": (said(200, b'{"a":' + b"[" * 100_000), UNKNOWN, True),
-    "204": (said(204, b""), UNKNOWN, True),
+    "202 with a JSON object": (said(202, {"user_id": 7}), UNKNOWN, True),
+    "202 with Location": (said(202, {}, location="/jobs/1"), UNKNOWN, True),
+    "203 that is no JSON": (said(203, b"OK"), UNKNOWN, True),
     # neither: a proxy or something that is no participant answered
     "100": (said(100), UNKNOWN, True),
     "103": (said(103), UNKNOWN, True),
     "301": (said(301), UNKNOWN, True),
     "304": (said(304), UNKNOWN, True),
+    "307": (said(307, {"user_id": 7}, location="http://elsewhere/"), UNKNOWN, True),
     "600": (said(600, saga_effect="none"), UNKNOWN, True),
 }
+
+
+def too_large(status: int) -> Answer:
+    return Answer(1.0, status, {"saga-effect": "none"}, failure=Failure.TOO_LARGE, message="HTTP 200 … too large")
+
+
+TABLE |= {f"{status} over 1 MiB": (too_large(status), UNKNOWN, True) for status in (200, 204, 400, 409, 429, 500)}
 
 
 @pytest.mark.parametrize(("answer", "verdict", "retried"), TABLE.values(), ids=TABLE.keys())
@@ -151,6 +177,10 @@ def test_failures_that_all_changed_nothing_are_a_refusal() -> None:
 
 def test_a_refusal_after_failures_that_changed_nothing_is_a_refusal() -> None:
     assert outcome(GONE, UNDONE, NO).verdict is REFUSED
+
+
+def test_204_is_done_with_an_empty_result() -> None:
+    assert outcome(said(204, b"")) == Outcome(DONE, {}, 204, None, None)
 
 
 @pytest.mark.parametrize("answer", [NO, UNDONE, GONE])
@@ -205,7 +235,11 @@ def test_while_sealing_a_409_ends_the_call() -> None:
     assert len(participant.asked) == 1
 
 
-# error.kind follows the answer, not the event.
+def test_while_sealing_a_409_that_is_too_large_says_nothing() -> None:
+    assert outcome(too_large(409), sealing=True).verdict is UNKNOWN
+
+
+# error.kind says what the caller may believe (DESIGN, section 5).
 
 
 @pytest.mark.parametrize(
@@ -213,23 +247,60 @@ def test_while_sealing_a_409_ends_the_call() -> None:
     [
         ([NO], "refused"),
         ([said(400)], "refused"),
-        ([LATE, NO], "refused"),
-        ([said(429)], "refused"),
-        ([said(408)], "refused"),
+        ([UNDONE, GONE, NO], "refused"),
+        ([LATE, NO], "timeout"),
+        ([BROKE, NO], "failed"),
+        ([RESET, said(400)], "failed"),
+        ([said(429)], "failed"),
+        ([said(425)], "failed"),
+        ([said(503, retry_after="1")], "failed"),
+        ([said(429), said(429), NO], "refused"),
+        ([said(408)], "timeout"),
+        ([said(408), BROKE], "timeout"),
+        ([said(408), NO], "timeout"),
         ([LATE], "timeout"),
         ([LATE, BROKE, BROKE], "timeout"),
         ([BROKE, LATE, GONE], "timeout"),
         ([GONE], "failed"),
+        ([NOT_IN_TIME], "failed"),
         ([BROKE], "failed"),
         ([UNDONE], "failed"),
         ([RESET], "failed"),
+        ([said(302)], "failed"),
         ([said(504)], "failed"),
         ([said(200, b"OK")], "failed"),
+        ([said(202, {})], "failed"),
+        ([too_large(409)], "failed"),
     ],
 )
 def test_the_kind_of_error(answers: list[Answer], kind: str) -> None:
     found = outcome(*answers)
     assert (found.kind, found.status_code, found.result) == (kind, answers[-1].status, None)
+
+
+def test_a_409_of_a_call_that_was_uncertain_before_has_failed() -> None:
+    assert outcome(NO, uncertain_before=True).kind == "failed"
+
+
+@given(
+    st.lists(st.sampled_from(list(TABLE.values())), min_size=3, max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_kind_of_any_three_attempts(rows: list[tuple[Answer, Verdict, bool]], before: bool, sealing: bool) -> None:
+    """`refused` only where each attempt certainly changed nothing and the last one is a 4xx that says no for good."""
+    participant = Participant(*(answer for answer, _, _ in rows))
+    request = Request("http://b/invoke", {}, b"{}", uncertain_before=before, sealing=sealing)
+    found, made = participant.call(request), rows[: len(participant.asked)]
+    if found.verdict is DONE:
+        assert found.kind is None
+        return
+    status = made[-1][0].status or 0
+    says_no = 400 <= status < 500 and status not in (408, 425, 429) and made[-1][1] is REFUSED
+    certain = not before and all(verdict is REFUSED for _, verdict, _ in made)
+    timed_out = any(answer.failure is Failure.TIMED_OUT or answer.status == 408 for answer, _, _ in made)
+    refused = status == 409 and says_no if sealing else says_no and certain
+    assert found.kind == ("refused" if refused else "timeout" if timed_out else "failed")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +314,28 @@ def test_the_kind_of_error(answers: list[Answer], kind: str) -> None:
         (said(409, ["error"]), "HTTP 409"),
         (said(502, b"<html>bad gateway</html>"), "HTTP 502"),
         (said(200, b"OK"), "HTTP 200 with a body that is not a JSON object"),
+        (
+            said(202, {}),
+            "HTTP 202: it says that it will be done later, and a step that takes that long is not supported yet",
+        ),
+        (too_large(409), "HTTP 200 … too large"),
+        (said(302), "HTTP 302"),
+        (said(302, location="http://b/other"), "HTTP 302 to http://b/other, and redirects are not followed"),
+        (said(307, location="/login?token=x#y"), "HTTP 307 to /login?***, and redirects are not followed"),
+        (said(301, location="http://u:secret@b/x"), "HTTP 301 to http://***@b/x, and redirects are not followed"),
+        (said(301, location="//u:secret@b/x"), "HTTP 301 to //***@b/x, and redirects are not followed"),
+        (said(301, location="http://u:se/cret@b/x"), "HTTP 301 to http://***@b/x, and redirects are not followed"),
+        (
+            said(301, location="http://b/\x9b\t\x1b"),
+            "HTTP 301 to http://b/\ufffd\ufffd, and redirects are not followed",
+        ),
+        (said(301, location="http://[b"), "HTTP 301 to a Location that is no URL, and redirects are not followed"),
+        (
+            said(308, location="/" + "x" * 1000),
+            f"HTTP 308 to /{'x' * (LOCATION_AT_MOST - 2)}…, and redirects are not followed",
+        ),
         (LATE, "no answer within 5 s"),
+        (NOT_IN_TIME, "no connection to b:5002 within 5 s"),
         (GONE, "no connection to b:5002: Connection refused"),
         (RESET, "the connection broke: Connection reset by peer"),
     ],
@@ -287,13 +379,56 @@ def test_a_lost_lease_stops_the_call_before_its_next_attempt(number: int) -> Non
     assert len(participant.asked) == number - 1
 
 
+NOW = 784111770.0  # Sun, 06 Nov 1994 08:49:30 GMT
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("", None), ("soon", None)],
+    [
+        ("2", 2.0),
+        ("0.5", 0.5),
+        ("-3", 0.0),
+        ("3600", 3600.0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 7.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 7.0),
+        ("Sun Nov  6 08:49:37 1994", 7.0),
+        ("Sun, 06 Nov 1994 08:49:20 GMT", 0.0),
+        ("Sun, 32 Nov 1994 08:49:37 GMT", None),
+        ("", None),
+        ("soon", None),
+        ("2, 2", None),
+        ("nan", None),
+        ("inf", None),
+    ],
 )
-def test_retry_after_is_read_in_seconds_and_a_date_counts_as_absent(header: str, seconds: float | None) -> None:
-    assert judge(said(503, retry_after=header), 1).retry_after == seconds
+def test_retry_after_is_read_in_seconds_or_as_any_of_the_three_dates(header: str, seconds: float | None) -> None:
+    assert judge(said(503, retry_after=header), 1, lambda: NOW).retry_after == seconds
+
+
+def test_a_retry_after_that_is_a_date_is_waited_for() -> None:
+    waited: list[float] = []
+    request = Request("http://b/invoke", {}, b"{}", retries=2)
+    dates = [said(429, retry_after=f"Sun, 06 Nov 1994 08:{minute} GMT") for minute in ("49:33", "59:00")]
+    call(request, Participant(*dates, OK), sleep=waited.append, random=lambda: 0.5, clock=lambda: NOW)  # type: ignore[arg-type]
+    assert waited == [3.0, 5.0]
 
 
 def test_no_retry_after_asks_for_nothing() -> None:
     assert judge(BROKE, 1).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "headers"),
+    [
+        ("http://b/invoke", None, {}),
+        ("http://b/invoke", "t", {"Authorization": "Bearer t"}),
+        ("http://b/invoke?to=a@b", "t", {"Authorization": "Bearer t"}),
+        ("http://u:p@b/invoke", "t", {}),
+        ("http://u@b/invoke", None, {}),
+        ("http://u:p@[b/invoke", "t", {}),
+    ],
+)
+def test_the_token_is_not_shown_where_the_url_brings_its_own(
+    url: str, token: str | None, headers: dict[str, str]
+) -> None:
+    assert authorization(url, token) == headers

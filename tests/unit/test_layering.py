@@ -12,10 +12,11 @@ from tests.stack import ROOT
 OURS = {"saga", "orchestrator", "service_a", "service_b", "service_c"}
 PURE = {
     "machine": {"definition", "errors"},
-    "asl": {"definition", "errors", "machine"},
+    "asl": {"definition", "errors", "machine", "retry"},
     "retry": set(),
     "errors": set(),
     "payload": {"errors"},
+    "urls": {"payload"},
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga.retry import delays, retry_request, stall_delay
+from saga.retry import BACKOFF_AT_MOST, delays, longest, retry_request, stall_delay
 
 LATEST = 1 - 2**-53  # the largest number that random() gives
 
@@ -41,6 +41,21 @@ class Script:
 def test_delays_double_and_are_jittered_between_half_and_all_of_themselves() -> None:
     assert list(delays(0.2, 3, lambda: 0.0)) == pytest.approx([0.1, 0.2, 0.4])
     assert list(delays(0.2, 3, lambda: LATEST)) == pytest.approx([0.2, 0.4, 0.8])
+
+
+def test_the_doubling_ends_at_five_seconds() -> None:
+    assert list(delays(1.0, 5, lambda: LATEST)) == pytest.approx([1.0, 2.0, 4.0, 5.0, 5.0])
+
+
+def test_a_backoff_over_five_seconds_is_kept_and_does_not_double() -> None:
+    assert list(delays(30.0, 3, lambda: LATEST)) == pytest.approx([30.0] * 3)
+
+
+@given(st.integers(0, 100), st.floats(0, 60))
+def test_a_hundred_retries_take_minutes_and_not_years(retries: int, backoff: float) -> None:
+    waits = list(delays(backoff, retries, lambda: LATEST))
+    assert all(wait <= max(backoff, BACKOFF_AT_MOST) for wait in waits)
+    assert sum(waits) <= longest(0.0, retries, backoff) <= 100 * 60
 
 
 def test_no_retries_means_no_delays() -> None:
