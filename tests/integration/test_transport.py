@@ -749,6 +749,15 @@ def test_the_environments_proxies_are_not_used(
 # TLS
 
 
+def post_once_connected(transport: Transport, server: Server, timeout: float, body: bytes = b"{}") -> Answer:
+    """The first attempt whose handshake did not use up the time by itself, as it may on a crowded machine."""
+    deadline = time.monotonic() + AMPLE
+    while True:
+        answer = post(transport, server, timeout, body)
+        if answer.failure is not Failure.NOT_CONNECTED or time.monotonic() > deadline:
+            return answer
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for localhost, signed by itself, and its key, in one file."""
@@ -823,7 +832,7 @@ def test_an_answer_that_never_comes_over_https_is_a_time_out(
         server.over.wait()
 
     server = serve(play, tls)
-    assert post(transport, server, 2.0).failure is Failure.TIMED_OUT
+    assert post_once_connected(transport, server, SHORT).failure is Failure.TIMED_OUT
 
 
 @pytest.mark.usefixtures("trusted")
@@ -835,7 +844,7 @@ def test_an_answer_that_drips_over_https_does_not_outlive_the_time_out(
         slowly(connection, LONG, server.over)
 
     server = serve(play, tls)
-    assert post(transport, server, SHORT).failure is Failure.TIMED_OUT
+    assert post_once_connected(transport, server, SHORT).failure is Failure.TIMED_OUT
 
 
 @pytest.mark.usefixtures("trusted")
@@ -844,5 +853,5 @@ def test_a_request_that_is_read_slowly_over_https_does_not_outlive_the_time_out(
 ) -> None:
     """Pitfall 14: over TLS, too, the whole request has one time-out, and not each record of it."""
     reader = SlowReader()
-    assert post(transport, serve(reader, tls), SHORT, HUGE).failure is Failure.TIMED_OUT
+    assert post_once_connected(transport, serve(reader, tls), SHORT, HUGE).failure is Failure.TIMED_OUT
     assert not reader.got_all()
