@@ -17,7 +17,7 @@ def probe(definition: SagaDefinition, step: Step, token: str | None) -> dict[str
     participant that keeps the contract; one built with our kit then runs the action dry.
     """
     saga_id = str(uuid_utils.uuid7())
-    fields = {name: _sample(definition, name) for name in step.send}
+    fields = {name: sample(definition, name) for name in step.send}
     try:
         if step.pivot:
             if step.compensation:
@@ -64,7 +64,7 @@ def _said(response: requests.Response) -> dict[str, Any]:
     return {"status_code": response.status_code, "answer": answer}
 
 
-def _sample(definition: SagaDefinition, name: str) -> Any:
+def sample(definition: SagaDefinition, name: str) -> Any:
     """A value for a field: what the input's schema would take, or else a number, as most ids are."""
     properties = (definition.input or {}).get("properties", {})
     if name not in properties:
