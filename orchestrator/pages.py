@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response
 
 from orchestrator import lab
 from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
-from orchestrator.calls import read
+from orchestrator.calls import attempts_of, read
 from orchestrator.codes import code_of
 from orchestrator.curl import Curl, curl, flags_of
 from orchestrator.queries import attention_in, before_in, states_in
@@ -167,7 +167,7 @@ class _Pages:
             return None
         lines = self.parts.log.lines(saga_id)
         shown = [represent_line(line, record) for line in lines]
-        saga = represent(record, lines)
+        saga, told = represent(record, lines), read(shown)
         now = None if record.ended else self.parts.engine.around.clock()
         found = ask_all(record.definition, saga_id, self.parts.settings.token, PATIENCE)
         return {
@@ -178,7 +178,8 @@ class _Pages:
             "timeline": timeline(saga, shown, now),
             "diagram": sequence(saga, shown),
             "tally": tally(saga, shown),
-            "parked": [] if record.ended else list(read(shown).parked.values()),
+            "parked": [] if record.ended else list(told.parked.values()),
+            "sent": attempts_of(told),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verbs": permitted(record, lines),
             "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
