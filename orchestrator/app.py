@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from orchestrator import browser, pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
 from orchestrator.codes import code_of
+from orchestrator.queries import before_in, states_in
 from orchestrator.stream import event_stream
 from saga.audit import audit
 from saga.errors import BadInput, NoSuchSaga, SagaError
@@ -22,7 +23,7 @@ from saga.faults import parse_plan
 from saga.log import Record
 from saga.machine import ENDED, Line, State
 from saga.payload import parse_object
-from saga.representation import PUBLIC_STATUS, represent, represent_line
+from saga.representation import represent, represent_line
 from saga.request_body import read_bodies
 from saga.settings import Settings, load_settings
 
@@ -44,7 +45,7 @@ def create_app(settings: Settings | None = None, parts: Orchestrator | None = No
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.close = parts.close  # type: ignore[attr-defined]
     app.register_error_handler(SagaError, _saga_error)
-    app.register_error_handler(HTTPException, lambda error: _error(error.code or 500, error.description))
+    app.register_error_handler(HTTPException, _http_error)
     browser.protect(app)
     read_bodies(app, BODY_AT_MOST)
     _Routes(parts).register(app)
@@ -94,10 +95,10 @@ class _Routes:
         """The latest sagas, a page at a time."""
         _only_these_flags("status", "saga", "q", "limit", "before")
         records = self.parts.log.search(
-            states=_states(request.args.get("status")),
+            states=states_in(request.args),
             name=request.args.get("saga", ""),
             q=request.args.get("q", ""),
-            before=request.args.get("before", ""),
+            before=before_in(request.args),
             most=int(_number("limit", 50, 1, 500)),
         )
         lines = self.parts.log.lines_of(record.id for record in records)
@@ -176,16 +177,18 @@ class _Routes:
     def test_status(self) -> Response:
         """One call to a service, undone again."""
         _only_these_flags("service", "saga")
-        definition = self.parts.definition(request.args.get("saga"))
-        service = request.args.get("service")
+        service, named = request.args.get("service"), request.args.get("saga")
         if not service:
             raise BadInput("service is required: /test_status?service=a", "service")
-        step = next((step for step in definition.steps if step.name.lower() == service.lower()), None)
-        if step is None:
-            names = ", ".join(step.name for step in definition.steps)
-            raise BadInput(f"service: there is no service {service!r}; the services are {names}", "service")
+        first = self.parts.definition_or_first(named)
         transport, token = self.parts.engine.around.transport, self.parts.settings.token
-        return jsonify(service=service, **probe.probe(definition, step, transport, token))
+        others = [] if named else [self.parts.definition(name) for name in self.parts.definitions]
+        for definition in (first, *others):
+            for step in definition.steps:
+                if step.name.lower() == service.lower():
+                    return jsonify(service=service, **probe.probe(definition, step, transport, token))
+        known = dict.fromkeys(step.name for definition in (first, *others) for step in definition.steps)
+        raise BadInput(f"service: there is no service {service!r}; the services are {', '.join(known)}", "service")
 
     def alive(self) -> Response:
         """That the process serves."""
@@ -230,13 +233,25 @@ def answer(record: Record, lines: Sequence[Line]) -> Response:
     return response
 
 
-def _saga_error(error: SagaError) -> Response | tuple[str, int]:
+def _saga_error(error: SagaError) -> Response:
     code = code_of(error)
+    return _told(code, error, {"Retry-After": str(RETRY_AFTER)} if code == 503 else {}, getattr(error, "field", None))
+
+
+def _http_error(error: HTTPException) -> Response:
+    """What Flask refuses: an unknown address, too large a body, another method than those that Allow names."""
+    headers = dict(error.get_headers(request.environ)) if error.response is None else {}
+    kept = {name: value for name, value in headers.items() if name in ("Allow", "Retry-After")}
+    return _told(error.code or 500, error.description, kept)
+
+
+def _told(code: int, message: Any, headers: Mapping[str, str], field: str | None = None) -> Response:
+    """An error, as a page to whoever asked for a page."""
     if pages.is_page(request.path):
-        return pages.error_page(error), code
-    response = _error(code, error, getattr(error, "field", None))
-    if code == 503:
-        response.headers["Retry-After"] = str(RETRY_AFTER)
+        response = Response(pages.error_page(code, message), code, mimetype="text/html")
+    else:
+        response = _error(code, message, field)
+    response.headers.update(headers)
     return response
 
 
@@ -271,16 +286,6 @@ def _time(name: str) -> float | None:
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         raise BadInput(f"{name} must be a time like 2026-01-31T12:00:00Z, not {text!r}", name) from None
-
-
-def _states(status: str | None) -> list[State]:
-    if status is None:
-        return []
-    states = [state for state, public in PUBLIC_STATUS.items() if public == status.upper()]
-    if not states:
-        known = ", ".join(dict.fromkeys(PUBLIC_STATUS.values()))
-        raise BadInput(f"status: there is no status {status!r}; they are {known}", "status")
-    return states
 
 
 def _prefers_async() -> bool:

@@ -1,8 +1,9 @@
 """The time axis of a chart: from seconds to hundredths of a percent of its width, and its round marks. Pure.
 
-It is linear, with one exception, so that a long rest does not hide what happened around it. A wait or a stall is cut
-where it is longer than 10 times all that is shorter together: the shorter waits and stalls, and the time outside them;
-and so are those that are longer still. The cut ones share half of the width in equal parts, whatever their length.
+It is linear, with one exception, so that a long rest does not hide what happened around it. A wait, a stall or a time
+without an orchestrator is cut where it is longer than 10 times all that is shorter together: the shorter ones of these,
+and the time outside them; and so are those that are longer still. The cut ones share half of the width in equal parts,
+whatever their length.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Scale:
     """Seconds since the epoch to hundredths of a percent. `cut` holds those of the spans that are."""
 
     def __init__(self, start: float, end: float, spans: Sequence[Span]):
-        cut = _cut(end - start, [span for span in spans if span.kind in ("wait", "stalled")])
+        cut = _cut(end - start, [span for span in spans if span.kind in ("wait", "stalled", "gone")])
         self.cut = frozenset(cut)
         self.linear = end - start - sum(span.length for span in cut)  # seconds
         self._pieces: list[tuple[float, float, float]] = []  # begin, end, width

@@ -97,15 +97,26 @@ class Orchestrator:
         else:
             self.operator.resume(saga_id)
 
+    @property
+    def default_saga(self) -> str | None:
+        """The saga that is meant where none is named: `signup`, or the only one; None where one must be named."""
+        if "signup" in self.definitions:
+            return "signup"
+        return next(iter(self.definitions)) if len(self.definitions) == 1 else None
+
     def definition(self, name: str | None) -> SagaDefinition:
-        """The saga called `name`, for a new start; without a name `signup`, or the only one there is."""
+        """The saga called `name`, for a new start; BadInput where there is none, or one must be named."""
+        name = self.default_saga if name is None else name
+        known = ", ".join(self.definitions)
         if name is None:
-            name = (
-                "signup" if "signup" in self.definitions or len(self.definitions) > 1 else next(iter(self.definitions))
-            )
+            raise BadInput(f"saga is required, because there are several: {known}", "saga")
         if name not in self.definitions:
-            raise BadInput(f"saga: there is no saga {name!r}; there is {', '.join(self.definitions)}", "saga")
+            raise BadInput(f"saga: there is no saga {name!r}; there is {known}", "saga")
         return self.definitions[name].on_engine(self.settings.engine)
+
+    def definition_or_first(self, name: str | None) -> SagaDefinition:
+        """The saga called `name`, to be shown; without a name the default, or the first of several."""
+        return self.definition(name or self.default_saga or next(iter(self.definitions)))
 
 
 def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orchestrator:

@@ -18,6 +18,7 @@ from saga.machine import (
     RELEASED,
     REPLAYED,
     STALLED,
+    Direction,
     Event,
     State,
 )
@@ -26,6 +27,7 @@ Line = Mapping[str, Any]
 
 _BACK = (*BACKWARD, State.COMPENSATED)
 _OPERATORS = (Event.CANCELLED, CANCEL_REQUESTED)  # each comes with a claim of its own, which nobody's crash led to
+_VERBS = ("cancelled", "resumed", "resolved")  # why an operator's claim was made, as its detail says
 
 
 @dataclass
@@ -150,7 +152,7 @@ def _take(told: Told, line: Line, following: str) -> None:
         call.number = line["attempt"] or 0
     elif event == CLAIMED and (line["detail"] or {}).get("interrupted"):
         call.number += 1
-        told.taken_over += following not in _OPERATORS
+        told.taken_over += not by_operator(line, following)
     elif event == RELEASED:
         told.handed_over += 1
     elif event == CANCEL_REQUESTED:
@@ -164,6 +166,36 @@ def _take(told: Told, line: Line, following: str) -> None:
         elif event != Event.RESUMED:
             call.end = line
             told.calls.append(Call(told.state))
+
+
+def by_operator(line: Line, following: str) -> bool:
+    """Whether a claim is an operator's, who took the saga from its driver: nothing crashed, stopped or was too slow."""
+    return (line["detail"] or {}).get("why") in _VERBS or following in _OPERATORS
+
+
+def cut_short(saga: Mapping[str, Any], lines: Sequence[Line], claim: int) -> tuple[str, bool] | None:
+    """The call that the claim at this index took from its driver: its step, and whether it undoes; None: not known.
+
+    The claim does not name it. The next line of a call does, since that call is made again, or else ended.
+    """
+    for line in lines[claim + 1 :]:
+        event, step = line["event"], line["step"]
+        if event == ATTEMPT and step:
+            return step, (line["detail"] or {}).get("call") == Direction.COMPENSATION
+        if step and (event == CANCEL_REQUESTED or event in set(Event)):
+            return step, str(event).startswith("compensation")
+    under_way = {"RUNNING": False, "COMPENSATING": True}
+    steps = ((step["name"], under_way[step["status"]]) for step in saga["steps"] if step["status"] in under_way)
+    return next(steps, None)
+
+
+def attempts_of(told: Told) -> dict[str, int]:
+    """How often each step's action was sent, as far as its log tells: one that was cut short counts."""
+    numbers: dict[str, int] = {}
+    for call in told.calls:
+        if call.step and not call.backward:
+            numbers[call.step] = max(numbers.get(call.step, 0), call.number)
+    return numbers
 
 
 def _crashed(told: Told, line: Line) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import uuid_utils
 from flask import Flask, redirect, render_template, request
@@ -16,11 +16,11 @@ from werkzeug.wrappers import Response
 from orchestrator.bootstrap import Orchestrator
 from orchestrator.codes import code_of
 from orchestrator.naive import NaiveRun, orphans, run_naive, sweep, verdict
+from orchestrator.probe import sample
 from orchestrator.scenarios import SCENARIOS, Finding, check, compare, predict
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition
 from saga.errors import BadInput, Conflict, NoSuchSaga, SagaError
 from saga.faults import FaultPlan, Kind, parse_plan
-from saga.payload import mask
 
 NAIVE_RUNS = 20  # kept, in memory: a naive coordinator has no log
 NAIVE_AT_ONCE = 4
@@ -47,10 +47,13 @@ def register(app: Flask, parts: Orchestrator, saga_view: Callable[[str], View | 
     app.route("/ui/lab", methods=["GET", "POST"])(pages.lab)  # POST: to see what a form would send
     app.post("/ui/start", endpoint="ui_start")(pages.start)
     app.post("/ui/both")(pages.start_in_both_modes)
+    for path in ("start", "both", "compare"):  # what a browser asks for that was left there by an error
+        app.get(f"/ui/{path}", endpoint=f"ui_{path}_form")(lambda: redirect("/ui/lab"))
     app.get("/ui/both/<saga_id>/<other_id>")(pages.both_modes)
     app.post("/ui/compare")(pages.start_both)
     app.get("/ui/compare/<run_id>")(pages.both)
     app.post("/ui/compare/<run_id>/sweep", endpoint="ui_sweep")(pages.sweep)
+    app.get("/ui/compare/<run_id>/sweep", endpoint="ui_swept")(pages.swept)
 
 
 def judge(arguments: Mapping[str, str], view: View) -> tuple[Sequence[Finding], Sequence[Finding]]:
@@ -82,7 +85,9 @@ class _Lab:
 
     def lab(self, problem: str | None = None) -> str:
         """Scenario cards, and the form of all faults."""
-        definition = self.parts.definition(request.values.get("saga"))
+        definition = self.parts.definition_or_first(request.values.get("saga") if problem is None else None)
+        if request.values.get("mode", ORCHESTRATION) not in (ORCHESTRATION, CHOREOGRAPHY) and not problem:
+            self.parts.mode(request.values["mode"])
         try:
             flags, body = flags_in(request.values, definition), body_in(request.values, definition)
         except BadInput as error:
@@ -93,12 +98,11 @@ class _Lab:
             "lab.html",
             scenarios=SCENARIOS if definition.name == "signup" else (),
             definition=definition,
-            definitions=self.parts.definitions,
             kinds=list(Kind),
             meanings=MEANINGS,
             faults=self.parts.settings.faults,
             flags=flags,
-            body=mask(body, definition.secret) or INPUT,
+            body=body or sample_input(definition),
             chosen=request.values,
             problem=problem,
             input=INPUT,
@@ -185,6 +189,10 @@ class _Lab:
         sweep(naive, self.parts.definition(view["saga"]["saga"]), token, transport)
         return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': view['saga']['saga_id']})}", 303)
 
+    def swept(self, run_id: str) -> Response:
+        """The address of the sweep's form: the run's page."""
+        return redirect(f"/ui/compare/{quote(run_id, safe='')}?{urlencode({'saga': request.args.get('saga', '')})}")
+
     def _asked_for(self) -> tuple[SagaDefinition, dict[str, Any], FaultPlan]:
         definition = self.parts.definition(request.form.get("saga"))
         flags, body = flags_in(request.form, definition), body_in(request.form, definition)
@@ -201,6 +209,12 @@ class _Lab:
 
     def _refused(self, error: SagaError) -> tuple[str, int]:
         return self.lab(str(error)), code_of(error)
+
+
+def sample_input(definition: SagaDefinition) -> dict[str, Any]:
+    """An input that the saga takes: of each field that it requires a value, as far as its schema tells one."""
+    required = (definition.input or {}).get("required", [])
+    return {name: INPUT.get(name) or sample(definition, name) for name in required}
 
 
 def flags_in(form: Any, definition: SagaDefinition) -> Flags:

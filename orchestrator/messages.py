@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.calls import Line
+from orchestrator.calls import Line, by_operator, cut_short
 from orchestrator.words import length, times
 from saga.choreography import Kind
 from saga.definition import CHOREOGRAPHY
@@ -100,6 +100,7 @@ class _Reading:
     def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[Line]):
         self.names = names
         self.saga = saga
+        self.lines = lines
         self.rows: list[Row] = []
         self._began = lines[0]["at"] if lines else ""
         self._open: _Attempts | None = None
@@ -162,20 +163,57 @@ class _Reading:
 
     def _add(self, row: Row, at: str | None, instead: str = "") -> None:
         if at:
-            seconds = (datetime.fromisoformat(at) - datetime.fromisoformat(self._began)).total_seconds()
-            instead = length(max(0.0, seconds), 0)
+            instead = length(_seconds(self._began, at), 0)
         self.rows.append(replace(row, at=instead))
 
 
 class _Called(_Reading):
     """Of an orchestrated saga."""
 
+    def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[Line]):
+        super().__init__(names, saga, lines)
+        self._number = 0  # the last attempt of the present call
+
+    def take(self, line: Line, index: int) -> None:
+        if line["event"] == ATTEMPT:
+            self._number = line["attempt"] or 0
+        elif line["event"] in set(Event) and line["event"] != Event.RESUMED and not _stalls(line):
+            self._number = 0
+        super().take(line, index)
+
     def _moved(self, line: Line, index: int) -> None:
-        if line["event"] == CLAIMED and (line["detail"] or {}).get("interrupted"):
-            title = "another orchestrator takes it over: its own has crashed, stopped or lost its lease"
-            self._add(Row("note", 0, "taken over", title), line["at"])
+        if line["event"] == FAULT and str((line["detail"] or {}).get("fault")).startswith("after"):
+            self._cut_short(index, "the orchestrator crashes before it has written the answer down")
+            super()._moved(line, index)
+        elif line["event"] == CLAIMED and (line["detail"] or {}).get("interrupted"):
+            self._taken(line, index)
         else:
             super()._moved(line, index)
+
+    def _taken(self, line: Line, index: int) -> None:
+        """The saga is taken from its driver, perhaps in the middle of a call."""
+        following = self.lines[index + 1]["event"] if index + 1 < len(self.lines) else ""
+        operators = by_operator(line, following)
+        if self.lines[index - 1]["event"] != FAULT:  # else it is known where it crashed, and drawn
+            self._cut_short(index, "an operator does not wait for its answer" if operators else "no answer is recorded")
+        self._number += 1
+        if not operators:
+            seconds = _seconds(self.lines[index - 1]["at"], line["at"])
+            title = "another orchestrator takes it over: its own has crashed, stopped or lost its lease"
+            self._add(Row("note", 0, "taken over", f"{title}; nothing was written for {length(seconds)}"), line["at"])
+
+    def _cut_short(self, index: int, what: str) -> None:
+        """A call whose answer is not in the log; whether it was sent is not known."""
+        found = cut_short(self.saga, self.lines, index)
+        if found is None:
+            return
+        step, undoing = found
+        undo = "undo " if undoing else ""
+        title = (
+            f"the orchestrator perhaps calls {step}{' to undo it' if undo else ''}, attempt {self._number + 1}: {what}"
+        )
+        row = Row("call", 0, f"{undo}{step}", title, self._lane(step), "no answer recorded", "unknown")
+        self._add(row, self.lines[index - 1]["at"])
 
     def _came_to(self, line: Line) -> tuple[str, str, str]:
         status, verdict = line["status_code"], str((line["detail"] or {}).get("verdict"))
@@ -284,6 +322,14 @@ class _Heard(_Reading):
         title = f"{step} rests before the next round" if rests else f"nothing is heard of {step} yet"
         outcome = "stalled" if rests else "running"
         self._add(Row("attempt", self._lane(step), label, title, outcome=outcome), None, NOW)
+
+
+def _stalls(line: Line) -> bool:
+    return (line["detail"] or {}).get("state") in STALLED
+
+
+def _seconds(begin: str, end: str) -> float:
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds())
 
 
 def _subject(line: Line) -> str:

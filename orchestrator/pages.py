@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
-from shlex import quote
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from flask import Flask, redirect, render_template, request
+from markupsafe import Markup, escape
+from werkzeug.exceptions import NotFound
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
 
 from orchestrator import lab
 from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
-from orchestrator.calls import read
+from orchestrator.calls import attempts_of, read
 from orchestrator.codes import code_of
+from orchestrator.curl import Curl, curl, flags_of
+from orchestrator.queries import attention_in, before_in, states_in
 from orchestrator.sequence import sequence
 from orchestrator.story import story
 from orchestrator.stream import event_stream
@@ -28,7 +34,7 @@ from saga.machine import STALLED
 from saga.payload import mask
 from saga.records import ask_all
 from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
-from saga.verbs import permitted
+from saga.verbs import REFUSALS, permitted
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
@@ -46,15 +52,15 @@ def register(app: Flask, parts: Orchestrator) -> None:
     app.get("/", endpoint="ui_index")(pages.index)
     app.get("/ui/sagas/<saga_id>", endpoint="ui_saga")(pages.saga)
     app.post("/ui/sagas/<saga_id>/<verb>", endpoint="ui_act")(pages.act)
+    app.get("/ui/sagas/<saga_id>/<verb>", endpoint="ui_acted")(pages.acted)
     app.get("/ui/dead-letters", endpoint="ui_dead_letters")(pages.dead_letters)
     app.post("/ui/dead-letters/<int:letter>/replay", endpoint="ui_replay")(pages.replay)
+    app.get("/ui/dead-letters/<int:letter>/replay", endpoint="ui_replayed")(lambda letter: redirect("/ui/dead-letters"))
     app.get("/ui/news", endpoint="ui_news")(pages.news)
     app.get("/ui/health", endpoint="ui_health")(pages.health)
-    off = None if parts.choreographer else CHOREOGRAPHY_OFF
-    app.context_processor(
-        lambda: {"watch": parts.watch.look(), "curl": curl, "here": request.full_path, "choreography_off": off}
-    )
+    app.context_processor(pages.everywhere)
     app.add_template_filter(length, "length_of_time")
+    app.add_template_filter(local_times)
     app.add_template_filter(lambda value: json.dumps(value, indent=2, ensure_ascii=False), "pretty")
     app.add_template_filter(lambda filters: urlencode({k: v for k, v in filters.items() if v}), "query")
     lab.register(app, parts, pages.saga_view)
@@ -62,12 +68,13 @@ def register(app: Flask, parts: Orchestrator) -> None:
 
 def is_page(path: str) -> bool:
     """Whether it is one for a browser."""
-    return path == "/" or path.startswith("/ui/")
+    return path in ("/", "/ui") or path.startswith("/ui/")
 
 
-def error_page(error: Exception) -> str:
-    """What went wrong, for a reader."""
-    return render_template("error.html", message=f"{error}.")
+def error_page(code: int, message: object) -> str:
+    """What went wrong, for a reader; its title says what kind of error it is."""
+    told = str(message).rstrip(".")
+    return render_template("error.html", title=HTTP_STATUS_CODES.get(code, "Error"), message=f"{told}.")
 
 
 class _Pages:
@@ -75,6 +82,29 @@ class _Pages:
         self.parts = parts
         self._lists: dict[str, tuple[float, str]] = {}
         self._listing = threading.Lock()
+
+    def everywhere(self) -> dict[str, Any]:
+        """What every template may use."""
+        return {
+            "watch": self.parts.watch.look(),
+            "curl": self.curl,
+            "here": request.full_path,
+            "choreography_off": None if self.parts.choreographer else CHOREOGRAPHY_OFF,
+            "definitions": self.parts.definitions,
+            "default_saga": self.parts.default_saga,
+        }
+
+    def curl(
+        self,
+        saga: str,
+        flags: Sequence[tuple[str, str]],
+        body: Mapping[str, Any],
+        definition: SagaDefinition | None = None,
+        key: str | None = None,
+    ) -> Curl:
+        """The command that starts such a saga here; what `definition` keeps secret is left to variables."""
+        named = [("saga", saga)] if saga != self.parts.default_saga else []
+        return curl(f"{request.host_url}start", [*named, *flags], body, definition, key)
 
     def index(self) -> Answer:
         """The sagas, newest first; of those who look at the same list at the same time, one has it made."""
@@ -88,16 +118,14 @@ class _Pages:
             return self._lists[asked][1]
 
     def _index(self) -> str:
-        status = request.args.get("status", "").upper()
-        attention = request.args.get("attention") == "1"
-        wanted = [state for state, public in PUBLIC_STATUS.items() if public == status]
-        if status and not wanted:
-            raise BadInput(f"there is no status {status!r}", "status")
+        asked = {name: value for name, value in request.args.items() if value}  # a form sends its empty fields, too
+        attention = attention_in(asked)
+        name = asked.get("saga", "")
         records = self.parts.log.search(
-            states=wanted,
-            name=request.args.get("saga", ""),
-            q=request.args.get("q", "").strip(),
-            before=request.args.get("before", ""),
+            states=states_in(asked),
+            name=name,
+            q=asked.get("q", "").strip(),
+            before=before_in(asked),
             attention=NEEDS_ATTENTION_AFTER if attention else 0,
             most=PAGE + 1,
         )
@@ -107,10 +135,11 @@ class _Pages:
             "index.html",
             sagas=[represent(record, lines[record.id]) for record in shown],
             chips=self._chips(),
-            chosen="attention" if attention else status,
-            filters={name: value for name, value in request.args.items() if value and name != "before"},
+            chosen="attention" if attention else asked.get("status", "").upper(),
+            filters={name: value for name, value in asked.items() if name != "before"},
             older=shown[-1].id if len(records) > PAGE else None,
-            definitions=self.parts.definitions,
+            first=self.parts.definition_or_first(name if name in self.parts.definitions else None),
+            sample=lab.sample_input,
         )
 
     def _chips(self) -> list[tuple[str, str]]:
@@ -138,7 +167,7 @@ class _Pages:
             return None
         lines = self.parts.log.lines(saga_id)
         shown = [represent_line(line, record) for line in lines]
-        saga = represent(record, lines)
+        saga, told = represent(record, lines), read(shown)
         now = None if record.ended else self.parts.engine.around.clock()
         transport, token = self.parts.engine.around.transport, self.parts.settings.token
         found = ask_all(record.definition, saga_id, transport, token, PATIENCE)
@@ -150,11 +179,14 @@ class _Pages:
             "timeline": timeline(saga, shown, now),
             "diagram": sequence(saga, shown),
             "tally": tally(saga, shown),
-            "parked": [] if record.ended else list(read(shown).parked.values()),
+            "parked": [] if record.ended else list(told.parked.values()),
+            "sent": attempts_of(told),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verbs": permitted(record, lines),
             "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
             "flags": flags_of(record.definition),
+            "snapshot": record.definition,
+            "key": record.idempotency_key,
         }
 
     def act(self, saga_id: str, verb: str) -> Answer:
@@ -171,6 +203,12 @@ class _Pages:
         except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:
             return self._saga(saga_id, f"{error}.", code_of(error))
         return redirect(f"/ui/sagas/{saga_id}", 303)
+
+    def acted(self, saga_id: str, verb: str) -> Answer:
+        """The address of a verb, which a browser keeps after one was refused: the saga's page."""
+        if verb not in REFUSALS:
+            raise NotFound
+        return redirect(f"/ui/sagas/{quote(saga_id, safe='')}")
 
     def dead_letters(self) -> Answer:
         """The events that could not be handled."""
@@ -200,20 +238,14 @@ class _Pages:
         return render_template("health.html")
 
 
-def flags_of(definition: SagaDefinition) -> list[tuple[str, str]]:
-    """The flags of POST /start that a saga was started with, as its snapshot has them."""
-    found = [("mode", definition.mode)] if definition.choreographed else []
-    found += [("fail", f"orchestrator:{point.lower()}") for point in definition.faults]
-    for step in definition.steps:
-        for url in (step.action, step.compensation or ""):
-            query = parse_qsl(urlsplit(url).query)
-            found += [(name, f"{step.name.lower()}:{value}") for name, value in query if name in ("fail", "delay")]
-    return list(dict.fromkeys(found))
+def local_times(text: object) -> Markup:
+    """A text, escaped, in which each time is a <time>: the page's script shows it in the reader's own zone."""
+    return Markup(_TIMES.sub(_timed, str(escape(str(text)))))  # noqa: S704  # escaped before
 
 
-def curl(saga: str, flags: list[tuple[str, str]], body: dict[str, Any]) -> str:
-    """The line that starts such a saga."""
-    query = urlencode([*([("saga", saga)] if saga != "signup" else []), *flags], safe=":")
-    url = f"{request.host_url}start" + (f"?{query}" if query else "")
-    data = json.dumps(body, ensure_ascii=False)
-    return f"curl -X POST {quote(url)} -H 'content-type: application/json' -d {quote(data)}"
+_TIMES = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00| UTC)")
+
+
+def _timed(found: re.Match[str]) -> str:
+    day, clock, fraction = found[1], found[2], found[3] or ""
+    return f'<time datetime="{day}T{clock}{fraction[:4]}Z">{day} {clock} UTC</time>'

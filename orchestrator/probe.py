@@ -27,7 +27,7 @@ def probe(definition: SagaDefinition, step: Step, transport: Transport, token: s
     nobody, where the step has no compensation or comes after the pivot: what it did would stay.
     """
     _check(definition, step)
-    service = _Service(step, {name: _sample(definition, name) for name in step.send}, transport, token)
+    service = _Service(step, {name: sample(definition, name) for name in step.send}, transport, token)
     if step.pivot:
         sealed = service.post(Direction.COMPENSATION)
         if not _good(sealed):
@@ -83,7 +83,7 @@ def _said(answer: Answer) -> dict[str, Any]:
     return {"status_code": answer.status, "answer": said}
 
 
-def _sample(definition: SagaDefinition, name: str) -> Any:
+def sample(definition: SagaDefinition, name: str) -> Any:
     """A value for a field: what the input's schema would take, or else a number, as most ids are."""
     properties = (definition.input or {}).get("properties", {})
     if name not in properties:

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.calls import Call, Line, Told, read
 from orchestrator.voice import voice_of
-from orchestrator.words import listed, quoted, times
+from orchestrator.words import listed, moment, quoted, times
 from saga.definition import CHOREOGRAPHY
 from saga.machine import ENDED, STALLED, Event, State
 
@@ -71,7 +71,7 @@ def _way(saga: Saga, told: Told) -> Iterator[str]:
         again = "its event is parked" if told.parked else voice_of(saga).again(saga)
         since = told.calls[-1].stalls[0]["at"]
         attention = " and in need of attention" if saga["needs_attention"] else ""
-        yield f"Stalled since {since[:10]} {since[11:19]} UTC{attention}: {_stuck(saga, told)}; {again}"
+        yield f"Stalled since {moment(since)}{attention}: {_stuck(saga, told)}; {again}"
     elif told.state not in ENDED:
         yield from _present(saga, told)
 

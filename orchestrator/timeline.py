@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.axis import WIDTH, Scale, Span, Tick
+from orchestrator.calls import by_operator, cut_short
 from orchestrator.words import length
 from saga.definition import CHOREOGRAPHY
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
@@ -25,7 +26,10 @@ _UNDOING = (State.STALLED_SEALING, State.STALLED_COMPENSATING)
 
 @dataclass(frozen=True)
 class Bar:
-    """One stretch of a row. `kind`: attempt, wait, stalled, running; `outcome`: done, refused, unknown or empty."""
+    """One stretch of a row. `outcome`: done, refused, unknown or empty.
+
+    `kind`: attempt, wait, stalled, running; cut: an operator took the saga meanwhile; gone: its orchestrator was.
+    """
 
     kind: str
     left: float
@@ -59,8 +63,12 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
     Every step has a row, also one that was never called; those of compensations follow in the order of their calls.
     """
     reading = _Reading([step["name"] for step in saga["steps"]], saga["mode"] == CHOREOGRAPHY)
-    for line in lines:
-        reading.take(line)
+    for index, line in enumerate(lines):
+        if line["event"] == CLAIMED and (line["detail"] or {}).get("interrupted"):
+            following = lines[index + 1]["event"] if index + 1 < len(lines) else ""
+            reading.taken(line, cut_short(saga, lines, index), by_operator(line, following))
+        else:
+            reading.take(line)
     if now is not None:
         reading.go_on_to(now, saga)
     rows = {label: _merged(spans) for label, spans in reading.rows.items()}
@@ -82,17 +90,33 @@ class _Reading:
         self._attempt = 0  # the last one of the present call
         self._waits: str | None = None  # not None: the time before its next attempt is a wait, of this kind
 
-    def take(self, line: Mapping[str, Any]) -> None:
-        """One line more."""
+    def _time(self, line: Mapping[str, Any]) -> float:
         at = datetime.fromisoformat(line["at"]).timestamp()
         if not self.start:
             self.start = self.until = at - (line["duration_ms"] or 0) / 1000
-        at = max(self.until, at)  # several clocks may have written it
+        return max(self.until, at)  # several clocks may have written it
+
+    def taken(self, line: Mapping[str, Any], call: tuple[str, bool] | None, by_operator: bool) -> None:
+        """The line of a claim that took the saga from its driver, perhaps in the middle of this call."""
+        at = self._time(line)
+        self._attempt += 1
+        if call:
+            step, undoing = call
+            words = f"{step} {Direction.COMPENSATION if undoing else Direction.ACTION}, attempt {self._attempt}"
+            why = "an operator took the saga" if by_operator else "the orchestrator was gone, and another took over"
+            kind, outcome = ("cut", "unknown") if by_operator else ("gone", "")
+            title = f"{words}: no answer is recorded; after {{}} {why}"
+            self._add(f"undo {step}" if undoing else step, kind, at, title, outcome)
+        self._waits = None
+        self.until = at
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """One line more."""
+        at = self._time(line)
         event, detail = line["event"], line["detail"] or {}
         if event == ATTEMPT:
             self._attempted(line, detail, at)
         elif event == CLAIMED:
-            self._attempt += bool(detail.get("interrupted"))
             self._waits = ", taken over meanwhile"
         elif event not in NOTES:
             self._moved(line, str(detail.get("state")), at)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from orchestrator.calls import Call, Line
-from orchestrator.words import listed, quoted, times
+from orchestrator.words import listed, moment, quoted, times
 from saga.definition import CHOREOGRAPHY
 
 Saga = Mapping[str, Any]
@@ -79,7 +79,7 @@ class _Called:
         return f"{subject} has not answered yet (attempt {call.number + 1})"
 
     def again(self, saga: Saga) -> str:
-        at = f" at {saga['due_at'][11:19]} UTC" if saga["due_at"] and saga["status"] == "STALLED" else ""
+        at = f" at {moment(saga['due_at'])}" if saga["due_at"] and saga["status"] == "STALLED" else ""
         return f"it is tried again by itself{at}, and an operator can try it now or mark it as done by hand"
 
 

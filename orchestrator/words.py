@@ -21,6 +21,11 @@ def length(seconds: float, places: int = 1) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
 
 
+def moment(at: str) -> str:
+    """A time of the API's, as a sentence has it: 2026-01-31 12:00:00 UTC; a page shows it in its reader's zone."""
+    return f"{at[:10]} {at[11:19]} UTC"
+
+
 def times(count: int) -> str:
     """Once, twice, three times; above ten in figures and brackets, as they may follow another number: (40 times)."""
     words = {1: "once", 2: "twice", **{number: f"{word} times" for number, word in enumerate(_COUNTS, 3)}}

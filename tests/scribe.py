@@ -130,10 +130,11 @@ class Scribe:
             came_to = "unknown"
         self.event(Event(f"{direction}_{came_to}"), {4: "refused", 0: "timeout"}.get((status or 0) // 100, "failed"))
 
-    def claim(self, was_held: bool = True, seconds: float = 10.0) -> None:
-        """Another orchestrator takes it over."""
+    def claim(self, was_held: bool = True, seconds: float = 10.0, why: str | None = None) -> None:
+        """Another orchestrator takes it over; `why`: an operator has it do so."""
         self.saga = interrupted(self.saga) if was_held else self.saga
-        self.note(CLAIMED, {"by": "two", "epoch": 2, "interrupted": was_held}, seconds)
+        more = {"why": why} if why else {}
+        self.note(CLAIMED, {"by": "two", "epoch": 2, "interrupted": was_held, **more}, seconds)
 
     def note(self, event: str, detail: dict[str, Any] | None = None, seconds: float = 0.0, **fields: Any) -> None:
         """Any line."""
@@ -191,7 +192,9 @@ def scribes(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,)) -> Scribe:
                 event, draw(st.sampled_from(["refused", "timeout", "failed"])), seconds, note=f"it was {SECRET}"
             )
         elif kind == "claim":
-            scribe.claim(draw(st.booleans()), seconds)
+            scribe.claim(
+                draw(st.booleans()), seconds, draw(st.sampled_from([None, "cancelled", "resumed", "resolved"]))
+            )
         else:
             event = draw(st.sampled_from(NOTED[mode]))
             detail = {"by": SECRET, "letter": draw(st.integers(1, 2)), "subject": f"saga.{SECRET}", "message": SECRET}

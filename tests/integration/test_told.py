@@ -74,9 +74,12 @@ def test_the_story_of_one_that_is_stalled_says_what_happens_next(world: World) -
     assert story(saga, lines) == (
         f"B failed after 3 attempts {WITHOUT_EFFECT} it turns back. Stalled since 2001-09-09 {stalled_at} UTC: the "
         "compensation of A failed in 1 round (HTTP 500: “injected: undo”); it is tried again by itself at "
-        f"{saga['due_at'][11:19]} UTC, and an operator can try it now or mark it as done by hand."
+        f"2001-09-09 {saga['due_at'][11:19]} UTC, and an operator can try it now or mark it as done by hand."
     )
     assert root_cause(saga, lines) == "B failed after 3 attempts (HTTP 500: “injected: before”)"
+
+
+GONE = "B action, attempt 1: no answer is recorded; after 10 s the orchestrator was gone, and another took over"
 
 
 def test_the_chart_of_one_that_was_taken_over_shows_the_gap(world: World) -> None:
@@ -87,7 +90,7 @@ def test_the_chart_of_one_that_was_taken_over_shows_the_gap(world: World) -> Non
     chart = timeline(*shown(world, saga_id), now=world.now)
     assert [row.label for row in chart.rows] == ["A", "B", "C"]
     assert [(bar.kind, bar.compressed, bar.title) for bar in chart.rows[1].bars] == [
-        ("wait", True, "waited 10 s before attempt 2, taken over meanwhile"),
+        ("gone", True, GONE),
         ("attempt", False, "B action, attempt 2: HTTP 200 in 1 ms (done)"),
     ]
 

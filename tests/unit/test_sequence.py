@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 
+from orchestrator.calls import attempts_of, read
 from orchestrator.sequence import HEIGHTS, LETTER, ROWS_AT_MOST, Diagram, sequence
 from orchestrator.tally import Tally, tally
 from saga.definition import CHOREOGRAPHY
@@ -84,6 +86,71 @@ def test_what_happens_to_the_orchestrator_is_noted_at_its_lane() -> None:
         ("orchestrator", label)
         for label in ("crashes", "taken over", "it hands over", "cancel: the pivot decides", "cancelled")
     ]
+
+
+def test_a_call_that_a_crash_cut_short_is_drawn_and_so_is_how_long_nobody_was_there() -> None:
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.claim(seconds=12)
+    scribe.call()
+    assert [(row.label, row.answer, row.outcome) for row in drawn(scribe).rows[1:4]] == [
+        ("B", "no answer recorded", "unknown"),
+        ("taken over", "", ""),
+        ("B", "HTTP 200", "done"),
+    ]
+    assert words(scribe)[1:4] == [
+        "the orchestrator perhaps calls B, attempt 1: no answer is recorded",
+        "another orchestrator takes it over: its own has crashed, stopped or lost its lease; nothing was written for "
+        "12 s",
+        "the orchestrator calls B, attempt 2: HTTP 200",
+    ]
+
+
+@pytest.mark.parametrize(("fault", "calls"), [("before-B", []), ("after-B", ["B"])])
+def test_a_crash_that_was_asked_for_happened_where_it_was_asked_for(fault: str, calls: list[str]) -> None:
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.note(FAULT, {"fault": fault}, step="B")
+    scribe.claim(seconds=12)
+    scribe.call()
+    assert [row[3] for row in rows(scribe)][1:] == [*calls, "crashes", "taken over", "B", "C"]
+
+
+@pytest.mark.parametrize("why", [None, "cancelled"])
+def test_a_cancel_is_no_crash(why: str | None) -> None:
+    """Neither in a log that says why the saga was claimed, nor in an older one."""
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.attempt(500)
+    scribe.claim(seconds=0.5, why=why)
+    scribe.event(E.CANCELLED, "cancelled")
+    scribe.call()
+    scribe.call()
+    assert [row[3] for row in rows(scribe)][1:] == ["B", "B", "cancelled", "undo B", "undo A"]
+    assert words(scribe)[2] == "the orchestrator perhaps calls B, attempt 2: an operator does not wait for its answer"
+    told = read(scribe.shown()[1])
+    assert (told.taken_over, told.crashes) == (0, 0)
+    assert attempts_of(told) == {"A": 1, "B": 2}
+
+
+def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_called() -> None:
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.claim(was_held=False, why="cancelled")
+    scribe.event(E.CANCELLED, "cancelled")
+    scribe.call()
+    assert [row[3] for row in rows(scribe)] == ["A", "cancelled", "undo A"]
+    assert attempts_of(read(scribe.shown()[1]))["B"] == 0
+
+
+@pytest.mark.parametrize("why", ["cancelled", "resumed", "resolved"])
+def test_what_an_operator_took_was_not_taken_over_after_a_crash(why: str) -> None:
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.claim(why=why)
+    scribe.call()
+    assert "taken over" not in [row[3] for row in rows(scribe)]
+    assert read(scribe.shown()[1]).taken_over == 0
 
 
 def test_events_go_from_step_to_step_and_the_orchestrator_only_listens() -> None:

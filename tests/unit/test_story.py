@@ -251,8 +251,8 @@ TOLD: list[tuple[Callable[[Scribe], None], str, str | None]] = [
     (
         stalls_at_a,
         "B refused (HTTP 409: “no such address”), so it turns back. Stalled since 2001-09-09 01:46:40 UTC: the "
-        "compensation of A failed in 2 rounds (HTTP 500: “locked”); it is tried again by itself at 01:46:51 UTC, and "
-        "an operator can try it now or mark it as done by hand.",
+        "compensation of A failed in 2 rounds (HTTP 500: “locked”); it is tried again by itself at 2001-09-09 01:46:51 "
+        "UTC, and an operator can try it now or mark it as done by hand.",
         "B refused (HTTP 409: “no such address”)",
     ),
     (

@@ -135,12 +135,48 @@ def test_what_has_no_answer_yet_runs_up_to_now(calls: list[int], label: str, tit
 def test_an_attempt_that_a_crash_may_have_cut_short_counts() -> None:
     scribe = Scribe("A")
     scribe.claim(seconds=2)
-    assert titles(drawn(scribe, scribe.now + 1), "A") == ["A action, attempt 2: no answer yet"]
+    gone = "A action, attempt 1: no answer is recorded; after 2 s the orchestrator was gone, and another took over"
+    assert titles(drawn(scribe, scribe.now + 1), "A") == [gone, "A action, attempt 2: no answer yet"]
     scribe.call(took=1, seconds=1)
-    assert titles(drawn(scribe), "A") == [
-        "waited 2 s before attempt 2, taken over meanwhile",
-        "A action, attempt 2: HTTP 200 in 1 s (done)",
-    ]
+    assert titles(drawn(scribe), "A") == [gone, "A action, attempt 2: HTTP 200 in 1 s (done)"]
+    assert [kind for _, kind, *_ in bars(drawn(scribe))] == ["gone", "attempt"]
+
+
+def test_a_crash_in_a_compensation_is_on_the_row_of_that_compensation() -> None:
+    scribe = Scribe("A B")
+    scribe.call()
+    scribe.call(409)
+    scribe.claim(seconds=2)
+    for chart in (drawn(scribe, scribe.now + 1), drawn(after_call(scribe))):
+        assert next(kind for row, kind, *_ in bars(chart) if row == "undo A") == "gone"
+        assert not [kind for _, kind, *_ in bars(chart) if kind == "wait"]
+
+
+@pytest.mark.parametrize("why", [None, "cancelled"])
+def test_a_cancel_is_no_crash(why: str | None) -> None:
+    """Neither in a log that says why it was claimed, nor in an older one."""
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.claim(seconds=2, why=why)
+    scribe.event(E.CANCELLED, "cancelled")
+    scribe.call()
+    chart = drawn(scribe)
+    assert titles(chart, "B") == ["B action, attempt 1: no answer is recorded; after 2 s an operator took the saga"]
+    assert [(row, kind) for row, kind, *_ in bars(chart)] == [("A", "attempt"), ("B", "cut"), ("undo B", "attempt")]
+
+
+def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_called() -> None:
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.claim(was_held=False, seconds=2, why="cancelled")
+    scribe.event(E.CANCELLED, "cancelled")
+    scribe.call()
+    assert [(row, kind) for row, kind, *_ in bars(drawn(scribe))] == [("A", "attempt"), ("undo A", "attempt")]
+
+
+def after_call(scribe: Scribe) -> Scribe:
+    scribe.call()
+    return scribe
 
 
 def test_an_ended_saga_ends() -> None:
@@ -267,7 +303,7 @@ def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(scribe: Scrib
             assert bar.width >= 0.4
             assert bar.left + bar.width <= 100 + 1e-9
             assert (round(bar.left, 2), round(bar.width, 2)) == (bar.left, bar.width)
-            assert bar.kind in ("attempt", "wait", "stalled", "running")
+            assert bar.kind in ("attempt", "wait", "stalled", "running", "gone", "cut")
             assert bar.outcome in ("done", "refused", "unknown", "")
             assert bar.title
             assert "{}" not in bar.title
