@@ -32,9 +32,9 @@ bench: $(VENV)/.bench ## Measure it against the bare calls (9 minutes): make ben
 bench-peers: $(VENV)/.peers ## Measure others on the same services: make bench-peers [ARGS="--only demo"]
 	@$(BIN)/python -m bench.peers $(ARGS)
 
-chaos: $(VENV)/.dev ## Kill everything while sagas run: make chaos [MODE=choreography] [SECONDS=600] [SEED=…] [DB=sqlite|mysql] [ORCHESTRATORS=1]
+chaos: $(VENV)/.dev ## Kill everything while sagas run: make chaos [MODE=choreography|ENGINE=temporal] [SECONDS=600] [SEED=…] [DB=sqlite|mysql] [ORCHESTRATORS=1]
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) \
-	  --mode $(or $(MODE),orchestration) --db $(or $(DB),sqlite) --orchestrators $(or $(ORCHESTRATORS),1)
+	  --mode $(or $(MODE),orchestration) --engine $(or $(ENGINE),builtin) --db $(or $(DB),sqlite) --orchestrators $(or $(ORCHESTRATORS),1)
 
 mutants: $(VENV)/.dev ## Change the library's core line by line: do the tests notice? (about an hour)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1

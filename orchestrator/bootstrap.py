@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uuid_utils
 
 from orchestrator.choreographer import Choreographer
+from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from orchestrator.watch import Watch
@@ -149,6 +150,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
     choreographer = Choreographer(database, engine, follower, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
+    telemetry.show(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)
     if temporal:
         engine.hand_over = temporal.hand_over

@@ -1,7 +1,8 @@
 """GET /events: the lines of the saga log as they are committed, to any number of listeners (server-sent events).
 
 One thread reads the log and writes each batch of lines out once; a listener's thread does nothing but pass it on. A
-listener that is late, or was away, reads the log itself until it has caught up.
+listener that is late, or was away, reads the log itself until it has caught up: one of them at a time, and those who
+stand at the same place read it once, so that however many there are, the others find the log free.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TICK = 0.25  # seconds between two looks at the log
 AFTER_A_BUG = 1.0  # seconds
 KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
+PAGES_KEPT = 16  # for others who catch up from the same place
 NEWS_EVERY = 0.75  # seconds, at the least
 HEARTBEAT = 15.0  # seconds: finds listeners that have gone
 ANSWER_WITHIN = 5.0
@@ -51,14 +53,18 @@ class Stream:
     def __init__(self, log: SagaLog):
         self._log = log
         self._tail = Tail(log, time.monotonic)
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)  # the position, or there are no more: listeners wait for that
+        self._looked = threading.Condition(lock)  # at the log: whoever wants to know where it ends waits for that
+        self._catching_up = threading.Lock()
         self._wanted = threading.Event()  # a look at the log, at once
         self._closed = False
         self._looks_begun = self._looks_done = 0
-        self._position = 0
+        self._position: int | None = None  # not known before the first look; 0 where the log is empty
         self._listeners = 0  # all of them
         self._to_lines = 0  # those for whom lines are written out
         self._batches: OrderedDict[int, _Batch] = OrderedDict()  # by the position that each one follows
+        self._pages: OrderedDict[int, _Batch] = OrderedDict()  # likewise; read by those who caught up
         self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
 
     def open(self) -> None:
@@ -70,14 +76,16 @@ class Stream:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._looked.notify_all()
         self._wanted.set()
 
     def now(self) -> int:
         """The position after the last line that is committed now. LogUnavailable where that cannot be read."""
-        with self._changed:
+        with self._looked:
             look = self._looks_begun + 1
             self._wanted.set()
-            if not self._changed.wait_for(lambda: self._looks_done >= look or self._closed, ANSWER_WITHIN):
+            done = self._looked.wait_for(lambda: self._looks_done >= look or self._closed, ANSWER_WITHIN)
+            if not done or self._position is None:
                 raise LogUnavailable("the saga log does not answer")
             return self._position
 
@@ -86,7 +94,7 @@ class Stream:
         if self._listeners >= LISTENERS:
             raise Overloaded(f"{LISTENERS} listeners are the most that this process serves: try again later")
         now = self.now()
-        if last_seen is None or last_seen > max(now, self._log.last_line_id()):  # of another log than this one
+        if last_seen is None or (last_seen > now and last_seen > self._log.last_line_id()):  # of another log
             return now
         return last_seen
 
@@ -133,16 +141,28 @@ class Stream:
         if batch:
             return batch
         try:
-            return self._read(position, upto, PAGE)
+            return self._page(position, upto)
         except LogUnavailable:
             time.sleep(TICK)
             return None
 
+    def _page(self, position: int, upto: int) -> _Batch:
+        """The lines that one who is late wants next. LogUnavailable."""
+        with self._catching_up:
+            page = self._batches.get(position) or self._pages.get(position)
+            if page is None:
+                page = self._read(position, upto, PAGE)
+                _keep(self._pages, position, page, PAGES_KEPT)
+            return page
+
     def _after(self, position: int) -> int:
         """The position once it is beyond this one, or as it is after a while."""
         with self._changed:
-            self._changed.wait_for(lambda: self._position > position or self._closed, HEARTBEAT)
-            return self._position
+            self._changed.wait_for(lambda: self._beyond(position) or self._closed, HEARTBEAT)
+            return position if self._position is None else self._position
+
+    def _beyond(self, position: int) -> bool:
+        return self._position is not None and self._position > position
 
     def _work(self) -> None:
         while not self._closed:
@@ -159,19 +179,21 @@ class Stream:
                 time.sleep(AFTER_A_BUG)
 
     def _look(self) -> None:
-        if not self._listeners:  # nobody has followed the log's end meanwhile: it may be far from where we were
-            self._tail = Tail(self._log, time.monotonic)
         before = self._position
+        if not self._listeners:  # nobody has followed the log's end meanwhile: it may be far from where we were
+            self._tail, before = Tail(self._log, time.monotonic), None
         position = self._tail.advance()
-        batch = self._read(before, position, 1 << 30) if self._to_lines and position > before > 0 else None
+        batch = None
+        if self._to_lines and before is not None and position > before:
+            batch = self._read(before, position, 1 << 30)
         with self._changed:
-            self._position = position
-            if batch:
-                self._batches[before] = batch
-                while len(self._batches) > KEPT:
-                    self._batches.popitem(last=False)
+            moved, self._position = position != self._position, position
+            if batch and before is not None:
+                _keep(self._batches, before, batch, KEPT)
             self._looks_done = self._looks_begun
-            self._changed.notify_all()
+            self._looked.notify_all()
+            if moved:  # else every look would wake every listener
+                self._changed.notify_all()
 
     def _read(self, after: int, upto: int, most: int) -> _Batch:
         lines = self._log.lines_between(after, upto, most)
@@ -181,6 +203,13 @@ class Stream:
             for line_id, saga_id, line in lines
         ]
         return _Batch(lines[-1][0] if len(lines) == most else upto, events, b"".join(event for _, event in events))
+
+
+def _keep(batches: OrderedDict[int, _Batch], position: int, batch: _Batch, most: int) -> None:
+    """Keep one for those who come after; the oldest gives way."""
+    batches[position] = batch
+    while len(batches) > most:
+        batches.popitem(last=False)
 
 
 def event_stream(events: Iterator[bytes]) -> Response:

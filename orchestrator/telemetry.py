@@ -6,6 +6,7 @@ import logging
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 from saga.engine import Engine
 from saga.http import Verdict
@@ -35,6 +36,10 @@ class Telemetry:
     def watch(self, engine: Engine) -> None:
         """Show how many sagas `engine` drives."""
         self._in_flight.set_function(lambda: engine.in_flight)
+
+    def show(self, gauges: Collector) -> None:
+        """Show these, too."""
+        self.registry.register(gauges)
 
     def observe(self, record: Record, line: Line) -> None:
         """Told of every line, once it is durable."""

@@ -90,6 +90,16 @@ class _Write:
         return sum(len(value) for row in rows for value in row if isinstance(value, str))
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """How much of what has not ended waits for somebody."""
+
+    stalled: int
+    needs_attention: int
+    overdue: int  # choreographed, and past its deadline
+    oldest_due: float  # seconds since the oldest saga that is due became so; 0 where none is
+
+
 class _Fate(Enum):
     """What became of a write."""
 
@@ -272,6 +282,18 @@ class SagaLog:
     def count_states(self, most: int) -> dict[State, int]:
         """How many sagas are in each state, counted up to `most`."""
         return {State(row["state"]): row["number"] for row in self._select(sql.COUNT_STATES, {"most": most})}
+
+    def backlog(self, now: float, attention: int, most: int) -> Backlog:
+        """What waits, counted up to `most`; `attention` as in `search`."""
+        values = {"attention": attention, "most": most}
+        stalled, moving = (self._select(query, values)[0] for query in (sql.COUNT_STALLED, sql.COUNT_MOVING))
+        oldest = self._select(sql.OLDEST_DUE, {"now": now})[0]["due_at"]
+        return Backlog(
+            stalled=int(stalled["number"]),
+            needs_attention=int(stalled["attention"]) + int(moving["attention"]),
+            overdue=int(stalled["overdue"]) + int(moving["overdue"]),
+            oldest_due=0.0 if oldest is None else max(0.0, now - oldest),
+        )
 
     def prune(self, ended_before: float, most: int) -> int:
         """Forget at most `most` sagas that ended before a time, oldest first; gives their number."""

@@ -5,6 +5,7 @@ On MySQL the tables are those of db/init.sql; a test holds the two against each 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -14,10 +15,12 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     and_,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -31,7 +34,7 @@ from sqlalchemy import (
 from saga.database import Float, Json, Token, UtcTime
 from saga.definition import TEMPORAL
 from saga.exchange import Statement
-from saga.machine import State
+from saga.machine import STALLED, UNENDED, State
 
 metadata = MetaData()
 
@@ -147,4 +150,23 @@ COUNT_STATES = union_all(  # each at most `most`: nobody waits for the whole of 
         for state in State
     )
 )
+
+
+def _count_unended(states: Collection[State]) -> Select[Any]:
+    """How many there are in these states, looked for up to `most`, and of these, how many have such a trouble."""
+    columns = (sagas.c.rounds, sagas.c.owner, sagas.c.due_at, sagas.c.deadline_at)
+    found = select(*columns).where(sagas.c.state.in_(sorted(states))).limit(bindparam("most")).subquery()
+    # Choreographed, and its deadline has passed: nobody drives it, and nobody looks at it again.
+    overdue = and_(found.c.owner.is_(None), found.c.due_at.is_(None), found.c.deadline_at.is_not(None))
+    attention = or_(found.c.rounds >= bindparam("attention"), overdue)
+    return select(
+        func.count().label("number"),
+        func.coalesce(func.sum(case((overdue, 1), else_=0)), 0).label("overdue"),
+        func.coalesce(func.sum(case((attention, 1), else_=0)), 0).label("attention"),
+    ).select_from(found)
+
+
+# By the index of the states: those that have ended, which are most of the table, are not looked at.
+COUNT_STALLED, COUNT_MOVING = _count_unended(STALLED), _count_unended(UNENDED - STALLED)
+OLDEST_DUE = select(func.min(sagas.c.due_at).label("due_at")).where(sagas.c.due_at <= bindparam("now"))
 PING = select(func.count()).select_from(select(sagas.c.id).limit(1).subquery())

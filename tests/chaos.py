@@ -1,7 +1,8 @@
 """`make chaos`: real processes, injected faults, and kill -9, SIGSTOP and restarts of all of them, the database too.
 
 With MODE=choreography the broker as well: then every outbox must be drained in the end. What was parked meanwhile is
-replayed, as an operator would, until nothing is.
+replayed, as an operator would, until nothing is. With ENGINE=temporal its workers and its server, whose state is in a
+file: then no workflow may be left open in the end.
 
 At the end the services' own tables are held against what the orchestrator says of every saga. Exit code 1 unless
 half-done, undone twice, lost and the like are all 0. The seed decides what is injected and what is killed when; what
@@ -11,6 +12,7 @@ the machine makes of it differs from run to run.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import collections
 import itertools
 import os
@@ -22,17 +24,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import requests
 from sqlalchemy import create_engine, text
+from temporalio.client import Client
+from temporalio.service import RPCError
 
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from tests import mysql_server
 from tests.mysql_server import mysql_schemas
-from tests.stack import PROCESSES, ROOT, SERVICES, Stack, own_ports
+from tests.stack import PROCESSES, ROOT, SERVICES, Stack, eventually, free_port, own_ports
+from tests.temporal_server import TemporalServer
 
 CLIENTS = 6
 FAULTS = [
@@ -44,9 +50,10 @@ FAULTS = [
 ]  # fmt: skip
 
 
-ZEROS = ("half-done", "undone twice", "lost", "deaf to SIGTERM", "not published", "left parked")
+ZEROS = ("half-done", "undone twice", "lost", "deaf to SIGTERM", "not published", "left parked", "workflows left open")
+ENGINES = BUILTIN, TEMPORAL = "builtin", "temporal"
 
-Server = mysql_server.Process | mysql_server.Container
+Database = mysql_server.Process | mysql_server.Container
 
 
 class Chaos:
@@ -57,13 +64,16 @@ class Chaos:
         stack: Stack,
         seed: int,
         orchestrators: list[str],
-        database: Server | None,
+        database: Database | None,
+        temporal: TemporalServer | None = None,
     ):
         self.stack = stack
         self.random = random.Random(seed)
         self.orchestrators = orchestrators
         self.broker = [name for name in stack.processes if name == "nats"]
-        self.database = database
+        servers = {"database": database, "temporal": temporal}
+        self.servers = {name: server for name, server in servers.items() if server}
+        self.temporal = temporal
         self.over = threading.Event()  # no more sagas, no more harm
         self.settled = threading.Event()  # nothing more is expected to die
         self.started: dict[str, str | None] = {}  # idempotency key: the saga's id, where the answer arrived
@@ -100,14 +110,14 @@ class Chaos:
 
     def enemy(self) -> None:
         """Kills, pauses and restarts, a process at a time."""
-        victims = [*PROCESSES[:3], *self.orchestrators, *self.broker, *["database"] * bool(self.database)]
+        victims = [*PROCESSES[:3], *self.orchestrators, *self.broker, *self.stack.workers, *self.servers]
         while not self.over.wait(self.random.uniform(0.5, 2.5)):
             victim = self.random.choice(victims)
             deed = self.random.choice(["kill -9", "kill -9", "SIGSTOP", "SIGTERM"])
             self.count[f"{deed} {victim}"] += 1
             self.count["kills"] += 1
-            if victim == "database":
-                self._harm_database(deed)
+            if victim in self.servers:
+                self._harm(self.servers[victim], deed)
             elif deed == "SIGSTOP":
                 self._pause(self.stack.running[victim].pid)
             else:
@@ -126,15 +136,14 @@ class Chaos:
             process.kill()
             process.wait()
 
-    def _harm_database(self, deed: str) -> None:
-        assert self.database
+    def _harm(self, server: Database | TemporalServer, deed: str) -> None:
         if deed == "SIGSTOP":
-            self.database.send(signal.SIGSTOP)
+            server.send(signal.SIGSTOP)
             self.over.wait(self.random.uniform(1, 5))
-            self.database.send(signal.SIGCONT)
+            server.send(signal.SIGCONT)
         else:
-            self.database.send(signal.SIGKILL if deed == "kill -9" else signal.SIGTERM)
-            self.database.restart()
+            server.send(signal.SIGKILL if deed == "kill -9" else signal.SIGTERM)
+            server.restart()
 
     def _pause(self, pid: int) -> None:
         """Stand still past a lease, with all its children, then go on."""
@@ -172,7 +181,7 @@ class Chaos:
 
     def settle(self, within: float = 240) -> list[dict[str, Any]]:
         """All processes up again; every saga that was asked for, once it has ended."""
-        for name in [*self.broker, *PROCESSES[:3], *self.orchestrators]:
+        for name in [*self.broker, *PROCESSES[:3], *self.orchestrators, *self.stack.workers]:
             if name not in self.stack.running or self.stack.running[name].poll() is not None:
                 self.stack.launch(name)
             self.stack.await_ready(name)
@@ -205,6 +214,24 @@ class Chaos:
         self.settled.set()
         self.count["lost"] = len(open_keys)
         return list(ended.values())
+
+    def _open_workflows(self, within: float = 30) -> int:
+        """How many sagas Temporal has that have not ended there."""
+        assert self.temporal
+        address = self.temporal.address
+
+        async def count() -> int:
+            return (await (await Client.connect(address)).count_workflows("ExecutionStatus = 'Running'")).count
+
+        def look() -> bool:  # what is counted may be a second old, and a server that was killed just now, away
+            with suppress(RPCError, RuntimeError):
+                found.append(asyncio.run(count()))
+            return bool(found) and found[-1] == 0
+
+        found: list[int] = []
+        with suppress(AssertionError):
+            eventually(look, within, every=0.5)
+        return found[-1] if found else -1
 
     def _replay(self) -> None:
         """Replay what is parked, as an operator would."""
@@ -262,6 +289,8 @@ class Chaos:
             board["events"] = sum(self._count(name, "SELECT COUNT(*) FROM saga_outbox") for name in PROCESSES)
             board["parked, replayed"] = self.count["replayed"]
             board["not published"], board["left parked"] = self._unfinished(), len(self._letters())
+        if self.temporal:
+            board["workflows left open"] = self._open_workflows()
         sys.stdout.write("\n" + "\n".join(f"{name:>18}  {value}" for name, value in board.items()) + "\n")
         return bool(sagas) and not any(board.get(name) for name in ZEROS)
 
@@ -282,7 +311,7 @@ def say(line: str) -> None:
     sys.stderr.write(f"chaos: {line}\n")
 
 
-def databases(kind: str, directory: Path, server: Server | None) -> dict[str, str]:
+def databases(kind: str, directory: Path, server: Database | None) -> dict[str, str]:
     """The URL of each process's empty database."""
     if server is None:
         return {name: f"sqlite:///{directory / name}.db" for name in PROCESSES}
@@ -296,11 +325,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--db", choices=["sqlite", "mysql"], default="sqlite")
     parser.add_argument("--mode", choices=[ORCHESTRATION, CHOREOGRAPHY], default=ORCHESTRATION)
+    parser.add_argument("--engine", choices=ENGINES, default=BUILTIN)
     parser.add_argument("--orchestrators", type=int, default=1)
     options = parser.parse_args()
+    if options.mode == CHOREOGRAPHY and options.engine == TEMPORAL:
+        parser.error("a choreographed saga has no engine: choose MODE=choreography or ENGINE=temporal")
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     say(f"SEED={seed} MODE={options.mode} DB={options.db}")
-    say(f"ORCHESTRATORS={options.orchestrators} SECONDS={options.seconds:g}")
+    say(f"ENGINE={options.engine} ORCHESTRATORS={options.orchestrators} SECONDS={options.seconds:g}")
     directory = Path(tempfile.mkdtemp(prefix="saga-chaos-"))
     (directory / "sagas").mkdir()
     signup = (ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text()
@@ -311,15 +343,17 @@ def main() -> int:
         "STALL_BASE_SECONDS": "0.3", "STALL_MAX_SECONDS": "5",
     }  # fmt: skip
     server = mysql_server.private([]) if options.db == "mysql" else None
-    stack = None
+    stack = temporal = None
     try:
         urls = databases(options.db, directory, server)
         names = ["orchestrator", *(f"orchestrator_{number}" for number in range(2, options.orchestrators + 1))]
         ports: Iterator[int] = own_ports()
         broker = options.mode == CHOREOGRAPHY
-        stack = Stack(urls.__getitem__, directory, ports, environ, names[1:], broker, options.mode)
+        temporal = TemporalServer(free_port(ports)) if options.engine == TEMPORAL else None
+        address, workers = (temporal.address, ["worker_2"]) if temporal else (None, [])
+        stack = Stack(urls.__getitem__, directory, ports, environ, names[1:], broker, options.mode, address, workers)
         stack.start_all()
-        chaos = Chaos(stack, seed, names, server)
+        chaos = Chaos(stack, seed, names, server, temporal)
         chaos.run(options.seconds)
         good = chaos.judge(chaos.settle())
         say(f"{'all is well' if good else 'BROKEN'}; SEED={seed}; the processes' output is in {directory}")
@@ -327,8 +361,9 @@ def main() -> int:
     finally:
         if stack:
             stack.stop_all()
-        if server:
-            server.close()
+        for each in (temporal, server):
+            if each:
+                each.close()
 
 
 if __name__ == "__main__":

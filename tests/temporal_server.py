@@ -67,6 +67,15 @@ class TemporalServer:
             probe.settimeout(1)
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
+    def send(self, number: int) -> None:
+        """A signal."""
+        self._process.send_signal(number)
+
+    def restart(self) -> None:
+        """After it was killed, or told to end."""
+        self._process.wait()
+        self.start()
+
     def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()

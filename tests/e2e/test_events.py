@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from orchestrator.stream import LISTENERS
 from tests.conftest import databases
 from tests.stack import Stack, eventually
 
@@ -123,15 +125,38 @@ def test_an_id_of_another_log_starts_now(stack: Stack) -> None:
         assert next(listener.events())[1]["saga_id"] == saga
 
 
-def test_three_hundred_listeners_take_no_thread_from_those_who_start_sagas(stack: Stack) -> None:
-    """More than there are threads for requests; who is one too many is told so, and the others go on."""
+@pytest.mark.parametrize("kind", ["sqlite", "mysql"])
+def test_as_many_listeners_as_there_may_be_keep_nobody_from_starting_sagas(
+    make_stack: Callable[..., Stack], kind: str
+) -> None:
+    """On an empty log, whose first line wakes them all. Who is one too many is told so."""
+    stack = make_stack(kind)
     with ExitStack() as open_:
-        listeners = [open_.enter_context(Listener(stack.url)) for _ in range(300)]
-        with ThreadPoolExecutor(16) as pool:
+        listeners = [open_.enter_context(_raw_listener(stack)) for _ in range(LISTENERS)]
+        for listener in listeners:
+            _read_until(listener, b"id: 0\n\n")
+        assert requests.get(f"{stack.url}/events", timeout=10).status_code == 503
+        with ThreadPoolExecutor(16) as pool:  # nobody reads what the listeners are sent meanwhile
             answers = list(pool.map(lambda _: stack.post_start().status_code, range(48)))
         assert answers == [200] * 48
-        ids = {next(listener.events())[0] for listener in listeners}
-        assert len(ids) == 1  # all of them heard the same first line
+        first = {_read_until(listener, b'"event": "started"').splitlines()[-2] for listener in listeners}
+        assert first == {b"id: 1"}
+
+
+def _raw_listener(stack: Stack) -> socket.socket:
+    connected = socket.create_connection(("127.0.0.1", stack.ports["orchestrator"]), timeout=20)
+    connected.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return connected
+
+
+def _read_until(listener: socket.socket, wanted: bytes) -> bytes:
+    """What comes, up to and with what is wanted."""
+    read = b""
+    while wanted not in read:
+        sent = listener.recv(4096)
+        assert sent, f"the stream ended after {read!r}"
+        read += sent
+    return read[: read.index(wanted) + len(wanted)]
 
 
 def test_a_stream_ends_when_the_process_is_told_to_stop(make_stack: Callable[..., Stack]) -> None:

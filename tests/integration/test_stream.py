@@ -1,0 +1,120 @@
+"""Many listeners to /events: how often they read the saga log, on SQLite and on MySQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orchestrator import stream as stream_module
+from orchestrator.stream import Stream
+from saga import log_sql
+from saga.database import connect, create_tables
+from saga.log import SagaLog
+from saga.machine import Line
+from tests.conftest import Database
+from tests.contract.test_log import begun
+from tests.stack import eventually
+
+LISTENERS = 120
+
+
+class CountedLog(SagaLog):
+    """Counts the reads of lines, and how many are made at the same time; a shut gate holds them back."""
+
+    reads = at_once = most_at_once = 0
+    gate: threading.Event
+    lock: threading.Lock
+
+    def lines_between(self, after: int, upto: int, most: int) -> list[tuple[int, str, Line]]:
+        with self.lock:
+            self.reads += 1
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            assert self.gate.wait(30)
+            return super().lines_between(after, upto, most)
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
+
+@pytest.fixture
+def log(database: Database) -> Iterator[CountedLog]:
+    engine = connect(database("orchestrator"))
+    create_tables(engine, log_sql.metadata)
+    made = CountedLog(engine)
+    made.gate, made.lock = threading.Event(), threading.Lock()
+    made.gate.set()
+    yield made
+    engine.dispose()
+
+
+@pytest.fixture
+def stream(log: CountedLog) -> Iterator[Stream]:
+    made = Stream(log)
+    made.open()
+    yield made
+    made.close()
+
+
+def listen(stream: Stream, starts: Sequence[int | None], lines: int) -> list[list[str]]:
+    """What each listener is sent, until it has `lines` events."""
+
+    def read(last_seen: int | None) -> list[str]:
+        events: list[str] = []
+        for sent in stream.follow(stream.start(last_seen)):
+            if last_seen is None and not events:
+                listening.release()
+            events += [event for event in sent.decode().split("\n\n") if "data: " in event]
+            if len(events) >= lines:
+                return events
+        raise AssertionError("the stream has ended")
+
+    listening = threading.Semaphore(0)
+    with ThreadPoolExecutor(len(starts)) as pool:
+        running = [pool.submit(read, last_seen) for last_seen in starts]
+        for _ in [start for start in starts if start is None]:
+            assert listening.acquire(timeout=30)
+        begun(stream._log, 1)
+        return [future.result(60) for future in running]
+
+
+def test_the_first_line_of_an_empty_log_is_read_once_for_all_listeners(log: CountedLog, stream: Stream) -> None:
+    """Else they all ask the log for it at once, and every start waits behind them."""
+    heard = listen(stream, [None] * LISTENERS, 1)
+    assert heard == [heard[0]] * LISTENERS
+    assert log.reads == 1
+
+
+def test_those_who_come_back_to_the_same_place_read_it_once(
+    log: CountedLog, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that starts again has all its listeners back within a second."""
+    monkeypatch.setattr(stream_module, "PAGE", 5)
+    for number in range(2, 22):
+        begun(log, number)
+    heard = listen(stream, [3] * LISTENERS, 17)
+    assert heard == [heard[0]] * LISTENERS
+    assert log.reads <= 5 + 3  # four pages and what was added meanwhile, however many listeners there are
+
+
+def test_who_is_late_waits_until_the_one_before_has_read(log: CountedLog, stream: Stream) -> None:
+    """Whoever starts a saga meanwhile finds the log with two readers at the most: this, and who looks for all."""
+    for number in range(2, LISTENERS):
+        begun(log, number)
+    log.gate.clear()
+    with ThreadPoolExecutor(LISTENERS) as pool:
+        running = [pool.submit(next, _lines_of(stream, start)) for start in range(LISTENERS - 2)]
+        eventually(lambda: log.at_once >= 1)
+        begun(log, LISTENERS)  # a start needs none of them
+        log.gate.set()
+        heard = [future.result(60) for future in running]
+    assert len(heard) == LISTENERS - 2
+    assert log.most_at_once <= 2
+
+
+def _lines_of(stream: Stream, last_seen: int) -> Iterator[bytes]:
+    return (sent for sent in stream.follow(stream.start(last_seen)) if b"data: " in sent)
