@@ -36,6 +36,7 @@ class Kind(StrEnum):
     UNDONE = "undone"
     COMPLETED = "completed"
     COMPENSATED = "compensated"
+    ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/abandoned.py)
     ATTEMPT = "attempt"  # one that failed: for whoever observes
 
 
@@ -109,6 +110,11 @@ def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], 
     given, fields, givers = _share(definition, saga_id, -1, open_to_all, input)
     body = {**open_to_all, "fields": fields, "given": givers}
     return [*given, Event(definition.name, saga_id, Kind.STARTED, None, body)]
+
+
+def abandoned(saga: str, saga_id: str, at: float) -> Event:
+    """What keeps whoever hears of the saga later from acting."""
+    return Event(saga, saga_id, Kind.ABANDONED, None, {"at": at})
 
 
 class Duty(StrEnum):
