@@ -230,6 +230,18 @@ def parts_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[str, tupl
     return heard
 
 
+def heard_by(definition: SagaDefinition) -> dict[str, str]:
+    """The subjects that must be listened to for the saga to go on, and back, each with the step that has to."""
+    needed: dict[str, str] = {}
+    for index, step in enumerate(definition.steps):
+        part = Part(definition, index)
+        after = Part(definition, index + 1) if index + 1 < len(definition.steps) else None
+        for heard, duty in part.listens().items():
+            if duty is Duty.ACT or (duty is Duty.UNDO and after and after.may_refuse):
+                needed[heard] = step.name
+    return needed
+
+
 def _share(
     definition: SagaDefinition, saga_id: str, by: int, carried: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[list[Event], dict[str, Any], dict[str, list[int]]]:
