@@ -1,7 +1,7 @@
 """Whether somebody listens to each step of a choreographed saga: asked of the broker before one is started.
 
 A service that was up once has a durable consumer, named after its step, and hears later what it missed. Where there is
-none nobody ever will, unless it is started: the mode is wrong, the service has no NATS_URL, or its name is not the step's.
+none nobody will, unless it is started: the mode is wrong, the service has no NATS_URL, or its name is not the step's.
 """
 
 from __future__ import annotations

@@ -178,10 +178,18 @@ class Broker:
         """Let go; what is being handled is delivered again, to another."""
         if self._thread.is_alive():
             with suppress(Exception):
-                asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(2)
+                asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(2)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=2)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _end(self) -> None:
+        with suppress(Exception):
+            await self._client.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
         """Publish (id, subject, payload) in this order; gives which are durable at the broker. BrokerUnavailable.
