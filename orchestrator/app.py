@@ -69,6 +69,7 @@ class _Routes:
         app.post("/sagas/<saga_id>/cancel")(self.cancel)
         app.post("/sagas/<saga_id>/resume")(self.resume)
         app.post("/sagas/<saga_id>/resolve")(self.resolve)
+        app.post("/sagas/<saga_id>/abandon")(self.abandon)
         app.get("/dead-letters")(self.dead_letters)
         app.post("/dead-letters/<int:letter>/replay")(self.replay)
         app.get("/audit")(self.audit)
@@ -89,6 +90,7 @@ class _Routes:
         key, mode = _idempotency_key(), self.parts.mode(request.args.get("mode"))
         body = parse_object(request.get_data())
         definition = definition.with_faults(plan.queries(), plan.orchestrator).in_mode(mode)
+        self.parts.check_heard(definition, key)
         return answer(*self.parts.engine.run(definition, body, key, wait))
 
     def sagas(self) -> Response:
@@ -148,6 +150,14 @@ class _Routes:
         if not isinstance(note, str):
             raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
         self.parts.operator.resolve(saga_id, note)
+        return self._accepted(saga_id)
+
+    def abandon(self, saga_id: str) -> tuple[Response, int]:
+        """End a choreographed saga that no service has heard of."""
+        note = parse_object(request.get_data()).get("note")
+        if not isinstance(note, str):
+            raise BadInput("note is required, a text: why it is abandoned, and by whom", "note")
+        self.parts.abandon(saga_id, note)
         return self._accepted(saga_id)
 
     def dead_letters(self) -> Response:

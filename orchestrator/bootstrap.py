@@ -23,14 +23,15 @@ from saga.database import connect, create_tables
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
 from saga.driver import Surroundings
 from saga.engine import Engine
-from saga.errors import BadInput
+from saga.errors import BadInput, Conflict
 from saga.follower import Follower
 from saga.log import SagaLog
-from saga.operator import Operator
+from saga.operator import Operator, check_note
 from saga.recovery import Recovery
 from saga.settings import Settings
 from saga.temporal import require_temporal, temporal_installed
 from saga.transport import Transport
+from saga.verbs import refusal
 
 if TYPE_CHECKING:
     from saga.temporal.client import Temporal
@@ -104,6 +105,19 @@ class Orchestrator:
         if "signup" in self.definitions:
             return "signup"
         return next(iter(self.definitions)) if len(self.definitions) == 1 else None
+
+    def abandon(self, saga_id: str, note: str) -> None:
+        """End a choreographed saga that no service has heard of."""
+        record, lines = self.engine.read(saga_id)
+        if self.choreographer is None or not record.definition.choreographed:
+            check_note(note, "why it is abandoned, and by whom")
+            raise Conflict(refusal("abandon", record, lines) or CHOREOGRAPHY_OFF)
+        self.choreographer.abandon(saga_id, note)
+
+    def check_heard(self, definition: SagaDefinition, key: str | None = None) -> None:
+        """BadInput where a choreographed saga would start that one of its steps certainly does not hear of."""
+        if definition.choreographed:
+            self.choreography.check_heard(definition, key)
 
     def definition(self, name: str | None) -> SagaDefinition:
         """The saga called `name`, for a new start; BadInput where there is none, or one must be named."""

@@ -1,4 +1,7 @@
-"""The orchestrator's part in choreographed sagas: it starts them, then only observes; and it knows the dead letters."""
+"""The orchestrator's part in choreographed sagas: it starts them, then only observes; and it knows the dead letters.
+
+It ends one only where no service has heard of it, and so that none ever will: saga/abandoned.py says how.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Engine as Database
+from sqlalchemy.exc import SQLAlchemyError
 
-from saga.choreography import observed
+from orchestrator.listeners import Listeners
+from saga import outbox
+from saga.choreography import Kind, abandoned, observed, started, subject
 from saga.dead_letter import DEAD, DEAD_STREAM
+from saga.definition import SagaDefinition
 from saga.engine import Engine
 from saga.ensemble import Ensemble
-from saga.errors import BadInput, Conflict, NoSuchLetter
+from saga.errors import BadInput, BrokerUnavailable, Conflict, LogUnavailable, NoSuchLetter, OutcomeUnknown
 from saga.event_body import saga_id_of
 from saga.follower import Follower
 from saga.log import Record
 from saga.machine import PARKED
+from saga.namespace import covers
+from saga.operator import check_note
+from saga.outbox import SKEW
 from saga.payload import mask
 from saga.representation import parked, secrets_of
 from saga.settings import Settings
+from saga.verbs import ITS_STARTER, REFUSALS, refusal
 
-NAME = "orchestrator"
+NAME = ITS_STARTER
 
 
 class Choreographer:
@@ -29,7 +40,9 @@ class Choreographer:
     def __init__(self, database: Database, engine: Engine, follower: Follower, settings: Settings):
         self._ensemble = Ensemble(NAME, database, settings)
         self._engine = engine
+        self._database = database
         self._follower = follower
+        self._listeners = Listeners(self._ensemble.broker)
         self._ensemble.broker.consume(NAME, observed(), follower)
         self._ensemble.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], follower, stream=DEAD_STREAM)
         engine.announce = self._ensemble.relay.notify
@@ -41,6 +54,49 @@ class Choreographer:
     def close(self) -> None:
         """Observe nothing more: what happens meanwhile is heard later."""
         self._ensemble.close()
+
+    def check_heard(self, definition: SagaDefinition, key: str | None) -> None:
+        """BadInput where a saga would start that a step certainly does not hear of, unless `key` is that of one."""
+        try:
+            self._listeners.check(definition)
+        except BadInput:
+            if key is None or self._engine.around.log.find_by_key(key) is None:
+                raise
+
+    def abandon(self, saga_id: str, note: str) -> None:
+        """End a saga that no service has heard of, so that none ever acts for it; `note` says why.
+
+        NoSuchSaga, BadInput; Conflict where a service has heard of it, or may have; BrokerUnavailable.
+        """
+        check_note(note, "why it is abandoned, and by whom")
+        record, lines = self._engine.read(saga_id)
+        if why := refusal("abandon", record, lines):
+            raise Conflict(why)
+        self._check_unheard(record)
+        event = abandoned(record.definition.name, saga_id, self._engine.around.clock())
+        if self._ensemble.broker.publish([(event.id, event.subject, event.payload())]) != [True]:
+            raise BrokerUnavailable("the broker takes no event")
+        self._check_unheard(record)  # whoever hears of it from now on finds that it is abandoned
+        try:
+            sent = started(record.definition, saga_id, record.input, record.started_at)
+            outbox.withdraw(self._database, sent)
+        except (SQLAlchemyError, OutcomeUnknown) as error:
+            raise LogUnavailable("the saga log does not take the write") from error
+        self._follower.abandoned(saga_id, note)
+
+    def _check_unheard(self, record: Record) -> None:
+        """Conflict unless the event that starts it was delivered to nobody so far. BrokerUnavailable."""
+        broker, beginning = self._ensemble.broker, subject(record.definition.name, Kind.STARTED)
+        if not (made := broker.since()) or made > record.started_at:
+            raise Conflict(
+                f"{REFUSALS['abandon']}: the broker's stream is younger than this saga, so that nobody knows who has "
+                "heard of it before"
+            )
+        for each in broker.listening():
+            if each.durable == NAME or not any(covers(pattern, beginning) for pattern in each.subjects):
+                continue
+            if broker.has_event(record.id, beginning, record.started_at - SKEW, each.delivered):
+                raise Conflict(f"{REFUSALS['abandon']}: {each.durable} has heard of it, and may have acted")
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""

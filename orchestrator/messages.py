@@ -15,6 +15,7 @@ from orchestrator.words import length, times
 from saga.choreography import Kind
 from saga.definition import CHOREOGRAPHY
 from saga.machine import (
+    ABANDONED,
     ATTEMPT,
     CANCEL_REQUESTED,
     CLAIMED,
@@ -38,7 +39,7 @@ _NOTES = {  # at the orchestrator's lane
     Event.CANCELLED: ("cancelled", "an operator cancels it"),
     Event.DEADLINE_PASSED: ("the deadline passes", "the deadline passes: it turns back"),
     Event.RESOLVED: ("done by hand", "an operator marks the call as done by hand"),
-    OVERDUE: ("overdue", "its deadline has passed, and nobody is in charge who could roll it back"),
+    OVERDUE: ("overdue", "its deadline has passed; it is not rolled back"),
 }
 
 
@@ -264,6 +265,9 @@ class _Heard(_Reading):
             self._waits.discard(lane)
             title = f"an operator replays {subject}: it is published again"
             self._add(Row("event", 0, f"replayed: {subject}", title, lane or None), None)
+        elif event == ABANDONED:
+            title = "an operator abandons it: whoever hears of it from now on does nothing"
+            self._add(Row("note", 0, "abandoned", title, outcome="undone"), line["at"])
         elif event == STARTED or (event in set(Event) and self._last[subject] == index):
             self._published(line, subject)
         else:
@@ -271,7 +275,7 @@ class _Heard(_Reading):
 
     def _published(self, line: Line, subject: str) -> None:
         source, kind = self._lane(line["step"]), subject.rpartition(".")[2]
-        if kind == Kind.ATTEMPT:  # the attempt itself is drawn
+        if kind in (Kind.ATTEMPT, Kind.ABANDONED):  # the attempt itself is drawn, and so is what the operator did
             return
         forward = kind in (Kind.DONE, Kind.STARTED)
         target: int | None = source + 1 if forward else source - 1

@@ -198,6 +198,8 @@ class _Pages:
                 self.parts.resume(saga_id)
             elif verb == "resolve":
                 self.parts.operator.resolve(saga_id, request.form.get("note", ""))
+            elif verb == "abandon":
+                self.parts.abandon(saga_id, request.form.get("note", ""))
             else:
                 raise BadInput(f"there is no verb {verb!r}", "verb")
         except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:

@@ -79,6 +79,8 @@ def _way(saga: Saga, told: Told) -> Iterator[str]:
 def _cause(saga: Saga, turn: Call) -> str:
     """Why it turned back."""
     where = f"at {turn.step}" if turn.number else f"before {turn.step} was called"
+    if _abandoned(saga):
+        return "an operator abandoned it before any service had heard of it"
     if turn.event == Event.CANCELLED:
         return f"an operator cancelled it {where}"
     if turn.event == Event.DEADLINE_PASSED:
@@ -87,8 +89,15 @@ def _cause(saga: Saga, turn: Call) -> str:
     return f"{turn.step} {_verb(saga, turn)}{voice.tries(turn)}{voice.why(turn)}"
 
 
+def _abandoned(saga: Saga) -> bool:
+    """Whether an operator has ended a choreographed saga."""
+    return saga["mode"] == CHOREOGRAPHY and (saga["error"] or {}).get("kind") == "cancelled"
+
+
 def _doubt(saga: Saga, turn: Call) -> str:
     """What was known of the step's effect when it turned back."""
+    if _abandoned(saga):
+        return ""
     if turn.event == Event.ACTION_REFUSED:
         return "" if _verb(saga, turn) == "refused" else " and changed nothing"
     if turn.event == Event.ACTION_UNKNOWN:

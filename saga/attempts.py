@@ -34,8 +34,14 @@ class Attempt:
     part: Part
     event: Event
     direction: Direction
-    number: int
+    number: int  # of all there were, over replays too
     began: float
+    before: int = 0  # how many of them were made before the event was last replayed
+
+    @property
+    def since(self) -> int:
+        """Its number among those since the event was last replayed: these are what limits and rounds count."""
+        return self.number - self.before
 
     @property
     def limit(self) -> int:
@@ -49,8 +55,8 @@ class Attempt:
 
     def undoing(self, now: float) -> Attempt:
         """The attempt at undoing its own action that belongs to an attempt of the action beyond the last."""
-        number = max(1, self.number - self.limit + 1)
-        return Attempt(self.part, self.event, Direction.COMPENSATION, number, now)
+        number = self.before + max(1, self.since - self.limit + 1)
+        return Attempt(self.part, self.event, Direction.COMPENSATION, number, now, self.before)
 
     def told(self, verdict: str, status: int | None, now: float) -> dict[str, Any]:
         """What an event says of it to whoever observes."""

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     UNDONE = "undone"
     COMPLETED = "completed"
     COMPENSATED = "compensated"
+    ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/abandoned.py)
     ATTEMPT = "attempt"  # one that failed: for whoever observes
 
 
@@ -109,6 +110,11 @@ def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], 
     given, fields, givers = _share(definition, saga_id, -1, open_to_all, input)
     body = {**open_to_all, "fields": fields, "given": givers}
     return [*given, Event(definition.name, saga_id, Kind.STARTED, None, body)]
+
+
+def abandoned(saga: str, saga_id: str, at: float) -> Event:
+    """What keeps whoever hears of the saga later from acting."""
+    return Event(saga, saga_id, Kind.ABANDONED, None, {"at": at})
 
 
 class Duty(StrEnum):
@@ -222,6 +228,18 @@ def parts_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[str, tupl
                 part = Part(definition, index)
                 heard |= {subject: (part, duty) for subject, duty in part.listens().items()}
     return heard
+
+
+def heard_by(definition: SagaDefinition) -> dict[str, str]:
+    """The subjects that must be listened to for the saga to go on, and back, each with the step that has to."""
+    needed: dict[str, str] = {}
+    for index, step in enumerate(definition.steps):
+        part = Part(definition, index)
+        after = Part(definition, index + 1) if index + 1 < len(definition.steps) else None
+        for heard, duty in part.listens().items():
+            if duty is Duty.ACT or (duty is Duty.UNDO and after and after.may_refuse):
+                needed[heard] = step.name
+    return needed
 
 
 def _share(

@@ -117,6 +117,8 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
     if saga["mode"] == CHOREOGRAPHY:
         if saga["overdue"]:
             click.echo("Its deadline has passed. Nobody is in charge of it: look at the service that it waits for.")
+        if saga["status"] == "RUNNING" and not any(step["attempts"] for step in saga["steps"]):
+            click.echo(f'If no service has heard of it, `saga abandon {saga_id} --note "…"` ends it.')
         if parked_in(log["lines"]):
             click.echo(f"An event of it is parked. `saga resume {saga_id}` lets it be published again.")
     elif saga["status"] == "STALLED":
@@ -202,6 +204,16 @@ def replay(api: Api, /, letter: int, as_json: bool) -> None:
 def resolve(api: Api, /, saga_id: str, note: str, as_json: bool) -> None:
     """Go on as if the call that stalled a saga had succeeded: you have seen to it."""
     _told(api, f"/sagas/{saga_id}/resolve", as_json, json={"note": note})
+
+
+@main.command()
+@click.argument("saga_id")
+@click.option("--note", required=True, help="Why, and by whom; it is kept in the saga's log.")
+@json_option
+@click.pass_obj
+def abandon(api: Api, /, saga_id: str, note: str, as_json: bool) -> None:
+    """End a choreographed saga that no service has heard of: none will ever act for it."""
+    _told(api, f"/sagas/{saga_id}/abandon", as_json, json={"note": note})
 
 
 @main.command()

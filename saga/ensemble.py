@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from saga import inbox
 from saga.broker import Broker
-from saga.choreography import Duty, Event, Part
+from saga.choreography import Duty, Event, Kind, Part
 from saga.definition import SagaDefinition, load_definition
 from saga.errors import DefinitionError
 from saga.listener import Listener, Surroundings
@@ -28,8 +28,9 @@ class Ensemble:
 
     def __init__(self, name: str, engine: Engine, settings: Settings):
         # A process that dies in the middle of an event lets another have it after a third of a lease.
-        self.broker = Broker(settings.nats_url or "", name, ack_wait=settings.lease_seconds / 3)
-        self.relay = Relay(engine, self.broker)
+        ack_wait = settings.lease_seconds / 3
+        self.broker = Broker(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
+        self.relay = Relay(engine, self.broker, name=name)
 
     def open(self) -> None:
         """Connect, in the background; nothing waits for the broker."""
@@ -79,5 +80,6 @@ def join(
         closed=transactions.closed,
     )
     ensemble.relay.also_forget = partial(inbox.forget, transactions.engine)
-    ensemble.broker.consume(name, list(heard), Listener(heard, around))
+    beginnings = [subject for subject in heard if subject.endswith(f".{Kind.STARTED}")]
+    ensemble.broker.consume(name, list(heard), Listener(heard, around), abandonable=beginnings)
     return ensemble

@@ -45,7 +45,7 @@ _ATTEMPT: Mapping[str, Shape] = {
     "message": _MESSAGE,
 }
 _ERROR: Mapping[str, Shape] = {
-    "kind": _one_of("refused", "failed", "timeout"),
+    "kind": _one_of("refused", "failed", "timeout", "cancelled"),
     "status_code": _STATUS,
     "message": _MESSAGE,
 }

@@ -18,7 +18,7 @@ from saga.broker import ACK, Delivery, Reaction
 from saga.choreography import OBSERVED, Kind, parse_event
 from saga.choreography import Event as Heard
 from saga.dead_letter import DEAD
-from saga.errors import BadInput, LeaseLost, LogUnavailable
+from saga.errors import BadInput, Conflict, LeaseLost, LogUnavailable, NoSuchSaga
 from saga.event_body import saga_id_of
 from saga.log import Present, Record, SagaLog
 from saga.machine import (
@@ -31,8 +31,9 @@ from saga.machine import (
     next_call,
     replay,
 )
-from saga.observation import Early, follow, rounds_of
+from saga.observation import Early, abandon, follow, rounds_of
 from saga.payload import iso
+from saga.verbs import refusal
 
 logger = logging.getLogger("saga")
 
@@ -118,6 +119,23 @@ class Follower:
     def replayed(self, saga_id: str, letter: int, subject: str) -> None:
         """An operator has let a parked event be published again. LeaseLost, LogUnavailable."""
         self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
+
+    def abandoned(self, saga_id: str, note: str) -> None:
+        """No service will ever act for it: it has ended. Conflict, LeaseLost, LogUnavailable."""
+        for _ in range(TRIES):
+            known = self._read(saga_id, fresh=True)
+            if known is None:
+                raise NoSuchSaga(f"there is no saga {saga_id!r}")
+            record, lines = known
+            if why := refusal("abandon", record, lines):
+                raise Conflict(why)
+            after, new = abandon(record, lines, note, self._clock())
+            try:
+                self._write(record, after, lines, new)
+                return
+            except LeaseLost:
+                continue
+        raise Conflict("it is moving too fast, try again")
 
     def _hear(self, heard: Heard) -> None:
         if heard.kind not in OBSERVED:

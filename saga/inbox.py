@@ -5,11 +5,24 @@ Its compensation gets the same fields as its action, and no event brings them ba
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, bindparam, delete, insert, select
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    bindparam,
+    cast,
+    delete,
+    insert,
+    select,
+)
 
 from saga.database import Json, Token, UtcTime, transaction
 from saga.exchange import Row, Statement
@@ -32,7 +45,7 @@ saga_inbox = Table(
 _ANEW = insert(saga_inbox).prefix_with("OR IGNORE", dialect="sqlite").prefix_with("IGNORE", dialect="mysql")
 WRITE = Statement(_ANEW, *(column.name for column in saga_inbox.c))
 READ = (
-    select(saga_inbox.c.giver, saga_inbox.c.fields)
+    select(saga_inbox.c.giver, cast(saga_inbox.c.fields, LargeBinary).label("fields"))
     .where(saga_inbox.c.saga_id == bindparam("saga_id"), saga_inbox.c.step == bindparam("step"))
     .order_by(saga_inbox.c.giver)
 )
@@ -44,6 +57,10 @@ HAS_ACTED = select(saga_inbox.c.giver).where(
 FORGET = delete(saga_inbox).where(saga_inbox.c.created_at < bindparam("before"))
 
 
+class Unreadable(Exception):
+    """A row of the inbox holds no JSON object: the step cannot know what it acted with, until somebody mends it."""
+
+
 def remembered(
     engine: Engine, saga_id: str, step: str, giver: int, fields: Mapping[str, Any]
 ) -> list[tuple[Statement, Sequence[Row]]]:
@@ -53,10 +70,21 @@ def remembered(
 
 
 def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
-    """The fields, by the position of who gave them, in that order."""
+    """The fields, by the position of who gave them, in that order. Unreadable."""
     with transaction(engine) as connection:
-        rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings()
-        return {row["giver"]: row["fields"] for row in rows}
+        rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings().all()
+    return {row["giver"]: _object(row["fields"], step, row["giver"]) for row in rows}
+
+
+def _object(text: bytes, step: str, giver: int) -> dict[str, Any]:
+    try:
+        found = json.loads(bytes(text))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        row = f"its row in the saga_inbox of {step}, giver {giver}"
+        raise Unreadable(f"what {step} remembers of this saga is not a JSON object: mend {row}, then replay this")
+    return found
 
 
 def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:

@@ -92,7 +92,14 @@ class Listener:
             return Reaction(park=str(error))
         if duty is Duty.KEEP:
             return self._keep(part, event, delivery.number)
-        attempt = self._attempt(part, event, duty, delivery.number)
+        attempt = self._attempt(part, event, duty, delivery)
+        try:
+            return self._abandon(attempt) if delivery.abandoned else self._do(attempt, duty)
+        except inbox.Unreadable as error:
+            return Reaction(park=str(error), attempts=attempt.number)
+
+    def _do(self, attempt: Attempt, duty: Duty) -> Reaction:
+        part, event = attempt.part, attempt.event
         if not part.knows(event):
             return self._let_pass(attempt)
         if duty is Duty.UNDO:
@@ -100,7 +107,7 @@ class Listener:
         if not part.is_next(event):
             logger.warning("event_left_alone subject=%s: the saga has a step that is not known here", event.subject)
             return ACK
-        if attempt.number > attempt.limit and part.may_refuse:
+        if attempt.since > attempt.limit and part.may_refuse:
             past = self._pasts.of(event, part)
             return self._give_up(attempt, past.kind(past.status), past.status, past.message)
         return self._act(attempt)
@@ -112,21 +119,28 @@ class Listener:
         if duty is Duty.KEEP:
             return Reaction(again=self._pause(part, delivery.number))
         began = self._around.clock() - part.step.timeout
-        attempt = replace(self._attempt(part, event, duty, delivery.number), began=began)
+        attempt = replace(self._attempt(part, event, duty, delivery), began=began)
         message = f"no answer within {part.step.timeout:g} s"
-        if duty is Duty.ACT and (attempt.number <= attempt.limit or not part.may_refuse):
+        if duty is Duty.ACT and (attempt.since <= attempt.limit or not part.may_refuse):
             return self._failed(attempt, "timeout", None, message, certain=False)
         past = self._pasts.of(event, part)
         error = None if duty is Duty.UNDO else _error(past.kind(past.status), past.status, past.message)
         undoing = attempt if duty is Duty.UNDO else attempt.undoing(began)
         return self._not_undone(undoing, None, message, certain=False, error=error)
 
-    def _attempt(self, part: Part, event: Event, duty: Duty, deliveries: int) -> Attempt:
+    def _attempt(self, part: Part, event: Event, duty: Duty, delivery: Delivery) -> Attempt:
         direction = Direction.ACTION if duty is Duty.ACT else Direction.COMPENSATION
-        if deliveries > 1 and (event, part) not in self._pasts:
+        before, deliveries = delivery.before, delivery.number
+        if before + deliveries > 1 and (event, part) not in self._pasts:
             self._pasts.remember(event, part, Past(uncertain=True))  # by another process, or before a crash
-        number = max(1, deliveries - self._pasts.of(event, part).waits)
-        return Attempt(part, event, direction, number, self._around.clock())
+        number = before + max(1, deliveries - self._pasts.of(event, part).waits)
+        return Attempt(part, event, direction, number, self._around.clock(), before)
+
+    def _abandon(self, attempt: Attempt) -> Reaction:
+        """An operator has ended the saga before this step was heard of: it never acts."""
+        if not attempt.part.knows(attempt.event):
+            return ACK
+        return self._give_up(attempt, "cancelled", None, "abandoned by an operator")
 
     def _keep(self, part: Part, event: Event, deliveries: int) -> Reaction:
         giver, fields = event.body.get("by"), event.body.get("fields")
@@ -146,7 +160,7 @@ class Listener:
         try:
             outbox.put(self._engine, *outbox.written(passed, self._engine))
         except (SQLAlchemyError, OutcomeUnknown):
-            return Reaction(again=self._pause(part, attempt.number))
+            return Reaction(again=self._pause(part, attempt.since))
         return self._well(event, part)
 
     def _act(self, attempt: Attempt) -> Reaction:
@@ -169,6 +183,8 @@ class Listener:
                 kind = self._pasts.of(event, part).kind(status)
                 return self._give_up(attempt, kind, status, str(error))
             return self._failed(attempt, "refused", status, str(error), certain=True)
+        except inbox.Unreadable:
+            raise
         except Exception as error:
             return self._failed(attempt, "failed", 500, _said(error), certain=not isinstance(error, OutcomeUnknown))
         answer = outcome.answer
@@ -212,7 +228,7 @@ class Listener:
         uncertain, timed_out = past.uncertain or not certain, past.timed_out or kind == "timeout"
         past = Past(past.waits, uncertain, timed_out, status, message)
         self._pasts.remember(event, part, past)
-        in_round = attempt.number % attempt.limit
+        in_round = attempt.since % attempt.limit
         stalls = not in_round and not part.may_refuse
         self._report(attempt, "refused" if certain else "unknown", status, message, stalls)
         if in_round:
@@ -249,6 +265,8 @@ class Listener:
                 return self._done_after_all(attempt, undoing, fields)
         except _Acted:  # one of its attempts has succeeded and told so: others act on it
             return self._well(event, part)
+        except inbox.Unreadable:
+            raise
         except Exception as failure:
             return self._not_undone(undoing, 500, _said(failure), not isinstance(failure, OutcomeUnknown), error)
         answer = outcome.answer
@@ -284,6 +302,8 @@ class Listener:
                 return outbox.written(part.undone(event, told), self._engine) if answer.status == 200 else ()
 
             outcome = self._compensated(part, key, fields, self._struck(attempt), news)
+        except inbox.Unreadable:
+            raise
         except Exception as error:
             return self._not_undone(attempt, 500, _said(error), certain=not isinstance(error, OutcomeUnknown))
         if outcome.answer.status == 200:
@@ -312,14 +332,16 @@ class Listener:
         error: Mapping[str, Any] | None = None,
     ) -> Reaction:
         """An attempt of a compensation has failed: another, for as long as it takes. `error`: why it turned back."""
-        in_round = attempt.number % attempt.limit
+        in_round = attempt.since % attempt.limit
         self._report(attempt, "refused" if certain else "unknown", status, message, not in_round, error)
         return Reaction(again=self._pause(attempt.part, in_round)) if in_round else self._rest(attempt, message)
 
     def _rest(self, attempt: Attempt, message: str) -> Reaction:
-        around, round = self._around, attempt.number // attempt.limit
+        around, round = self._around, attempt.since // attempt.limit
         if round >= ROUNDS:
-            return Reaction(park=f"{attempt.direction} of {attempt.part.step.name}: {message}")
+            self._pasts.forget(attempt.event, attempt.part)  # what follows, once it is replayed, is counted anew
+            why = f"{attempt.direction} of {attempt.part.step.name}: {message}"
+            return Reaction(park=why, attempts=attempt.number)
         return Reaction(again=stall_delay(round, around.stall_base, around.stall_max, around.random))
 
     def _well(self, event: Event, part: Part) -> Reaction:

@@ -240,9 +240,10 @@ class Line:
 ATTEMPT, CLAIMED = "attempt", "claimed"
 STARTED, RELEASED, FAULT, CANCEL_REQUESTED = "started", "released", "fault", "cancel_requested"
 OVERDUE, PARKED, REPLAYED = "overdue", "parked", "replayed"  # of a choreographed saga, which nobody drives
+ABANDONED = "abandoned"  # by an operator, before any service had heard of it
 GIVE_UP_FAILED = "give_up_failed"  # a step could not undo its own action yet; one of its attempts may still be done
 NOTES = frozenset(
-    {ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED, GIVE_UP_FAILED}
+    {ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED, ABANDONED, GIVE_UP_FAILED}
 )
 
 

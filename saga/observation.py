@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from saga.choreography import Event as Heard
-from saga.choreography import Kind
+from saga.choreography import Kind, subject
 from saga.log import Record
 from saga.machine import (
+    ABANDONED,
     ATTEMPT,
     BACKWARD,
     ENDED,
@@ -23,6 +24,7 @@ from saga.machine import (
     Event,
     Line,
     State,
+    apply,
     fold,
     replay,
 )
@@ -38,6 +40,22 @@ def follow(record: Record, lines: Sequence[Line], heard: Heard) -> tuple[Record,
     story = _Story(record, lines, heard)
     story.hear()
     return story.told()
+
+
+def abandon(record: Record, lines: Sequence[Line], note: str, now: float) -> tuple[Record, list[Line]]:
+    """A saga that nobody has heard of, ended by an operator: it and the new lines of its log."""
+    saga = replay(record.definition, record.input, lines, record.context)
+    step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
+    # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
+    event = Event.CANCELLED if saga.state is State.EXECUTING else Event.ACTION_REFUSED
+    after = apply(saga, event)
+    noted = Line(len(lines) + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
+    told = subject(record.definition.name, Kind.ABANDONED)
+    detail = {"state": after.state, "message": message, "by": "operator", "subject": told}
+    turned = Line(len(lines) + 2, now, event, step, detail=detail)
+    error = {"step": step, "kind": "cancelled", "status_code": None, "message": message}
+    ended = replace(record, state=after.state, cursor=after.cursor, rounds=0, error=error, ended_at=now, due_at=None)
+    return ended, [noted, turned]
 
 
 class _Story:

@@ -12,9 +12,17 @@ from saga.engine import Engine
 from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.log import Record
 from saga.machine import CANCEL_REQUESTED, STALLED, Event
-from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, cancelled, refusal
+from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, cancelled, instead, refusal
 
 NOTE_AT_MOST = 1000  # characters
+
+
+def check_note(note: str, what: str) -> None:
+    """Raise BadInput unless an operator's note says something; `what` it should say."""
+    if not note.strip():
+        raise BadInput(f"note is required: {what}", "note")
+    if len(note) > NOTE_AT_MOST:
+        raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
 
 
 class Elsewhere(Protocol):
@@ -63,10 +71,7 @@ class Operator:
 
     def resolve(self, saga_id: str, note: str) -> None:
         """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`."""
-        if not note.strip():
-            raise BadInput("note is required: what was done by hand, and by whom", "note")
-        if len(note) > NOTE_AT_MOST:
-            raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
+        check_note(note, "what was done by hand, and by whom")
         if self._told(saga_id, "resolve", note):
             return
         driver = self._engine.take(saga_id, STALLED, REFUSALS["resolve"])
@@ -79,7 +84,7 @@ class Operator:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
         record, lines = self._engine.read(saga_id)
         if record.definition.choreographed:
-            raise Conflict("nobody is in charge of a choreographed saga: its services tell each other what to do")
+            raise Conflict(instead(record, lines))
         if not record.definition.on_temporal:
             return False
         if record.ended and (why := refusal(verb, record, lines)):

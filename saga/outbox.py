@@ -7,7 +7,6 @@ Patterns", section 3.3.7.)
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -21,10 +20,12 @@ from sqlalchemy import (
     Engine,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     bindparam,
+    cast,
     delete,
     insert,
     select,
@@ -34,6 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from saga.choreography import Event
 from saga.database import Json, Token, UtcTime, transaction
+from saga.dead_letter import unreadable
 from saga.errors import BrokerUnavailable, OutcomeUnknown
 from saga.exchange import Row, Statement, exchange
 
@@ -64,8 +66,10 @@ saga_outbox = Table(
 _COLUMNS = [column.name for column in saga_outbox.c if column.name != "id"]
 _ANEW = insert(saga_outbox).prefix_with("OR IGNORE", dialect="sqlite").prefix_with("IGNORE", dialect="mysql")
 WRITE = Statement(_ANEW, *_COLUMNS)  # an event that is there already is not written again
+# As bytes, which every row has: one that holds no JSON, or no text, must not keep the others from being read.
+_RAW = [cast(saga_outbox.c[name], LargeBinary).label(name) for name in ("event_id", "subject", "payload")]
 UNPUBLISHED = (
-    select(saga_outbox.c.id, saga_outbox.c.event_id, saga_outbox.c.subject, saga_outbox.c.payload)
+    select(saga_outbox.c.id, *_RAW)
     .where(saga_outbox.c.published_at.is_(None))
     .order_by(saga_outbox.c.id)
     .limit(bindparam("most"))
@@ -73,6 +77,7 @@ UNPUBLISHED = (
 _THESE: Any = bindparam("these", expanding=True)
 MARK = update(saga_outbox).where(saga_outbox.c.id.in_(_THESE)).values(published_at=bindparam("now"))
 UNMARK = update(saga_outbox).where(saga_outbox.c.published_at < bindparam("before")).values(published_at=None)
+WITHDRAW = delete(saga_outbox).where(saga_outbox.c.event_id.in_(_THESE))
 FORGET = delete(saga_outbox).where(saga_outbox.c.published_at < bindparam("before"))
 
 
@@ -98,11 +103,23 @@ def put(engine: Engine, *news: tuple[Statement, Sequence[Row]]) -> None:
         exchange(connection, *news, last=True)
 
 
+def withdraw(engine: Engine, events: Iterable[Event]) -> None:
+    """Take events out of the outbox, published or not. OutcomeUnknown, SQLAlchemyError."""
+    with transaction(engine) as connection:
+        connection.execute(WITHDRAW, {"these": [event.id for event in events]})
+
+
 class Publisher(Protocol):
     """What a relay publishes to."""
 
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> Sequence[bool]:
-        """Publish (id, subject, payload) in this order; gives which of them are durable there. BrokerUnavailable."""
+        """Publish (id, subject, payload) in this order; gives which of them are durable there. BrokerUnavailable.
+
+        What can never be published, for what it is, is parked as a dead letter instead, and counts as durable.
+        """
+
+    def park(self, id: str, subject: str, payload: bytes, reason: str) -> bool:
+        """Park an event that cannot be understood; gives whether that is durable. BrokerUnavailable."""
 
     def since(self) -> float:
         """When the stream was made that is published to, in seconds since the epoch; 0: not known."""
@@ -111,10 +128,13 @@ class Publisher(Protocol):
 class Relay:
     """One thread that publishes what is new in an outbox."""
 
-    def __init__(self, engine: Engine, publisher: Publisher, clock: Callable[[], float] = time.time):
+    def __init__(
+        self, engine: Engine, publisher: Publisher, clock: Callable[[], float] = time.time, name: str = "this service"
+    ):
         self.also_forget: Callable[[float], None] = lambda before: None
         self._engine = engine
         self._publisher = publisher
+        self._name = name  # of whose outbox it is
         self._clock = clock
         self._news = threading.Event()
         self._closed = False
@@ -146,13 +166,20 @@ class Relay:
             found = connection.execute(UNPUBLISHED, {"most": BATCH + len(self._published)}).mappings().all()
         rows = [row for row in found if row["id"] not in self._published]
         if rows:
-            events = [(row["event_id"], row["subject"], _json(row["payload"])) for row in rows]
-            told = self._publisher.publish(events)
+            events = [(_text(row["event_id"]), _text(row["subject"]), bytes(row["payload"])) for row in rows]
+            told = self._told(events)
             published = [row["id"] for row, durable in zip(rows, told, strict=True) if durable]
             if not published:
                 raise BrokerUnavailable("the broker takes no event")
             self._published.update(dict.fromkeys(published))
-        return bool(rows)
+            return len(published) == len(rows)  # where some were not taken, they are tried again after a rest
+        return False
+
+    def _told(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
+        """Which of the events are durable at the broker, or parked there. BrokerUnavailable."""
+        wrong = {event: reason for event in events if (reason := unreadable(self._name, event[0], event[2]))}
+        durable = iter(self._publisher.publish([event for event in events if event not in wrong]))
+        return [self._publisher.park(*event, wrong[event]) if event in wrong else next(durable) for event in events]
 
     def mark(self) -> None:
         """Mark what was published: after a crash before it, that is published again. The database's error."""
@@ -207,5 +234,5 @@ class Relay:
             self.also_forget(now)
 
 
-def _json(payload: Any) -> bytes:
-    return json.dumps(payload, ensure_ascii=False).encode()
+def _text(raw: bytes) -> str:
+    return bytes(raw).decode("utf-8", "replace")

@@ -14,6 +14,7 @@ from saga.errors import SettingsError
 from saga.urls import masked
 
 SERVICES = ("A", "B", "C")
+BROKERS_OWN = ("saga", "dead", "_INBOX")  # how subjects begin without a prefix, and the broker's own
 ENGINES = ("builtin", "temporal")
 
 
@@ -43,6 +44,7 @@ class Settings:
     saga_log_url: str = field(repr=False)  # may hold a password
     service_db_urls: Mapping[str, str] = field(repr=False)
     nats_url: str | None = field(repr=False)  # one or more, with commas; None: no broker, no choreography
+    nats_prefix: str  # of all names at the broker, so that several stacks share one; "": none
     nats_port: int  # where `make up` starts a broker
     engine: str  # of new sagas
     temporal: TemporalSettings
@@ -97,6 +99,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             for name in SERVICES
         },
         nats_url=_brokers(source, "NATS_URL", broker_url(host, nats_port)),
+        nats_prefix=_prefix(source, "NATS_PREFIX"),
         nats_port=nats_port,
         engine=_engine(source),
         temporal=_temporal(source, f"{reachable(host)}:{temporal_port}"),
@@ -177,6 +180,15 @@ def _brokers(source: Mapping[str, str], name: str, default: str) -> str | None:
     if not all(map(_is_broker, urls)):
         raise SettingsError(f"{name} must be off, or nats:// or tls:// URLs with commas between them", name)  # unquoted
     return ",".join(urls)
+
+
+def _prefix(source: Mapping[str, str], name: str) -> str:
+    text = source.get(name) or ""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", text):
+        raise SettingsError(f"{name} must be at most 64 letters, digits, - and _, not {text!r}", name)
+    if text in BROKERS_OWN:
+        raise SettingsError(f"{name} must not be {text!r}: names that begin so are used already", name)
+    return text
 
 
 def _is_broker(url: str) -> bool:

@@ -1,0 +1,43 @@
+"""The names that a stack has at the broker: with a prefix (NATS_PREFIX) several stacks share one broker unseen. Pure.
+
+Only the connection to the broker knows the prefix. Everywhere else, in the outboxes, the log and the list of dead
+letters, a subject is written without it, so that an outbox can be published under another prefix later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """Adds the prefix to names and takes it away again; without a prefix the names stay as they are."""
+
+    prefix: str = ""
+
+    def name(self, plain: str) -> str:
+        """A stream's or a durable consumer's name at the broker: `team1_SAGA`."""
+        return f"{self.prefix}_{plain}" if self.prefix else plain
+
+    def plain_name(self, name: str) -> str:
+        """The name without the prefix."""
+        return name.removeprefix(f"{self.prefix}_") if self.prefix else name
+
+    def subject(self, plain: str) -> str:
+        """A subject at the broker: `team1.saga.signup.started`."""
+        return f"{self.prefix}.{plain}" if self.prefix else plain
+
+    def plain(self, subject: str) -> str:
+        """The subject without the prefix."""
+        return subject.removeprefix(f"{self.prefix}.") if self.prefix else subject
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a consumer's filter lets a subject through: `*` stands for one token, `>` for all that follow."""
+    wanted, parts = pattern.split("."), subject.split(".")
+    for index, part in enumerate(wanted):
+        if part == ">":
+            return len(parts) > index
+        if index >= len(parts) or part not in ("*", parts[index]):
+            return False
+    return len(wanted) == len(parts)
