@@ -244,6 +244,7 @@ GIVE_UP_FAILED = "give_up_failed"  # a step could not undo its own action yet; o
 NOTES = frozenset(
     {ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED, GIVE_UP_FAILED}
 )
+FOREIGN = frozenset({CANCEL_REQUESTED})  # written beside the driver, which goes on: its next line comes after it
 
 
 def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Saga:

@@ -73,10 +73,13 @@ class Journal:
             )  # fmt: skip
             self._append(line)
 
-    def interrupted(self) -> None:
-        """The call at the cursor may have been under way when its worker was lost, or the saga was taken away."""
+    def interrupted(self, why: str | None = None) -> None:
+        """The call at the cursor may have been under way when its worker was lost, or the saga was taken from it.
+
+        `why`: what the log says where no crash has led to it.
+        """
         self.saga = interrupted(self.saga)
-        self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True})
+        self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True, **({"why": why} if why else {})})
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Something that changes nothing."""

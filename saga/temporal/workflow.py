@@ -244,6 +244,6 @@ class SagaWorkflow:
             return
         if self._calling:
             self._calling = None  # its answer counts no more
-            journal.interrupted()
+            journal.interrupted(Event.CANCELLED)
         step = journal.record.definition.steps[journal.saga.cursor].name
         journal.move(Event.CANCELLED, cause=course.cancelled(step), detail=by)
