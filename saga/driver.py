@@ -111,11 +111,15 @@ class Driver:
         return next_call(self._saga)
 
     def record_event(
-        self, event: Event, cause: Mapping[str, Any] | None = None, detail: Mapping[str, Any] | None = None
+        self,
+        event: Event,
+        cause: Mapping[str, Any] | None = None,
+        detail: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> None:
         """Make an event durable that is not an answer: a resumption, or what an operator decided."""
         self._note_claim()
-        self._record(event, cause=cause, detail=detail)
+        self._record(event, result, cause, detail)
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Make a line durable that changes nothing."""

@@ -93,6 +93,7 @@ FORWARD = frozenset({S.EXECUTING, S.DECIDING, S.FINISHING})
 BACKWARD = frozenset({S.COMPENSATING, S.SEALING})
 MOVING = FORWARD | BACKWARD  # there is a call to make
 STALLED = frozenset({S.STALLED_DECIDING, S.STALLED_SEALING, S.STALLED_FINISHING, S.STALLED_COMPENSATING})
+ACTING = frozenset({S.STALLED_DECIDING, S.STALLED_FINISHING})  # those whose stalled call is an action
 ENDED = frozenset({S.COMPLETED, S.COMPENSATED})
 UNENDED = FORWARD | BACKWARD | STALLED
 
@@ -147,7 +148,10 @@ def begin(definition: SagaDefinition, input: Mapping[str, Any]) -> Saga:
 
 
 def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> Saga:
-    """The saga after `event`; `result` is what the action answered. IllegalEvent where the table has no row."""
+    """The saga after `event`; `result` is what the action answered, or an operator answers in its place.
+
+    IllegalEvent where the table has no row.
+    """
     try:
         state, move = TRANSITIONS[saga.state, event]
     except KeyError:
@@ -155,6 +159,8 @@ def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> 
     results = saga.results
     if event is E.ACTION_DONE and saga.step:
         results = {**results, saga.step.name: result or {}}
+    elif event is E.RESOLVED and saga.step and saga.state in ACTING and result is not None:
+        results = {**results, saga.step.name: result}
     if event is E.RESUMED:  # the same call, in a new round
         calls = Calls(saga.calls.attempts, 0, saga.calls.uncertain)
         return Saga(saga.definition, saga.input, state, saga.cursor, saga.results, calls)

@@ -6,7 +6,7 @@ only a cancel while the pivot is called leaves it with its driver, and is noted 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from saga import course
@@ -15,18 +15,19 @@ from saga.engine import Engine
 from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.log import Record
 from saga.machine import CANCEL_REQUESTED, Event
-from saga.verbs import REFUSALS, WAITING_FOR_THE_PIVOT, refusal
+from saga.payload import compact
+from saga.verbs import BY, REFUSALS, WAITING_FOR_THE_PIVOT, refusal, resolved_by_hand, takes_no_result
 
 NOTE_AT_MOST = 1000  # characters
+RESULT_AT_MOST = 1 << 20  # bytes, as of a participant's answer
 TRIES = 20  # at a saga whose driver is busy writing
-BY = {"by": "operator"}
 
 
 class Elsewhere(Protocol):
     """Where sagas are that a workflow drives."""
 
-    def tell(self, record: Record, verb: str, note: str | None = None) -> None:
-        """Pass an operator's word on. Conflict, EngineUnavailable."""
+    def tell(self, record: Record, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> None:
+        """Pass an operator's word on. Conflict, BadInput, EngineUnavailable."""
 
 
 class Operator:
@@ -56,27 +57,35 @@ class Operator:
             return
         self._say(self._take(saga_id, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
 
-    def resolve(self, saga_id: str, note: str) -> None:
-        """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`."""
+    def resolve(self, saga_id: str, note: str, result: Mapping[str, Any] | None = None) -> None:
+        """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`.
+
+        `result`: what its action would have answered, for later steps; BadInput where the call is a compensation.
+        """
         if not note.strip():
             raise BadInput("note is required: what was done by hand, and by whom", "note")
         if len(note) > NOTE_AT_MOST:
             raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
-        if self._told(saga_id, "resolve", note):
+        if result is not None and len(compact(result).encode()) > RESULT_AT_MOST:
+            raise BadInput(f"result must not be larger than {RESULT_AT_MOST} bytes", "result")
+        if self._told(saga_id, "resolve", note, result):
             return
-        self._say(self._take(saga_id, "resolve", Event.RESOLVED), Event.RESOLVED, detail={**BY, "note": note})
+        driver = self._take(saga_id, "resolve", Event.RESOLVED, result)
+        self._say(driver, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result)
 
-    def _tries(self, saga_id: str, verb: str) -> Iterator[Record]:
+    def _tries(self, saga_id: str, verb: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
         """The saga as it is now, for each try; Conflict where its state forbids it, or it moves on at every try."""
         for _ in range(TRIES):
             record, lines = self._engine.read(saga_id)
             if why := refusal(verb, record, lines):
                 raise Conflict(why)
+            if result is not None and (why := takes_no_result(record)):
+                raise BadInput(why, "result")
             yield record
         raise Conflict(f"{REFUSALS[verb]}: it is moving too fast, try again")
 
-    def _take(self, saga_id: str, verb: str, why: Event) -> Driver:
-        tries = self._tries(saga_id, verb)
+    def _take(self, saga_id: str, verb: str, why: Event, result: Mapping[str, Any] | None = None) -> Driver:
+        tries = self._tries(saga_id, verb, result)
         return next(driver for record in tries if (driver := self._engine.take(record, why)))
 
     def _say(self, driver: Driver, event: Event, **said: Any) -> None:
@@ -85,7 +94,7 @@ class Operator:
         finally:
             self._engine.accept(driver)
 
-    def _told(self, saga_id: str, verb: str, note: str | None = None) -> bool:
+    def _told(self, saga_id: str, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> bool:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
         record, lines = self._engine.read(saga_id)
         if record.definition.choreographed:
@@ -96,5 +105,5 @@ class Operator:
             raise Conflict(why)
         if self._elsewhere is None:
             raise EngineUnavailable(f"this saga is on Temporal: to reach it this orchestrator needs {self._lacking}")
-        self._elsewhere.tell(record, verb, note)
+        self._elsewhere.tell(record, verb, note, result)
         return True

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from saga.driver import Driver
 from saga.engine import Engine
 from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
-from saga.machine import State
+from saga.machine import State, replay
 from saga.operator import Operator
 from saga.representation import represent
-from tests.world import Crash, Points, World, signup
+from tests.world import SERVICES, Crash, Points, World, signup
 
 
 class Desk:
@@ -327,3 +328,73 @@ def test_a_cancel_at_any_instant_leaves_all_or_nothing_and_exactly_one_wins(
         world.point = lambda name: None
         if saga_id:
             world.check(world.finish(saga_id))
+
+
+def stalled_at_an_action(directory: Path, flags: str, pivot: str) -> tuple[World, str]:
+    """A saga of two steps, A and C, that has stalled at an action of one that cannot be undone."""
+    a, _, c = signup().steps
+    c = replace(c, compensation=None, pivot=pivot == "C")
+    world = World(directory, signup(steps=(replace(a, compensation=None, pivot=pivot == "A"), c)))
+    saga_id = world.start(flags)
+    assert saga_id
+    return world, saga_id
+
+
+def payments(world: World, saga_id: str) -> list[Any]:
+    """The users of a saga's payments, in C's own table."""
+    table = SERVICES["C"].table
+    with world.engines["C"].connect() as connection:
+        return [row.user_id for row in connection.execute(select(table).where(table.c.saga_id == saga_id))]
+
+
+def test_a_result_given_by_hand_is_the_steps_as_if_its_action_had_answered_so(tmp_path: Path) -> None:
+    world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
+    desk = Desk(world)
+    assert desk.engine.read(saga_id)[0].state == State.STALLED_DECIDING
+    desk.operator.resolve(saga_id, "found it", {"user_id": 77, "payment": "4111"})
+    record, lines = desk.engine.read(saga_id)
+    assert (record.state, payments(world, saga_id)) == (State.COMPLETED, [77])
+    assert represent(record, lines)["result"]["user_id"] == 77
+    assert "4111" not in str(represent(record, lines))  # it is masked as an answer would be
+    (line,) = [line for line in lines if line.event == "resolved"]
+    assert line.detail == {"state": "finishing", "by": "operator", "note": "found it", "with_result": True}
+    told = replay(record.definition, record.input, lines, record.context)
+    assert told.results == record.context
+    world.close()
+
+
+def test_a_result_given_by_hand_survives_a_crash_right_after_it(tmp_path: Path) -> None:
+    world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
+    desk = Desk(world)
+    desk.engine.accept = lambda driver: None  # type: ignore[method-assign]
+    desk.operator.resolve(saga_id, "found it", {"user_id": 77})
+    world.finish(saga_id)
+    assert payments(world, saga_id) == [77]
+    world.close()
+
+
+def test_a_step_after_the_pivot_is_given_its_result_too_and_may_do_without(tmp_path: Path) -> None:
+    for number, result in enumerate(({"receipt": 9}, {}, None)):
+        world, saga_id = stalled_at_an_action(tmp_path / str(number), "c:before:3", pivot="A")
+        desk = Desk(world)
+        assert desk.engine.read(saga_id)[0].state == State.STALLED_FINISHING
+        desk.operator.resolve(saga_id, "paid in cash", result)
+        record, _ = desk.engine.read(saga_id)
+        assert (record.state, record.context.get("C")) == (State.COMPLETED, result)
+        world.close()
+
+
+def test_a_compensation_takes_no_result(world: World, desk: Desk) -> None:
+    saga_id = stalled(world)
+    before = world.log.lines(saga_id)
+    with pytest.raises(BadInput, match="the compensation of A") as caught:
+        desk.operator.resolve(saga_id, "by hand", {"user_id": 1})
+    assert caught.value.field == "result"
+    assert world.log.lines(saga_id) == before
+
+
+def test_a_result_is_bounded_as_an_answer_is(tmp_path: Path) -> None:
+    world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
+    with pytest.raises(BadInput, match="result must not be larger"):
+        Desk(world).operator.resolve(saga_id, "found it", {"user_id": "x" * (1 << 20)})
+    world.close()
