@@ -93,6 +93,9 @@ def local_addresses(definition: SagaDefinition) -> list[str]:
 
 def _check(definition: SagaDefinition) -> None:
     for index, step in enumerate(definition.steps):
+        if step.unsaid and step.compensation is None:
+            field = f"steps[{index}].compensation"
+            raise NotExpressible(f"{field}: it is missing, and the state machine cannot ask an operator", field)
         if step.timeout > TIMEOUT_AT_MOST:
             field = f"steps[{index}].timeout"
             problem = f"{step.timeout:g} s, but an HTTP Task of Step Functions ends after {TIMEOUT_AT_MOST} s"

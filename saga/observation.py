@@ -24,6 +24,8 @@ from saga.machine import (
     Line,
     State,
     fold,
+    nobody_undoes,
+    passed_over,
     replay,
 )
 from saga.representation import NEEDS_ATTENTION_AFTER, parked
@@ -199,6 +201,8 @@ class _Story:
         self._seq += 1
         line = Line(self._seq, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
         self.saga = fold(self.saga, line, self._results)
+        if nobody_undoes(self.saga):  # its service says itself what it does about it
+            self.saga = passed_over(self.saga)
         self.lines.append(line)
 
 

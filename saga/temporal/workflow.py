@@ -53,7 +53,8 @@ class SagaWorkflow:
     @workflow.init
     def __init__(self, begun: Begun) -> None:
         self._begun = begun
-        self._journal = Journal(workflow.info().workflow_id, begun, workflow.time, workflow.random().random)
+        info, random = workflow.info(), workflow.random()
+        self._journal = Journal(info.workflow_id, begun, workflow.time, random.random, workflow.patched)
         self._calling: Call | None = None  # the call that an activity is making
 
     @workflow.run
