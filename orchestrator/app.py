@@ -146,10 +146,13 @@ class _Routes:
 
     def resolve(self, saga_id: str) -> tuple[Response, int]:
         """Take a stalled call for done, by hand."""
-        note = parse_object(request.get_data()).get("note")
+        body = parse_object(request.get_data())
+        note, result = body.get("note"), body.get("result")
         if not isinstance(note, str):
             raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
-        self.parts.operator.resolve(saga_id, note)
+        if "result" in body and not isinstance(result, dict):
+            raise BadInput("result must be a JSON object: what the call would have answered", "result")
+        self.parts.operator.resolve(saga_id, note, result)
         return self._accepted(saga_id)
 
     def abandon(self, saga_id: str) -> tuple[Response, int]:

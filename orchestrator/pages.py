@@ -30,8 +30,8 @@ from orchestrator.timeline import timeline
 from orchestrator.words import length
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
-from saga.machine import STALLED
-from saga.payload import mask
+from saga.machine import ACTING, STALLED
+from saga.payload import mask, parse_object
 from saga.records import ask_all
 from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
 from saga.verbs import REFUSALS, permitted
@@ -183,6 +183,7 @@ class _Pages:
             "sent": attempts_of(told),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verbs": permitted(record, lines),
+            "acting": record.state in ACTING,
             "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
             "flags": flags_of(record.definition),
             "snapshot": record.definition,
@@ -197,7 +198,9 @@ class _Pages:
             elif verb == "resume":
                 self.parts.resume(saga_id)
             elif verb == "resolve":
-                self.parts.operator.resolve(saga_id, request.form.get("note", ""))
+                given = request.form.get("result", "").strip()
+                result = parse_object(given, "result") if given else None
+                self.parts.operator.resolve(saga_id, request.form.get("note", ""), result)
             elif verb == "abandon":
                 self.parts.abandon(saga_id, request.form.get("note", ""))
             else:

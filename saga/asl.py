@@ -100,6 +100,9 @@ def _check(definition: SagaDefinition) -> None:
         if any("@" in urlsplit(url).netloc for url in (step.action, step.compensation) if url):
             problem = "its URL holds a user; here the credentials of a call are the Connection's"
             raise NotExpressible(f"steps[{index}]: {problem}", f"steps[{index}]")
+        if step.unsaid and step.compensation is None:
+            field = f"steps[{index}].compensation"
+            raise NotExpressible(f"{field}: it is missing, and the state machine cannot ask an operator", field)
         if step.timeout > TIMEOUT_AT_MOST:
             field = f"steps[{index}].timeout"
             problem = f"{step.timeout:g} s, but an HTTP Task of Step Functions ends after {TIMEOUT_AT_MOST} s"

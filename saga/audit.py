@@ -36,8 +36,8 @@ def _check(
     wrong, silent = [], []
     completed = record.state is State.COMPLETED
     for step in record.definition.steps:
-        if not completed and step.compensation is None:
-            continue  # nothing was promised of a step that cannot be undone
+        if not completed and step.compensation is None and not step.unsaid:
+            continue  # nothing was promised of a step that is not undone
         place = {"saga_id": record.id, "step": step.name}
         url = records_url(step, record.id)
         answer = ask(url, transport, token, TIMEOUT)

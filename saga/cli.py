@@ -17,6 +17,7 @@ from saga import asl
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, load_definitions
 from saga.errors import BadInput
 from saga.machine import PARKED, REPLAYED
+from saga.payload import parse_object
 from saga.settings import load_settings
 from saga.urls import masked
 
@@ -199,11 +200,16 @@ def replay(api: Api, /, letter: int, as_json: bool) -> None:
 @main.command()
 @click.argument("saga_id")
 @click.option("--note", required=True, help="What was done by hand, and by whom; it is kept in the saga's log.")
+@click.option("--result", help="What the action would have answered, a JSON object: later steps may need it.")
 @json_option
 @click.pass_obj
-def resolve(api: Api, /, saga_id: str, note: str, as_json: bool) -> None:
+def resolve(api: Api, /, saga_id: str, note: str, result: str | None, as_json: bool) -> None:
     """Go on as if the call that stalled a saga had succeeded: you have seen to it."""
-    _told(api, f"/sagas/{saga_id}/resolve", as_json, json={"note": note})
+    try:
+        given = {} if result is None else {"result": parse_object(result, "--result")}
+    except BadInput as error:
+        fail(USAGE, str(error))
+    _told(api, f"/sagas/{saga_id}/resolve", as_json, json={"note": note, **given})
 
 
 @main.command()

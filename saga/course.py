@@ -8,7 +8,7 @@ from typing import Any
 
 from saga import http
 from saga.log import Record
-from saga.machine import FAULT, STALLED, Call, Calls, Direction, Event, Line, Saga, State
+from saga.machine import FAULT, STALLED, Call, Calls, Direction, Event, Line, Saga, State, nobody_undoes
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -102,8 +102,10 @@ def _error(record: Record, before: State, event: Event, after: Saga, cause: Caus
 
 
 def event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What an event's line says."""
-    return {"state": after.state, **({"message": cause["message"]} if cause else {}), **(more or {})}
+    """What an event's line says; `stalled`: why it is stalled, where that is not because a call did not succeed."""
+    said: dict[str, Any] = {"state": after.state, **({"message": cause["message"]} if cause else {}), **(more or {})}
+    stuck = nobody_undoes(after)
+    return {**said, "stalled": stuck} if stuck else said
 
 
 def fault(when: str, call: Call, faults: Sequence[str], lines: Sequence[Line]) -> str | None:

@@ -25,6 +25,7 @@ from saga.urls import masked
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+NONE = "none"  # in place of a compensation: there is nothing to undo
 CALLS = ("action", "compensation")  # the fields of a step that hold URLs
 
 FILE_SCHEMA: dict[str, Any] = {
@@ -62,7 +63,11 @@ FILE_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its action, beside it the compensation that undoes it. Times are in seconds."""
+    """One step: its action, beside it the compensation that undoes it. Times are in seconds.
+
+    Without a `compensation` its action has no effect that would have to be undone, the pivot's and those after it
+    apart. `unsaid`: only of a snapshot that an older version made, whose file did not have to say so.
+    """
 
     name: str
     action: str
@@ -72,6 +77,7 @@ class Step:
     retries: int = 2
     backoff: float = 0.2
     pivot: bool = False
+    unsaid: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class SagaDefinition:
     @classmethod
     def from_json(cls, snapshot: Mapping[str, Any]) -> SagaDefinition:
         """The definition whose `snapshot` it is."""
-        steps = tuple(Step(**{**step, "send": tuple(step["send"])}) for step in snapshot["steps"])
+        steps = tuple(_step_of(step) for step in snapshot["steps"])
         return cls(
             **{**snapshot, "steps": steps, "secret": tuple(snapshot["secret"]), "faults": tuple(snapshot["faults"])}
         )
@@ -209,7 +215,9 @@ def parse_definition(text: str, environ: Mapping[str, str], file: str = "<yaml>"
     except RecursionError:
         raise DefinitionError(file, None, "", "it is nested too deeply, or an alias refers to itself") from None
     _check(source, data)
-    steps = tuple(Step(**{**step, "send": tuple(step.get("send", ()))}) for step in data["steps"])
+    steps = tuple(
+        Step(**{**step, "send": tuple(step.get("send", ())), "compensation": _undo(step)}) for step in data["steps"]
+    )
     return SagaDefinition(data["name"], steps, data.get("input"), tuple(data.get("secret", ())), data.get("deadline"))
 
 
@@ -239,12 +247,35 @@ def _check(source: _Source, data: Any) -> None:
             raise source.error(["steps", index, "name"], f"the name {step['name']!r} is taken (case is not told apart)")
         names.add(step["name"].lower())
         for field in CALLS:
-            if source.urls and not _is_url(step.get(field, "http://x")):
-                text = step[field] if "://" in step[field] else masked(f"://{step[field]}")[3:]
+            url = _undo(step) if field == "compensation" else step[field]
+            if source.urls and url is not None and not _is_url(url):
+                text = url if "://" in url else masked(f"://{url}")[3:]
                 raise source.error(["steps", index, field], f"{text!r} is not an http:// or https:// URL")
     pivots = [index for index, step in enumerate(data["steps"]) if step.get("pivot")]
     if len(pivots) > 1:
         raise source.error(["steps", pivots[1], "pivot"], "a saga has at most one pivot")
+    pivot = pivots[0] if pivots else len(data["steps"])
+    for index, step in enumerate(data["steps"]):
+        path = ["steps", index, "compensation"]
+        if index < pivot and "compensation" not in step:
+            where = "before the pivot" if pivots else "of a saga without a pivot"
+            problem = f"it is missing: a step {where} says how it is undone. Give the URL of the call that undoes"
+            raise source.error(path, f"{problem} {step['name']}, or write `compensation: {NONE}` if it has no effect")
+        if index > pivot and _undo(step):
+            problem = "a step after the pivot is never undone, since the saga only goes forward from there: remove it"
+            raise source.error(path, problem)
+
+
+def _undo(step: Mapping[str, Any]) -> str | None:
+    """The URL of a step's compensation, in its file's words; None where it says that there is nothing to undo."""
+    undo = step.get("compensation", NONE)
+    return None if undo == NONE else undo
+
+
+def _step_of(snapshot: Mapping[str, Any]) -> Step:
+    """The step of a snapshot. One that was made before files had to say how a step is undone does not say whether."""
+    unsaid = snapshot.get("unsaid", snapshot.get("compensation") is None)
+    return Step(**{**snapshot, "send": tuple(snapshot["send"]), "unsaid": unsaid})
 
 
 class _Source:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saga import course, http
-from saga.errors import LeaseLost
+from saga.errors import LeaseLost, Overtaken
 from saga.log import Present, Record, SagaLog
 from saga.machine import (
     ATTEMPT,
@@ -79,12 +79,24 @@ class Driver:
         self._held = True
         self._lease_until = record.due_at or 0.0
         self._saga = replay(record.definition, record.input, lines, record.context)
-        self._claimed: bool | None = None  # by a claim that is not in the log yet: was it held by another?
+        self._claimed: bool | None = None  # by a claim that is not in the log yet: did it interrupt a call?
+        self._why: str | None = None  # the claim was made, where that was no crash
+        self._sent = False  # the present call is under way, or was
+        self._taken = False  # away from this driver, by another in this process
 
-    def taken_over(self, was_held: bool) -> None:
-        """After a claim; a call that a crash, or the claim itself, may have interrupted counts as an attempt."""
+    def taken_over(self, interrupted: bool, why: str | None = None) -> None:
+        """After a claim; a call that a crash, or the claim itself, may have interrupted counts as an attempt.
+
+        `why`: what the log says of a claim that no crash has led to.
+        """
         self.recovered = True
-        self._claimed = was_held
+        self._claimed, self._why = interrupted, why
+
+    def let_go(self) -> bool:
+        """The saga has been taken away: send nothing more. Gives whether its present call has been sent."""
+        with self._writing:
+            self._taken = True
+            return self._sent
 
     def next_call(self) -> Call | None:
         """The call to make next; None where the saga has ended, stalled, or was handed over."""
@@ -99,11 +111,15 @@ class Driver:
         return next_call(self._saga)
 
     def record_event(
-        self, event: Event, cause: Mapping[str, Any] | None = None, detail: Mapping[str, Any] | None = None
+        self,
+        event: Event,
+        cause: Mapping[str, Any] | None = None,
+        detail: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> None:
         """Make an event durable that is not an answer: a resumption, or what an operator decided."""
         self._note_claim()
-        self._record(event, cause=cause, detail=detail)
+        self._record(event, result, cause, detail)
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Make a line durable that changes nothing."""
@@ -113,12 +129,13 @@ class Driver:
 
     def _note_claim(self) -> None:
         """Say in the log who has it now; a stalled one has no call in flight, so its next line says enough."""
-        was_held, self._claimed = self._claimed, None
-        if was_held is None or self._saga.state in STALLED:
+        lost, self._claimed = self._claimed, None
+        if lost is None or self._saga.state in STALLED:
             return
-        if was_held:
+        if lost:
             self._saga = interrupted(self._saga)
-        self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": was_held})
+        why = {"why": self._why} if self._why else {}
+        self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": lost, **why})
 
     def renew_when_old(self) -> None:
         """Prolong the lease once a third of it is gone; called from the engine's renewer while calls are in flight."""
@@ -174,6 +191,10 @@ class Driver:
             raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
         if self._saga.state is State.EXECUTING and self._deadline_passed():
             raise _DeadlinePassed
+        with self._writing:  # whoever takes the saga away is told, for certain, whether this attempt was begun
+            if self._taken:
+                raise LeaseLost(self.record.id)
+            self._sent = True
         self._inject("before", call)
 
     def _after_attempt(self, call: Call, attempt: http.Attempt, will_retry: bool) -> None:
@@ -200,6 +221,7 @@ class Driver:
         step = before.step.name if before.step else None
         self._add(event, step, detail=course.event_detail(saga, cause, detail))
         self._write(**course.changes(self.record, before, event, saga, cause))
+        self._sent = False
 
     def _write(self, **changes: Any) -> None:
         around, now = self._around, self._around.clock()
@@ -229,12 +251,22 @@ class Driver:
             record.state, record.cursor, record.context, record.rounds,
             record.error, record.ended_at, record.owner, record.due_at,
         )  # fmt: skip
-        self._around.log.advance(record.id, record.epoch, present, self._pending)
+        try:
+            self._around.log.advance(record.id, record.epoch, present, self._pending)
+        except Overtaken:  # at most once a saga: an operator's wish to cancel it has been noted meanwhile
+            self._number_anew()
+            self._around.log.advance(record.id, record.epoch, present, self._pending)
         self.record, self.moved_at = record, self._around.clock()
         written, self._pending = self._pending, []
         self.lines += written
         for line in written:
             self._around.observe(record, line)
+
+    def _number_anew(self) -> None:
+        """Read what others have noted in the log, and let the lines to be written follow it."""
+        noted = self._around.log.lines(self.record.id, len(self.lines) + 1)
+        self.lines += noted
+        self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
 
     def _add(
         self,

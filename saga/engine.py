@@ -14,7 +14,7 @@ from saga.choreography import Kind as Told
 from saga.choreography import started, subject
 from saga.definition import TEMPORAL, SagaDefinition
 from saga.driver import Driver, Surroundings
-from saga.errors import Conflict, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
+from saga.errors import KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
 from saga.follower import Waiting
 from saga.log import Record
 from saga.machine import STALLED, STARTED, Line, State, begin
@@ -31,7 +31,6 @@ IN_FLIGHT = 2000  # sagas in the hands of this process; beyond it, none is accep
 PATIENCE = 1.0  # seconds that a caller waits for a saga which stands in line
 POLL = 0.2  # seconds between two looks at a saga that another process drives
 POLL_TOLD = 1.0  # ... whose end this process is told of, as a rule
-TRIES = 20  # to take a saga whose driver is busy writing
 
 
 class Engine:
@@ -180,25 +179,33 @@ class Engine:
         driver.trying = trying
         self.accept(driver)
 
-    def take(self, saga_id: str, states: Collection[State], refusal: str) -> Driver:
-        """Take a saga away from whoever drives it, while it is in one of `states`; Conflict, saying `refusal`, else.
+    def take(self, record: Record, why: str) -> Driver | None:
+        """Take a saga away from whoever drives it; None where it has moved on since `record` was read.
 
-        Its driver, wherever it is, finds its next write refused. The caller writes, then gives it to `accept`.
+        Its driver, wherever it is, finds its next write refused. The caller writes, then gives the new one to
+        `accept`; the log says `why` it was taken over.
         """
         around = self.around
-        for _ in range(TRIES):
-            record, _ = self.read(saga_id)
-            if record.state not in states:
-                raise Conflict(f"{refusal}: it is {record.state}")
-            due_at = around.clock() + around.lease
-            try:
-                record, held = around.log.take(saga_id, record.epoch, record.state, around.owner, due_at)
-            except LeaseLost:
-                continue  # it has moved on meanwhile
-            driver = Driver(record, around.log.lines(saga_id), around)
-            driver.taken_over(held)
-            return driver
-        raise Conflict(f"{refusal}: it is moving too fast, try again")
+        due_at = around.clock() + around.lease
+        try:
+            record, held = around.log.take(record.id, record.epoch, record.state, around.owner, due_at)
+        except LeaseLost:
+            return None
+        before = self._drivers.get(record.id)
+        if before and before.record.epoch == record.epoch - 1:  # it is ours to know whether there is a call under way
+            held = before.let_go()
+        driver = Driver(record, around.log.lines(record.id), around)
+        driver.taken_over(held, why)
+        return driver
+
+    def note(self, record: Record, states: Collection[State], event: str, detail: Mapping[str, Any]) -> bool:
+        """Say something in a saga's log, once, while it is in one of `states`; its driver goes on. False elsewhere."""
+        step = record.definition.steps[record.cursor].name
+        line = Line(0, self.around.clock(), event, step, detail=detail)
+        noted = self.around.log.note(record.id, states, line)
+        if noted:
+            self.around.observe(record, noted)
+        return noted is not None
 
     def accept(self, driver: Driver) -> None:
         """Drive a saga that this process owns."""

@@ -17,6 +17,7 @@ SagaError
 ├── BrokerUnavailable   the broker of choreographed sagas does not answer: try again later (503)
 ├── EngineUnavailable   Temporal, or its workers, do not answer: try again later (503)
 ├── Overloaded          too many sagas in flight: try again later (503)
+├── Overtaken           somebody has noted something in the log meanwhile: number the lines anew, and write again
 ├── LeaseLost           another orchestrator drives this saga: stop at once, silently
 └── IllegalEvent        ours: an event that its state does not know; a bug, never handled
 """
@@ -100,6 +101,10 @@ class EngineUnavailable(SagaError):
 
 class Overloaded(SagaError):
     """More sagas are in flight than this process takes on."""
+
+
+class Overtaken(SagaError):
+    """Nothing was written: a line of somebody who does not drive the saga has taken the number of the first one."""
 
 
 class LeaseLost(SagaError):

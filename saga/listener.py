@@ -288,10 +288,12 @@ class Listener:
         """The step after it has no effect: neither may this one."""
         part, event, step = attempt.part, attempt.event, attempt.part.step
         try:
-            if step.compensation is None:
+            if step.compensation is None and not step.unsaid:
                 undone = part.undone(event, {"at": self._around.clock()})
                 outbox.put(self._engine, *outbox.written(undone, self._engine))
                 return self._well(event, part)
+            if step.compensation is None:
+                return Reaction(park=f"nobody can undo {step.name}: its definition has no compensation")
             fields = inbox.recall(self._engine, event.saga_id, step.name).get(inbox.OWN)
             if fields is None:
                 return Reaction(park="this step has not acted: there is nothing known that it could undo")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -21,11 +21,11 @@ from saga import outbox
 from saga.choreography import Event
 from saga.database import ASKED_WRONGLY, Written, is_duplicate, is_lock_conflict, transaction
 from saga.definition import SagaDefinition
-from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown
+from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken
 from saga.exchange import Row, Statement, exchange
 from saga.group_commit import GroupCommit
 from saga.log_sql import sagas
-from saga.machine import ENDED, UNENDED, Line, State
+from saga.machine import ENDED, FOREIGN, UNENDED, Line, State
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
@@ -132,12 +132,44 @@ class SagaLog:
     ) -> None:
         """Move the saga on and add its lines, in one transaction. LeaseLost where `epoch` is no longer its own.
 
+        Overtaken where somebody has noted something (see `note`) in place of the first of the lines.
         `next_epoch`: raise it, so that of several who follow a saga one wins.
         """
         values = {"saga_id": saga_id, "held": epoch, "epoch": next_epoch or epoch, **vars(present)}
         row = sql.ADVANCE.bind(self._dialect, values)
-        if self._writes.submit(_Write(None, row, self._bound(saga_id, lines))) is _Fate.FENCED:
+        fate = self._writes.submit(_Write(None, row, self._bound(saga_id, lines)))
+        if fate is _Fate.FENCED:
             raise LeaseLost(saga_id)
+        if fate is _Fate.KNOWN and self._overtaken(saga_id, lines[0].seq):
+            raise Overtaken(saga_id)
+
+    def _overtaken(self, saga_id: str, seq: int) -> bool:
+        """Whether the line with this number is not the driver's own, whose COMMIT's answer was lost."""
+        return any(line.seq == seq and line.event in FOREIGN for line in self.lines(saga_id, seq))
+
+    def note(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
+        """Add a line to a saga that is in one of `states`, once, without taking it from its driver.
+
+        Gives the line with its number in place of `line.seq`; None where the saga is in another state, or has a line
+        of this event already. Its driver's next write waits for this one, and is Overtaken by it.
+        """
+        values = {"saga_id": saga_id, "states": list(states), "event": line.event}
+        sent: list[Line] = []  # by an earlier try, whose COMMIT's answer was lost
+
+        def work(connection: Connection) -> Line | None:
+            held = connection.execute(sql.HOLD, values).first()
+            known = connection.execute(sql.NOTED, values).scalar_one_or_none()
+            if known is not None:
+                return next((each for each in sent if each.seq == known), None)
+            if held is None:
+                return None
+            last = connection.execute(sql.LAST_SEQ, values).scalar_one() or 0
+            numbered = replace(line, seq=last + 1)
+            connection.execute(sql.NOTE, {**vars(numbered), "saga_id": saga_id})
+            sent.append(numbered)
+            return numbered
+
+        return self._run(work)
 
     def _bound(self, saga_id: str, lines: Sequence[Line]) -> list[Row]:
         return [sql.WRITE_LINES.bind(self._dialect, {**vars(line), "saga_id": saga_id}) for line in lines]
@@ -209,9 +241,9 @@ class SagaLog:
         """The saga that was started with this idempotency key."""
         return next((_record(row) for row in self._select(sql.FIND_BY_KEY, {"key": key})), None)
 
-    def lines(self, saga_id: str) -> list[Line]:
-        """The saga's lines, oldest first."""
-        return [_line(row) for row in self._select(sql.LINES, {"saga_id": saga_id})]
+    def lines(self, saga_id: str, first: int = 1) -> list[Line]:
+        """The saga's lines from number `first` on, oldest first."""
+        return [_line(row) for row in self._select(sql.LINES_FROM, {"saga_id": saga_id, "first": first})]
 
     def lines_of(self, saga_ids: Iterable[str]) -> dict[str, list[Line]]:
         """The lines of several sagas, each oldest first."""

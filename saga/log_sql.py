@@ -117,6 +117,18 @@ LINES_OF = (
     .order_by(saga_log.c.saga_id, saga_log.c.seq)
 )
 LAST_SEQ = select(func.max(saga_log.c.seq)).where(saga_log.c.saga_id == bindparam("saga_id"))
+LINES_FROM = LINES.where(saga_log.c.seq >= bindparam("first"))
+HOLD = (  # its driver's next write waits until this transaction has ended
+    select(sagas.c.id)
+    .where(sagas.c.id == bindparam("saga_id"), sagas.c.state.in_(bindparam("states", expanding=True)))
+    .with_for_update()
+)
+NOTED = (
+    select(saga_log.c.seq)
+    .where(saga_log.c.saga_id == bindparam("saga_id"), saga_log.c.event == bindparam("event"))
+    .limit(1)
+)
+NOTE = insert(saga_log)
 LATEST_LINES = select(saga_log).order_by(saga_log.c.id.desc()).limit(bindparam("most"))
 LAST_LINE_ID = select(func.coalesce(func.max(saga_log.c.id), 0).label("id"))
 LINE_IDS = (

@@ -93,6 +93,7 @@ FORWARD = frozenset({S.EXECUTING, S.DECIDING, S.FINISHING})
 BACKWARD = frozenset({S.COMPENSATING, S.SEALING})
 MOVING = FORWARD | BACKWARD  # there is a call to make
 STALLED = frozenset({S.STALLED_DECIDING, S.STALLED_SEALING, S.STALLED_FINISHING, S.STALLED_COMPENSATING})
+ACTING = frozenset({S.STALLED_DECIDING, S.STALLED_FINISHING})  # those whose stalled call is an action
 ENDED = frozenset({S.COMPLETED, S.COMPENSATED})
 UNENDED = FORWARD | BACKWARD | STALLED
 
@@ -147,7 +148,10 @@ def begin(definition: SagaDefinition, input: Mapping[str, Any]) -> Saga:
 
 
 def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> Saga:
-    """The saga after `event`; `result` is what the action answered. IllegalEvent where the table has no row."""
+    """The saga after `event`; `result` is what the action answered, or an operator answers in its place.
+
+    IllegalEvent where the table has no row.
+    """
     try:
         state, move = TRANSITIONS[saga.state, event]
     except KeyError:
@@ -155,8 +159,11 @@ def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> 
     results = saga.results
     if event is E.ACTION_DONE and saga.step:
         results = {**results, saga.step.name: result or {}}
+    elif event is E.RESOLVED and saga.step and saga.state in ACTING and result is not None:
+        results = {**results, saga.step.name: result}
     if event is E.RESUMED:  # the same call, in a new round
         calls = Calls(saga.calls.attempts, 0, saga.calls.uncertain)
+        state, _ = _settle(saga.definition, state, saga.cursor)
         return Saga(saga.definition, saga.input, state, saga.cursor, saga.results, calls)
     state, cursor = _settle(saga.definition, state, saga.cursor + _distance(move, saga.calls))
     calls = saga.calls if state in STALLED else Calls()  # stalled: the same call again
@@ -176,9 +183,12 @@ def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[Stat
     """What follows from the cursor's position, not from the event."""
     steps = definition.steps
     if state is S.COMPENSATING:
-        while cursor >= 0 and steps[cursor].compensation is None:
+        while cursor >= 0 and steps[cursor].compensation is None and not steps[cursor].unsaid:
             cursor -= 1
-        state = S.COMPENSATED if cursor < 0 else state
+        if cursor < 0:
+            state = S.COMPENSATED
+        elif steps[cursor].compensation is None:
+            state = S.STALLED_COMPENSATING  # nobody can undo it, and nobody has said that there is nothing to undo
     elif state is S.SEALING and steps[cursor].compensation is None:
         state = S.STALLED_DECIDING  # nobody can tell whether the pivot committed
     elif state in (S.EXECUTING, S.FINISHING) and cursor == len(steps):
@@ -186,6 +196,24 @@ def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[Stat
     elif state is S.EXECUTING and steps[cursor].pivot:
         state = S.DECIDING
     return state, cursor
+
+
+def nobody_undoes(saga: Saga) -> str | None:
+    """Why a saga stays stalled until an operator resolves it; None where it is stalled at a call, or is not stalled."""
+    step = saga.step
+    if saga.state is not S.STALLED_COMPENSATING or step is None or step.compensation is not None:
+        return None
+    outcome = "it took effect" if step.name in saga.results else "its outcome is unknown"
+    return f"nobody can undo {step.name}: {outcome} and its definition has no compensation"
+
+
+def passed_over(saga: Saga) -> Saga:
+    """The saga as it was in older versions, which went on past a step that nobody can undo."""
+    steps, cursor = saga.definition.steps, saga.cursor
+    while cursor >= 0 and steps[cursor].compensation is None:
+        cursor -= 1
+    state = S.COMPENSATING if cursor >= 0 else S.COMPENSATED
+    return Saga(saga.definition, saga.input, state, cursor, saga.results)
 
 
 def next_call(saga: Saga) -> Call | None:
@@ -245,6 +273,7 @@ GIVE_UP_FAILED = "give_up_failed"  # a step could not undo its own action yet; o
 NOTES = frozenset(
     {ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED, ABANDONED, GIVE_UP_FAILED}
 )
+FOREIGN = frozenset({CANCEL_REQUESTED})  # written beside the driver, which goes on: its next line comes after it
 
 
 def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Saga:
@@ -256,7 +285,10 @@ def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Sa
         return interrupted(saga) if detail.get("interrupted") else saga
     if line.event in NOTES:
         return saga
-    return apply(saga, Event(line.event), results.get(line.step or ""))
+    saga = apply(saga, Event(line.event), results.get(line.step or ""))
+    if nobody_undoes(saga) and detail.get("state") in (S.COMPENSATING, S.COMPENSATED):  # an older version's line
+        return passed_over(saga)
+    return saga
 
 
 def replay(

@@ -26,6 +26,8 @@ from saga.machine import (
     State,
     apply,
     fold,
+    nobody_undoes,
+    passed_over,
     replay,
 )
 from saga.representation import NEEDS_ATTENTION_AFTER, parked
@@ -217,6 +219,8 @@ class _Story:
         self._seq += 1
         line = Line(self._seq, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
         self.saga = fold(self.saga, line, self._results)
+        if nobody_undoes(self.saga):  # its service says itself what it does about it
+            self.saga = passed_over(self.saga)
         self.lines.append(line)
 
 

@@ -1,20 +1,26 @@
 """What an operator may do to a saga: cancel, resume, resolve. Durable and in the log before the answer.
 
-Each takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one wins.
+Each takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one wins;
+only a cancel while the pivot is called leaves it with its driver, and is noted beside it.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from saga import course
+from saga.driver import Driver
 from saga.engine import Engine
 from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.log import Record
-from saga.machine import CANCEL_REQUESTED, STALLED, Event
-from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, cancelled, instead, refusal
+from saga.machine import CANCEL_REQUESTED, Event
+from saga.payload import compact
+from saga.verbs import BY, REFUSALS, WAITING_FOR_THE_PIVOT, instead, refusal, resolved_by_hand, takes_no_result
 
 NOTE_AT_MOST = 1000  # characters
+RESULT_AT_MOST = 1 << 20  # bytes, as of a participant's answer
+TRIES = 20  # at a saga whose driver is busy writing
 
 
 def check_note(note: str, what: str) -> None:
@@ -28,8 +34,8 @@ def check_note(note: str, what: str) -> None:
 class Elsewhere(Protocol):
     """Where sagas are that a workflow drives."""
 
-    def tell(self, record: Record, verb: str, note: str | None = None) -> None:
-        """Pass an operator's word on. Conflict, EngineUnavailable."""
+    def tell(self, record: Record, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> None:
+        """Pass an operator's word on. Conflict, BadInput, EngineUnavailable."""
 
 
 class Operator:
@@ -42,45 +48,58 @@ class Operator:
 
     def cancel(self, saga_id: str) -> None:
         """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
-        engine = self._engine
         if self._told(saga_id, "cancel"):
             return
-        _, lines = engine.read(saga_id)
-        if cancelled(lines):
-            raise Conflict("it was cancelled before")
-        driver = engine.take(saga_id, CANCELLABLE, REFUSALS["cancel"])
-        try:
-            if driver.record.state in WAITING_FOR_THE_PIVOT:
-                driver.note(CANCEL_REQUESTED, {"by": "operator"})
-            else:
-                record = driver.record
+        for record in self._tries(saga_id, "cancel"):
+            if record.state in WAITING_FOR_THE_PIVOT:
+                if self._engine.note(record, WAITING_FOR_THE_PIVOT, CANCEL_REQUESTED, BY):
+                    return
+            elif driver := self._engine.take(record, why=Event.CANCELLED):
                 cause = course.cancelled(record.definition.steps[record.cursor].name)
-                driver.record_event(Event.CANCELLED, cause, {"by": "operator"})
-        finally:
-            engine.accept(driver)
+                self._say(driver, Event.CANCELLED, cause=cause, detail=BY)
+                return
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled the saga again, now."""
         if self._told(saga_id, "resume"):
             return
-        driver = self._engine.take(saga_id, STALLED, REFUSALS["resume"])
-        try:
-            driver.record_event(Event.RESUMED, detail={"by": "operator"})
-        finally:
-            self._engine.accept(driver)
+        self._say(self._take(saga_id, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
 
-    def resolve(self, saga_id: str, note: str) -> None:
-        """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`."""
+    def resolve(self, saga_id: str, note: str, result: Mapping[str, Any] | None = None) -> None:
+        """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`.
+
+        `result`: what its action would have answered, for later steps; BadInput where the call is a compensation.
+        """
         check_note(note, "what was done by hand, and by whom")
-        if self._told(saga_id, "resolve", note):
+        if result is not None and len(compact(result).encode()) > RESULT_AT_MOST:
+            raise BadInput(f"result must not be larger than {RESULT_AT_MOST} bytes", "result")
+        if self._told(saga_id, "resolve", note, result):
             return
-        driver = self._engine.take(saga_id, STALLED, REFUSALS["resolve"])
+        driver = self._take(saga_id, "resolve", Event.RESOLVED, result)
+        self._say(driver, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result)
+
+    def _tries(self, saga_id: str, verb: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
+        """The saga as it is now, for each try; Conflict where its state forbids it, or it moves on at every try."""
+        for _ in range(TRIES):
+            record, lines = self._engine.read(saga_id)
+            if why := refusal(verb, record, lines):
+                raise Conflict(why)
+            if result is not None and (why := takes_no_result(record)):
+                raise BadInput(why, "result")
+            yield record
+        raise Conflict(f"{REFUSALS[verb]}: it is moving too fast, try again")
+
+    def _take(self, saga_id: str, verb: str, why: Event, result: Mapping[str, Any] | None = None) -> Driver:
+        tries = self._tries(saga_id, verb, result)
+        return next(driver for record in tries if (driver := self._engine.take(record, why)))
+
+    def _say(self, driver: Driver, event: Event, **said: Any) -> None:
         try:
-            driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": note})
+            driver.record_event(event, **said)
         finally:
             self._engine.accept(driver)
 
-    def _told(self, saga_id: str, verb: str, note: str | None = None) -> bool:
+    def _told(self, saga_id: str, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> bool:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
         record, lines = self._engine.read(saga_id)
         if record.definition.choreographed:
@@ -91,5 +110,5 @@ class Operator:
             raise Conflict(why)
         if self._elsewhere is None:
             raise EngineUnavailable(f"this saga is on Temporal: to reach it this orchestrator needs {self._lacking}")
-        self._elsewhere.tell(record, verb, note)
+        self._elsewhere.tell(record, verb, note, result)
         return True

@@ -85,7 +85,7 @@ class Recovery:
         step = record.definition.steps[record.cursor]
         backward = record.state in (State.STALLED_SEALING, State.STALLED_COMPENSATING)
         url = step.compensation if backward else step.action
-        return service_of(url or step.action)
+        return service_of(url) if url else None
 
     def _run(self) -> None:
         while not self._closed.is_set():

@@ -24,6 +24,7 @@ from saga.machine import (
     State,
     begin,
     fold,
+    nobody_undoes,
 )
 from saga.payload import iso, mask, secret_texts
 
@@ -170,6 +171,7 @@ class _Step:
                 self.effect = "unknown"
         elif saga.state in BACKWARD or saga.state in (State.STALLED_SEALING, State.STALLED_COMPENSATING):
             self.status = "COMPENSATING"
+            self.error = nobody_undoes(saga) or self.error
 
     def skipped(self) -> None:
         if self.status in ("DONE", "UNKNOWN"):

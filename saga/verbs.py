@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from saga.log import Record
-from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, STALLED, STARTED, Event, Line, State
+from saga.machine import ACTING, CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, STALLED, STARTED, Event, Line, State
 from saga.representation import parked
 
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
 CANCELLABLE = (State.EXECUTING, *WAITING_FOR_THE_PIVOT)
 
+BY = {"by": "operator"}
 REFUSALS = {
     "cancel": "it cannot be cancelled any more",
     "resume": "there is nothing to resume",
@@ -54,6 +56,19 @@ def unheard(lines: Sequence[Line]) -> bool:
         return line.event == PARKED and (line.detail or {}).get("service") == ITS_STARTER
 
     return all(line.event in _UNHEARD or by_its_starter(line) for line in lines)
+
+
+def takes_no_result(record: Record) -> str | None:
+    """Why the stalled call of a saga cannot be given a result by hand; None where it is an action."""
+    if record.state in ACTING:
+        return None
+    step = record.definition.steps[record.cursor].name
+    return f"result: the call that stalled is the compensation of {step}, which gives later steps nothing"
+
+
+def resolved_by_hand(note: str, result: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the log says of a call that an operator has resolved; the result itself is kept with those of the steps."""
+    return {**BY, "note": note, **({"with_result": True} if result is not None else {})}
 
 
 def cancelled(lines: Sequence[Line]) -> bool:

@@ -60,6 +60,9 @@ class CrashingLog(SagaLog):
     def claim(self, *args: Any, **kwargs: Any) -> Any:
         return self._around("claim", super().claim, *args, **kwargs)
 
+    def note(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around("note", super().note, *args, **kwargs)
+
     def _around(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.point(f"before {name}")
         result = method(*args, **kwargs)

@@ -19,13 +19,11 @@ from saga import course, http
 from saga.errors import LogUnavailable
 from saga.machine import Direction
 from saga.payload import compact
-from saga.temporal.messages import Answered, Made, Order, Projection
+from saga.temporal.messages import RESULTS_AT_MOST, Answered, Made, Order, Projection
 from saga.temporal.projection import Projector
 from saga.transport import Transport
 
 logger = logging.getLogger("saga")
-
-RESULTS_AT_MOST = 1_000_000  # bytes, all of a saga's
 
 
 class _DeadlinePassed(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -27,9 +27,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.log import Record, SagaLog
+from saga.payload import compact
 from saga.settings import TemporalSettings
 from saga.temporal.connection import connect
-from saga.temporal.messages import CONFLICT, WORKFLOW, Begun, Timing
+from saga.temporal.messages import BAD_RESULT, CONFLICT, RESULTS_AT_MOST, WORKFLOW, Begun, Timing
 from saga.temporal.searching import Searching, attributes
 from saga.verbs import REFUSALS
 
@@ -46,6 +47,7 @@ FORGOTTEN = (
 AWAY = (RPCError, RuntimeError, TimeoutError)  # a RuntimeError: the connection was refused
 
 T = TypeVar("T")
+Words = Sequence[Any]  # what an update carries
 
 
 class Temporal:
@@ -87,9 +89,12 @@ class Temporal:
         """Start a new saga's workflow, in the background; news of its end, if that comes within `seconds`."""
         asyncio.run_coroutine_threadsafe(self._hand_over(record, seconds), self._loop)
 
-    def tell(self, record: Record, verb: str, note: str | None = None) -> None:
-        """Pass an operator's word on; durable when this returns. Conflict, EngineUnavailable."""
-        self._run(self._tell(record, verb, [note] if note is not None else []), within=20)
+    def tell(self, record: Record, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> None:
+        """Pass an operator's word on; durable when this returns. Conflict, BadInput, EngineUnavailable."""
+        if result is not None and len(compact([record.context, result]).encode()) > RESULTS_AT_MOST:
+            problem = f"the saga's results together would be larger than Temporal takes: {RESULTS_AT_MOST} bytes"
+            raise BadInput(f"result: {problem}", "result")
+        self._run(self._tell(record, verb, [each for each in (note, result) if each is not None]), within=20)
 
     def look(self) -> bool:
         """Start a batch of what was not started; gives whether there may be more. LogUnavailable, EngineUnavailable."""
@@ -176,7 +181,7 @@ class Temporal:
                 raise BadInput(f"Temporal does not take this saga: {_why(error)}") from None
             raise
 
-    async def _tell(self, record: Record, verb: str, words: list[str]) -> None:
+    async def _tell(self, record: Record, verb: str, words: Words) -> None:
         try:
             await self._update(record, verb, words)
         except RPCError as error:
@@ -199,7 +204,7 @@ class Temporal:
             return False
         return True
 
-    async def _update(self, record: Record, verb: str, words: list[str]) -> None:
+    async def _update(self, record: Record, verb: str, words: Words) -> None:
         workflow = (await self._connected()).get_workflow_handle(record.id)
         try:
             update = await workflow.start_update(
@@ -211,6 +216,8 @@ class Temporal:
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError) and error.cause.type == CONFLICT:
                 raise Conflict(error.cause.message) from None
+            if isinstance(error.cause, ApplicationError) and error.cause.type == BAD_RESULT:
+                raise BadInput(error.cause.message, "result") from None
             raise
         except WorkflowUpdateRPCTimeoutOrCancelledError:
             raise EngineUnavailable("no worker of Temporal's task queue answers: is one running?") from None

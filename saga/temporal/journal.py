@@ -26,17 +26,29 @@ from saga.machine import (
     begin,
     interrupted,
     next_call,
+    nobody_undoes,
+    passed_over,
     replay,
 )
 from saga.retry import stall_delay
 from saga.temporal.messages import Begun, Carried, Made, Projection
 
+STALLS_WHERE_NOBODY_UNDOES = "stalls where nobody undoes"  # histories of older versions have passed such a step over
+
 
 class Journal:
     """Every change adds a line; `clock` and `random` are the workflow's own, so that a replay writes the same."""
 
-    def __init__(self, saga_id: str, begun: Begun, clock: Callable[[], float], random: Callable[[], float]):
+    def __init__(
+        self,
+        saga_id: str,
+        begun: Begun,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        patched: Callable[[str], bool] = lambda change: True,
+    ):
         self._begun = begun
+        self._patched = patched  # whether the workflow's history knows a change of what it decides
         self._clock = clock
         self._random = random
         definition = SagaDefinition.from_json(begun.definition)
@@ -73,10 +85,13 @@ class Journal:
             )  # fmt: skip
             self._append(line)
 
-    def interrupted(self) -> None:
-        """The call at the cursor may have been under way when its worker was lost, or the saga was taken away."""
+    def interrupted(self, why: str | None = None) -> None:
+        """The call at the cursor may have been under way when its worker was lost, or the saga was taken from it.
+
+        `why`: what the log says where no crash has led to it.
+        """
         self.saga = interrupted(self.saga)
-        self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True})
+        self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True, **({"why": why} if why else {})})
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Something that changes nothing."""
@@ -92,7 +107,10 @@ class Journal:
     ) -> None:
         """Apply an event."""
         before, now = self.saga, self._clock()
-        self.saga = after = apply(before, event, result)
+        after = apply(before, event, result)
+        if nobody_undoes(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
+            after = passed_over(after)
+        self.saga = after
         step = before.step.name if before.step else None
         self._append(Line(self.seq + 1, now, event, step, detail=course.event_detail(after, cause, detail)))
         self.record = record = replace(self.record, **course.changes(self.record, before, event, after, cause))

@@ -16,7 +16,8 @@ from saga.machine import Call, Calls, Line
 WORKFLOW = "saga"  # the workflow's type, and what it knows:
 REPRESENTATION = "representation"  # a query,
 CANCEL, RESUME, RESOLVE = "cancel", "resume", "resolve"  # and updates
-CONFLICT = "conflict"  # the type of their refusal
+CONFLICT, BAD_RESULT = "conflict", "bad_result"  # the types of their refusals
+RESULTS_AT_MOST = 1_000_000  # bytes, all of a saga's
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from saga.temporal.activities import Activities
     from saga.temporal.journal import Journal
     from saga.temporal.messages import (
+        BAD_RESULT,
         CANCEL,
         CONFLICT,
         REPRESENTATION,
@@ -37,7 +38,7 @@ with workflow.unsafe.imports_passed_through():
         Order,
     )
     from saga.temporal.searching import attributes
-    from saga.verbs import refusal
+    from saga.verbs import refusal, resolved_by_hand, takes_no_result
 
 ONCE = RetryPolicy(maximum_attempts=1)
 A_WHILE = RetryPolicy(maximum_attempts=3)
@@ -52,7 +53,8 @@ class SagaWorkflow:
     @workflow.init
     def __init__(self, begun: Begun) -> None:
         self._begun = begun
-        self._journal = Journal(workflow.info().workflow_id, begun, workflow.time, workflow.random().random)
+        info, random = workflow.info(), workflow.random()
+        self._journal = Journal(info.workflow_id, begun, workflow.time, random.random, workflow.patched)
         self._calling: Call | None = None  # the call that an activity is making
 
     @workflow.run
@@ -214,9 +216,9 @@ class SagaWorkflow:
         await self._project(A_WHILE)
 
     @workflow.update(name=RESOLVE)
-    async def resolve(self, note: str) -> None:
-        """Go on as if the call that stalled the saga had succeeded."""
-        self._journal.move(Event.RESOLVED, detail={"by": "operator", "note": note})
+    async def resolve(self, note: str, result: dict[str, Any] | None = None) -> None:
+        """Go on as if the call that stalled the saga had succeeded; `result`: as if its action had answered so."""
+        self._journal.move(Event.RESOLVED, result, detail=resolved_by_hand(note, result))
         await self._project(A_WHILE)
 
     @cancel.validator
@@ -228,8 +230,11 @@ class SagaWorkflow:
         self._refuse(RESUME)
 
     @resolve.validator
-    def _may_resolve(self, note: str) -> None:
+    def _may_resolve(self, note: str, result: dict[str, Any] | None = None) -> None:
         self._refuse(RESOLVE)
+        why = takes_no_result(self._journal.record) if result is not None else None
+        if why:
+            raise ApplicationError(why, type=BAD_RESULT)
 
     def _refuse(self, verb: str) -> None:
         why = refusal(verb, self._journal.record, self._journal.lines)
@@ -244,6 +249,6 @@ class SagaWorkflow:
             return
         if self._calling:
             self._calling = None  # its answer counts no more
-            journal.interrupted()
+            journal.interrupted(Event.CANCELLED)
         step = journal.record.definition.steps[journal.saga.cursor].name
         journal.move(Event.CANCELLED, cause=course.cancelled(step), detail=by)

@@ -12,7 +12,7 @@ import pytest
 from saga import log_sql
 from saga.database import connect, create_tables
 from saga.definition import TEMPORAL
-from saga.errors import LeaseLost
+from saga.errors import LeaseLost, Overtaken
 from saga.log import Present, Record, SagaLog
 from saga.machine import Line, State
 from tests.conftest import Database
@@ -134,6 +134,65 @@ def test_a_write_whose_answer_was_lost_may_be_sent_again(log: SagaLog) -> None:
     for _ in range(2):
         log.advance(made.id, 1, present(made, cursor=1), [Line(2, NOW, "action_done", "A")])
     assert len(log.lines(made.id)) == 2
+
+
+WISH = Line(0, NOW, "cancel_requested", "C", detail={"by": "operator"})
+OPEN = (State.DECIDING, State.STALLED_DECIDING)
+
+
+def test_a_note_is_added_once_while_the_state_allows_it_and_changes_nothing_else(log: SagaLog) -> None:
+    made = begun(log, state=State.DECIDING)
+    assert log.note(made.id, OPEN, WISH) == replace(WISH, seq=2)
+    assert log.note(made.id, OPEN, WISH) is None
+    assert log.note("nope", OPEN, WISH) is None
+    assert log.find(made.id) == made
+    assert log.lines(made.id) == [Line(1, NOW, "started"), replace(WISH, seq=2)]
+    assert log.lines(made.id, 2) == [replace(WISH, seq=2)]
+    moved = begun(log, 2, state=State.FINISHING)
+    assert log.note(moved.id, OPEN, WISH) is None
+
+
+def test_one_of_many_notes_is_added(log: SagaLog) -> None:
+    made = begun(log, state=State.DECIDING)
+    with ThreadPoolExecutor(8) as pool:
+        added = list(pool.map(lambda _: log.note(made.id, OPEN, WISH), range(8)))
+    assert [each for each in added if each] == [replace(WISH, seq=2)]
+
+
+def test_a_note_takes_a_number_and_a_driver_that_had_it_is_told_and_writes_again(log: SagaLog) -> None:
+    """Others that are written in the same transaction are written all the same."""
+    made, other = begun(log, state=State.DECIDING), begun(log, 2)
+    log.note(made.id, OPEN, WISH)
+    late = Line(2, NOW, "action_done", "C")
+    log._writes._expected = 2  # as after a batch of two
+    with ThreadPoolExecutor(2) as pool:
+        mate = pool.submit(log.advance, other.id, 1, present(other, cursor=1), [Line(2, NOW, "action_done", "A")])
+        with pytest.raises(Overtaken):
+            log.advance(made.id, 1, present(made, cursor=3, state=State.FINISHING), [late])
+        mate.result()
+    assert log.find(made.id) == made
+    for _ in range(2):  # the second time as one whose COMMIT's answer was lost
+        log.advance(made.id, 1, present(made, cursor=3, state=State.FINISHING), [replace(late, seq=3)])
+    assert [line.event for line in log.lines(made.id)] == ["started", "cancel_requested", "action_done"]
+    assert len(log.lines(other.id)) == 2
+
+
+def test_a_note_and_a_write_at_the_same_moment_both_end_up_in_the_log_or_the_note_is_refused(log: SagaLog) -> None:
+    for number in range(1, 21):
+        made = begun(log, number, state=State.DECIDING)
+        done = present(made, cursor=3, state=State.FINISHING)
+        with ThreadPoolExecutor(2) as pool:
+            noting = pool.submit(log.note, made.id, OPEN, WISH)
+            try:
+                log.advance(made.id, 1, done, [Line(2, NOW, "action_done", "C")])
+            except Overtaken:
+                log.advance(made.id, 1, done, [Line(3, NOW, "action_done", "C")])
+        lines = [line.event for line in log.lines(made.id)]
+        wish = ["cancel_requested"] if noting.result() else []
+        assert lines == ["started", *wish, "action_done"]
+        found = log.find(made.id)
+        assert found
+        assert found.state == State.FINISHING
 
 
 def test_renew_prolongs_what_is_open_only(log: SagaLog) -> None:

@@ -127,7 +127,7 @@ def test_a_service_that_hangs_takes_nothing_from_the_others(
     sagas = tmp_path / "sagas"
     sagas.mkdir()
     (sagas / "signup.yaml").write_text((ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text())
-    step = f"{{name: X, action: 'http://127.0.0.1:{port}/x', timeout: 50, retries: 0}}"
+    step = f"{{name: X, action: 'http://127.0.0.1:{port}/x', timeout: 50, retries: 0, compensation: none}}"
     (sagas / "hang.yaml").write_text(f"name: hang\nsteps: [{step}]\n")
     stack = make_stack("sqlite", SAGAS_DIR=str(sagas), LEASE_SECONDS="5")
     with ThreadPoolExecutor(250) as pool:

@@ -174,6 +174,8 @@ def test_cancel_rolls_back_at_once_and_only_once(make_stack: MakeStack) -> None:
     saga = stack.ended(saga_id)
     assert (saga["status"], saga["error"]["kind"], saga["error"]["step"]) == ("COMPENSATED", "cancelled", "B")
     assert [line["step"] for line in stack.lines(saga_id) if line["event"] == "compensation_done"] == ["B", "A"]
+    (claim,) = [line["detail"] for line in stack.lines(saga_id) if line["event"] == "claimed"]
+    assert (claim["interrupted"], claim["why"]) == (True, "cancelled")  # its call was under way, and no crash
     assert stack.counts() == NONE
     late = post(stack, saga_id, "cancel")
     assert late.status_code == 409
@@ -185,7 +187,10 @@ def test_cancel_while_the_pivot_decides_is_noted_and_the_pivot_decides(make_stac
     eventually(lambda: events(stack, saga_id).count("action_done") == 2)
     assert post(stack, saga_id, "cancel").status_code == 202
     assert "cancel_requested" in events(stack, saga_id)
-    assert stack.ended(saga_id)["status"] == "COMPLETED"
+    assert "cancelled before" in post(stack, saga_id, "cancel").json()["error"]
+    saga = stack.ended(saga_id)
+    assert (saga["status"], saga["steps"][2]["attempts"]) == ("COMPLETED", 1)  # no second call while one is under way
+    assert "claimed" not in events(stack, saga_id)
     assert stack.counts() == ONE_EACH
 
 

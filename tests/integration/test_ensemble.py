@@ -324,6 +324,19 @@ def test_a_step_without_a_compensation_is_passed_over(
     ensemble.close()
 
 
+def test_a_step_of_which_nobody_has_said_how_it_is_undone_is_not_passed_over(tmp_path: Path) -> None:
+    """A service's own file must say so; should it not, an operator is asked, and A is not undone around it."""
+    steps = tuple(replace(s, compensation=None, unsaid=True) if s.name == "B" else s for s in signup().steps)
+    ensemble = Ensemble(tmp_path, replace(signup(), steps=steps))
+    saga_id = ensemble.start("c:refuse")
+    ensemble.play()
+    saga = ensemble.record(saga_id)
+    assert saga["status"] == "COMPENSATING"
+    assert [parked for parked in ensemble.broker.parked if "nobody can undo B" in str(parked)]
+    assert ensemble.rows(saga_id) == {"A": 1, "B": 1, "C": 0}
+    ensemble.close()
+
+
 def test_a_pivot_without_a_compensation_that_has_sealed_itself_ends_the_saga(tmp_path: Path) -> None:
     """How its attempts ended is not known, but that none of them took effect is."""
     shipped = signup()

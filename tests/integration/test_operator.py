@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from saga.driver import Driver
 from saga.engine import Engine
 from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
-from saga.machine import State
+from saga.machine import State, replay
 from saga.operator import Operator
-from tests.world import Crash, Points, World
+from saga.representation import represent
+from tests.world import SERVICES, Crash, Points, World, signup
 
 
 class Desk:
@@ -84,13 +90,155 @@ def test_a_cancelled_saga_cannot_be_cancelled_again(world: World, desk: Desk) ->
 def test_while_the_pivot_is_open_a_cancel_waits_for_its_outcome(world: World, desk: Desk) -> None:
     saga_id = stopped_at(world, "", "before call C")
     desk.operator.cancel(saga_id)
-    record = world.log.find(saga_id)
-    assert record
+    (line,) = [line for line in world.log.lines(saga_id) if line.event == "cancel_requested"]
+    assert (line.step, line.detail) == ("C", {"by": "operator"})
+    with pytest.raises(Conflict, match="cancelled before"):
+        desk.operator.cancel(saga_id)
+    record = world.finish(saga_id)
     assert record.state == State.COMPLETED
-    assert "cancel_requested" in events(world, saga_id)
     world.check(record)
     with pytest.raises(Conflict):
         desk.operator.cancel(saga_id)
+
+
+def at(world: World, point: str, act: Callable[[str], None], flags: str = "") -> str:
+    """A saga during whose run somebody acts when its driver stands at the named point for the first time."""
+
+    def watch(name: str) -> None:
+        if name == point:
+            world.point = lambda name: None
+            act(world.log.search(most=1)[0].id)
+
+    world.point = watch
+    saga_id = world.start(flags)
+    world.point = lambda name: None
+    assert saga_id
+    return saga_id
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "seals"),
+    [("", "completed", 0), ("c:refuse", "compensated", 0), ("c", "compensated", 0), ("c:lost", "completed", 1)],
+)
+@pytest.mark.parametrize("point", ["before call C", "after call C"])
+def test_a_cancel_while_the_pivot_is_called_makes_no_second_call_and_its_driver_goes_on(
+    world: World, desk: Desk, flags: str, state: str, seals: int, point: str
+) -> None:
+    """Promise of DESIGN section 3; from an orchestrator that does not drive it."""
+
+    def cancel(saga_id: str) -> None:
+        desk.operator.cancel(saga_id)
+        with pytest.raises(Conflict, match="cancelled before"):
+            desk.operator.cancel(saga_id)
+
+    saga_id = at(world, point, cancel, flags)
+    record = world.log.find(saga_id)
+    assert record
+    assert (record.state, record.epoch) == (state, 1)  # the same driver, to the end
+    urls = [url.partition("?")[0] for _, url in world.calls]
+    usual = world.calls[:]
+    world.calls.clear()
+    world.start(flags)
+    assert usual == world.calls  # neither more calls than without a cancel, nor others
+    assert urls.count("http://c/compensate") == seals
+    assert events(world, saga_id).count("cancel_requested") == 1
+    assert "claimed" not in events(world, saga_id)
+    world.check(record)
+
+
+@pytest.mark.parametrize("flags", ["", "c:refuse", "c:lost"])
+def test_a_crash_after_the_wish_was_noted_loses_neither_it_nor_the_saga(world: World, desk: Desk, flags: str) -> None:
+    """The process dies at each point after the note, which is in the log before the operator is answered."""
+    for number in range(12):
+        left = {"points": -1}
+
+        def watch(name: str, left: dict[str, int] = left, number: int = number) -> None:
+            if left["points"] < 0 and name == "before call C":
+                left["points"] = 0
+                desk.operator.cancel(world.log.search(most=1)[0].id)
+                left["points"] = number
+            elif left["points"] >= 0 and not name.endswith("commit"):
+                if left["points"] == 0 and not name.endswith("note"):
+                    left["points"] = -2
+                    world.point = lambda name: None
+                    raise Crash
+                left["points"] -= not name.endswith("note")
+
+        world.committed.clear()
+        world.point = watch
+        saga_id = world.start(flags)
+        world.point = lambda name: None
+        assert saga_id
+        record = world.finish(saga_id)
+        assert events(world, saga_id).count("cancel_requested") == 1
+        world.check(record)
+
+
+def test_a_wish_that_was_not_noted_was_not_accepted(world: World, desk: Desk) -> None:
+    def crash(name: str) -> None:
+        if name == "before note":
+            raise Crash
+
+    saga_id = stopped_at(world, "", "before call C")
+    world.point = crash
+    with pytest.raises(Crash):
+        desk.operator.cancel(saga_id)
+    world.point = lambda name: None
+    assert "cancel_requested" not in events(world, saga_id)
+    desk.operator.cancel(saga_id)
+
+
+def test_a_wish_at_a_stalled_pivot_is_noted_and_its_rest_goes_on(tmp_path: Path) -> None:
+    steps = signup().steps
+    world = World(tmp_path, signup(steps=(*steps[:2], replace(steps[2], compensation=None))))
+    saga_id = world.start("c:after:3")
+    before = world.log.find(saga_id or "")
+    assert before
+    assert before.state == State.STALLED_DECIDING
+    Desk(world).operator.cancel(before.id)
+    after = world.log.find(before.id)
+    assert after == before
+    assert events(world, before.id)[-1] == "cancel_requested"
+    record = world.finish(before.id)
+    assert record.state == State.COMPLETED
+    world.check(record)
+    world.close()
+
+
+def test_a_cancel_says_in_the_log_that_no_crash_took_the_saga_over(world: World, desk: Desk) -> None:
+    saga_id = at(world, "before call B", desk.operator.cancel)
+    (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
+    assert claim.detail == {"by": "desk", "epoch": 2, "interrupted": True, "why": "cancelled"}
+    world.check(world.finish(saga_id))
+
+
+def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(world: World, desk: Desk) -> None:
+    """Its driver stands in line for B; it is told, and calls nothing once it is its turn."""
+    saga_id = stopped_at(world, "", "before call B")
+    record = world.log.find(saga_id)
+    assert record
+    waiting = Driver(record, world.log.lines(saga_id), world.around(lambda: record.epoch, owner="desk"))
+    call = waiting.next_call()
+    assert call
+    desk.engine._drivers[saga_id] = waiting
+    before = len(world.calls)
+    desk.operator.cancel(saga_id)
+    (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
+    assert claim.detail == {"by": "desk", "epoch": 2, "interrupted": False, "why": "cancelled"}
+    with pytest.raises(LeaseLost):
+        waiting.make(call)
+    assert [url for _, url in world.calls[before:]] == ["http://a/compensate"]
+    (step,) = [step for step in represent(*desk.engine.read(saga_id))["steps"] if step["name"] == "B"]
+    assert (step["status"], step["attempts"], step["effect"]) == ("PENDING", 0, "none")
+    world.check(world.finish(saga_id))
+
+
+@pytest.mark.parametrize("verb", ["resume", "resolve"])
+def test_an_operators_word_at_a_stalled_saga_is_no_crash(world: World, desk: Desk, verb: str) -> None:
+    saga_id = stalled(world)
+    words = ["by hand"] if verb == "resolve" else []
+    getattr(desk.operator, verb)(saga_id, *words)
+    assert "claimed" not in events(world, saga_id)
 
 
 @pytest.mark.parametrize(
@@ -180,3 +328,73 @@ def test_a_cancel_at_any_instant_leaves_all_or_nothing_and_exactly_one_wins(
         world.point = lambda name: None
         if saga_id:
             world.check(world.finish(saga_id))
+
+
+def stalled_at_an_action(directory: Path, flags: str, pivot: str) -> tuple[World, str]:
+    """A saga of two steps, A and C, that has stalled at an action of one that cannot be undone."""
+    a, _, c = signup().steps
+    c = replace(c, compensation=None, pivot=pivot == "C")
+    world = World(directory, signup(steps=(replace(a, compensation=None, pivot=pivot == "A"), c)))
+    saga_id = world.start(flags)
+    assert saga_id
+    return world, saga_id
+
+
+def payments(world: World, saga_id: str) -> list[Any]:
+    """The users of a saga's payments, in C's own table."""
+    table = SERVICES["C"].table
+    with world.engines["C"].connect() as connection:
+        return [row.user_id for row in connection.execute(select(table).where(table.c.saga_id == saga_id))]
+
+
+def test_a_result_given_by_hand_is_the_steps_as_if_its_action_had_answered_so(tmp_path: Path) -> None:
+    world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
+    desk = Desk(world)
+    assert desk.engine.read(saga_id)[0].state == State.STALLED_DECIDING
+    desk.operator.resolve(saga_id, "found it", {"user_id": 77, "payment": "4111"})
+    record, lines = desk.engine.read(saga_id)
+    assert (record.state, payments(world, saga_id)) == (State.COMPLETED, [77])
+    assert represent(record, lines)["result"]["user_id"] == 77
+    assert "4111" not in str(represent(record, lines))  # it is masked as an answer would be
+    (line,) = [line for line in lines if line.event == "resolved"]
+    assert line.detail == {"state": "finishing", "by": "operator", "note": "found it", "with_result": True}
+    told = replay(record.definition, record.input, lines, record.context)
+    assert told.results == record.context
+    world.close()
+
+
+def test_a_result_given_by_hand_survives_a_crash_right_after_it(tmp_path: Path) -> None:
+    world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
+    desk = Desk(world)
+    desk.engine.accept = lambda driver: None  # type: ignore[method-assign]
+    desk.operator.resolve(saga_id, "found it", {"user_id": 77})
+    world.finish(saga_id)
+    assert payments(world, saga_id) == [77]
+    world.close()
+
+
+def test_a_step_after_the_pivot_is_given_its_result_too_and_may_do_without(tmp_path: Path) -> None:
+    for number, result in enumerate(({"receipt": 9}, {}, None)):
+        world, saga_id = stalled_at_an_action(tmp_path / str(number), "c:before:3", pivot="A")
+        desk = Desk(world)
+        assert desk.engine.read(saga_id)[0].state == State.STALLED_FINISHING
+        desk.operator.resolve(saga_id, "paid in cash", result)
+        record, _ = desk.engine.read(saga_id)
+        assert (record.state, record.context.get("C")) == (State.COMPLETED, result)
+        world.close()
+
+
+def test_a_compensation_takes_no_result(world: World, desk: Desk) -> None:
+    saga_id = stalled(world)
+    before = world.log.lines(saga_id)
+    with pytest.raises(BadInput, match="the compensation of A") as caught:
+        desk.operator.resolve(saga_id, "by hand", {"user_id": 1})
+    assert caught.value.field == "result"
+    assert world.log.lines(saga_id) == before
+
+
+def test_a_result_is_bounded_as_an_answer_is(tmp_path: Path) -> None:
+    world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
+    with pytest.raises(BadInput, match="result must not be larger"):
+        Desk(world).operator.resolve(saga_id, "found it", {"user_id": "x" * (1 << 20)})
+    world.close()

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from saga.definition import SagaDefinition
+from saga.engine import Engine
+from saga.machine import State
+from saga.operator import Operator
+from saga.representation import represent
 from tests.world import Points, World, signup
 
 
@@ -20,3 +29,63 @@ def test_a_saga_under_way_keeps_the_definition_it_was_started_with(tmp_path: Pat
     assert record.state == "compensated"
     world.definition = signup()
     world.check(record)
+
+
+def without_a_word(step: str) -> SagaDefinition:
+    """The saga as an older version's snapshot has it, whose file did not say how a step is undone."""
+    steps = signup().steps
+    return signup(
+        steps=tuple(replace(each, compensation=None, unsaid=True) if each.name == step else each for each in steps)
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "effect", "rows"),
+    [("b:lost", "its outcome is unknown", 1), ("c:refuse", "it took effect", 1), ("b:refuse", None, 0)],
+)
+def test_a_saga_whose_snapshot_does_not_say_how_a_step_is_undone_stalls_where_that_matters(
+    tmp_path: Path, flags: str, effect: str | None, rows: int
+) -> None:
+    """Rolled back around, it would be COMPENSATED with B's row still there."""
+    world = World(tmp_path, without_a_word("B"))
+    saga_id = world.start(flags)
+    record = world.log.find(saga_id or "")
+    assert record
+    assert world.rows("B", record.id) == rows
+    if effect is None:
+        assert record.state == State.COMPENSATED
+        world.close()
+        return
+    reason = f"nobody can undo B: {effect} and its definition has no compensation"
+    rests = []
+    for _ in range(4):  # it looks again by itself, less and less often, and calls nobody
+        record = world.log.find(record.id)
+        assert record
+        shown = represent(record, world.log.lines(record.id))
+        assert (shown["status"], shown["steps"][1]["error"]) == ("STALLED", reason)
+        calls = len(world.calls)
+        rests.append((record.due_at or 0) - world.now)
+        world.recover(record.id)
+        assert len(world.calls) == calls
+    assert rests == sorted(rests)
+    assert world.rows("A", record.id) == 1  # the order stays
+    around = world.around(lambda: 0, owner="desk")
+    engine = Engine(around, new_id=lambda: "", stop=threading.Event())
+    engine.accept = world.drive  # type: ignore[method-assign]
+    Operator(engine).resolve(record.id, "removed B's row by hand")
+    ended = world.log.find(record.id)
+    assert ended
+    assert (ended.state, world.rows("A", ended.id)) == (State.COMPENSATED, 0)
+    assert represent(ended, world.log.lines(ended.id))["steps"][1]["status"] == "COMPENSATED"
+    world.close()
+
+
+def test_a_step_that_says_that_there_is_nothing_to_undo_is_passed_over(tmp_path: Path) -> None:
+    steps = signup().steps
+    world = World(tmp_path, signup(steps=(steps[0], replace(steps[1], compensation=None), steps[2])))
+    saga_id = world.start("c:refuse")
+    record = world.log.find(saga_id or "")
+    assert record
+    shown = represent(record, world.log.lines(record.id))
+    assert [step["status"] for step in shown["steps"]] == ["COMPENSATED", "SKIPPED", "REFUSED"]
+    world.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,11 @@ def test_a_snapshot_is_read_back_as_it_was() -> None:
         (("name: charge", "name: 1"), 9, "steps[1].name", "string"),
         (("${PAY}", "${PAID}"), 10, "steps[1].action", "PAID is not set"),
         (("type: object,", "type: objekt,"), 2, "input.type", "JSON Schema"),
+        (("    compensation: http://stock/release\n", ""), 5, "steps[0].compensation", "`compensation: none`"),
+        (("http://stock/release", "none # x\n    pivot: true"), 12, "steps[1].pivot", "at most one pivot"),
+        (("    pivot: true\n", ""), 9, "steps[1].compensation", "of a saga without a pivot"),
+        (("http://stock/release", ""), 7, "steps[0].compensation", "not of type 'string'"),
+        (("http://stock/release", "None"), 7, "steps[0].compensation", "not an http"),
         (("secret: [card]", "secret: [card]\nsecret: []"), 4, "secret", "twice"),
         (("secret: [card]", "secret: [card"), 4, "", "YAML"),
         (("name: order", ""), 2, "", "name"),
@@ -78,6 +84,44 @@ def test_what_is_wrong_is_named_with_its_line(change: tuple[str, str], line: int
     assert message.startswith(f"order.yaml:{line}: ")
     assert field in message
     assert problem in message
+
+
+AFTER = "  - {name: ship, action: http://ship/x%s}\n"
+
+
+def test_a_step_that_has_no_effect_says_so() -> None:
+    said = parse_definition(GOOD.replace("http://stock/release", "none"), {"PAY": "https://pay"})
+    assert (said.steps[0].compensation, said.steps[0].unsaid) == (None, False)
+    assert SagaDefinition.from_json(json.loads(said.snapshot_text)) == said
+    assert parse_definition(GOOD.replace("pivot: true", "compensation: none"), {"PAY": "https://pay"}).steps[1] == (
+        Step("charge", "https://pay/charge")
+    )
+
+
+def test_the_pivot_and_what_comes_after_it_need_no_compensation_and_the_latter_may_have_none() -> None:
+    for more in ("", ", compensation: none"):
+        ship = parse_definition(GOOD + AFTER % more, {"PAY": "https://pay"}).steps[2]
+        assert ship == Step("ship", "http://ship/x")
+    with pytest.raises(
+        DefinitionError, match=r"order.yaml:12: steps\[2\].compensation: a step after the pivot"
+    ) as caught:
+        parse_definition(GOOD + AFTER % ", compensation: http://ship/undo", {"PAY": "https://pay"}, "order.yaml")
+    assert "remove it" in str(caught.value)
+
+
+def test_a_service_that_only_listens_checks_it_too() -> None:
+    with pytest.raises(DefinitionError, match="`compensation: none`"):
+        parse_definition(GOOD.replace("    compensation: http://stock/release\n", ""), {}, urls=False)
+
+
+def test_a_snapshot_of_an_older_version_has_not_said_that_there_is_nothing_to_undo() -> None:
+    snapshot = json.loads(parse_definition(GOOD, {"PAY": "https://pay"}).snapshot_text)
+    for step in snapshot["steps"]:
+        del step["unsaid"]
+    steps = SagaDefinition.from_json(snapshot).steps
+    assert [step.unsaid for step in steps] == [False, True]
+    again = SagaDefinition.from_json(SagaDefinition.from_json(snapshot).snapshot)
+    assert [step.unsaid for step in again.steps] == [False, True]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "just text", "a: &a [*a]", "\x00"])
@@ -130,8 +174,8 @@ name: order
 input: {type: object, properties: {item: {type: string}, card: {type: string}}}
 secret: [cardd, card, receipt]
 steps:
-  - {name: A, action: http://a/x, send: [itme]}
-  - {name: B, action: http://b/x, send: [receipt]}
+  - {name: A, action: http://a/x, send: [itme], compensation: none}
+  - {name: B, action: http://b/x, send: [receipt], compensation: none}
 """
     doubts = parse_definition(text, {}).doubts
     assert [doubt.split(" is ")[0] for doubt in doubts] == ["secret: 'cardd'", "steps[0].send: 'itme'"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from temporalio.converter import value_to_type
@@ -119,6 +119,41 @@ def test_a_stalled_saga_rests_longer_each_round() -> None:
         saga = stalled(rounds)
         rests.append((saga.record.due_at or 0) - saga.lines[-1].at)
     assert rests == [0.75, 1.5, 3.0, 225.0]
+
+
+def in_doubt(patched: bool) -> Journal:
+    """B has been done, and an older version's snapshot does not say how it is undone; then C refuses."""
+    a, b, c = signup().steps
+    snapshot = signup(steps=(a, replace(b, compensation=None, unsaid=True), c)).snapshot
+    saga = Journal(ID, replace(BEGUN, definition=snapshot), Clock(), lambda: 0.5, lambda change: patched)
+    saga.move(Event.ACTION_DONE, {"user_id": 7})
+    saga.move(Event.ACTION_DONE, {})
+    saga.move(Event.ACTION_REFUSED)
+    return saga
+
+
+def test_where_nobody_can_undo_a_step_it_rests_longer_each_time_until_an_operator_resolves_it() -> None:
+    saga, rests = in_doubt(patched=True), []
+    for _ in range(3):
+        assert (saga.stalled, saga.next_call()) == (True, None)
+        assert "nobody can undo B" in (saga.lines[-1].detail or {})["stalled"]
+        rests.append((saga.record.due_at or 0) - saga.lines[-1].at)
+        saga.move(Event.RESUMED)
+    assert rests == [0.75, 1.5, 3.0]
+    new = journal(sent(saga.carried(), Begun))
+    assert new.saga == saga.saga
+    saga.move(Event.RESOLVED)
+    call = saga.next_call()
+    assert call
+    assert call.url == "http://a/compensate"
+
+
+def test_an_old_history_that_passed_such_a_step_over_goes_on_as_it_did() -> None:
+    saga = in_doubt(patched=False)
+    call = saga.next_call()
+    assert call
+    assert call.url == "http://a/compensate"
+    assert journal(sent(saga.carried(), Begun)).saga == saga.saga
 
 
 def test_it_projects_what_the_log_does_not_have_yet() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ from saga.machine import (
     fold,
     interrupted,
     next_call,
+    nobody_undoes,
+    replay,
 )
 
 GOLDEN = Path(__file__).parent / "transitions.golden.json"
@@ -199,6 +202,57 @@ def test_a_step_without_a_compensation_is_skipped_going_back() -> None:
         saga = apply(saga, event)
     assert saga.cursor == 0
     assert apply(begin(definition("A", without="A"), {}), Event.ACTION_UNKNOWN).state is State.COMPENSATED
+
+
+def unsaid(*names: str, steps: str, pivot: str | None = None) -> SagaDefinition:
+    """A saga that was begun when a file did not have to say how its steps are undone; `names` have no compensation."""
+    made = definition(*steps.split(), pivot=pivot, without=" ".join(names))
+    return replace(made, steps=tuple(replace(step, unsaid=step.compensation is None) for step in made.steps))
+
+
+def test_where_nobody_can_undo_a_step_in_doubt_the_saga_stalls_until_an_operator_resolves_it() -> None:
+    saga = attempted(begin(unsaid("A", steps="A B"), {}), 3, uncertain=True)
+    stalled = apply(saga, Event.ACTION_UNKNOWN)
+    assert (stalled.state, stalled.cursor, next_call(stalled)) == (State.STALLED_COMPENSATING, 0, None)
+    assert nobody_undoes(stalled) == (
+        "nobody can undo A: its outcome is unknown and its definition has no compensation"
+    )
+    assert apply(stalled, Event.RESUMED) == replace(stalled, calls=Calls(3, 0, uncertain=True))  # it rests again
+    assert apply(stalled, Event.RESOLVED).state is State.COMPENSATED
+
+
+def test_where_nobody_can_undo_a_step_that_took_effect_the_saga_stalls_on_its_way_back() -> None:
+    saga = begin(unsaid("B", steps="A B C"), {})
+    for event in (Event.ACTION_DONE, Event.ACTION_DONE, Event.ACTION_REFUSED):
+        saga = apply(saga, event)
+    assert (saga.state, saga.cursor) == (State.STALLED_COMPENSATING, 1)
+    assert nobody_undoes(saga) == "nobody can undo B: it took effect and its definition has no compensation"
+    resolved = apply(saga, Event.RESOLVED)
+    call = next_call(resolved)
+    assert call
+    assert (resolved.state, call.url) == (State.COMPENSATING, "http://A/undo")
+
+
+@pytest.mark.parametrize("event", [Event.CANCELLED, Event.DEADLINE_PASSED])
+def test_what_nobody_can_undo_and_certainly_had_no_effect_is_passed(event: Event) -> None:
+    assert apply(begin(unsaid("A", steps="A B"), {}), Event.ACTION_REFUSED).state is State.COMPENSATED
+    saga = apply(begin(unsaid("B", steps="A B C"), {}), Event.ACTION_DONE)
+    assert (apply(saga, event).state, apply(saga, event).cursor) == (State.COMPENSATING, 0)  # B was never called
+
+
+def test_a_log_of_an_older_version_that_passed_such_a_step_over_is_replayed_as_it_was() -> None:
+    made = unsaid("B", steps="A B C")
+    told = [
+        ("action_done", "A", State.EXECUTING),
+        ("action_done", "B", State.EXECUTING),
+        ("action_refused", "C", State.COMPENSATING),
+        ("compensation_done", "A", State.COMPENSATED),
+    ]
+    lines = [Line(seq, 0.0, event, step, detail={"state": state}) for seq, (event, step, state) in enumerate(told, 1)]
+    assert (replay(made, {}, lines[:3], {}).state, replay(made, {}, lines[:3], {}).cursor) == (State.COMPENSATING, 0)
+    assert replay(made, {}, lines, {}).state is State.COMPENSATED
+    alone = Line(1, 0.0, "action_unknown", "B", detail={"state": State.COMPENSATED})
+    assert replay(unsaid("B", steps="B"), {}, [alone], {}).state is State.COMPENSATED
 
 
 def test_a_pivot_without_a_compensation_stalls_while_its_outcome_is_unknown() -> None:
