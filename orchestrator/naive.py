@@ -19,7 +19,9 @@ from typing import Any
 import requests
 
 from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput
 from saga.faults import FaultPlan
+from saga.payload import compact, parse_object
 from saga.records import AT_ONCE, ask, records_url, session
 
 ATTEMPTS = 3
@@ -117,16 +119,17 @@ class _Naive:
         request_id: str,
         known: Mapping[str, Any],
     ) -> Mapping[str, Any] | None:
-        headers = {**self._headers, "Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
+        called = {"Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
+        headers = {**self._headers, "Content-Type": "application/json", **called}
         fields = {name: known[name] for name in step.send if name in known}
         code, message, result = None, "", None
         try:
-            answer = self._post(url, json=fields, headers=headers, timeout=step.timeout)
+            answer = self._post(url, data=compact(fields).encode(), headers=headers, timeout=step.timeout)
             code = answer.status_code
-            body = answer.json()
-            result = body if answer.ok and isinstance(body, dict) else None
-            message = str(body.get("error", "")) if isinstance(body, dict) else ""
-        except requests.JSONDecodeError:
+            body = parse_object(answer.content, strict=False)
+            result = body if answer.ok else None
+            message = str(body.get("error", ""))
+        except BadInput:
             message = "an answer that is no JSON"
         except requests.Timeout:
             message = f"no answer within {step.timeout:g} s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from shlex import quote
@@ -25,7 +24,7 @@ from orchestrator.words import length
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
 from saga.machine import STALLED
-from saga.payload import mask
+from saga.payload import mask, pretty, readable
 from saga.records import ask_all
 from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
 from saga.verbs import permitted
@@ -55,7 +54,7 @@ def register(app: Flask, parts: Orchestrator) -> None:
         lambda: {"watch": parts.watch.look(), "curl": curl, "here": request.full_path, "choreography_off": off}
     )
     app.add_template_filter(length, "length_of_time")
-    app.add_template_filter(lambda value: json.dumps(value, indent=2, ensure_ascii=False), "pretty")
+    app.add_template_filter(pretty, "pretty")
     app.add_template_filter(lambda filters: urlencode({k: v for k, v in filters.items() if v}), "query")
     lab.register(app, parts, pages.saga_view)
 
@@ -214,5 +213,5 @@ def curl(saga: str, flags: list[tuple[str, str]], body: dict[str, Any]) -> str:
     """The line that starts such a saga."""
     query = urlencode([*([("saga", saga)] if saga != "signup" else []), *flags], safe=":")
     url = f"{request.host_url}start" + (f"?{query}" if query else "")
-    data = json.dumps(body, ensure_ascii=False)
+    data = readable(body)
     return f"curl -X POST {quote(url)} -H 'content-type: application/json' -d {quote(data)}"

@@ -8,6 +8,8 @@ import requests
 import uuid_utils
 
 from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput
+from saga.payload import compact, parse_object
 
 
 def probe(definition: SagaDefinition, step: Step, token: str | None) -> dict[str, Any]:
@@ -48,18 +50,19 @@ def _undo(step: Step, saga_id: str, fields: dict[str, Any], token: str | None) -
 def _post(
     step: Step, url: str, saga_id: str, fields: dict[str, Any], token: str | None, dry_run: bool = False
 ) -> requests.Response:
-    headers = {"Saga-Id": saga_id, "Saga-Step": step.name, "Saga-Attempt": "1"}
+    headers = {"Content-Type": "application/json", "Saga-Id": saga_id, "Saga-Step": step.name, "Saga-Attempt": "1"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     if dry_run:
         headers["Saga-Dry-Run"] = "true"
-    return requests.post(url, json=fields, headers=headers, timeout=step.timeout)
+    return requests.post(url, data=compact(fields).encode(), headers=headers, timeout=step.timeout)
 
 
 def _said(response: requests.Response) -> dict[str, Any]:
+    answer: Any
     try:
-        answer = response.json()
-    except requests.JSONDecodeError:
+        answer = parse_object(response.content, strict=False)
+    except BadInput:
         answer = response.text[:500]
     return {"status_code": response.status_code, "answer": answer}
 

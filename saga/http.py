@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from saga.errors import BadInput
-from saga.payload import parse_object
+from saga.payload import parse_object, readable
 from saga.retry import retry_request
 from saga.transport import Answer, Failure, Transport
 
@@ -159,7 +158,7 @@ def _kind(attempts: list[Attempt]) -> str:
 
 def _object(answer: Answer) -> dict[str, Any] | None:
     try:
-        return parse_object(answer.body)
+        return parse_object(answer.body, strict=False)
     except BadInput:
         return None
 
@@ -168,12 +167,24 @@ def _message(answer: Answer) -> str:
     if answer.status is None:
         return answer.message
     if 200 <= answer.status < 300:
-        return f"HTTP {answer.status} with a body that is not a JSON object"
+        return f"HTTP {answer.status} with a body that is not a JSON object{_why(answer)}"
     said = (_object(answer) or {}).get("error")
     if not said:
-        return f"HTTP {answer.status}"
-    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+        return f"HTTP {answer.status}{_why(answer)}"
+    text = said if isinstance(said, str) else readable(said)
     return text[:MESSAGE_AT_MOST]
+
+
+def _why(answer: Answer) -> str:
+    """What keeps a body of JSON from being read, where that is worth a word; it quotes none of its values."""
+    try:
+        parse_object(answer.body, "it", strict=False)
+    except BadInput as error:
+        if error.field:
+            return f": the number {error.field} cannot be kept exactly"
+        if "nested" in str(error):
+            return f": {error}"
+    return ""
 
 
 def _retry_after(answer: Answer) -> float | None:

@@ -7,7 +7,6 @@ Patterns", section 3.3.7.)
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -36,6 +35,7 @@ from saga.choreography import Event
 from saga.database import Json, Token, UtcTime, transaction
 from saga.errors import BrokerUnavailable, OutcomeUnknown
 from saga.exchange import Row, Statement, exchange
+from saga.payload import compact
 
 logger = logging.getLogger("saga")
 
@@ -208,4 +208,4 @@ class Relay:
 
 
 def _json(payload: Any) -> bytes:
-    return json.dumps(payload, ensure_ascii=False).encode()
+    return compact(payload).encode()

@@ -10,6 +10,8 @@ from urllib.parse import quote, urljoin
 import requests
 
 from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput
+from saga.payload import DEPTH, WRAPPED, parse_object
 
 AT_ONCE = 8  # requests
 
@@ -32,9 +34,9 @@ def ask(url: str, asking: requests.Session, timeout: float) -> Mapping[str, Any]
     """{"records": […], "barrier": […]}; None where the participant does not say."""
     try:
         answer = asking.get(url, timeout=timeout)
-        found = answer.json() if answer.ok else None
-        return found if isinstance(found, dict) and isinstance(found.get("records"), list) else None
-    except (requests.RequestException, ValueError):
+        found = parse_object(answer.content, strict=False, depth=DEPTH + WRAPPED) if answer.ok else {}
+        return found if isinstance(found.get("records"), list) else None
+    except (requests.RequestException, BadInput):
         return None
 
 
