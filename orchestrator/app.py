@@ -20,6 +20,7 @@ from orchestrator.stream import event_stream
 from saga.audit import audit
 from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults import parse_plan
+from saga.flask_json import ExactJson
 from saga.log import Record
 from saga.machine import ENDED, Line, State
 from saga.payload import parse_object
@@ -41,8 +42,7 @@ def create_app(settings: Settings | None = None, parts: Orchestrator | None = No
     parts = parts or bootstrap(settings or load_settings())
     ui = Path(__file__).resolve().parent.parent / "ui"
     app = Flask("orchestrator", template_folder=str(ui / "templates"), static_folder=str(ui / "static"))
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.json = ExactJson(app)
     app.close = parts.close  # type: ignore[attr-defined]
     app.register_error_handler(SagaError, _saga_error)
     app.register_error_handler(HTTPException, _http_error)
@@ -308,7 +308,9 @@ def _prefers_async() -> bool:
 
 
 def _idempotency_key() -> str | None:
+    """The header; what is compared must be the same on every database, and MySQL leaves blanks at the end out."""
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
-        raise BadInput("the header Idempotency-Key must be 1 to 255 printable ASCII characters", "Idempotency-Key")
+    if key is not None and not (re.fullmatch(r"[\x20-\x7e]{1,255}", key) and key == key.strip()):
+        what = "1 to 255 printable ASCII characters, neither the first nor the last of them a blank"
+        raise BadInput(f"the header Idempotency-Key must be {what}", "Idempotency-Key")
     return key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from orchestrator.scenarios import SCENARIOS, Finding, check, compare, predict
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition
 from saga.errors import BadInput, Conflict, NoSuchSaga, SagaError
 from saga.faults import FaultPlan, Kind, parse_plan
+from saga.payload import parse_object
 
 NAIVE_RUNS = 20  # kept, in memory: a naive coordinator has no log
 NAIVE_AT_ONCE = 4
@@ -36,6 +36,8 @@ MEANINGS = {
     Kind.CRASH_AFTER: "the process exits after its commit",
     Kind.UNDO: "its compensation answers 500",
 }
+
+_HERE = "the field"  # a JSON object's key, under which a form's field is read
 
 View = dict[str, Any]
 Flags = list[tuple[str, str]]
@@ -242,8 +244,10 @@ def body_in(form: Any, definition: SagaDefinition) -> dict[str, Any]:
         text = form.get(name, "")
         if text and isinstance(schema, dict) and schema.get("type", "string") != "string":
             try:
-                body[name] = json.loads(text)
-            except ValueError:
+                body[name] = parse_object(f'{{"{_HERE}":{text}}}', name)[_HERE]
+            except BadInput as error:
+                if "deeply" in str(error) or (error.field or "").startswith(_HERE):
+                    raise BadInput(f"{name}{str(error).removeprefix(name).removeprefix(_HERE)}", name) from None
                 raise BadInput(f"{name} must be {schema['type']}, not {text!r}", name) from None
         elif text:
             body[name] = text

@@ -134,7 +134,7 @@ class _Naive:
         result, message = None, answer.message
         if answer.failure is None and answer.status is not None:
             try:
-                body = parse_object(answer.body)
+                body = parse_object(answer.body, strict=False)
                 result = body if answer.status < 300 else None
                 message = str(body.get("error", ""))
             except BadInput:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -31,7 +30,7 @@ from orchestrator.words import length
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
 from saga.machine import ACTING, STALLED
-from saga.payload import mask, parse_object
+from saga.payload import mask, parse_object, pretty
 from saga.records import ask_all
 from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
 from saga.verbs import REFUSALS, permitted
@@ -61,7 +60,7 @@ def register(app: Flask, parts: Orchestrator) -> None:
     app.context_processor(pages.everywhere)
     app.add_template_filter(length, "length_of_time")
     app.add_template_filter(local_times)
-    app.add_template_filter(lambda value: json.dumps(value, indent=2, ensure_ascii=False), "pretty")
+    app.add_template_filter(pretty, "pretty")
     app.add_template_filter(lambda filters: urlencode({k: v for k, v in filters.items() if v}), "query")
     lab.register(app, parts, pages.saga_view)
 

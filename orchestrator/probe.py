@@ -77,7 +77,7 @@ def _said(answer: Answer) -> dict[str, Any]:
     if answer.failure is not None:
         return {"status_code": answer.status, "answer": {"error": answer.message}}
     try:
-        said: Any = parse_object(answer.body)
+        said: Any = parse_object(answer.body, strict=False)
     except BadInput:
         said = answer.body.decode("utf-8", "replace")[:MESSAGE_AT_MOST]
     return {"status_code": answer.status, "answer": said}

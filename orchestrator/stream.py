@@ -7,7 +7,6 @@ stand at the same place read it once, so that however many there are, the others
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -20,6 +19,7 @@ from flask import Response
 
 from saga.errors import LogUnavailable, Overloaded
 from saga.log import SagaLog
+from saga.payload import compact
 from saga.representation import represent_line
 from saga.tail import Tail
 
@@ -219,7 +219,7 @@ def event_stream(events: Iterator[bytes]) -> Response:
 
 
 def _event(line_id: int, saga_id: str, line: dict[str, object]) -> bytes:
-    return f"id: {line_id}\ndata: {json.dumps({'saga_id': saga_id, **line}, ensure_ascii=False)}\n\n".encode()
+    return f"id: {line_id}\ndata: {compact({'saga_id': saga_id, **line})}\n\n".encode()
 
 
 def _start(position: int) -> bytes:

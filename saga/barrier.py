@@ -22,9 +22,10 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from saga.database import Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
+from saga.database import Json, Token, UtcTime, Written, is_duplicate, is_lock_conflict, transaction
 from saga.errors import Refused
 from saga.exchange import Row, Statement, exchange
+from saga.payload import compact, sayable
 
 metadata = MetaData()
 
@@ -142,10 +143,11 @@ def saved(engine: Engine, saga_id: str, step: str) -> tuple[Barrier, Mapping[str
 def _act(connection: Connection, key: Key, action: Work, before_commit: Callable[[], None], news: News) -> Answer:
     if not _claim(connection, key, Barrier.APPLIED):
         return _told(connection, _saved_for_action(connection, key), news)
-    response = action(Transaction(connection, key.saga_id)) or {}
-    _answer(connection, key, Answer(200, response), news)
+    response, text = sayable(action(Transaction(connection, key.saga_id)) or {}, "what the action returned")
+    done = Answer(200, response)
+    _answer(connection, key, done, text, news)
     before_commit()
-    return Answer(200, response)
+    return done
 
 
 def _remember_refusal(connection: Connection, key: Key, said: Mapping[str, Any], news: News) -> Answer:
@@ -165,8 +167,9 @@ def _saved_for_action(connection: Connection, key: Key) -> Answer:
 
 def _compensate(connection: Connection, key: Key, compensation: Work, news: News) -> Answer:
     if _move(connection, key, Barrier.APPLIED, Barrier.COMPENSATED):
-        undone = Answer(200, {**(compensation(Transaction(connection, key.saga_id)) or {}), "undone": True})
-        _answer(connection, key, undone, news)
+        said, _ = sayable(compensation(Transaction(connection, key.saga_id)) or {}, "what the compensation returned")
+        undone = Answer(200, {**said, "undone": True})
+        _answer(connection, key, undone, compact(undone.body), news)
         return undone
     nothing = Answer(200, {"undone": False})
     if _move(connection, key, Barrier.REFUSED, Barrier.SEALED, nothing.body):
@@ -216,9 +219,9 @@ def _move(
     return _execute(connection, MOVE, values) == 1
 
 
-def _answer(connection: Connection, key: Key, answer: Answer, news: News) -> None:
-    """Save what the last statements of the transaction are: the answer, and its news."""
-    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": answer.body})
+def _answer(connection: Connection, key: Key, answer: Answer, text: str, news: News) -> None:
+    """Save what the last statements of the transaction are: the answer, whose body is `text`, and its news."""
+    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": Written(text)})
     exchange(connection, *news(answer), (ANSWER, [row]), last=True)
 
 

@@ -11,7 +11,6 @@ saga of Richardson, "Microservices Patterns" (2018), section 4.2.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
 from saga.event_body import check
-from saga.payload import holds, mask, parse_object, secret_texts
+from saga.payload import DEPTH, WRAPPED, compact, holds, mask, parse_object, secret_texts
 
 PREFIX = "saga"
 
@@ -70,7 +69,7 @@ class Event:
 
     def payload(self) -> bytes:
         """As JSON."""
-        return json.dumps({"saga_id": self.saga_id, **self.body}, ensure_ascii=False).encode()
+        return compact({"saga_id": self.saga_id, **self.body}).encode()
 
 
 def subject(saga: str, kind: Kind, step: str | None = None) -> str:
@@ -92,11 +91,11 @@ def parse_event(subject: str, payload: bytes) -> Event:
         raise BadInput(f"{subject}: there is no such event") from None
     if tokens[0] != PREFIX or len(tokens) != (4 if kind in OF_A_STEP else 3):
         raise BadInput(f"{subject}: there is no such event")
-    body = parse_object(payload, "the event")
+    body = parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
     saga_id = body.pop("saga_id", None)
     if not isinstance(saga_id, str) or not 0 < len(saga_id) <= 255 or not (saga_id.isascii() and saga_id.isprintable()):
         raise BadInput("saga_id is required: 1 to 255 printable ASCII characters", "saga_id")
-    check(body)
+    body = check(body)
     if kind is Kind.ATTEMPT and not {"call", "number"} <= body.keys():
         raise BadInput("call and number are required")
     return Event(tokens[1], saga_id, kind, tokens[2] if kind in OF_A_STEP else None, body)

@@ -17,7 +17,7 @@ from saga import asl
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, load_definitions
 from saga.errors import BadInput
 from saga.machine import PARKED, REPLAYED
-from saga.payload import parse_object
+from saga.payload import decode, parse_object, pretty
 from saga.settings import load_settings
 from saga.urls import masked
 
@@ -36,11 +36,11 @@ class Api:
         """(status code, JSON); the exit codes are those of `saga --help`. `lost`: what to say where no answer comes."""
         try:
             answer = requests.request(method, self._url + path, timeout=TIMEOUT, **arguments)
-            body = answer.json()
+            body = decode(answer.content.decode())
         except requests.ConnectionError:
             why = "is it up? (--url or ORCHESTRATOR_URL says where it is)"
             fail(AWAY, f"no orchestrator answers at {masked(self._url)}: {why}{f'; {lost}' if lost else ''}")
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, ValueError, RecursionError) as error:
             fail(AWAY, f"{masked(self._url)} does not answer as an orchestrator does: {type(error).__name__}")
         if answer.status_code == 503:
             fail(
@@ -331,7 +331,7 @@ def stuck_call(saga: dict[str, Any]) -> str:
 
 def show_json(value: Any) -> None:
     """Print JSON as people read it."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(pretty(value))
 
 
 if __name__ == "__main__":

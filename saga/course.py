@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saga import http
 from saga.log import Record
 from saga.machine import FAULT, STALLED, Call, Calls, Direction, Event, Line, Saga, State, nobody_undoes
-
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+from saga.payload import compact
 
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
 
@@ -29,7 +27,7 @@ def request(saga_id: str, call: Call, calls: Calls, sealing: bool, span: str, to
     return http.Request(
         url=call.url,
         headers=headers,
-        body=_encode(call.fields).encode(),
+        body=compact(call.fields).encode(),
         timeout=step.timeout,
         retries=max(0, step.retries - calls.this_round),
         backoff=step.backoff,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from saga import exchange
 from saga.errors import OutcomeUnknown
-from saga.payload import compact
+from saga.payload import compact, stored
 
 logger = logging.getLogger("saga")
 
@@ -165,8 +164,8 @@ class Json(TypeDecorator[Any]):
         return None if value is None else value.text if isinstance(value, Written) else compact(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
-        """Text to Python."""
-        return None if value is None else json.loads(value)
+        """Text to Python; ValueError where it is no JSON, or nested too deeply to be handled."""
+        return None if value is None else stored(value)
 
 
 _EPOCH = datetime(1970, 1, 1)

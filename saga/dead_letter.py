@@ -12,7 +12,7 @@ from nats.js.api import RawStreamMsg
 
 from saga.errors import BadInput
 from saga.event_body import saga_id_of
-from saga.payload import iso, parse_object
+from saga.payload import DEPTH, WRAPPED, iso, parse_object
 
 DEAD_STREAM, DEAD = "SAGA_DEAD", "dead."
 WITHOUT = "Saga-Without"  # a header: it has not got what its event carried
@@ -56,7 +56,7 @@ def misfit(service: str, id: str, subject: str, payload: bytes, most: int) -> st
 def unreadable(service: str, id: str, payload: bytes) -> str | None:
     """Why what an event in an outbox carries cannot be understood, and what to do about it; None where it can be."""
     try:
-        parse_object(payload, "the event")
+        parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
     except BadInput as error:
         return f"{error}: mend its payload, then {_again(service, id)}"
     return None

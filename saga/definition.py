@@ -6,9 +6,12 @@ A wrong file is a DefinitionError that names the file, the line and the field.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,15 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from saga.errors import DefinitionError
-from saga.payload import check_fields, compact, field_name
+from saga.exact_json import DIGITS
+from saga.payload import DEPTH, check_fields, compact, field_name, schema_of
 from saga.urls import masked
 
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 NONE = "none"  # in place of a compensation: there is nothing to undo
+NODES_AT_MOST = 20_000  # parts of a file, each alias counted as all that it stands for
 CALLS = ("action", "compensation")  # the fields of a step that hold URLs
 
 FILE_SCHEMA: dict[str, Any] = {
@@ -108,7 +113,7 @@ class SagaDefinition:
 
     @cached_property
     def _validator(self) -> Draft202012Validator:
-        return Draft202012Validator({} if self.input is None else dict(self.input))
+        return schema_of({} if self.input is None else dict(self.input))
 
     def check_input(self, value: Mapping[str, Any]) -> None:
         """Raise BadInput, naming the field, unless `value` fits the definition's JSON Schema (2020-12)."""
@@ -201,13 +206,15 @@ def load_definition(path: Path, environ: Mapping[str, str], urls: bool = True) -
 def parse_definition(text: str, environ: Mapping[str, str], file: str = "<yaml>", urls: bool = True) -> SagaDefinition:
     """The saga that the YAML `text` describes; `file` is only named in errors."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = _compose(text, file)
         if root is None:
             raise DefinitionError(file, 1, "", "the file is empty")
         source = _Source(file, root, urls)
         source.refuse_duplicate_keys()
         data = yaml.safe_load(text)
         data = source.expand(data, environ)
+    except ValueError as error:  # PyYAML's own, of a number or a date that is none
+        raise DefinitionError(file, None, "", f"not valid YAML: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
@@ -276,6 +283,71 @@ def _step_of(snapshot: Mapping[str, Any]) -> Step:
     """The step of a snapshot. One that was made before files had to say how a step is undone does not say whether."""
     unsaid = snapshot.get("unsaid", snapshot.get("compensation") is None)
     return Step(**{**snapshot, "send": tuple(snapshot["send"]), "unsaid": unsaid})
+
+
+def _compose(text: str, file: str) -> yaml.Node | None:
+    loader = _Bounded(text)
+    loader.file = file
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+class _Bounded(yaml.SafeLoader):
+    """Refuses, with its line, what is nested too deeply, is too much once every alias stands for what it names, or
+    is a number that would be changed in silence."""
+
+    file = ""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._level = 0
+        self._measured: dict[int, tuple[int, int]] = {}  # by a node's identity: how many nodes, how deep
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._level += 1
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if self._level > DEPTH + 1:  # a scalar may stand in the last level
+            raise self._refused(event, f"it is nested too deeply: {DEPTH} levels are the most")
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if node is not None and id(node) not in self._measured and not isinstance(event, yaml.AliasEvent):
+            self._measured[id(node)] = self._measure(node)
+        self._check(node, event)
+        return node
+
+    def _measure(self, node: yaml.Node) -> tuple[int, int]:
+        if isinstance(node, yaml.ScalarNode):
+            self._refuse_inexact(node)
+            return 1, 0
+        children = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+        sizes = [self._measured[id(each)] for each in children]
+        return 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+
+    def _check(self, node: yaml.Node | None, event: yaml.Event) -> None:
+        known = self._measured.get(id(node))
+        if known is None:
+            raise self._refused(event, "an alias refers to what it stands in")
+        if known[0] > NODES_AT_MOST:
+            raise self._refused(event, f"it is too much, with what its aliases stand for: {NODES_AT_MOST} parts")
+        if known[1] > DEPTH:
+            raise self._refused(event, f"it is nested too deeply, with what its aliases stand for: {DEPTH} levels")
+
+    def _refuse_inexact(self, node: yaml.ScalarNode) -> None:
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > DIGITS:
+            raise self._refused(node, f"a number of {len(node.value)} digits is too long: {DIGITS} are the most")
+        if node.tag != "tag:yaml.org,2002:float":
+            return
+        text = node.value.replace("_", "").lower()
+        if text.lstrip("+-") in (".inf", ".nan"):
+            raise self._refused(node, f"{node.value} is no number here")
+        with suppress(ValueError):  # YAML 1.1 also knows numbers to the base of 60
+            if not math.isfinite(value := float(text)) or Decimal(repr(value)) != Decimal(text):
+                raise self._refused(node, f"the number {node.value[:60]} is not one that a double holds")
+
+    def _refused(self, part: Any, problem: str) -> DefinitionError:
+        return DefinitionError(self.file, part.start_mark.line + 1, "", problem)
 
 
 class _Source:

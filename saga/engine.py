@@ -14,7 +14,7 @@ from saga.choreography import Kind as Told
 from saga.choreography import started, subject
 from saga.definition import TEMPORAL, SagaDefinition
 from saga.driver import Driver, Surroundings
-from saga.errors import KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
+from saga.errors import BadInput, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
 from saga.follower import Waiting
 from saga.log import Record
 from saga.machine import STALLED, STARTED, Line, State, begin
@@ -86,7 +86,8 @@ class Engine:
     def start(self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None) -> str:
         """Make a new saga durable and drive it; gives its id. With a known key: the id of that saga.
 
-        BadInput where the input does not fit; KeyReused; Overloaded, LogUnavailable (then nothing was started).
+        BadInput where the input does not fit; KeyReused where the key came before with another saga, mode or body;
+        Overloaded, LogUnavailable (then nothing was started).
         """
         saga_id, driver = self._begin(definition, input, key, 0.0)
         if driver:
@@ -120,7 +121,12 @@ class Engine:
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None, seconds: float
     ) -> tuple[str, Driver | None]:
         """A new saga's id and driver; the id alone where the key is known, or nobody drives it."""
-        definition.check_input(input)
+        try:
+            definition.check_input(input)
+        except BadInput:
+            if key is not None and (known := self.around.log.find_by_key(key)):  # it fitted once, or is another body
+                return _same(known, definition, digest(input), key).id, None
+            raise
         if self._closed.is_set() or len(self._drivers) >= IN_FLIGHT:
             raise Overloaded(f"{len(self._drivers)} sagas are in flight here: try again later")
         now = self.around.clock()
@@ -157,9 +163,7 @@ class Engine:
                 self.hand_over(record, seconds)
                 return record.id, None
             return record.id, Driver(record, lines, self.around)
-        if known.request_hash != request_hash:
-            raise KeyReused(f"the Idempotency-Key {key!r} was used with another body, for the saga {known.id}")
-        return known.id, None
+        return _same(known, definition, request_hash, key).id, None
 
     def _owner(self, definition: SagaDefinition) -> str | None:
         if definition.choreographed:
@@ -324,6 +328,20 @@ class Engine:
                     continue  # the driver finds out at its next write, or by its own clock
                 except Exception:
                     logger.exception("renewal_failed saga_id=%s", driver.record.id)
+
+
+def _same(known: Record, definition: SagaDefinition, request_hash: str, key: str | None) -> Record:
+    """The saga that is known by an idempotency key; KeyReused where the key now comes with something else."""
+    asked = {
+        "for another saga": known.definition.name == definition.name,
+        "in another mode": known.definition.mode == definition.mode,
+        "with another body": known.request_hash == request_hash,
+    }
+    if other := [what for what, same in asked.items() if not same]:
+        raise KeyReused(
+            f"the Idempotency-Key {key!r} was used {' and '.join(other)}: it belongs to the saga {known.id}"
+        )
+    return known
 
 
 def _mode(definition: SagaDefinition) -> dict[str, Any] | None:

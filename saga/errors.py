@@ -5,11 +5,12 @@ SagaError
 │   ├── DefinitionError   a saga's YAML file; names file and line too
 │   ├── SettingsError     an environment variable
 │   └── NotExpressible    a saga that another engine's language cannot say
-├── KeyReused           the caller's: this key was used with another body (422)
+├── KeyReused           the caller's: this key was used with another body, saga or mode (422)
 ├── Forbidden           the caller's: switched off or not allowed here (403)
 ├── NoSuchSaga          the caller's: there is no such saga (404)
 ├── NoSuchLetter        the caller's: there is no such dead letter (404)
 ├── Conflict            the caller's: the saga's state forbids it (409)
+├── NotJson             a service's own: its function returned what JSON cannot say; nothing took effect (500)
 ├── Refused             a participant says no, for good: do not retry (409)
 ├── Unreachable         nobody answered: try again
 ├── OutcomeUnknown      a COMMIT failed: perhaps it took effect
@@ -56,7 +57,7 @@ class NotExpressible(BadInput):
 
 
 class KeyReused(SagaError):
-    """The same idempotency key came with another body."""
+    """The same idempotency key came with another body, for another saga, or in another mode."""
 
 
 class Forbidden(SagaError):
@@ -73,6 +74,10 @@ class NoSuchLetter(SagaError):
 
 class Conflict(SagaError):
     """The saga's state does not allow this now."""
+
+
+class NotJson(SagaError):
+    """A service's function returned what JSON cannot say; the message names the field."""
 
 
 class Refused(SagaError):

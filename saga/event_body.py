@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from saga.errors import BadInput
-from saga.payload import parse_object
+from saga.payload import DEPTH, WRAPPED, parse_object
 
 Shape = tuple[str, Callable[[Any], bool]]  # in words, and whether a value has it
 
@@ -15,7 +16,7 @@ MOST = 2**31 - 1  # that a column of the log takes
 
 
 def _number(value: Any, least: int, most: int) -> bool:
-    return type(value) in (int, float) and bool(least <= value <= most)
+    return type(value) in (int, float, Decimal) and bool(least <= value <= most)
 
 
 def _whole(value: Any) -> bool:
@@ -62,11 +63,23 @@ _EVENT: Mapping[str, Shape] = {
 }
 
 
-def check(body: Mapping[str, Any]) -> None:
-    """Raise BadInput, naming the field, where one of what an event carries has another shape than it must."""
+def check(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body, with times in doubles, which need no more digits.
+
+    BadInput names the field where one of what an event carries has another shape than it must.
+    """
     _check(body, _EVENT, "")
     _check(body.get("attempt") or {}, _ATTEMPT, "attempt.")
     _check(body.get("error") or {}, _ERROR, "error.")
+    timed = _in_doubles(body)
+    if body.get("attempt"):
+        timed["attempt"] = _in_doubles(body["attempt"])
+    return timed
+
+
+def _in_doubles(part: Mapping[str, Any]) -> dict[str, Any]:
+    times = {name: float(part[name]) for name in ("at", "duration_ms") if isinstance(part.get(name), Decimal)}
+    return {**part, **times}
 
 
 def _check(part: Mapping[str, Any], shapes: Mapping[str, Shape], path: str) -> None:
@@ -78,7 +91,7 @@ def _check(part: Mapping[str, Any], shapes: Mapping[str, Shape], path: str) -> N
 def saga_id_of(payload: bytes) -> str | None:
     """The id of the saga that a payload names, if any; it may be no event at all."""
     try:
-        found = parse_object(payload).get("saga_id")
+        found = parse_object(payload, depth=DEPTH + WRAPPED, strict=False).get("saga_id")
     except BadInput:
         return None
     return found if isinstance(found, str) else None

@@ -41,11 +41,26 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Delay:
+    """An injected wait before the call; `times`: in how many of the first attempts, None in every one."""
+
+    milliseconds: int
+    times: int | None = None
+
+    def strikes(self, attempt: int) -> bool:
+        """Whether the attempt with this number (Saga-Attempt) is held up."""
+        return self.times is None or attempt <= self.times
+
+    def __str__(self) -> str:
+        return str(self.milliseconds) if self.times is None else f"{self.milliseconds}:{self.times}"
+
+
+@dataclass(frozen=True)
 class FaultPlan:
     """What is to go wrong in one saga, by step; `orchestrator` names its own crashes, like "before-B"."""
 
     services: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
-    delays: Mapping[str, int] = field(default_factory=dict)  # milliseconds
+    delays: Mapping[str, tuple[Delay, ...]] = field(default_factory=dict)
     orchestrator: tuple[str, ...] = ()
 
     def queries(self) -> dict[tuple[str, str], list[tuple[str, str]]]:
@@ -55,14 +70,14 @@ class FaultPlan:
             for fault in faults:
                 call = "compensation" if fault.kind is Kind.UNDO else "action"
                 found.setdefault((step, call), []).append(("fail", str(fault)))
-        for step, delay in self.delays.items():
+        for step, delays in self.delays.items():
             for call in ("action", "compensation"):
-                found.setdefault((step, call), []).append(("delay", str(delay)))
+                found.setdefault((step, call), []).extend(("delay", str(delay)) for delay in delays)
         return found
 
 
 def parse_plan(fail: Sequence[str], delay: Sequence[str], steps: Sequence[str], enabled: bool) -> FaultPlan:
-    """The plan in the flags of POST /start: `fail=<service>:<kind>[:<times>]`, `delay=<service>:<ms>`.
+    """The plan in the flags of POST /start: `fail=<service>:<kind>[:<times>]`, `delay=<service>:<ms>[:<times>]`.
 
     BadInput names the flag that is wrong; Forbidden where faults are switched off.
     """
@@ -76,10 +91,11 @@ def parse_plan(fail: Sequence[str], delay: Sequence[str], steps: Sequence[str], 
         else:
             step = _step(flag, "fail", service, steps)
             services[step] = (*services.get(step, ()), parse_fault(rest or Kind.BEFORE, f"fail={flag}"))
-    delays: dict[str, int] = {}
+    delays: dict[str, tuple[Delay, ...]] = {}
     for flag in delay:
-        service, _, milliseconds = flag.partition(":")
-        delays[_step(flag, "delay", service, steps)] = parse_delay(milliseconds, f"delay={flag}")
+        service, _, rest = flag.partition(":")
+        step = _step(flag, "delay", service, steps)
+        delays[step] = (*delays.get(step, ()), parse_delay(rest, f"delay={flag}"))
     return FaultPlan(services, delays, tuple(own))
 
 
@@ -90,17 +106,25 @@ def parse_fault(text: str, flag: str = "fail") -> Fault:
         kind = Kind(name.lower())
     except ValueError:
         raise BadInput(f"{flag}: there is no kind {name!r}; the kinds are {', '.join(Kind)}", "fail") from None
-    if not colon:
-        return Fault(kind)
-    if not (times.isascii() and times.isdigit() and len(times) < 10 and int(times) >= 1):
-        raise BadInput(f"{flag}: {times!r} is not a number of times, 1 or more", "fail")
-    return Fault(kind, int(times))
+    return Fault(kind, _times(times, flag, "fail") if colon else None)
 
 
-def parse_delay(text: str, flag: str = "delay") -> int:
-    """Milliseconds, at most a minute; `flag` is what an error quotes."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= DELAY_AT_MOST):
-        raise BadInput(f"{flag}: {text!r} is not a number of milliseconds, 0 to {DELAY_AT_MOST}", "delay")
+def parse_delay(text: str, flag: str = "delay") -> Delay:
+    """The delay in `<milliseconds>[:<times>]`, at most a minute; `flag` is what an error quotes."""
+    wait, colon, times = text.partition(":")
+    if not (wait.isascii() and wait.isdigit() and len(wait) < 10 and int(wait) <= DELAY_AT_MOST):
+        raise BadInput(f"{flag}: {wait!r} is not a number of milliseconds, 0 to {DELAY_AT_MOST}", "delay")
+    return Delay(int(wait), _times(times, flag, "delay") if colon else None)
+
+
+def waited(delays: Sequence[Delay], attempt: int) -> float:
+    """The seconds that the attempt with this number is held up for, by all of them together."""
+    return sum(delay.milliseconds for delay in delays if delay.strikes(attempt)) / 1000
+
+
+def _times(text: str, flag: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):
+        raise BadInput(f"{flag}: {text!r} is not a number of times, 1 or more", name)
     return int(text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from saga.errors import BadInput
-from saga.payload import MASK, parse_object
+from saga.payload import MASK, parse_object, readable
 from saga.retry import retry_request
 from saga.transport import Answer, Failure, Transport
 from saga.urls import credentials, masked
@@ -197,7 +196,7 @@ def error_kind(certain: bool, status: int | None, timed_out: bool) -> str:
 
 def _object(answer: Answer) -> dict[str, Any] | None:
     try:
-        return parse_object(answer.body)
+        return parse_object(answer.body, strict=False)
     except BadInput:
         return None
 
@@ -209,14 +208,26 @@ def _message(answer: Answer) -> str:
     if status == 202:
         return "HTTP 202: it says that it will be done later, and a step that takes that long is not supported yet"
     if 200 <= status < 300:
-        return f"HTTP {status} with a body that is not a JSON object"
+        return f"HTTP {status} with a body that is not a JSON object{_why(answer)}"
     if 300 <= status < 400:
         return _redirect(answer)
     said = (_object(answer) or {}).get("error")
     if not said:
-        return f"HTTP {status}"
-    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+        return f"HTTP {status}{_why(answer)}"
+    text = said if isinstance(said, str) else readable(said)
     return text[:MESSAGE_AT_MOST]
+
+
+def _why(answer: Answer) -> str:
+    """What keeps a body of JSON from being read, where that is worth a word; it quotes none of its values."""
+    try:
+        parse_object(answer.body, "it", strict=False)
+    except BadInput as error:
+        if error.field:
+            return f": the number {error.field} cannot be kept exactly"
+        if "nested" in str(error):
+            return f": {error}"
+    return ""
 
 
 def _redirect(answer: Answer) -> str:

@@ -24,9 +24,9 @@ from saga.barrier import TOO_LATE, Answer, Barrier, Key, Transaction, saved
 from saga.broker import ACK, Delivery, Reaction
 from saga.choreography import Duty, Event, Part, parse_event
 from saga.database import ASKED_WRONGLY
-from saga.errors import BadInput, Forbidden, OutcomeUnknown
+from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown
 from saga.exchange import Row, Statement
-from saga.faults import check_enabled, parse_delay, parse_fault
+from saga.faults import check_enabled, parse_delay, parse_fault, waited
 from saga.local_transaction import LocalTransactions, Outcome
 from saga.machine import Direction
 from saga.payload import check_fields, digest
@@ -369,9 +369,8 @@ class Listener:
         delay = [value for name, value in attempt.flags if name == "delay"]
         check_enabled(fail, delay, self._around.faults)
         faults = [parse_fault(flag, f"fail={flag}") for flag in fail]
-        wait = sum(parse_delay(flag, f"delay={flag}") for flag in delay)
-        if wait:
-            self._around.closed.wait(wait / 1000)
+        if wait := waited([parse_delay(flag, f"delay={flag}") for flag in delay], attempt.number):
+            self._around.closed.wait(wait)
         return [fault.kind for fault in faults if fault.strikes(attempt.number)]
 
     def _report(
@@ -398,6 +397,9 @@ def _error(kind: str, status: int | None, message: str) -> dict[str, Any]:
 
 def _said(error: Exception) -> str:
     """What is told of an unexpected error: as over HTTP."""
+    if isinstance(error, NotJson):
+        logger.error("event_failed: %s", error)
+        return f"the service failed, and rolled back: {error}"
     if isinstance(error, OutcomeUnknown | BadInput | Forbidden):
         return str(error)
     logger.error("event_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))

@@ -33,10 +33,11 @@ from saga.barrier import Answer, Key, Transaction
 from saga.choreography import parts_of
 from saga.database import ASKED_WRONGLY, Token, connect, create_tables
 from saga.ensemble import Ensemble, join, load_heard
-from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused, SettingsError
-from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
+from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown, Refused, SettingsError
+from saga.faults import Delay, Fault, Kind, check_enabled, parse_delay, parse_fault, waited
+from saga.flask_json import ExactJson
 from saga.local_transaction import Function, LocalTransactions
-from saga.payload import check_fields, compact, digest, iso, mask, parse_object
+from saga.payload import check_fields, compact, digest, iso, mask, parse_object, sayable, schema_of
 from saga.request_body import read_bodies
 from saga.settings import Settings, load_settings
 
@@ -93,14 +94,13 @@ class _Routes:
         self.settings = settings
         self.engine = engine
         Draft202012Validator.check_schema(service.schema)  # an author's slip stops the service, not its first call
-        self.schema = Draft202012Validator(service.schema)
+        self.schema = schema_of(service.schema)
         self.closed = threading.Event()
         self.transactions = LocalTransactions(
             engine, service.action, service.compensation, exit, self.closed, settings.fault_hold_seconds
         )
         self.app = app = Flask(service.name)
-        app.json.sort_keys = False  # type: ignore[attr-defined]
-        app.json.ensure_ascii = False  # type: ignore[attr-defined]
+        app.json = ExactJson(app)
         self.ensemble: Ensemble | None = None  # where choreographed sagas are known here
         app.close = self.close  # type: ignore[attr-defined]
         app.url_map.merge_slashes = False  # a saga's id may hold two
@@ -136,10 +136,11 @@ class _Routes:
 
     def invoke(self) -> Response:
         """The action."""
-        faults = self._faults()
+        faults, delays = self._faults()
+        call = _Call(self.service.name)
+        self._wait(delays, call)
         fields = self._fields()
         check_fields(self.schema, fields, self.service.secret)
-        call = _Call(self.service.name)
         if call.dry_run:
             return call.answered(self._dry_run(call, fields))
         struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
@@ -150,8 +151,9 @@ class _Routes:
 
     def compensate(self) -> Response:
         """The compensation."""
-        faults = self._faults()
+        faults, delays = self._faults()
         call = _Call(self.service.name)
+        self._wait(delays, call)
         struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
         fields = {} if Kind.UNDO in struck else self._fields()
         outcome = self.transactions.compensate(call.key(fields), fields, struck)
@@ -161,7 +163,8 @@ class _Routes:
         """What the action would say now: its transaction is rolled back, the barrier untouched."""
         with self.engine.connect() as connection, connection.begin() as begun:
             try:
-                return Answer(200, self.service.action(Transaction(connection, call.saga_id), fields) or {})
+                result = self.service.action(Transaction(connection, call.saga_id), fields) or {}
+                return Answer(200, sayable(result, "what the action returned")[0])
             except Refused as refusal:
                 return Answer(409, {"error": str(refusal)})
             finally:
@@ -213,26 +216,28 @@ class _Routes:
 
     def failed(self, error: Exception) -> Response:
         """Anything else was raised before the COMMIT: rolled back, so it certainly changed nothing."""
+        if isinstance(error, NotJson):
+            self.app.logger.error("call_failed: %s", error)
+            return _nothing_done(f"the service failed, and rolled back: {error}")
         self.app.logger.error("call_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
         away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
-        response = _error(500, "the database does not answer" if away else "the service failed, and rolled back")
-        response.headers["Saga-Effect"] = "none"
-        return response
+        return _nothing_done("the database does not answer" if away else "the service failed, and rolled back")
 
     def _fields(self) -> dict[str, Any]:
         body = request.get_data()
         return parse_object(body) if body.strip() or request.path == "/invoke" else {}
 
-    def _faults(self) -> list[Fault]:
+    def _faults(self) -> tuple[list[Fault], list[Delay]]:
         if not request.environ.get("QUERY_STRING"):
-            return []
+            return [], []
         fail, delay = request.args.getlist("fail"), request.args.getlist("delay")
         check_enabled(fail, delay, self.settings.faults)
         faults = [parse_fault(flag, f"fail={flag}") for flag in fail]
-        wait = sum(parse_delay(flag, f"delay={flag}") for flag in delay)
-        if wait:
-            self.closed.wait(wait / 1000)
-        return faults
+        return faults, [parse_delay(flag, f"delay={flag}") for flag in delay]
+
+    def _wait(self, delays: Sequence[Delay], call: _Call) -> None:
+        if wait := waited(delays, call.attempt):
+            self.closed.wait(wait)
 
     def _shown(self, row: RowMapping) -> dict[str, Any]:
         shown: dict[str, Any] = mask(dict(row), self.service.secret)
@@ -284,6 +289,12 @@ def _name_saga(response: Response) -> Response:
 def _http_error(error: HTTPException) -> Response:
     response = _error(error.code or 500, error.description)
     response.headers.extend([(name, value) for name, value in error.get_headers() if name != "Content-Type"])  # Allow
+    return response
+
+
+def _nothing_done(message: str) -> Response:
+    response = _error(500, message)
+    response.headers["Saga-Effect"] = "none"
     return response
 
 

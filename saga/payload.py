@@ -4,54 +4,178 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.validators import extend
 
-from saga.errors import BadInput
+from saga.errors import BadInput, NotJson
+from saga.exact_json import JSON, Twice, decode_strictly, first, too_deep, wrong_number
+from saga.exact_json import canonical as canonical  # these four for whoever needs nothing else of it
+from saga.exact_json import compact as compact
+from saga.exact_json import decode as decode
+from saga.exact_json import readable as readable
 
 MASK = "***"
-
-JSON = Any  # what json.loads returns
-
-
-def _not_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+DEPTH = 64  # levels of arrays and objects in what others send us
+WRAPPED = 8  # levels that we put around it, in events and in the database
 
 
-def _finite(number: str) -> float:
-    if math.isinf(value := float(number)):
-        raise ValueError(f"{number} is too large a number")
-    return value
+def parse_object(
+    body: bytes | str, what: str = "the body", *, depth: int = DEPTH, strict: bool = True
+) -> dict[str, JSON]:
+    """The JSON object (RFC 8259) in `body`, at most `depth` levels deep; BadInput says what else it is.
 
-
-_decode = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite).decode
-compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode  # a JSON value's text
-_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
-
-
-def parse_object(body: bytes | str, what: str = "the body") -> dict[str, JSON]:
-    """The JSON object (RFC 8259) in `body`; BadInput says what else it is."""
+    `strict`: a key that an object has twice is refused; else the last one counts.
+    """
     try:
         text = body if isinstance(body, str) else body.decode(json.detect_encoding(body))
-        value = _decode(text)
+        value = decode_strictly(text) if strict else decode(text)
+        if text.count("[") + text.count("{") > depth and too_deep(value, depth):
+            raise RecursionError
         if "\\u" in text or isinstance(body, str):
             compact(value).encode()  # a lone surrogate is no text
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{what} is not valid JSON: {_first_line(error)}") from None
+    except Twice as error:
+        raise BadInput(f"{what} is not clear: {error}", error.key[:255]) from None
+    except ValueError as error:
+        if not isinstance(error, (json.JSONDecodeError, UnicodeError)) and (wrong := wrong_number(text)):
+            field = field_name(wrong[0])
+            raise BadInput(f"{field or what}: {wrong[1]}", field or None) from None
+        raise BadInput(f"{what} is not valid JSON: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise BadInput(f"{what} is nested too deeply: {depth} levels are the most") from None
     if not isinstance(value, dict):
         raise BadInput(f"{what} must be a JSON object, not {_kind(value)}")
     return value
 
 
+def pretty(value: JSON) -> str:
+    """A JSON value as people read it: a line for each field, indented by two spaces."""
+    levels, lines = 0, [""]
+    for part in _PARTS.findall(compact(value)):
+        if part in ("]", "}"):
+            levels -= 1
+            lines.append("  " * levels)
+        lines[-1] += ": " if part == ":" else part
+        if part in ("[", "{", ","):
+            levels += part != ","
+            lines.append("  " * levels)
+    return "\n".join(lines)
+
+
+_PARTS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\[\]|\{\}|[\[\]{},:]|[^\[\]{},:"]+')  # of a compact JSON text
+
+
+def stored(text: str) -> JSON:
+    """The JSON value that we once wrote as `text`; ValueError where it is none, or nested too deeply to be handled."""
+    try:
+        value = decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if text.count("[") + text.count("{") > DEPTH + WRAPPED and too_deep(value, DEPTH + WRAPPED):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def sayable(value: Any, what: str) -> tuple[dict[str, JSON], str]:
+    """The object that a service's own function gave, as JSON says it, and its text.
+
+    A Decimal is a number; an UUID, a date and a time are texts. NotJson names the field that JSON cannot say.
+    """
+    if not isinstance(value, Mapping):
+        raise NotJson(f"{what} must be a mapping, not {type(value).__name__}")
+    try:
+        text = compact(value)
+        text.encode()
+        if text.count("[") + text.count("{") > DEPTH and too_deep(value, DEPTH):
+            raise RecursionError
+    except RecursionError:
+        raise NotJson(f"{what} is nested too deeply: {DEPTH} levels are the most") from None
+    except (TypeError, ValueError):
+        raise NotJson(f"{what} is not JSON: {_unsayable(value)}") from None
+    if type(value) is dict and all(type(item) in _SCALARS for item in value.values()) and all(map(_is_text, value)):
+        return value, text
+    return decode(text), text
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def _is_text(key: Any) -> bool:
+    return type(key) is str
+
+
+def _unsayable(value: Any) -> str:
+    """Which field of it, and why."""
+
+    def problem(part: Any) -> str | None:
+        try:
+            if isinstance(part, Mapping):
+                compact(dict.fromkeys(part)).encode()
+            elif not isinstance(part, (list, tuple)):
+                compact(part).encode()
+        except (TypeError, ValueError) as error:
+            return str(error)
+        return None
+
+    if too_deep(value, DEPTH):
+        return "it is nested too deeply, or holds itself"
+    path, why = first(value, problem) or ((), "it holds something that is not JSON")
+    return f"{field_name(path)}: {why}" if path else why
+
+
+def _exact(number: Any) -> Any:
+    return Decimal(repr(number)) if isinstance(number, float) else number
+
+
+def _exactly(keyword: str) -> Any:
+    """What jsonschema does for a keyword; a Decimal is compared with what the schema says, not with a double."""
+    plain = Draft202012Validator.VALIDATORS[keyword]
+
+    def check(validator: Any, limit: Any, instance: Any, schema: Any) -> Any:
+        return plain(validator, _exact(limit) if isinstance(instance, Decimal) else limit, instance, schema)
+
+    return check
+
+
+def _multiple_of(validator: Any, factor: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """19.99 is a multiple of 0.01, which it is not in doubles."""
+    if validator.is_type(instance, "number") and Fraction(str(instance)) % Fraction(str(factor)):
+        yield ValidationError(f"{instance!r} is not a multiple of {factor}")
+
+
+_Validator: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {"multipleOf": _multiple_of}
+    | {name: _exactly(name) for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer",
+        lambda checker, instance: (
+            Draft202012Validator.TYPE_CHECKER.is_type(instance, "integer")
+            or (isinstance(instance, Decimal) and instance.as_integer_ratio()[1] == 1)
+        ),
+    ),
+)
+
+
+def schema_of(schema: Mapping[str, Any]) -> Draft202012Validator:
+    """A JSON Schema (2020-12), checking Decimals by their exact value."""
+    made: Draft202012Validator = _Validator(schema)
+    return made
+
+
 def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str] = ()) -> None:
     """Raise BadInput, naming the field, unless `value` fits; a secret value is not quoted."""
-    error = best_match(schema.iter_errors(value))
+    try:
+        error = best_match(schema.iter_errors(value))
+    except RecursionError:
+        raise BadInput("the body cannot be checked: its JSON Schema refers to itself without an end") from None
     if error is None:
         return
     path = list(error.absolute_path)
@@ -61,7 +185,8 @@ def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str
         raise BadInput(f"{field} is required", field)
     field, secret = field_name(path), frozenset(secret)
     texts = secret_texts(value, secret)
-    problem = mask(error.message, secret, texts | {repr(text)[1:-1] for text in texts})  # before it is cut
+    message = re.sub(r"Decimal\('([^']*)'\)", r"\1", error.message)
+    problem = mask(message, secret, texts | {repr(text)[1:-1] for text in texts})  # before it is cut
     problem = problem if len(problem) < 300 else f"{problem[:297]}..."
     if any(str(part) in secret for part in path):
         problem = f"does not fit {error.validator}: {error.validator_value}"
@@ -71,11 +196,6 @@ def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str
 def field_name(path: Iterable[str | int]) -> str:
     """`steps[1].timeout` for the path ("steps", 1, "timeout")."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-
-
-def canonical(value: JSON) -> str:
-    """One text for equal JSON values: sorted keys, no spaces, 1.0 written as 1 (in the spirit of RFC 8785)."""
-    return _sorted(_plain_numbers(value))
 
 
 def digest(value: JSON) -> str:
@@ -136,22 +256,6 @@ def iso(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _plain_numbers(value: JSON) -> JSON:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return {key: _plain_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain_numbers(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
 def _kind(value: JSON) -> str:
     names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else "it is nested too deeply"

@@ -10,7 +10,7 @@ from urllib.parse import quote, urljoin
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
 from saga.http import authorization
-from saga.payload import parse_object
+from saga.payload import DEPTH, WRAPPED, parse_object
 from saga.transport import Transport
 
 AT_ONCE = 8  # requests
@@ -27,7 +27,7 @@ def ask(url: str, transport: Transport, token: str | None, timeout: float) -> Ma
     if answer.failure is not None or answer.status != 200:
         return None
     try:
-        found = parse_object(answer.body)
+        found = parse_object(answer.body, strict=False, depth=DEPTH + WRAPPED)
     except BadInput:
         return None
     return found if isinstance(found.get("records"), list) else None

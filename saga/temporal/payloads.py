@@ -1,12 +1,14 @@
-"""How data becomes what is in Temporal's histories: as the SDK does it, but with characters as they are.
+"""How data becomes what is in Temporal's histories: as the SDK does it, but with characters and numbers as they are.
 
-Escaped, as the SDK has it, a text that is not ASCII grows threefold, and Temporal refuses what is large.
+Escaped, as the SDK has it, a text that is not ASCII grows threefold, and Temporal refuses what is large. A number that
+a double would change is a Decimal on both sides, and has all its digits in between.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from temporalio.api.common.v1 import Payload
 from temporalio.converter import (
     AdvancedJSONEncoder,
     CompositePayloadConverter,
@@ -14,10 +16,18 @@ from temporalio.converter import (
     JSONPlainPayloadConverter,
 )
 
+from saga.exact_json import Decoder, writer
 
-class _Unescaped(AdvancedJSONEncoder):
-    def __init__(self, **options: Any):
-        super().__init__(**{**options, "ensure_ascii": False})
+_written = writer(AdvancedJSONEncoder().default, sort_keys=True)
+
+
+class _Exact(JSONPlainPayloadConverter):
+    def __init__(self) -> None:
+        super().__init__(decoder=Decoder)
+
+    def to_payload(self, value: Any) -> Payload | None:
+        """As JSON."""
+        return Payload(metadata={"encoding": self.encoding.encode()}, data=_written(value).encode())
 
 
 class Payloads(CompositePayloadConverter):
@@ -25,5 +35,5 @@ class Payloads(CompositePayloadConverter):
 
     def __init__(self) -> None:
         known = DefaultPayloadConverter.default_encoding_payload_converters
-        plain = JSONPlainPayloadConverter(encoder=_Unescaped)
+        plain = _Exact()
         super().__init__(*[plain if each.encoding == plain.encoding else each for each in known])

@@ -180,3 +180,52 @@ steps:
     doubts = parse_definition(text, {}).doubts
     assert [doubt.split(" is ")[0] for doubt in doubts] == ["secret: 'cardd'", "steps[0].send: 'itme'"]
     assert parse_definition(text.replace("cardd, ", "").replace("itme", "item"), {}).doubts == []
+
+
+_ALIASES = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+_MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 10))
+_CHAIN = "".join(f"a{n}: &a{n} [[[[[[[[[[{f'*a{n - 1}' if n else 1}]]]]]]]]]]\n" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "named"),
+    [
+        pytest.param("name: x\ninput:\n  default: " + "[" * 600 + "]" * 600, 3, "nested too deeply", id="flow"),
+        pytest.param("name: x\n" + "\n".join("  " * n + f"a{n}:" for n in range(100)), 66, "nested", id="block"),
+        pytest.param(_ALIASES, 5, "too much", id="aliases"),
+        pytest.param(_MERGES, 5, "too much", id="merges"),
+        pytest.param(_CHAIN, 7, "nested too deeply", id="a chain of aliases"),
+        pytest.param("name: x\na: &a [1, *a]\n", 2, "what it stands in", id="itself"),
+        pytest.param("input:\n  maximum: 12345678901234567890.123\n", 2, "a double holds", id="digits"),
+        pytest.param("input:\n  maximum: " + "9" * 5000, 2, "too long", id="many digits"),
+        pytest.param("deadline: .nan\n", 1, "no number", id="nan"),
+        pytest.param("deadline: -.inf\n", 1, "no number", id="infinity"),
+    ],
+)
+def test_a_file_that_is_too_deep_or_too_much_is_named_with_its_line(text: str, line: int, named: str) -> None:
+    with pytest.raises(DefinitionError, match=named) as caught:
+        parse_definition(text, {}, "deep.yaml")
+    assert (caught.value.file, caught.value.line) == ("deep.yaml", line)
+
+
+@pytest.mark.parametrize("value", ["2026-99-99", "!!float abc"])
+def test_a_value_that_pyyaml_stumbles_over_names_the_file(value: str) -> None:
+    with pytest.raises(DefinitionError, match=r"deep\.yaml"):
+        parse_definition(f"name: x\ninput:\n  default: {value}\n", {}, "deep.yaml")
+
+
+def test_aliases_that_stand_for_little_are_taken() -> None:
+    text = """
+name: x
+input: {properties: {a: &text {type: string, maxLength: 255}, b: *text, c: {<<: *text, minLength: 1}}}
+steps: [{name: A, action: http://a/invoke}]
+"""
+    assert parse_definition(text, {}).input == {
+        "properties": {
+            "a": {"type": "string", "maxLength": 255},
+            "b": {"type": "string", "maxLength": 255},
+            "c": {"type": "string", "maxLength": 255, "minLength": 1},
+        }
+    }

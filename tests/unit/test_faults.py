@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from saga.errors import BadInput, Forbidden
-from saga.faults import Fault, FaultPlan, Kind, parse_delay, parse_fault, parse_plan
+from saga.faults import Delay, Fault, FaultPlan, Kind, parse_delay, parse_fault, parse_plan, waited
 
 STEPS = ["A", "B", "C"]
 
@@ -58,7 +60,7 @@ def test_what_is_no_flag_is_refused_by_name(flag: str) -> None:
 def test_a_delay_is_a_number_of_milliseconds_up_to_a_minute(text: str) -> None:
     with pytest.raises(BadInput, match="milliseconds"):
         parse_delay(text)
-    assert parse_delay("60000") == 60_000
+    assert parse_delay("60000") == Delay(60_000)
 
 
 def test_switched_off_any_flag_is_forbidden() -> None:
@@ -67,3 +69,17 @@ def test_switched_off_any_flag_is_forbidden() -> None:
     with pytest.raises(Forbidden, match="FAULTS=off"):
         parse_plan([], ["b:1"], STEPS, enabled=False)
     assert parse_plan([], [], STEPS, enabled=False) == FaultPlan()
+
+
+def test_a_delay_may_strike_the_first_attempts_only() -> None:
+    queries = plan(delay=("b:8000:1", "B:50")).queries()
+    assert queries["B", "action"] == queries["B", "compensation"] == [("delay", "8000:1"), ("delay", "50")]
+    delays = [parse_delay(text) for _, text in queries["B", "action"]]
+    assert [waited(delays, attempt) for attempt in (1, 2, 3)] == [8.05, 0.05, 0.05]
+
+
+@pytest.mark.parametrize("text", ["50:", "50:0", "50:x", "50:-1", "50:1:1", ":1", "50:1.5", "50:²"])
+def test_a_delay_with_a_bad_number_of_times_names_the_flag(text: str) -> None:
+    with pytest.raises(BadInput, match=f"delay=b:{re.escape(text)}") as caught:
+        plan(delay=(f"b:{text}",))
+    assert caught.value.field == "delay"

@@ -15,7 +15,8 @@ PURE = {
     "asl": {"definition", "errors", "machine", "retry"},
     "retry": set(),
     "errors": set(),
-    "payload": {"errors"},
+    "exact_json": set(),
+    "payload": {"errors", "exact_json"},
     "urls": {"payload"},
 }
 
