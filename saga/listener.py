@@ -206,8 +206,11 @@ class Listener:
                 return self._acted(attempt, answer.body, fields, told)
             if answer is TOO_LATE or answer.status != 409 or not part.may_refuse:
                 return ()
-            kind = self._pasts.of(event, part).kind(409)
-            error = _error(kind, 409, part.shown(str(answer.body["error"]), fields))
+            # The barrier row is this service's own: it knows what became of an attempt that a crash has interrupted.
+            past = self._pasts.of(event, part)
+            error = _error(
+                replace(past, uncertain=past.timed_out).kind(409), 409, part.shown(str(answer.body["error"]), fields)
+            )
             told["attempt"]["message"] = error["message"]
             return outbox.written(part.refused(event, {**told, "error": error, "uncertain": False}), self._engine)
 

@@ -192,8 +192,11 @@ def _with_answer(name: str, error: Callable[[], tuple[str, str]]) -> Execution:
         ("States.Timeout", "timeout", None, "no answer within 5 s"),
         ("States.Http.Socket", "failed", None, "why"),
         ("States.Http.StatusCode.503", "failed", 503, "HTTP 503"),
-        ("States.Http.StatusCode.429", "refused", 429, "HTTP 429"),
-        ("States.Http.StatusCode.499", "refused", 499, "HTTP 499"),
+        ("States.Http.StatusCode.400", "refused", 400, "HTTP 400"),
+        ("States.Http.StatusCode.408", "timeout", 408, "HTTP 408"),
+        ("States.Http.StatusCode.425", "failed", 425, "HTTP 425"),
+        ("States.Http.StatusCode.429", "failed", 429, "HTTP 429"),
+        ("States.Http.StatusCode.499", "failed", 499, "HTTP 499"),
         ("States.Http.StatusCode.302", "failed", 302, "HTTP 302"),
         ("States.DataLimitExceeded", "failed", None, "why"),
         ("Events.ConnectionResource.InvalidConnectionState", "failed", None, "why"),
@@ -205,7 +208,33 @@ def test_every_error_of_an_http_task_turns_the_saga_back(
     execution = _with_answer("B", lambda: (error, "why"))
     told = {"step": "B", "kind": kind, "status_code": status_code, "message": message}
     assert execution.output["error"] == told
-    assert execution.undone == ["B", "A"]
+    assert execution.undone == (["A"] if error.endswith("400") else ["B", "A"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ({"StatusCode": 204}, "COMPLETED"),
+        ({"StatusCode": 204, "ResponseBody": ""}, "COMPLETED"),
+        ({"StatusCode": 201, "ResponseBody": {"x": 1}}, "COMPLETED"),
+        ({"StatusCode": 202, "ResponseBody": {"x": 1}}, "COMPENSATED"),
+        ({"StatusCode": 200, "ResponseBody": "OK"}, "COMPENSATED"),
+    ],
+)
+def test_what_a_2xx_says(answer: dict[str, Any], status: str) -> None:
+    """204 is an empty result; 202 is not done."""
+    from tests.step_functions import StepFunctions
+
+    def invoke(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        key = arguments["Headers"]["Idempotency-Key"]
+        said = answer if key.endswith((":B:action", ":A:compensation")) else {"StatusCode": 200, "ResponseBody": {}}
+        if key.endswith(":A:compensation") and status == "COMPENSATED":
+            said = {"StatusCode": 204}
+        return {"Headers": {}, **said}
+
+    output = StepFunctions(invoke=invoke).execute(signup(), INPUT).output
+    assert output["status"] == status
+    assert output["result"] == (answer["ResponseBody"] if answer.get("ResponseBody") and status == "COMPLETED" else {})
 
 
 def test_an_answer_that_step_functions_cannot_read_ends_the_execution_without_a_roll_back() -> None:

@@ -399,6 +399,22 @@ def test_an_attempt_that_succeeds_after_its_time_was_up_is_not_undone_by_giving_
     assert ensemble.rows(saga_id) == ONE_EACH
 
 
+@pytest.mark.parametrize(
+    ("flags", "outlasted", "kind"),
+    [("b:refuse", 0, "refused"), ("b:refuse", 1, "timeout"), ("b:before", 1, "timeout"), ("b:before", 0, "failed")],
+)
+def test_the_kind_of_error_is_what_it_is_over_http(ensemble: Ensemble, flags: str, outlasted: int, kind: str) -> None:
+    """A call of which one attempt was timed out is a time-out, whatever its last attempt came to."""
+    saga_id = ensemble.start(flags)
+    ensemble.reach("B")
+    listener, (index, _) = ensemble.listeners["B"], ensemble.broker.queues["B"].waiting[0]
+    for number in range(1, 1 + outlasted):
+        listener.overslept(Delivery(*ensemble.broker.stream[index], number, index, {}))
+    ensemble.play()
+    assert ensemble.record(saga_id)["error"]["kind"] == kind
+    assert ensemble.rows(saga_id) == NONE
+
+
 def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(ensemble: Ensemble) -> None:
     """No attempt ended in time, giving up failed and was reported; then one of the attempts committed after all."""
     saga_id = ensemble.start("b:undo:1")
