@@ -75,7 +75,7 @@ def test_while_the_broker_is_away_nothing_is_refused_and_it_is_asked_again() -> 
 
 def test_who_listens_under_another_name_is_not_the_service_of_the_step() -> None:
     known, _ = made([Listening("Everything", ["saga.>"], 0)])
-    with pytest.raises(BadInput, match="called 'A', as the step is.*the services that listen are Everything"):
+    with pytest.raises(BadInput, match=r"called 'A', as the step is.*the services that listen are Everything"):
         known.check(SIGNUP)
 
 
