@@ -55,6 +55,11 @@ def test_the_broker_is_on_its_port_or_elsewhere_or_off(environ: dict[str, str], 
     assert load_settings(environ).nats_url == url
 
 
+@pytest.mark.parametrize("prefix", ["", "team1", "a-b_C", "1", "x" * 64])
+def test_a_prefix_is_letters_digits_hyphens_and_underscores(prefix: str) -> None:
+    assert load_settings({"NATS_PREFIX": prefix}).nats_prefix == prefix
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -77,6 +82,14 @@ def test_the_broker_is_on_its_port_or_elsewhere_or_off(environ: dict[str, str], 
         ("NATS_URL", "nats://u:hunter2@h/path"),
         ("NATS_URL", "nats://[::1"),
         ("NATS_URL", "none"),
+        ("NATS_PREFIX", "two words"),
+        ("NATS_PREFIX", "team.one"),
+        ("NATS_PREFIX", "team>"),
+        ("NATS_PREFIX", "tëam"),
+        ("NATS_PREFIX", "x" * 65),
+        ("NATS_PREFIX", "saga"),
+        ("NATS_PREFIX", "dead"),
+        ("NATS_PREFIX", "_INBOX"),
         ("ENGINE", "temprl"),
         ("TEMPORAL_PORT", "0"),
         ("TEMPORAL_ADDRESS", "temporal.example"),
