@@ -106,6 +106,7 @@ class Broker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lines: dict[tuple[str, str], asyncio.Task[Any]] = {}  # the last delivery in each
         self._away = False
+        self._closing = False  # then nobody need be told that the connection ends
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
     def consume(self, durable: str, subjects: Sequence[str], handler: Handler, stream: str = STREAM) -> None:
@@ -118,10 +119,11 @@ class Broker:
 
     def close(self) -> None:
         """Let go; what is being handled is delivered again, to another."""
+        self._closing = True
         if self._thread.is_alive():
             with suppress(Exception):
                 asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(2)
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._end)
             self._thread.join(timeout=2)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -206,8 +208,14 @@ class Broker:
                 await self._returned()
             await asyncio.sleep(LOOK)
 
+    def _end(self) -> None:
+        """Whoever still waits is told to stop, or the loop's end would complain of it."""
+        for task in self._tasks:
+            task.cancel()
+        self._loop.call_soon(self._loop.stop)
+
     async def _troubled(self, error: Exception) -> None:
-        if not self._away and not self._client.is_connected:
+        if not self._away and not self._closing and not self._client.is_connected:
             self._away = True
             logger.warning("broker_away: %s; events wait in the outbox", type(error).__name__)
 
@@ -222,7 +230,8 @@ class Broker:
                 await self._declare()
                 return
             except (TimeoutError, NatsError, OSError) as error:
-                logger.warning("broker_not_ready: %s", error)
+                if not self._closing:
+                    logger.warning("broker_not_ready: %s", error)
                 await asyncio.sleep(0.5)
 
     async def _declare(self) -> None:
