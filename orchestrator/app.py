@@ -146,7 +146,7 @@ class _Routes:
         note = parse_object(request.get_data()).get("note")
         if not isinstance(note, str):
             raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
-        self.parts.operator.resolve(saga_id, note)
+        self.parts.resolve(saga_id, note)
         return self._accepted(saga_id)
 
     def dead_letters(self) -> Response:

@@ -97,6 +97,11 @@ class Orchestrator:
         else:
             self.operator.resume(saga_id)
 
+    def resolve(self, saga_id: str, note: str) -> None:
+        """Go on as if the call that stalled a saga had succeeded; the services are asked whether that is so."""
+        self.operator.resolve(saga_id, note)
+        self.watch.doubt(saga_id)
+
     @property
     def default_saga(self) -> str | None:
         """The saga that is meant where none is named: `signup`, or the only one; None where one must be named."""

@@ -24,6 +24,7 @@ from saga.payload import check_fields, compact, field_name
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+ONE, SOME, NONE, SKIP = "one", "some", "none", "skip"  # how many records a step leaves: what the audit expects
 CALLS = ("action", "compensation")  # the fields of a step that hold URLs
 
 FILE_SCHEMA: dict[str, Any] = {
@@ -52,6 +53,7 @@ FILE_SCHEMA: dict[str, Any] = {
                     "retries": {"type": "integer", "minimum": 0, "maximum": 100},
                     "backoff": {"type": "number", "minimum": 0, "maximum": 60},
                     "pivot": {"type": "boolean"},
+                    "records": {"enum": [ONE, SOME, NONE, SKIP]},
                 },
             },
         },
@@ -61,7 +63,10 @@ FILE_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its action, beside it the compensation that undoes it. Times are in seconds."""
+    """One step: its action, beside it the compensation that undoes it. Times are in seconds.
+
+    `records`: how many its service has of a saga that completed, as the audit expects them.
+    """
 
     name: str
     action: str
@@ -71,6 +76,7 @@ class Step:
     retries: int = 2
     backoff: float = 0.2
     pivot: bool = False
+    records: str = ONE
 
 
 @dataclass(frozen=True)
