@@ -71,7 +71,8 @@ def announce(settings: Settings) -> None:
         if time.monotonic() > deadline or os.getppid() == 1:
             return
         time.sleep(0.2)
-    sys.stdout.write(f"\nThe dashboard is at {urls[0]}/   (Ctrl-C stops everything)\n")
+    sys.stdout.write(f"\nThe dashboard is at {urls[0]}/\n")
+    sys.stdout.write("This terminal stays with it: Ctrl-C stops everything, which takes two seconds.\n")
     if os.environ.get("SAGA_TEMPORAL") == "true":
         sys.stdout.write(f"Temporal's own pages are at http://{host}:{settings.temporal_ui_port}/\n")
     sys.stdout.write("\n")

@@ -152,7 +152,7 @@ class _Routes:
             raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
         if "result" in body and not isinstance(result, dict):
             raise BadInput("result must be a JSON object: what the call would have answered", "result")
-        self.parts.operator.resolve(saga_id, note, result)
+        self.parts.resolve(saga_id, note, result)
         return self._accepted(saga_id)
 
     def abandon(self, saga_id: str) -> tuple[Response, int]:

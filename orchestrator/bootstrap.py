@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uuid_utils
 
@@ -98,6 +98,11 @@ class Orchestrator:
             self.choreographer.resume(saga_id)
         else:
             self.operator.resume(saga_id)
+
+    def resolve(self, saga_id: str, note: str, result: Mapping[str, Any] | None = None) -> None:
+        """Go on as if the call that stalled a saga had succeeded; the services are asked whether that is so."""
+        self.operator.resolve(saga_id, note, result)
+        self.watch.doubt(saga_id)
 
     @property
     def default_saga(self) -> str | None:

@@ -26,11 +26,12 @@ from orchestrator.story import story
 from orchestrator.stream import event_stream
 from orchestrator.tally import tally
 from orchestrator.timeline import timeline
+from orchestrator.truth import verdicts, violations
 from orchestrator.words import length
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
 from saga.machine import ACTING, STALLED
-from saga.payload import mask, parse_object, pretty
+from saga.payload import compact, mask, parse_object, pretty
 from saga.records import ask_all
 from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
 from saga.verbs import REFUSALS, permitted
@@ -60,6 +61,7 @@ def register(app: Flask, parts: Orchestrator) -> None:
     app.context_processor(pages.everywhere)
     app.add_template_filter(length, "length_of_time")
     app.add_template_filter(local_times)
+    app.add_template_filter(shown_value)
     app.add_template_filter(pretty, "pretty")
     app.add_template_filter(lambda filters: urlencode({k: v for k, v in filters.items() if v}), "query")
     lab.register(app, parts, pages.saga_view)
@@ -170,6 +172,7 @@ class _Pages:
         now = None if record.ended else self.parts.engine.around.clock()
         transport, token = self.parts.engine.around.transport, self.parts.settings.token
         found = ask_all(record.definition, saga_id, transport, token, PATIENCE)
+        self.parts.watch.tell(saga_id, violations(record, found))
         return {
             "saga": saga,
             "lines": shown,
@@ -181,6 +184,7 @@ class _Pages:
             "parked": [] if record.ended else list(told.parked.values()),
             "sent": attempts_of(told),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
+            "verdicts": verdicts(record, saga["steps"], found),
             "verbs": permitted(record, lines),
             "acting": record.state in ACTING,
             "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
@@ -199,7 +203,7 @@ class _Pages:
             elif verb == "resolve":
                 given = request.form.get("result", "").strip()
                 result = parse_object(given, "result") if given else None
-                self.parts.operator.resolve(saga_id, request.form.get("note", ""), result)
+                self.parts.resolve(saga_id, request.form.get("note", ""), result)
             elif verb == "abandon":
                 self.parts.abandon(saga_id, request.form.get("note", ""))
             else:
@@ -245,6 +249,15 @@ class _Pages:
 def local_times(text: object) -> Markup:
     """A text, escaped, in which each time is a <time>: the page's script shows it in the reader's own zone."""
     return Markup(_TIMES.sub(_timed, str(escape(str(text)))))  # noqa: S704  # escaped before
+
+
+def shown_value(value: object) -> Markup:
+    """A JSON value as a reader sees it: no None, no True."""
+    if isinstance(value, (dict, list)):
+        return local_times(compact(value))
+    if value is None or isinstance(value, bool):
+        return local_times({None: "–", True: "yes", False: "no"}[value])
+    return local_times(value)
 
 
 _TIMES = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00| UTC)")

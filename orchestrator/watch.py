@@ -1,6 +1,7 @@
 """What the head of every page shows: are the services and the log there, and does the invariant hold?
 
-A page never waits for it: it shows what was found last, and has it found out again in the background when that is old.
+A page does not wait for it: it shows what was found last, and has it found out again in the background when that is
+old. Only after an operator's `resolve` does it wait, shortly, until the services have been asked about that saga.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -26,6 +27,7 @@ logger = logging.getLogger("saga")
 
 FRESH = 4.0  # seconds
 TIMEOUT = 2.0  # seconds
+PATIENCE = 1.0  # seconds that a page waits to be told of what an operator has resolved
 AUDITED = 100  # of the sagas that ended last; those found right before are not asked about again
 
 
@@ -86,14 +88,48 @@ class Watch:
         self._found: Findings | None = None
         self._right: set[str] = set()  # sagas found all-or-nothing: that does not change
         self._wrong: set[str] = set()
-        self._looking = threading.Lock()
+        self._doubted: set[str] = set()  # an operator has had the last word: asked about as soon as they have ended
+        self._looking, self._settling = threading.Lock(), threading.Lock()
 
     def look(self) -> Findings | None:
         """What was found last; None before the first time."""
         old = self._found is None or self._clock() - self._found.at > FRESH
         if old and self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, name="watch", daemon=True).start()
+        if self._doubted and self._settling.acquire(blocking=False):
+            settling = threading.Thread(target=self._settle, name="watch-doubted", daemon=True)
+            settling.start()
+            settling.join(PATIENCE)
         return self._found
+
+    def doubt(self, saga_id: str) -> None:
+        """An operator says what was done by hand: whoever looks next is told whether the services say so, too."""
+        if len(self._doubted) < AUDITED:
+            self._doubted.add(saga_id)
+
+    def tell(self, saga_id: str, violations: Sequence[Mapping[str, Any]]) -> None:
+        """What somebody else has found to be wrong with a saga: it is shown from now on, until it is right."""
+        if not violations:
+            return
+        self._right.discard(saga_id)
+        self._wrong.add(saga_id)
+        if found := self._found:
+            others = [each for each in found.violations if each["saga_id"] != saga_id]
+            self._found = replace(found, violations=[*violations, *others])
+
+    def _settle(self) -> None:
+        try:
+            records = self._log.find_many(set(self._doubted))
+            ended = [record for record in records.values() if record.ended]
+            said = audit(ended, self._token)
+            silent = {each["saga_id"] for each in said["unreachable"]}
+            for record in ended:
+                self.tell(record.id, [each for each in said["violations"] if each["saga_id"] == record.id])
+            self._doubted -= {record.id for record in ended} - silent
+        except LogUnavailable:
+            return  # the other look says so
+        finally:
+            self._settling.release()
 
     def _look(self) -> None:
         try:
@@ -119,8 +155,10 @@ class Watch:
         asked = [record for saga_id, record in ended.items() if saga_id not in self._right]
         said = audit(asked, self._transport, self._token)
         silent = {each["saga_id"] for each in said["unreachable"]}
-        self._wrong = {each["saga_id"] for each in said["violations"]}
-        self._right = ended.keys() - silent - self._wrong
+        wrong = {each["saga_id"] for each in said["violations"]}
+        told = [each for each in (self._found.violations if self._found else ()) if each["saga_id"] not in ended]
+        self._wrong = wrong | (self._wrong - ended.keys())
+        self._right = ended.keys() - silent - wrong
         return Findings(
             self._clock(),
             services,
@@ -128,7 +166,7 @@ class Watch:
             broker_problem,
             letters,
             len(ended.keys() - silent),
-            said["violations"],
+            [*said["violations"], *told],  # also what was told while this look was under way
             said["unreachable"],
         )
 

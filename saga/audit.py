@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
+from saga.definition import NO_RECORDS, ONE, SKIP, SOME, Step
 from saga.log import Record
 from saga.machine import State
 from saga.records import AT_ONCE, ask, records_url
@@ -18,8 +20,8 @@ TIMEOUT = 5.0  # seconds
 def audit(ended: Iterable[Record], transport: Transport, token: str | None) -> dict[str, Any]:
     """{"checked", "violations", "unreachable"} for sagas that have ended.
 
-    A violation is a step of a completed saga without a record, or one of a compensated saga with one. Sagas of
-    which a participant could not be asked are in "unreachable", and not in "checked".
+    A violation is a step whose participant has another number of records than `expected` says. Sagas of which a
+    participant could not be asked are in "unreachable", and not in "checked".
     """
     checked, violations, unreachable = 0, [], []
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -30,22 +32,55 @@ def audit(ended: Iterable[Record], transport: Transport, token: str | None) -> d
     return {"checked": checked, "violations": violations, "unreachable": unreachable}
 
 
+@dataclass(frozen=True)
+class Expected:
+    """From `least` to `most` records (None: any number more); `words` say so."""
+
+    least: int
+    most: int | None
+    words: str
+
+
+_NO_RECORD = Expected(0, 0, "no record")
+_OF_COMPLETED = {
+    ONE: Expected(1, 1, "one record"),
+    SOME: Expected(1, None, "at least one record"),
+    NO_RECORDS: _NO_RECORD,
+}
+
+
+def expected(step: Step, state: State) -> Expected | None:
+    """What a participant must have of a saga that ended in `state`, as the step's `records` says; None: not asked.
+
+    Of a compensated saga it must have no record, unless the step has no compensation: of that nothing was promised.
+    """
+    if step.records == SKIP:
+        return None
+    if state is State.COMPLETED:
+        return _OF_COMPLETED[step.records]
+    return _NO_RECORD if step.compensation is not None or step.unsaid or step.records == NO_RECORDS else None
+
+
+def violation(record: Record, step: Step, found: int) -> dict[str, Any] | None:
+    """What is wrong with so many records at a step of a saga; None where nothing is, or it has not ended."""
+    wanted = expected(step, record.state) if record.ended else None
+    if wanted is None or (found >= wanted.least and (wanted.most is None or found <= wanted.most)):
+        return None
+    place = {"saga_id": record.id, "step": step.name}
+    return {**place, "status": record.state.upper(), "expected": wanted.words, "found": found}
+
+
 def _check(
     record: Record, transport: Transport, token: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     wrong, silent = [], []
-    completed = record.state is State.COMPLETED
     for step in record.definition.steps:
-        if not completed and step.compensation is None and not step.unsaid:
-            continue  # nothing was promised of a step that is not undone
-        place = {"saga_id": record.id, "step": step.name}
+        if expected(step, record.state) is None:
+            continue
         url = records_url(step, record.id)
         answer = ask(url, transport, token, TIMEOUT)
         if answer is None:
-            silent.append({**place, "url": masked(url)})
-            continue
-        found = len(answer["records"])
-        if completed != (found > 0) or found > 1:
-            expected = "one record" if completed else "no record"
-            wrong.append({**place, "status": record.state.upper(), "expected": expected, "found": found})
+            silent.append({"saga_id": record.id, "step": step.name, "url": masked(url)})
+        elif found := violation(record, step, len(answer["records"])):
+            wrong.append(found)
     return wrong, silent

@@ -154,6 +154,7 @@ class Broker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lines: dict[tuple[str, str], asyncio.Task[Any]] = {}  # the last delivery in each
         self._away = False
+        self._closing = False  # then nobody need be told that the connection ends
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
     def consume(
@@ -176,6 +177,7 @@ class Broker:
 
     def close(self) -> None:
         """Let go; what is being handled is delivered again, to another."""
+        self._closing = True
         if self._thread.is_alive():
             with suppress(Exception):
                 asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(2)
@@ -301,7 +303,7 @@ class Broker:
             await asyncio.sleep(LOOK)
 
     async def _troubled(self, error: Exception) -> None:
-        if not self._away and not self._client.is_connected:
+        if not self._away and not self._closing and not self._client.is_connected:
             self._away = True
             logger.warning("broker_away: %s; events wait in the outbox", type(error).__name__)
 
@@ -318,7 +320,8 @@ class Broker:
                 await self._declare()
                 return
             except (TimeoutError, NatsError, OSError) as error:
-                logger.warning("broker_not_ready: %s", error)
+                if not self._closing:
+                    logger.warning("broker_not_ready: %s", error)
                 await asyncio.sleep(0.5)
 
     async def _declare(self) -> None:

@@ -31,6 +31,7 @@ BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
 NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 NONE = "none"  # in place of a compensation: there is nothing to undo
 NODES_AT_MOST = 20_000  # parts of a file, each alias counted as all that it stands for
+ONE, SOME, NO_RECORDS, SKIP = "one", "some", "none", "skip"  # how many records a step leaves: what the audit expects
 CALLS = ("action", "compensation")  # the fields of a step that hold URLs
 
 FILE_SCHEMA: dict[str, Any] = {
@@ -59,6 +60,7 @@ FILE_SCHEMA: dict[str, Any] = {
                     "retries": {"type": "integer", "minimum": 0, "maximum": 100},
                     "backoff": {"type": "number", "minimum": 0, "maximum": 60},
                     "pivot": {"type": "boolean"},
+                    "records": {"enum": [ONE, SOME, NO_RECORDS, SKIP]},
                 },
             },
         },
@@ -72,6 +74,7 @@ class Step:
 
     Without a `compensation` its action has no effect that would have to be undone, the pivot's and those after it
     apart. `unsaid`: only of a snapshot that an older version made, whose file did not have to say so.
+    `records`: how many its service has of a saga that completed, as the audit expects them.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Step:
     backoff: float = 0.2
     pivot: bool = False
     unsaid: bool = False
+    records: str = ONE
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,8 @@ class Relay:
                 away = True
             except Exception:
                 logger.exception("relay_failed")
-            self._news.wait(MARK_WITHIN if self._published else LOOK)
+            if not self._closed:  # else what woke it up has been cleared
+                self._news.wait(MARK_WITHIN if self._published else LOOK)
         with suppress(SQLAlchemyError, OutcomeUnknown):
             self.mark()
 

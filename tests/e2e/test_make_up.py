@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -83,6 +84,16 @@ class Up:
         url = f"http://localhost:{self.ports['orchestrator']}/start?{flags}"
         return requests.post(url, json=INPUT, timeout=60).status_code
 
+    def stop(self, within: float) -> str:
+        """Ctrl-C in its terminal; gives what it says from then on. Nothing of it is left afterwards."""
+        family, before = self.family(), len(self.said)
+        os.killpg(self.process.pid, signal.SIGINT)
+        assert self.process.wait(within) in (0, 130, -signal.SIGINT)
+        assert not psutil.wait_procs(family, timeout=10)[1]
+        return self.said[before:]
+
+
+NOISE = re.compile("away|waits|error|exception|traceback|warn|destroyed|refused|kill", re.IGNORECASE)
 
 MakeUp = Callable[..., Up]
 
@@ -123,10 +134,7 @@ def test_it_says_where_the_dashboard_is_restarts_what_dies_and_ctrl_c_leaves_not
     eventually(lambda: up.broker() not in (None, broker))
     eventually(lambda: nats_server.answers(up.ports["nats"]))
     assert up.start() == 200
-    family = up.family()
-    os.killpg(up.process.pid, signal.SIGINT)
-    up.process.wait(20)
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    up.stop(within=20)
     assert "Traceback" not in up.said
 
 
@@ -145,11 +153,21 @@ def test_with_engine_temporal_it_starts_that_too_and_restarts_what_dies_of_it(ma
     eventually(lambda: up.server("temporal") not in (None, server), within=30)
     eventually(lambda: up.main_process("orchestrator.temporal_worker") not in (None, worker), within=30)
     assert eventually(lambda: up.start("fail=b:refuse") == 409, within=60)
-    family = up.family()
-    os.killpg(up.process.pid, signal.SIGINT)
-    up.process.wait(25)
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    up.stop(within=25)
     assert "Traceback" not in up.said
+
+
+@pytest.mark.parametrize("engine", ["builtin", "temporal"])
+def test_ctrl_c_says_nothing_that_looks_like_a_failure(make_up: MakeUp, engine: str) -> None:
+    """Not even where sagas of both modes are under way; and it says beforehand that it holds the terminal."""
+    up = make_up(ENGINE=engine)
+    eventually(lambda: "This terminal stays with it: Ctrl-C stops everything" in up.said, within=90)
+    eventually(lambda: nats_server.answers(up.ports["nats"]))
+    assert up.start() == 200
+    for flags in ("mode=choreography", "mode=choreography&delay=b:3000&wait=0", "delay=b:3000&wait=0"):
+        assert up.start(flags) in (200, 202)
+    said = up.stop(within=25)
+    assert not NOISE.search(said), said
 
 
 def test_without_the_setting_nothing_of_temporal_is_started(make_up: MakeUp) -> None:
@@ -178,10 +196,7 @@ def answers(port: int) -> bool:
 def test_ctrl_c_before_it_is_ready_leaves_nothing_either(make_up: MakeUp) -> None:
     up = make_up()
     eventually(lambda: up.main_process("orchestrator"), within=60)
-    family = up.family()
-    os.killpg(up.process.pid, signal.SIGINT)
-    up.process.wait(20)
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    up.stop(within=20)
     assert "Traceback" not in up.said
 
 

@@ -1,0 +1,124 @@
+"""What the audit expects of a step, and what a saga's page makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.truth import Verdict, verdicts, violations
+from saga.audit import expected, violation
+from saga.definition import SagaDefinition, Step, parse_definition
+from saga.errors import DefinitionError
+from saga.log import Record
+from saga.machine import State
+
+COMPLETED, COMPENSATED = State.COMPLETED, State.COMPENSATED
+
+
+def a_step(records: str = "one", compensation: str | None = "http://a/compensate") -> Step:
+    return Step("A", "http://a/invoke", compensation, records=records)
+
+
+def a_record(state: State, *steps: Step) -> Record:
+    ended = 2.0 if state in (COMPLETED, COMPENSATED) else None
+    definition = SagaDefinition("test", steps or (a_step(),))
+    return Record("id", definition, {}, state, 0, {}, 1, None, None, 0, None, None, None, 1.0, ended, None)
+
+
+@pytest.mark.parametrize(
+    ("records", "state", "right", "wrong", "words"),
+    [
+        ("one", COMPLETED, [1], [0, 2, 3], "one record"),
+        ("one", COMPENSATED, [0], [1, 2], "no record"),
+        ("some", COMPLETED, [1, 2, 9], [0], "at least one record"),
+        ("some", COMPENSATED, [0], [1, 2], "no record"),
+        ("none", COMPLETED, [0], [1, 2], "no record"),
+        ("none", COMPENSATED, [0], [1, 2], "no record"),
+        ("skip", COMPLETED, [0, 1, 2], [], ""),
+        ("skip", COMPENSATED, [0, 1, 2], [], ""),
+    ],
+)
+def test_a_step_says_how_many_records_it_leaves(
+    records: str, state: State, right: list[int], wrong: list[int], words: str
+) -> None:
+    step = a_step(records)
+    record = a_record(state, step)
+    assert [violation(record, step, found) for found in right] == [None] * len(right)
+    for found in wrong:
+        told = {"saga_id": "id", "step": "A", "status": state.upper(), "expected": words, "found": found}
+        assert violation(record, step, found) == told
+
+
+def test_nothing_was_promised_of_a_step_of_a_compensated_saga_that_cannot_be_undone() -> None:
+    assert expected(a_step(compensation=None), COMPENSATED) is None
+    assert expected(a_step("none", compensation=None), COMPENSATED) is not None
+    assert expected(a_step(compensation=None), COMPLETED) is not None
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in (COMPLETED, COMPENSATED)])
+def test_of_a_saga_that_has_not_ended_nothing_is_expected_yet(state: State) -> None:
+    record = a_record(state)
+    assert violation(record, record.definition.steps[0], 7) is None
+    assert violations(record, {"A": {"records": [{}] * 7}}) == []
+    assert verdict(record, "applied", 1) == Verdict(None, "not settled yet")
+
+
+def verdict(record: Record, effect: str, number: int | None) -> Verdict:
+    rows = {"A": None if number is None else {"records": [{}] * number}}
+    return verdicts(record, [{"name": "A", "effect": effect}], rows)["A"]
+
+
+@pytest.mark.parametrize(
+    ("state", "effect", "number", "told"),
+    [
+        (COMPLETED, "applied", 1, Verdict(True, "as the log says")),
+        (COMPENSATED, "undone", 0, Verdict(True, "as the log says")),
+        (COMPENSATED, "undone", 1, Verdict(False, "the log says undone, A has 1 row")),
+        (COMPENSATED, "none", 2, Verdict(False, "the log says that it had no effect, A has 2 rows")),
+        (COMPLETED, "applied", 0, Verdict(False, "the log says applied, A has no row")),
+        (COMPLETED, "applied", None, Verdict(None, "not known: it does not answer")),
+    ],
+)
+def test_the_rows_are_held_against_the_log(state: State, effect: str, number: int | None, told: Verdict) -> None:
+    record = a_record(state)
+    assert verdict(record, effect, number) == told
+    wrong = violations(record, {"A": None if number is None else {"records": [{}] * number}})
+    assert bool(wrong) == (told.holds is False)
+
+
+def test_what_is_not_compared_is_said() -> None:
+    assert verdict(a_record(COMPLETED, a_step("skip")), "applied", None).text == "not compared (records: skip)"
+    assert "nothing was promised" in verdict(a_record(COMPENSATED, a_step(compensation=None)), "applied", 1).text
+
+
+YAML = """
+name: test
+steps:
+  - name: A
+    action: http://a/invoke
+    compensation: http://a/compensate
+    records: {}
+"""
+
+
+@pytest.mark.parametrize("records", ["one", "some", "none", "skip"])
+def test_the_file_says_it_and_the_snapshot_keeps_it(records: str) -> None:
+    definition = parse_definition(YAML.format(records), {})
+    assert definition.steps[0].records == records
+    assert SagaDefinition.from_json(definition.snapshot) == definition
+
+
+def test_without_it_there_is_one_also_in_the_snapshot_of_an_older_version() -> None:
+    definition = parse_definition(YAML.replace("    records: {}\n", ""), {})
+    assert definition.steps[0].records == "one"
+    older: dict[str, Any] = dict(definition.snapshot)
+    older["steps"] = [{name: value for name, value in step.items() if name != "records"} for step in older["steps"]]
+    assert SagaDefinition.from_json(older) == replace(definition)
+
+
+@pytest.mark.parametrize("records", ["two", "1", "true", "[one]"])
+def test_another_word_is_refused_with_its_line(records: str) -> None:
+    with pytest.raises(DefinitionError, match=r"<yaml>:7.*steps\[0\]\.records"):
+        parse_definition(YAML.format(records), {})
