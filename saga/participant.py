@@ -36,6 +36,7 @@ from saga.ensemble import Ensemble, join, load_heard
 from saga.errors import BadInput, Forbidden, OutcomeUnknown, Refused, SettingsError
 from saga.faults import Fault, Kind, check_enabled, parse_delay, parse_fault
 from saga.local_transaction import Function, LocalTransactions
+from saga.participant_metrics import Calls
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object
 from saga.settings import Settings, load_settings
 
@@ -94,8 +95,10 @@ class _Routes:
         Draft202012Validator.check_schema(service.schema)  # an author's slip stops the service, not its first call
         self.schema = Draft202012Validator(service.schema)
         self.closed = threading.Event()
+        self.calls = Calls()
+        hold = settings.fault_hold_seconds
         self.transactions = LocalTransactions(
-            engine, service.action, service.compensation, exit, self.closed, settings.fault_hold_seconds
+            engine, service.action, service.compensation, exit, self.closed, hold, self.calls.count
         )
         self.app = app = Flask(service.name)
         app.config["MAX_CONTENT_LENGTH"] = BODY_AT_MOST
@@ -112,6 +115,7 @@ class _Routes:
         app.get("/records/<path:saga_id>")(self.records)
         app.get("/healthz")(lambda: jsonify(status="ok"))
         app.get("/readyz")(self.ready)
+        app.get("/metrics")(self.metrics)
         app.register_error_handler(BadInput, lambda error: _error(400, error, field=error.field))
         app.register_error_handler(Forbidden, lambda error: _error(403, error))
         app.register_error_handler(HTTPException, _http_error)
@@ -198,6 +202,10 @@ class _Routes:
         except SQLAlchemyError:
             return _error(503, "the database does not answer")
         return jsonify(status="ready")
+
+    def metrics(self) -> Response:
+        """Prometheus's text format."""
+        return Response(self.calls.metrics(), mimetype="text/plain; version=0.0.4")
 
     def check_token(self) -> Response | None:
         """401 unless the caller shows SAGA_TOKEN, where one is set."""
