@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -51,6 +51,18 @@ class Barrier(StrEnum):
     SEALED = "sealed"  # compensated before any action came
 
 
+class Handled(StrEnum):
+    """How a call was dealt with, for those who count."""
+
+    DONE = "done"  # it took effect, by this call
+    REFUSED = "refused"  # by the author's function
+    REPLAYED = "replayed"  # the saved answer, or the saved refusal, was given again
+    SEALED = "sealed"  # a compensation that had nothing to undo
+    CONFLICT = "conflict"  # an action that came after its compensation
+    MISMATCH = "mismatch"  # known, with another body
+    FAILED = "failed"  # it was rolled back, or its outcome is not known
+
+
 @dataclass(frozen=True)
 class Key:
     """Which row: a saga's step, asked for with a body of this hash."""
@@ -66,6 +78,7 @@ class Answer:
 
     status: int
     body: Mapping[str, Any]
+    handled: Handled = field(default=Handled.DONE, compare=False)
 
 
 class Transaction:
@@ -102,8 +115,10 @@ LOCK_SECONDS = 5
 LOCK_PAUSE = 0.01  # seconds, doubling from try to try, each drawn between none and all of it
 LOCK_PAUSE_AT_MOST = 0.2
 
-OTHER_BODY = Answer(422, {"error": "this saga and step were called before with another body"})
-TOO_LATE = Answer(409, {"error": "this step was compensated already: the action came too late, and did nothing"})
+OTHER_BODY = Answer(422, {"error": "this saga and step were called before with another body"}, Handled.MISMATCH)
+TOO_LATE = Answer(
+    409, {"error": "this step was compensated already: the action came too late, and did nothing"}, Handled.CONFLICT
+)
 
 
 def _none(answer: Answer) -> Sequence[tuple[Statement, Sequence[Row]]]:
@@ -130,7 +145,7 @@ def compensate(engine: Engine, key: Key, compensation: Work, news: News = _none)
     try:
         return _in_transaction(engine, lambda connection: _compensate(connection, key, compensation, news))
     except Refused as refusal:  # a pivot that has committed: the row stays applied
-        return Answer(409, {"error": str(refusal)})
+        return Answer(409, {"error": str(refusal)}, Handled.REFUSED)
 
 
 def saved(engine: Engine, saga_id: str, step: str) -> tuple[Barrier, Mapping[str, Any]] | None:
@@ -152,7 +167,7 @@ def _act(connection: Connection, key: Key, action: Work, before_commit: Callable
 
 def _remember_refusal(connection: Connection, key: Key, said: Mapping[str, Any], news: News) -> Answer:
     if _claim(connection, key, Barrier.REFUSED, said):
-        return _told(connection, Answer(409, said), news)
+        return _told(connection, Answer(409, said, Handled.REFUSED), news)
     return _told(connection, _saved_for_action(connection, key), news)  # somebody came between the two transactions
 
 
@@ -162,7 +177,7 @@ def _saved_for_action(connection: Connection, key: Key) -> Answer:
         return TOO_LATE
     if row["request_hash"] != key.request_hash:
         return OTHER_BODY
-    return Answer(200 if row["state"] == Barrier.APPLIED else 409, row["response"])
+    return Answer(200 if row["state"] == Barrier.APPLIED else 409, row["response"], Handled.REPLAYED)
 
 
 def _compensate(connection: Connection, key: Key, compensation: Work, news: News) -> Answer:
@@ -171,7 +186,7 @@ def _compensate(connection: Connection, key: Key, compensation: Work, news: News
         undone = Answer(200, {**said, "undone": True})
         _answer(connection, key, undone, compact(undone.body), news)
         return undone
-    nothing = Answer(200, {"undone": False})
+    nothing = Answer(200, {"undone": False}, Handled.SEALED)
     if _move(connection, key, Barrier.REFUSED, Barrier.SEALED, nothing.body):
         return _told(connection, nothing, news)
     if _claim(connection, key, Barrier.SEALED, nothing.body):
@@ -181,7 +196,7 @@ def _compensate(connection: Connection, key: Key, compensation: Work, news: News
         return _compensate(connection, key, compensation, news)
     if row["request_hash"] != key.request_hash:
         return OTHER_BODY
-    return _told(connection, Answer(200, row["response"]), news)
+    return _told(connection, Answer(200, row["response"], Handled.REPLAYED), news)
 
 
 def _told(connection: Connection, answer: Answer, news: News) -> Answer:

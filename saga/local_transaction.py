@@ -6,6 +6,7 @@ Whether a call came over HTTP or an event asked for it is not known here.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 from sqlalchemy import Engine
 
 from saga import barrier
-from saga.barrier import Answer, Key, News, Transaction
+from saga.barrier import Answer, Handled, Key, News, Transaction
 from saga.errors import Refused
 from saga.faults import Kind
+from saga.machine import Direction
 
 Function = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]
+Count = Callable[[str, Direction, Handled, float], None]  # a call of this step, how it was dealt with, seconds
 
 _COMMITTED = frozenset({Kind.AFTER, Kind.LOST, Kind.GARBAGE, Kind.CRASH_AFTER})  # what follows the commit is lost
 
@@ -42,6 +45,7 @@ class LocalTransactions:
         exit: Callable[[int], Any],
         closed: threading.Event,
         hold: float,
+        count: Count = lambda step, call, handled, seconds: None,
     ):
         self.engine = engine
         self._action = action
@@ -49,9 +53,22 @@ class LocalTransactions:
         self._exit = exit
         self.closed = closed
         self._hold = hold  # seconds
+        self._count = count
 
     def act(self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind], news: News | None = None) -> Outcome:
         """The action. An injected fault that strikes after the commit loses the news, as it loses an answer."""
+        return self._counted(key, Direction.ACTION, lambda: self._act(key, fields, faults, news))
+
+    def _counted(self, key: Key, call: Direction, work: Callable[[], Outcome]) -> Outcome:
+        began, handled = time.perf_counter(), Handled.FAILED
+        try:
+            outcome = work()
+            handled = Handled.FAILED if outcome.answer.status >= 500 else outcome.answer.handled
+            return outcome
+        finally:
+            self._count(key.step, call, handled, time.perf_counter() - began)
+
+    def _act(self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind], news: News | None) -> Outcome:
         if Kind.BEFORE in faults:
             return Outcome(Answer(500, {"error": "injected: before"}), certain=True)
         if Kind.LATE in faults:
@@ -67,7 +84,7 @@ class LocalTransactions:
         if Kind.LOST in faults:
             self.closed.wait(self._hold)
             if news:  # whoever has waited so long hears of it after all
-                answer = barrier.act(self.engine, key, lambda tx: action(tx, fields), news=news)
+                barrier.act(self.engine, key, lambda tx: action(tx, fields), news=news)
         if Kind.AFTER in faults:
             return Outcome(Answer(500, {"error": "injected: after"}))
         return Outcome(answer, garbage=Kind.GARBAGE in faults)
@@ -85,15 +102,18 @@ class LocalTransactions:
 
         `check` may raise where there is something to undo: in the same transaction, which then changes nothing.
         """
-        if Kind.UNDO in faults:
-            return Outcome(Answer(500, {"error": "injected: undo"}), certain=True)
         compensation = self._compensation if can_undo else _cannot
 
         def undo(tx: Transaction) -> Mapping[str, Any] | None:
             check(tx)
             return compensation(tx, fields)
 
-        return Outcome(barrier.compensate(self.engine, key, undo, news or _nothing))
+        def compensate() -> Outcome:
+            if Kind.UNDO in faults:
+                return Outcome(Answer(500, {"error": "injected: undo"}), certain=True)
+            return Outcome(barrier.compensate(self.engine, key, undo, news or _nothing))
+
+        return self._counted(key, Direction.COMPENSATION, compensate)
 
 
 def _refuse(tx: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -37,6 +37,7 @@ from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown, Refused, S
 from saga.faults import Delay, Fault, Kind, check_enabled, parse_delay, parse_fault, waited
 from saga.flask_json import ExactJson
 from saga.local_transaction import Function, LocalTransactions
+from saga.participant_metrics import Calls
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object, sayable, schema_of
 from saga.request_body import read_bodies
 from saga.settings import Settings, load_settings
@@ -96,8 +97,10 @@ class _Routes:
         Draft202012Validator.check_schema(service.schema)  # an author's slip stops the service, not its first call
         self.schema = schema_of(service.schema)
         self.closed = threading.Event()
+        self.calls = Calls()
+        hold = settings.fault_hold_seconds
         self.transactions = LocalTransactions(
-            engine, service.action, service.compensation, exit, self.closed, settings.fault_hold_seconds
+            engine, service.action, service.compensation, exit, self.closed, hold, self.calls.count
         )
         self.app = app = Flask(service.name)
         app.json = ExactJson(app)
@@ -113,6 +116,7 @@ class _Routes:
         app.get("/records/<path:saga_id>")(self.records)
         app.get("/healthz")(lambda: jsonify(status="ok"))
         app.get("/readyz")(self.ready)
+        app.get("/metrics")(self.metrics)
         app.register_error_handler(BadInput, lambda error: _error(400, error, field=error.field))
         app.register_error_handler(Forbidden, lambda error: _error(403, error))
         app.register_error_handler(HTTPException, _http_error)
@@ -202,6 +206,10 @@ class _Routes:
         except SQLAlchemyError:
             return _error(503, "the database does not answer")
         return jsonify(status="ready")
+
+    def metrics(self) -> Response:
+        """Prometheus's text format."""
+        return Response(self.calls.metrics(), mimetype="text/plain; version=0.0.4")
 
     def check_token(self) -> Response | None:
         """401 unless the caller shows SAGA_TOKEN, where one is set."""

@@ -140,13 +140,18 @@ class _Call:
         return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, kind, message)
 
     def _project(self) -> int:
-        """A saga log that is away keeps no saga from going on: it is brought up to date later."""
+        """A saga log that is away, or what it has of this saga and cannot be read, keeps no saga from going on.
+
+        It is brought up to date later. Else a call that nobody has made would count as one whose outcome is unknown.
+        """
         projection = self._order.projection
         try:
             return self._around.projector.project(projection)
         except LogUnavailable as error:
             logger.warning("log_unavailable: %s", error)
-            return projection.lines[0].seq - 1 if projection.lines else 0
+        except Exception:
+            logger.exception("event=not_projected saga_id=%s", projection.saga_id)
+        return projection.lines[0].seq - 1 if projection.lines else 0
 
     def _before_attempt(self, number: int) -> None:
         if self._around.stopping.is_set() or self._given_up.is_set():

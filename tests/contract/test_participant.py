@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from flask import Flask
 from jsonschema import SchemaError
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import IntegrityError
 
 import service_a.app
 import service_b.app
 import service_c.app
 from saga.participant import Participant, Settings, Transaction, load_settings
+from saga.participant_metrics import OTHERS, STEPS
 from tests.conftest import Database
 from tests.service import Service, fail, things
 
@@ -187,6 +189,62 @@ def test_with_faults_off_a_flag_is_403(database: Database) -> None:
     assert service.post("invoke", query="?fail=before").status_code == 403
     assert service.post("compensate", query="?delay=1").status_code == 403
     assert service.post("invoke").status_code == 200
+
+
+def counted(service: Service) -> dict[tuple[str, str, str], float]:
+    """How many calls `GET /metrics` says that there were: (step, call, verdict)."""
+    families = text_string_to_metric_families(service.app.test_client().get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        (sample.labels["step"], sample.labels["call"], sample.labels["verdict"]): sample.value
+        for sample in samples
+        if sample.name == "saga_participant_calls_total"
+    }
+
+
+def test_calls_are_counted_by_how_they_were_dealt_with(service: Service) -> None:
+    """Each once; what is no call, or wrong before it is one, is not counted."""
+    for _ in range(3):
+        service.post("invoke", saga="1")
+    service.post("invoke", saga="1", body={"username": "another"})
+    service.post("compensate", saga="1")
+    service.post("compensate", saga="1")
+    service.post("invoke", saga="1")
+    service.post("invoke", saga="2", query="?fail=refuse")
+    service.post("invoke", saga="2", query="?fail=refuse")
+    service.post("compensate", saga="3")
+    service.post("invoke", saga="4", query="?fail=before")
+    service.post("invoke", saga="4", query="?fail=after")
+    service.post("compensate", saga="4", query="?fail=undo")
+    service.post("invoke", saga="5", body={"username": 7})
+    service.post("invoke", saga="6", headers={"Saga-Dry-Run": "true"})
+    assert counted(service) == {
+        ("A", "action", "done"): 1,
+        ("A", "action", "replayed"): 3,
+        ("A", "action", "mismatch"): 1,
+        ("A", "action", "conflict"): 1,
+        ("A", "action", "refused"): 1,
+        ("A", "action", "failed"): 2,
+        ("A", "compensation", "done"): 1,
+        ("A", "compensation", "replayed"): 1,
+        ("A", "compensation", "sealed"): 1,
+        ("A", "compensation", "failed"): 1,
+    }
+
+
+def test_names_that_a_caller_makes_up_do_not_fill_the_memory(service: Service) -> None:
+    for number in range(2 * STEPS):
+        service.post("compensate", headers={"Saga-Step": f"step-{number}"})
+    steps = {step: count for (step, _, _), count in counted(service).items()}
+    assert len(steps) == STEPS + 1
+    assert steps[OTHERS] == STEPS
+
+
+def test_with_a_token_the_metrics_are_shown_to_those_who_show_it(database: Database) -> None:
+    service = Service(database("service_a"), SAGA_TOKEN="sesame")
+    client = service.app.test_client()
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/metrics", headers={"Authorization": "Bearer sesame"}).status_code == 200
 
 
 SERVICES: dict[str, Callable[[Settings], Flask]] = {

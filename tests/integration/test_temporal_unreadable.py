@@ -1,0 +1,136 @@
+"""On Temporal: a saga whose row cannot be read stops no other. Without a Temporal, on SQLite and on MySQL."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from temporalio.testing import ActivityEnvironment
+
+from saga import log_sql
+from saga.database import connect, create_tables
+from saga.definition import TEMPORAL
+from saga.http import Verdict
+from saga.log import Record, SagaLog
+from saga.settings import TemporalSettings
+from saga.temporal.activities import Activities, Surroundings
+from saga.temporal.client import BATCH, CANNOT_BE_STARTED, Temporal
+from saga.temporal.journal import Journal
+from saga.temporal.messages import Answered, Begun, Order, Projection, Timing
+from saga.temporal.projection import Projector
+from saga.transport import Answer, Transport
+from tests.conftest import Database
+from tests.contract.test_log import NOW, begun
+from tests.world import INPUT, signup
+
+TIMING = Timing(lease=10, stall_base=1, stall_max=300)
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    made = connect(database("orchestrator"))
+    create_tables(made, log_sql.metadata)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def log(engine: Engine) -> SagaLog:
+    return SagaLog(engine)
+
+
+class Clock:
+    now = NOW + 1
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Starting(Temporal):
+    """Remembers which workflows it would have started."""
+
+    def __init__(self, log: SagaLog, clock: Clock) -> None:
+        settings = TemporalSettings("127.0.0.1:9", "default", "q", None, False, None, None, None, None)
+        super().__init__(settings, TIMING, log, clock, interval=1)
+        self.started: list[str] = []
+        self._threads[0].start()  # not the one that looks by itself
+
+    async def _start(self, record: Record) -> None:
+        self.started.append(record.id)
+
+
+def spoil(engine: Engine, saga_id: str, **values: Any) -> None:
+    """As a newer version, or a hand, might leave it."""
+    sets = ", ".join(f"{name} = '{value}'" for name, value in values.items())
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE sagas SET {sets} WHERE id = '{saga_id}'")
+
+
+@pytest.mark.parametrize("values", [{"definition": "{broken"}, {"state": "dreaming"}, {"definition": "[]"}])
+def test_rows_that_cannot_be_read_keep_no_other_saga_from_being_started(
+    engine: Engine, log: SagaLog, caplog: pytest.LogCaptureFixture, values: dict[str, Any]
+) -> None:
+    """Though they are the oldest, and more than are looked at in one go. Each is reported once."""
+    bad = [begun(log, number, owner=TEMPORAL, due_at=NOW - 1).id for number in range(1, BATCH + 9)]
+    for saga_id in bad:
+        spoil(engine, saga_id, **values)
+    good = [begun(log, number, owner=TEMPORAL, due_at=NOW).id for number in (100, 101)]
+    clock = Clock()
+    client = Starting(log, clock)
+    for _ in range(3):
+        client.look()
+    assert sorted(client.started) == good
+    clock.now += 3 * CANNOT_BE_STARTED
+    for _ in range(3):
+        client.look()
+    assert sorted(client.started) == good
+    assert [sum(saga_id in line for line in caplog.text.splitlines() if "ERROR" in line) for saga_id in bad] == [
+        1 for _ in bad
+    ]
+    client.close()
+
+
+def test_one_that_was_mended_is_started(engine: Engine, log: SagaLog) -> None:
+    saga = begun(log, 1, owner=TEMPORAL, due_at=NOW)
+    spoil(engine, saga.id, state="dreaming")
+    clock = Clock()
+    client = Starting(log, clock)
+    client.look()
+    assert client.started == []
+    spoil(engine, saga.id, state="executing")
+    clock.now += 3 * CANNOT_BE_STARTED
+    client.look()
+    assert client.started == [saga.id]
+    client.close()
+
+
+class Unreadable(Projector):
+    def project(self, projection: Projection) -> int:
+        raise KeyError("dreaming")
+
+
+class Done(Transport):
+    def post(self, *args: Any, **kwargs: Any) -> Answer:
+        return Answer(1.0, 200, {}, b'{"user_id": 7}')
+
+
+def test_a_call_is_made_though_the_log_of_its_saga_cannot_be_read() -> None:
+    """Else it would count as one whose outcome is unknown, and be undone."""
+    saga = Journal("0190aaaa", Begun(signup().snapshot, INPUT, NOW, None, TIMING), lambda: NOW, lambda: 0.5)
+    call = saga.next_call()
+    assert call
+    order = Order(saga.projection(), call, saga.saga.calls, False, None, 10.0)
+    with ThreadPoolExecutor(1) as pool:
+        around = Surroundings(
+            Unreadable(None, lambda saga_id, line: None), Done(), pool, lambda: NOW, lambda: 0.5,  # type: ignore[arg-type]
+            threading.Event(), lambda code: None,
+        )  # fmt: skip
+        answered: Answered = asyncio.run(ActivityEnvironment().run(Activities(around).call, order))
+    assert answered.outcome
+    assert (answered.outcome.verdict, answered.outcome.result) == (Verdict.DONE, {"user_id": 7})
+    assert answered.projected == 0
