@@ -220,7 +220,7 @@ def test_aliases_that_stand_for_little_are_taken() -> None:
     text = """
 name: x
 input: {properties: {a: &text {type: string, maxLength: 255}, b: *text, c: {<<: *text, minLength: 1}}}
-steps: [{name: A, action: http://a/invoke}]
+steps: [{name: A, action: http://a/invoke, compensation: none}]
 """
     assert parse_definition(text, {}).input == {
         "properties": {
