@@ -8,7 +8,7 @@ from typing import Any
 from saga import http
 from saga.log import Record
 from saga.machine import FAULT, STALLED, Call, Calls, Direction, Event, Line, Saga, State, nobody_undoes
-from saga.payload import compact
+from saga.payload import readable
 
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
 
@@ -27,7 +27,7 @@ def request(saga_id: str, call: Call, calls: Calls, sealing: bool, span: str, to
     return http.Request(
         url=call.url,
         headers=headers,
-        body=compact(call.fields).encode(),
+        body=readable(call.fields).encode(),
         timeout=step.timeout,
         retries=max(0, step.retries - calls.this_round),
         backoff=step.backoff,

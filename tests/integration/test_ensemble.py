@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -511,9 +512,28 @@ def test_a_result_that_is_not_json_is_a_failure_of_the_step_that_gave_it(
     saga_id = ensemble.start()
     ensemble.play()
     saga = ensemble.record(saga_id)
-    assert (saga["status"], saga["error"]["message"]) == ("COMPENSATED", "the service failed, and rolled back")
+    assert saga["status"] == "COMPENSATED"
+    assert saga["error"]["message"].startswith(
+        "the service failed, and rolled back: what the action returned is not JSON"
+    )
+    assert "rate" in saga["error"]["message"]
     assert ensemble.rows(saga_id) == NONE
     assert ensemble.broker.parked == []
+    ensemble.close()
+
+
+def test_a_number_keeps_its_digits_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    action = SERVICES["B"].action
+
+    def priced(tx: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {**(action(tx, fields) or {}), "price": Decimal("12345678901234567890.123")}
+
+    monkeypatch.setitem(SERVICES, "B", replace(SERVICES["B"], action=priced))
+    ensemble = Ensemble(tmp_path)
+    saga_id = ensemble.start()
+    ensemble.play()
+    saga = ensemble.record(saga_id)
+    assert (saga["status"], saga["result"]["price"]) == ("COMPLETED", Decimal("12345678901234567890.123"))
     ensemble.close()
 
 
