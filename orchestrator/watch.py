@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,10 +69,13 @@ class Watch:
         token: str | None,
         clock: Callable[[], float],
         letters: Callable[[], int] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ):
         self._log = log
         self._token = token
         self._clock = clock
+        self._monotonic = monotonic
+        self._looked_at = float("-inf")  # by the monotonic clock
         self._letters = letters  # counts the dead letters; None: choreography is off
         steps = [step for definition in definitions for step in definition.steps]
         self._urls: dict[str, dict[str, None]] = {}  # the steps that a service serves, by its URL
@@ -84,7 +88,7 @@ class Watch:
 
     def look(self) -> Findings | None:
         """What was found last; None before the first time."""
-        old = self._found is None or self._clock() - self._found.at > FRESH
+        old = self._found is None or self._monotonic() - self._looked_at > FRESH
         if old and self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, name="watch", daemon=True).start()
         return self._found
@@ -92,6 +96,7 @@ class Watch:
     def _look(self) -> None:
         try:
             self._found = self._find_out()
+            self._looked_at = self._monotonic()
         except Exception:
             logger.exception("event=watch_failed")
         finally:

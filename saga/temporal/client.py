@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -69,7 +70,7 @@ class Temporal:
         self._interval = interval  # seconds between two looks
         self._news = tell  # of a saga's end
         self._client: Client | None = None
-        self._searching = Searching(settings.namespace, clock)
+        self._searching = Searching(settings.namespace, time.monotonic)
         self._loop = asyncio.new_event_loop()
         self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._loop.run_forever, name="temporal", daemon=True)]
