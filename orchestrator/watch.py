@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -72,11 +73,14 @@ class Watch:
         token: str | None,
         clock: Callable[[], float],
         letters: Callable[[], int] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ):
         self._log = log
         self._transport = transport
         self._token = token
         self._clock = clock
+        self._monotonic = monotonic
+        self._looked_at = float("-inf")  # by the monotonic clock
         self._letters = letters  # counts the dead letters; None: choreography is off
         steps = [step for definition in definitions for step in definition.steps]
         self._names: dict[str, dict[str, None]] = {}  # the steps that a service serves, by the service's URL
@@ -93,7 +97,7 @@ class Watch:
 
     def look(self) -> Findings | None:
         """What was found last; None before the first time."""
-        old = self._found is None or self._clock() - self._found.at > FRESH
+        old = self._found is None or self._monotonic() - self._looked_at > FRESH
         if old and self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, name="watch", daemon=True).start()
         if self._doubted and self._settling.acquire(blocking=False):
@@ -134,6 +138,7 @@ class Watch:
     def _look(self) -> None:
         try:
             self._found = self._find_out()
+            self._looked_at = self._monotonic()
         except Exception:
             logger.exception("event=watch_failed")
         finally:

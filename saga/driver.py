@@ -7,6 +7,7 @@ reached it; before the first compensation, that it turned back; before anybody i
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,7 +38,10 @@ from saga.transport import Transport
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a driver needs from outside: passed in, so that a test can hold all of it in its hand. Times: seconds."""
+    """What a driver needs from outside: passed in, so that a test can hold all of it in its hand. Times: seconds.
+
+    `clock` tells what others read, and may be set; what only this process waits for is measured by `monotonic`.
+    """
 
     log: SagaLog
     transport: Transport
@@ -52,6 +56,7 @@ class Surroundings:
     stall_base: float = 1.0
     stall_max: float = 300.0
     token: str | None = None
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class _DeadlinePassed(Exception):
@@ -65,19 +70,21 @@ class _Stopping(Exception):
 class Driver:
     """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost."""
 
-    def __init__(self, record: Record, lines: Sequence[Line], around: Surroundings):
+    def __init__(self, record: Record, lines: Sequence[Line], around: Surroundings, since: float | None = None):
+        """`since`: when, by the monotonic clock, its lease began at the latest; now where it is not said."""
         self.record = record
         self.lines = list(lines)
         self.recovered = False  # it was claimed, not started here
         self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
-        self.moved_at = around.clock()  # its claim's or its last write's time
+        self.moved_at = around.monotonic()  # its claim's or its last write's time
         self.parked = False  # it stands in line for a service, and has no thread
         self.news = threading.Event()  # nobody need wait for it any more
         self._around = around
         self._pending: list[Line] = []  # lines that the next write takes along
         self._writing = threading.Lock()  # a renewal and a write must not cross
         self._held = True
-        self._lease_until = record.due_at or 0.0
+        self._lease_until = record.due_at or 0.0  # by the clock that others read,
+        self._lease_ends = (self.moved_at if since is None else since) + around.lease  # and by one that nobody sets
         self._saga = replay(record.definition, record.input, lines, record.context)
         self._claimed: bool | None = None  # by a claim that is not in the log yet: did it interrupt a call?
         self._why: str | None = None  # the claim was made, where that was no crash
@@ -138,20 +145,29 @@ class Driver:
         self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": lost, **why})
 
     def renew_when_old(self) -> None:
-        """Prolong the lease once a third of it is gone; called from the engine's renewer while calls are in flight."""
+        """Prolong the lease once a third of it is gone, or the clock was set by as much.
+
+        Called from the engine's renewer while calls are in flight.
+        """
         around = self._around
         with self._writing:
-            until = around.clock() + around.lease
-            if self._held and until - self._lease_until >= around.lease / 3:
+            until, ends = around.clock() + around.lease, around.monotonic() + around.lease
+            gone = max(abs(until - self._lease_until), ends - self._lease_ends)
+            if self._held and gone >= around.lease / 3:
                 around.log.renew(self.record.id, self.record.epoch, until)
-                self._lease_until = until
+                self._lease_until, self._lease_ends = until, ends
+
+    @property
+    def holds(self) -> bool:
+        """Whether nobody else may drive the saga now, whatever the clock says."""
+        return self._held and self._around.monotonic() < self._lease_ends
 
     def give_up(self) -> None:
         """The process exits in the middle of a call: let another claim the saga at once."""
         with self._writing:
             if self._held:
                 self._held = False
-                self._around.log.renew(self.record.id, self.record.epoch, self._around.clock())
+                self._around.log.let_go(self.record.id, self.record.epoch, self._around.clock())
 
     def make(self, call: Call) -> None:
         """Make the call and write down what came of it. LeaseLost where the saga is no longer this driver's."""
@@ -187,8 +203,10 @@ class Driver:
     def _before_attempt(self, call: Call) -> None:
         if self._around.stopping():
             raise _Stopping
-        if self._around.clock() >= self._lease_until:
+        if self._around.monotonic() >= self._lease_ends:
             raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
+        if self._around.clock() >= self._lease_until:
+            self.renew_when_old()  # the clock was set: LeaseLost where somebody has gone by it
         if self._saga.state is State.EXECUTING and self._deadline_passed():
             raise _DeadlinePassed
         with self._writing:  # whoever takes the saga away is told, for certain, whether this attempt was begun
@@ -224,7 +242,7 @@ class Driver:
         self._sent = False
 
     def _write(self, **changes: Any) -> None:
-        around, now = self._around, self._around.clock()
+        around, now, since = self._around, self._around.clock(), self._around.monotonic()
         with self._writing:
             state = changes.get("state", self.record.state)
             if state in ENDED:
@@ -236,7 +254,7 @@ class Driver:
             else:
                 changes |= {"owner": around.owner, "due_at": now + around.lease}
             self._advance(Record(**{**vars(self.record), **changes}))
-            self._lease_until = self.record.due_at or 0.0
+            self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + around.lease
             self._held = self.record.owner is not None
 
     def release(self) -> None:
@@ -256,7 +274,7 @@ class Driver:
         except Overtaken:  # at most once a saga: an operator's wish to cancel it has been noted meanwhile
             self._number_anew()
             self._around.log.advance(record.id, record.epoch, present, self._pending)
-        self.record, self.moved_at = record, self._around.clock()
+        self.record, self.moved_at = record, self._around.monotonic()
         written, self._pending = self._pending, []
         self.lines += written
         for line in written:

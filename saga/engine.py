@@ -63,9 +63,9 @@ class Engine:
         for driver in self._bulkhead.waiting():
             with suppress(LeaseLost, LogUnavailable):
                 driver.release()
-        deadline = self.around.clock() + grace
+        deadline = self.around.monotonic() + grace
         for driver in list(self._drivers.values()):
-            driver.news.wait(max(0.0, deadline - self.around.clock()))
+            driver.news.wait(max(0.0, deadline - self.around.monotonic()))
             with suppress(LeaseLost, LogUnavailable):
                 driver.give_up()
 
@@ -78,7 +78,7 @@ class Engine:
     def places_for_recovered(self) -> int:
         """How many more sagas recovery may bring, so that they leave room for new ones."""
         recovered = [driver for driver in list(self._drivers.values()) if driver.recovered and not driver.parked]
-        lately = self.around.clock() - LATELY
+        lately = self.around.monotonic() - LATELY
         moving = sum(driver.moved_at > lately for driver in recovered)
         room = min(RECOVERED_MOVING - moving, DRIVERS // 2 - len(recovered), IN_FLIGHT - len(self._drivers))
         return 0 if self._closed.is_set() else max(0, room)
@@ -102,7 +102,7 @@ class Engine:
         As long as no call can outlast `seconds`, the caller's own thread drives it: two threads need not wake each
         other for it.
         """
-        until = self.around.clock() + seconds
+        until = self.around.monotonic() + seconds
         saga_id, driver = self._begin(definition, input, key, seconds)
         seated = seconds > 0 and self._take_seat()
         try:
@@ -129,7 +129,7 @@ class Engine:
             raise
         if self._closed.is_set() or len(self._drivers) >= IN_FLIGHT:
             raise Overloaded(f"{len(self._drivers)} sagas are in flight here: try again later")
-        now = self.around.clock()
+        now, since = self.around.clock(), self.around.monotonic()
         deadline = now + definition.deadline if definition.deadline else None
         saga = begin(definition, input)
         request_hash = digest(input)
@@ -162,7 +162,7 @@ class Engine:
             if definition.on_temporal:
                 self.hand_over(record, seconds)
                 return record.id, None
-            return record.id, Driver(record, lines, self.around)
+            return record.id, Driver(record, lines, self.around, since)
         return _same(known, definition, request_hash, key).id, None
 
     def _owner(self, definition: SagaDefinition) -> str | None:
@@ -170,15 +170,22 @@ class Engine:
             return None
         return TEMPORAL if definition.on_temporal else self.around.owner
 
-    def claim(self, saga_id: str, epoch: int, trying: str | None = None) -> None:
+    def holds(self, saga_id: str) -> bool:
+        """Whether a driver of this process has it for certain, whatever the clock says."""
+        driver = self._drivers.get(saga_id)
+        return driver is not None and driver.holds
+
+    def claim(self, saga_id: str, epoch: int, trying: str | None = None, seen: float | None = None) -> None:
         """Take over a saga that is due, and drive it; LeaseLost where somebody else was quicker.
 
-        `trying`: the service that it tries again, with the breaker's permission.
+        `trying`: the service that it tries again, with the breaker's permission. `seen`: the due time that it had when
+        it was looked at, where that is not to be believed.
         """
         around = self.around
-        now = around.clock()
-        record, held = around.log.claim(saga_id, epoch, around.owner, due_by=now, due_at=now + around.lease)
-        driver = Driver(record, around.log.lines(saga_id), around)
+        now, since = around.clock(), around.monotonic()
+        due_at = now + around.lease
+        record, held = around.log.claim(saga_id, epoch, around.owner, due_by=now, due_at=due_at, seen=seen)
+        driver = Driver(record, around.log.lines(saga_id), around, since)
         driver.taken_over(held)
         driver.trying = trying
         self.accept(driver)
@@ -190,7 +197,7 @@ class Engine:
         `accept`; the log says `why` it was taken over.
         """
         around = self.around
-        due_at = around.clock() + around.lease
+        due_at, since = around.clock() + around.lease, around.monotonic()
         try:
             record, held = around.log.take(record.id, record.epoch, record.state, around.owner, due_at)
         except LeaseLost:
@@ -198,7 +205,7 @@ class Engine:
         before = self._drivers.get(record.id)
         if before and before.record.epoch == record.epoch - 1:  # it is ours to know whether there is a call under way
             held = before.let_go()
-        driver = Driver(record, around.log.lines(record.id), around)
+        driver = Driver(record, around.log.lines(record.id), around, since)
         driver.taken_over(held, why)
         return driver
 
@@ -221,7 +228,7 @@ class Engine:
         or when it still stands in line for a service that is slow."""
         seated = seconds > 0 and self._take_seat()
         try:
-            return self._wait(saga_id, self.around.clock() + seconds) if seated else self.read(saga_id)
+            return self._wait(saga_id, self.around.monotonic() + seconds) if seated else self.read(saga_id)
         finally:
             self._leave_seat(seated)
 
@@ -242,23 +249,23 @@ class Engine:
             told = self.waiting.expect(saga_id)
             driver = self._drivers.get(saga_id)
             if driver:
-                driver.news.wait(max(0.0, min(POLL, until - self.around.clock())))
+                driver.news.wait(max(0.0, min(POLL, until - self.around.monotonic())))
                 known = driver.record, driver.lines
                 in_line = in_line + 1 if driver.parked else 0
                 if driver.record.ended or in_line > patience:
                     return known
-                if not driver.news.is_set() and self.around.clock() < until:
+                if not driver.news.is_set() and self.around.monotonic() < until:
                     continue
             try:
                 known = self.read(saga_id)
             except LogUnavailable:
                 if known is None:
                     raise
-            if known[0].ended or self.around.clock() >= until or self._closed.is_set():
+            if known[0].ended or self.around.monotonic() >= until or self._closed.is_set():
                 return known
             if saga_id not in self._drivers:
                 poll = POLL_TOLD if known[0].definition.on_temporal else POLL
-                told.wait(min(poll, max(0.0, until - self.around.clock())))
+                told.wait(min(poll, max(0.0, until - self.around.monotonic())))
 
     def _patience(self) -> int:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
@@ -304,7 +311,7 @@ class Engine:
         while (call := driver.next_call()) is not None:
             step, service = call.step, service_of(call.url)
             driver.parked = True  # before another thread can be given it
-            if until and self.around.clock() + longest(step.timeout, step.retries, step.backoff) > until:
+            if until and self.around.monotonic() + longest(step.timeout, step.retries, step.backoff) > until:
                 self._ready.put(driver)
                 return
             if not self._bulkhead.enter(service, driver):

@@ -56,6 +56,7 @@ class Surroundings:
     closed: threading.Event
     clock: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class _Acted(Exception):
@@ -357,12 +358,12 @@ class Listener:
     def _given(self, part: Part, event: Event) -> list[Mapping[str, Any]] | None:
         """The secrets that it was given, in the order of their givers; None where some are not here yet."""
         givers = part.givers(event)
-        until = self._around.clock() + GIVEN_WITHIN
+        until = self._around.monotonic() + GIVEN_WITHIN
         while givers:
             known = inbox.recall(self._engine, event.saga_id, part.step.name)
             if all(giver in known for giver in givers):
                 return [known[giver] for giver in givers]
-            if self._around.clock() > until or self._around.closed.wait(LOOK):
+            if self._around.monotonic() > until or self._around.closed.wait(LOOK):
                 return None
         return []
 

@@ -28,6 +28,7 @@ from saga.log_sql import sagas
 from saga.machine import ENDED, FOREIGN, UNENDED, Line, State
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
+FOREVER = 253_402_300_799.0  # the last second of the year 9999
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
 
 T = TypeVar("T")
@@ -196,12 +197,22 @@ class SagaLog:
         if self._execute(sql.RENEW, {"saga_id": saga_id, "held": epoch, "new_due_at": due_at}) != 1:
             raise LeaseLost(saga_id)
 
-    def claim(self, saga_id: str, epoch: int, owner: str, *, due_by: float, due_at: float) -> tuple[Record, bool]:
+    def let_go(self, saga_id: str, epoch: int, now: float) -> None:
+        """Let anybody claim the saga at once, though its call is under way. LeaseLost where it is another's already."""
+        if self._execute(sql.LET_GO, {"saga_id": saga_id, "held": epoch, "now": now}) != 1:
+            raise LeaseLost(saga_id)
+
+    def claim(
+        self, saga_id: str, epoch: int, owner: str, *, due_by: float, due_at: float, seen: float | None = None
+    ) -> tuple[Record, bool]:
         """Take over a saga that was due at `due_by`, until `due_at`; gives it, and whether somebody still held it.
 
-        LeaseLost where somebody else was quicker, or its owner has renewed its lease.
+        `seen`: in place of `due_by`, exactly when it was seen to be due, though that is not believed. LeaseLost where
+        somebody else was quicker, or its owner has renewed its lease.
         """
-        values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
+        values: dict[str, Any] = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
+        if seen is not None:
+            return self._run(lambda connection: _claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen}))
         return self._run(lambda connection: _claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
     def take(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
@@ -209,9 +220,32 @@ class SagaLog:
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
         return self._run(lambda connection: _claimed(connection, sql.TAKE, {**values, "in_state": state}))
 
-    def due(self, now: float, most: int) -> list[tuple[str, int]]:
-        """At most `most` sagas that want a driver, longest waiting first: (id, epoch)."""
-        return [(row["id"], row["epoch"]) for row in self._select(sql.DUE, {"now": now, "most": most})]
+    def due(self, now: float, most: int, owner: str | None = None) -> list[tuple[str, int]]:
+        """At most `most` sagas that want a driver, longest waiting first: (id, epoch).
+
+        `owner`: only those of nobody and of this one, since when another's lease ends is not known for certain.
+        """
+        values = {"now": now, "most": most, "owner": owner}
+        return [(row["id"], row["epoch"]) for row in self._select(sql.DUE, values)]
+
+    def doubted(
+        self, owner: str, *, soon: float, longest_lease: float, longest_rest: float, most: int
+    ) -> list[tuple[str, int, float]]:
+        """Sagas whose due time another clock than `owner`'s has perhaps written: (id, epoch, due time).
+
+        At most `most` leases of others that end before `soon`, and as many sagas that are due later than
+        `longest_lease`, or `longest_rest` where they are stalled. In each the earliest come first.
+        """
+        rows = list(self._select(sql.ENDING, {"owner": owner, "soon": soon, "most": most}))
+        beyond = min(longest_lease, longest_rest)
+        values = {"beyond": beyond, "longest_lease": longest_lease, "longest_rest": longest_rest, "most": most}
+        rows += self._select(sql.AHEAD, values)
+        return [(row["id"], row["epoch"], row["due_at"]) for row in rows]
+
+    def due_times(self, saga_ids: Collection[str]) -> list[tuple[str, int, float]]:
+        """When these sagas are due: (id, epoch, due time); nothing of those that are never due."""
+        rows = self._select(sql.AS_IT_IS, {"saga_ids": list(saga_ids)}) if saga_ids else ()
+        return [(row["id"], row["epoch"], row["due_at"]) for row in rows]
 
     def unstarted(self, now: float, most: int) -> list[str]:
         """The ids of at most `most` sagas that Temporal should have by now, and perhaps has not."""
@@ -223,9 +257,12 @@ class SagaLog:
         if rows:
             self._run(lambda connection: connection.execute(sql.POSTPONE, rows))
 
-    def free(self, owner: str, now: float) -> int:
-        """Make the sagas due that an earlier process named `owner` held; gives their number."""
-        return self._execute(sql.FREE_OWNER, {"gone": owner, "now": now})
+    def free(self, owner: str, now: float, before: float = FOREVER) -> int:
+        """Make the sagas due that an earlier process named `owner` held; gives their number.
+
+        `before`: its leases end before that, and those of this process later.
+        """
+        return self._execute(sql.FREE_OWNER, {"gone": owner, "now": now, "before": before})
 
     def find(self, saga_id: str) -> Record | None:
         """The saga with this id."""

@@ -79,6 +79,11 @@ saga_log = Table(
     sqlite_autoincrement=True,
 )
 
+# The owner of a saga whose driver let it go in the middle of a call: anybody may claim it at once, though that call may
+# still be under way.
+NOBODY = ""
+_STALLED = [state.value for state in sorted(STALLED)]
+
 _OWNED = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))
 
 _MOVED = ("epoch", "state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
@@ -86,16 +91,52 @@ BEGIN = Statement(insert(sagas), *(column.name for column in sagas.c))
 WRITE_LINES = Statement(insert(saga_log), *(column.name for column in saga_log.c if column.name != "id"))
 ADVANCE = Statement(update(sagas).where(_OWNED).values({name: bindparam(name) for name in _MOVED}))
 RENEW = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("new_due_at"))
+LET_GO = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("now"), owner=NOBODY)
 _NEXT_OWNER = {"epoch": sagas.c.epoch + 1, "owner": bindparam("owner"), "due_at": bindparam("new_due_at")}
 CLAIM = update(sagas).where(_OWNED, sagas.c.due_at <= bindparam("due_by")).values(_NEXT_OWNER)
+CLAIM_AS_SEEN = update(sagas).where(_OWNED, sagas.c.due_at == bindparam("seen")).values(_NEXT_OWNER)
 TAKE = update(sagas).where(_OWNED, sagas.c.state == bindparam("in_state")).values(_NEXT_OWNER)
 POSTPONE = update(sagas).where(_OWNED, sagas.c.owner.is_(None)).values(due_at=bindparam("new_due_at"))
 FIND = select(sagas).where(sagas.c.id == bindparam("saga_id"))
 FIND_MANY = select(sagas).where(sagas.c.id.in_(bindparam("saga_ids", expanding=True)))
 FIND_BY_KEY = select(sagas).where(sagas.c.idempotency_key == bindparam("key"))
-DUE = (
+_BUILT_IN = or_(sagas.c.owner.is_(None), sagas.c.owner != TEMPORAL)
+DUE = (  # of no owner, and of this one (of any, where none is given): what another holds is watched first
     select(sagas.c.id, sagas.c.epoch)
-    .where(sagas.c.due_at <= bindparam("now"), or_(sagas.c.owner.is_(None), sagas.c.owner != TEMPORAL))
+    .where(
+        sagas.c.due_at <= bindparam("now"),
+        _BUILT_IN,
+        or_(
+            sagas.c.owner.is_(None),
+            sagas.c.owner == NOBODY,
+            sagas.c.owner == func.coalesce(bindparam("owner", type_=String), sagas.c.owner),
+        ),
+    )
+    .order_by(sagas.c.due_at)
+    .limit(bindparam("most"))
+)
+ENDING = (  # leases of others that have ended, or will soon: those that are still renewed do not stay here
+    select(sagas.c.id, sagas.c.epoch, sagas.c.due_at)
+    .where(
+        sagas.c.due_at <= bindparam("soon"),
+        sagas.c.owner.is_not(None),
+        sagas.c.owner.not_in([NOBODY, TEMPORAL]),
+        sagas.c.owner != bindparam("owner"),
+    )
+    .order_by(sagas.c.due_at)
+    .limit(bindparam("most"))
+)
+AHEAD = (  # due later than any lease or rest that begins now; a choreographed saga's deadline is none
+    select(sagas.c.id, sagas.c.epoch, sagas.c.due_at)
+    .where(
+        sagas.c.due_at > bindparam("beyond"),
+        _BUILT_IN,
+        or_(sagas.c.owner.is_not(None), sagas.c.deadline_at.is_(None), sagas.c.due_at != sagas.c.deadline_at),
+        or_(
+            and_(sagas.c.state.in_(_STALLED), sagas.c.due_at > bindparam("longest_rest")),
+            and_(sagas.c.state.not_in(_STALLED), sagas.c.due_at > bindparam("longest_lease")),
+        ),
+    )
     .order_by(sagas.c.due_at)
     .limit(bindparam("most"))
 )
@@ -105,10 +146,17 @@ UNSTARTED = (  # whose workflow has perhaps not been started: nothing of it has 
     .order_by(sagas.c.due_at)
     .limit(bindparam("most"))
 )
+AS_IT_IS = select(sagas.c.id, sagas.c.epoch, sagas.c.due_at).where(
+    sagas.c.id.in_(bindparam("saga_ids", expanding=True)), sagas.c.due_at.is_not(None)
+)
 FREE_OWNER = (  # what a process of this name left behind: it is gone, or this one would not have its port
     update(sagas)
-    .where(sagas.c.owner == bindparam("gone"), sagas.c.due_at > bindparam("now"))
-    .values(due_at=bindparam("now"))
+    .where(
+        sagas.c.owner == bindparam("gone"),
+        sagas.c.due_at > bindparam("now"),
+        sagas.c.due_at < bindparam("before"),
+    )
+    .values(due_at=bindparam("now"), owner=NOBODY)
 )
 LINES = select(saga_log).where(saga_log.c.saga_id == bindparam("saga_id")).order_by(saga_log.c.seq)
 LINES_OF = (

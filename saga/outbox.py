@@ -129,19 +129,25 @@ class Relay:
     """One thread that publishes what is new in an outbox."""
 
     def __init__(
-        self, engine: Engine, publisher: Publisher, clock: Callable[[], float] = time.time, name: str = "this service"
+        self,
+        engine: Engine,
+        publisher: Publisher,
+        clock: Callable[[], float] = time.time,
+        name: str = "this service",
+        monotonic: Callable[[], float] = time.monotonic,
     ):
         self.also_forget: Callable[[float], None] = lambda before: None
         self._engine = engine
         self._publisher = publisher
         self._name = name  # of whose outbox it is
         self._clock = clock
+        self._monotonic = monotonic
         self._news = threading.Event()
         self._closed = False
         self._published: dict[int, None] = {}  # and not marked yet
         self._mark_at = 0.0
         self._since = 0.0  # of the stream that has all that is marked as published
-        self._forget_at = clock() + FORGET_EVERY
+        self._forget_at = monotonic() + FORGET_EVERY
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
     def open(self) -> None:
@@ -220,7 +226,7 @@ class Relay:
             self.mark()
 
     def _mark_when_due(self) -> None:
-        now = self._clock()
+        now = self._monotonic()
         if not self._published:
             self._mark_at = now + MARK_WITHIN
         elif now >= self._mark_at or len(self._published) >= BATCH:
@@ -228,8 +234,8 @@ class Relay:
 
     def _forget(self) -> None:
         now = self._clock()
-        if now >= self._forget_at:
-            self._forget_at = now + FORGET_EVERY
+        if self._monotonic() >= self._forget_at:
+            self._forget_at = self._monotonic() + FORGET_EVERY
             with transaction(self._engine) as connection:
                 connection.execute(FORGET, {"before": now - KEPT})
             self.also_forget(now)

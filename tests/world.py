@@ -172,6 +172,7 @@ class World:
             transport=self.transport(epoch),
             owner=owner,
             clock=lambda: self.now,
+            monotonic=lambda: self.now,
             sleep=sleep,
             random=lambda: 0.5,
             stopping=lambda: False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -69,7 +70,7 @@ class Temporal:
         self._interval = interval  # seconds between two looks
         self._news = tell  # of a saga's end
         self._client: Client | None = None
-        self._searching = Searching(settings.namespace, clock)
+        self._searching = Searching(settings.namespace, time.monotonic)
         self._aside: dict[str, float] = {}  # sagas that cannot be read: when they are looked at again
         self._said: set[str] = set()  # those of them that were reported
         self._loop = asyncio.new_event_loop()

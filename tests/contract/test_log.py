@@ -247,6 +247,59 @@ def test_what_is_due_comes_longest_waiting_first(log: SagaLog) -> None:
     assert log.due(NOW, 0) == []
 
 
+def test_due_to_one_owner_is_what_it_holds_itself_and_what_nobody_holds(log: SagaLog) -> None:
+    """When another's lease ends is that one's clock's word: it is among the doubted."""
+    owners = ["one", "two", None, "", TEMPORAL]
+    for number, owner in enumerate(owners, start=1):
+        begun(log, number, owner=owner)
+    assert [uuid.UUID(saga_id).int for saga_id, _ in log.due(NOW, 10, "one")] == [1, 3, 4]
+    assert [uuid.UUID(saga_id).int for saga_id, _ in log.due(NOW, 10)] == [1, 2, 3, 4]
+
+
+def doubted(log: SagaLog, most: int = 10) -> list[int]:
+    bounds = {"soon": NOW + 5, "longest_lease": NOW + 10, "longest_rest": NOW + 300}
+    return [uuid.UUID(saga_id).int for saga_id, _, _ in log.doubted("one", **bounds, most=most)]
+
+
+def test_doubted_are_others_leases_that_end_soon_and_what_is_due_later_than_anybody_can_mean(log: SagaLog) -> None:
+    stalled = State.STALLED_DECIDING
+    for number, due_at in enumerate([NOW - 3600, NOW + 5, NOW + 5.1, NOW + 10, NOW + 10.1, NOW + 3600], start=1):
+        begun(log, number, due_at=due_at)  # our own: its end is believed, unless it is too far
+        begun(log, number + 10, due_at=due_at, owner="two")
+        begun(log, number + 20, due_at=due_at, owner=None)
+        begun(log, number + 30, due_at=due_at, owner=TEMPORAL)
+        begun(log, number + 40, due_at=due_at, owner=None, state=stalled)
+        begun(log, number + 50, due_at=due_at, owner=None, deadline_at=due_at)  # a choreographed saga's deadline
+    begun(log, 70, due_at=NOW + 300, owner=None, state=stalled)
+    assert doubted(log) == [11, 12, 5, 15, 25, 6, 16, 26, 46]
+    assert doubted(log, 1) == [11, 5]
+    known = begun(log, 80, due_at=NOW + 1), begun(log, 81, due_at=None)
+    assert log.due_times([*(each.id for each in known), "nope"]) == [(known[0].id, 1, NOW + 1)]
+    assert log.due_times([]) == []
+
+
+def test_a_claim_of_what_is_not_believed_holds_only_while_it_is_as_it_was_seen(log: SagaLog) -> None:
+    made = begun(log, due_at=NOW + 3600.654321)
+    with pytest.raises(LeaseLost, match="0000"):
+        log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10, seen=NOW + 3600.654322)
+    (seen,) = log.doubted("two", soon=NOW, longest_lease=NOW, longest_rest=NOW, most=1)
+    log.renew(made.id, 1, NOW + 3605)
+    with pytest.raises(LeaseLost, match="0000"):
+        log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10, seen=seen[2])
+    log.renew(made.id, 1, NOW + 3600.654321)
+    claimed, held = log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10, seen=seen[2])
+    assert (claimed.owner, claimed.due_at, claimed.epoch, held) == ("two", NOW + 10, 2, True)
+
+
+def test_what_is_let_go_is_due_at_once_and_its_call_may_be_under_way(log: SagaLog) -> None:
+    made = begun(log, due_at=NOW + 9)
+    log.let_go(made.id, 1, NOW)
+    assert log.due(NOW, 10, "two") == [(made.id, 1)]
+    assert log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10)[1] is True
+    with pytest.raises(LeaseLost, match="0000"):
+        log.let_go(made.id, 1, NOW)
+
+
 def test_postpone_moves_what_nobody_holds(log: SagaLog) -> None:
     free, held = begun(log, 1, owner=None), begun(log, 2)
     log.postpone({(free.id, 1): NOW + 7, (held.id, 1): NOW + 7, ("nope", 1): NOW})
