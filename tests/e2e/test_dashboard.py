@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import partial
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
@@ -18,6 +23,11 @@ from tests.stack import INPUT, Stack, eventually, impatient_sagas
 
 SECRET = "4111-1111"
 CUT = ["ERR_", "Failed to load resource", "htmx:", "[object Event]"]  # what is logged where a connection breaks
+COUNT_POLLS = """
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.detail.requestConfig?.elt.id === "signs") window.polls = (window.polls || 0) + 1;
+});
+"""
 Open = Callable[..., AbstractContextManager[Page]]
 
 expect.set_options(timeout=15_000)
@@ -252,11 +262,108 @@ def test_the_curl_line_follows_the_form_and_says_no_secret(open_page: Open) -> N
         form.get_by_label("payment").fill("very-secret")
         sent = page.locator("#sent")
         expect(sent).to_contain_text("/start?fail=b:after:2")
-        expect(sent).to_contain_text("***")
+        expect(sent).to_contain_text(""""payment": "'"$PAYMENT"'"}'""")
+        expect(sent).to_contain_text("Set PAYMENT first")
+        expect(sent).not_to_contain_text("***")
         expect(sent).not_to_contain_text("very-secret")
         form.get_by_role("button", name="Start", exact=True).click()
         expect(page.locator("h1")).to_contain_text("COMPLETED")
         expect(page.locator("#story")).to_contain_text("HTTP 500 twice")
+
+
+def test_the_same_again_as_curl_is_the_same_request(open_page: Open, stack: Stack) -> None:
+    """Run by a shell, with the secret in its variable, it is answered with the very saga: by its key, and its body."""
+    saga = stack.post_start("fail=b:after", headers={"Idempotency-Key": "order 'seven'"}).json()
+    with open_page() as page:
+        page.goto(f"/ui/sagas/{saga['saga_id']}")
+        section = page.locator("section", has=page.get_by_role("heading", name="The same again, as curl"))
+        expect(section).to_contain_text("Leave that header out to start another one")
+        line = section.locator("pre").inner_text()
+    assert "***" not in line
+    environ = {**os.environ, "PAYMENT": INPUT["payment"]}
+    ran = subprocess.run(["sh", "-c", f"{line} -s"], env=environ, capture_output=True, timeout=60, check=True)
+    assert json.loads(ran.stdout) == saga
+
+
+def test_every_page_keeps_its_title_when_its_head_is_looked_at_again(open_page: Open, stack: Stack) -> None:
+    saga = stack.post_start().json()["saga_id"]
+    titles = {"/": "Sagas", "/ui/lab": "Break it", "/ui/dead-letters": "Dead letters", "/ui/health": "Health"}
+    titles[f"/ui/sagas/{saga}"] = f"completed: signup {saga}"
+    with open_page() as page:
+        page.add_init_script(COUNT_POLLS)
+        for path, title in titles.items():
+            page.goto(path)
+            eventually(lambda: page.evaluate("window.polls"))
+            expect(page).to_have_title(title)
+
+
+def test_every_time_is_in_the_readers_own_zone(
+    open_page: Open, browser: Browser, make_stack: Callable[..., Stack]
+) -> None:
+    """Of one that is stalled, which says most times: none is left in UTC, in no text of the page."""
+    stack = make_stack("sqlite", STALL_BASE_SECONDS="600", STALL_MAX_SECONDS="600")
+    saga = made_stuck(stack)
+    with opened(browser, stack.url, timezone_id="Asia/Tokyo", locale="en-GB") as page:
+        page.goto(f"/ui/sagas/{saga}")
+        due = datetime.fromisoformat(stack.saga(saga)["due_at"]).astimezone(ZoneInfo("Asia/Tokyo"))
+        story = page.locator("#story")
+        expect(story.locator("time")).to_have_count(2)
+        expect(story).to_contain_text(f"by itself at {due.day} {due:%b %Y}, {due:%H:%M:%S}")
+        for path in (f"/ui/sagas/{saga}", "/", "/ui/lab", "/ui/health"):
+            page.goto(path)
+            expect(page.locator("#live")).to_contain_text("live")
+            expect(page.locator("body")).not_to_contain_text(re.compile(r"\bUTC\b|\d\d:\d\d:\d\d(\.\d+)?Z"))
+
+
+def test_a_false_resolve_is_red_on_the_sagas_page_and_in_the_head_of_an_open_one(
+    browser: Browser, make_stack: Callable[..., Stack]
+) -> None:
+    stack = make_stack("sqlite", STALL_BASE_SECONDS="60")
+    saga = made_stuck(stack)
+    with opened(browser, stack.url) as other, opened(browser, stack.url) as page:
+        other.goto("/")
+        expect(other.locator("#invariant")).to_contain_text("holds")
+        page.goto(f"/ui/sagas/{saga}")
+        expect(page.get_by_text("not settled yet")).to_have_count(3)
+        page.get_by_text("It has been done by hand").click()
+        page.get_by_label("What was done").fill("not really")
+        page.get_by_role("button", name="Resolve").click()
+        expect(page.get_by_text("✖ the log says undone, A has 1 row")).to_be_visible()
+        expect(page.locator("#invariant")).to_contain_text("broken")
+        expect(other.locator("#invariant")).to_contain_text("broken")
+        check_accessibility(page)
+
+
+def test_a_cancel_is_drawn_as_one(open_page: Open, stack: Stack) -> None:
+    saga = stack.post_start("wait=0&delay=b:1500").json()["saga_id"]
+    eventually(lambda: any(line["event"] == "action_done" for line in stack.get(f"/sagas/{saga}/log").json()["lines"]))
+    assert requests.post(f"{stack.url}/sagas/{saga}/cancel", timeout=10).status_code == 202
+    stack.ended(saga)
+    with open_page() as page:
+        page.goto(f"/ui/sagas/{saga}")
+        drawing = page.get_by_role("img", name="who called whom")
+        expect(drawing).to_contain_text("cancelled")
+        expect(drawing).not_to_contain_text("taken over")
+        expect(page.locator("#story")).not_to_contain_text("taken over")
+        undone = page.locator("section", has=page.get_by_role("heading", name="Steps", exact=True)).locator(
+            "tr", has_text="undone"
+        )
+        for row in undone.all():
+            expect(row).not_to_contain_text("0 attempts")
+
+
+def test_a_page_that_is_not_there_looks_like_the_others(open_page: Open) -> None:
+    with open_page() as page:
+        page.expected += ["404", "400"]  # type: ignore[attr-defined]
+        for path, title in {
+            "/ui/": "Not Found",
+            "/ui/sagas/nope/cancel": "Not Found",
+            "/?status=foo": "Bad Request",
+        }.items():
+            page.goto(path)
+            expect(page).to_have_title(title)
+            expect(page.locator("#live")).to_contain_text("live")
+            check_accessibility(page)
 
 
 def test_what_is_wrong_in_the_form_is_said_beside_it(open_page: Open) -> None:

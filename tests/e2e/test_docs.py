@@ -64,6 +64,19 @@ def test_every_curl_line_of_the_docs_runs(stack: Stack, command: str) -> None:
         assert run.returncode == 0, run.stderr
 
 
+def test_what_the_readme_breaks_at_one_service_it_undoes_again(stack: Stack) -> None:
+    """Its own promise, that every table is as before, is not made untrue by a later example."""
+    before = stack.counts()
+    fence = re.search(r"```sh\n(curl[^`]*5002/invoke[^`]*)```", (ROOT / "README.md").read_text())
+    assert fence
+    lines = fence[1].strip().replace("by-hand", "by-another-hand").split("\n")
+    for line, code, more in zip(lines, ("500", "200"), (1, 0), strict=True):
+        words = shlex.split(line.replace("localhost:5002", f"127.0.0.1:{stack.ports['service_b']}"))
+        words += ["--silent", "--output", "/dev/null", "--write-out", "%{http_code}"]
+        assert subprocess.run(words, capture_output=True, text=True, timeout=60).stdout == code
+        assert stack.counts() == {**before, "B": before["B"] + more}
+
+
 def table() -> list[tuple[str, list[int]]]:
     """The README's "Break it": each flag, and the status codes that its row promises."""
     section = (ROOT / "README.md").read_text().partition("## Break it")[2].partition("## Your own")[0]

@@ -60,3 +60,35 @@ def test_the_settings_of_the_readme_are_those_that_are_read() -> None:
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", table.replace(".venv", "")))
     assert named == read
     assert load_settings({}).fault_hold_seconds == 20
+
+
+ALL_PAGES = [page for page in ROOT.rglob("*.md") if not {".venv", "node_modules", "var"} & set(page.parts)]
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_address_with_a_query_in_a_command_is_quoted(page: Path) -> None:
+    """For zsh an unquoted question mark is a pattern, and it says `no matches found`."""
+    assert unquoted(page.read_text()) == []
+
+
+def unquoted(text: str) -> list[str]:
+    """The commands with a question mark outside quotation marks."""
+    commands = re.findall(r"(?:^\s*|[`$|;&(]\s*)((?:\w+=\S* )*curl [^`\n]*)", text, re.MULTILINE)
+    return [command for command in commands if "?" in re.sub(r"\$\?", "", QUOTED.sub("", command))]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("curl localhost/logs?limit=1", True),
+        ("see `curl -X POST localhost/start?a=b`", True),
+        ("    KEY=1 curl localhost/x?y", True),
+        ("curl 'localhost/logs?limit=1' -d '{}'", False),
+        ('curl "localhost/logs?limit=1"', False),
+        ("curl localhost/logs, is it there?", True),
+        ("Does it curl? Perhaps.", False),
+    ],
+)
+def test_an_unquoted_one_is_found(text: str, wrong: bool) -> None:
+    assert bool(unquoted(text)) == wrong
