@@ -92,7 +92,7 @@ class Orchestrator:
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled a saga again, now; replay what of a choreographed one is parked."""
-        if self.choreographer and self.engine.read(saga_id)[0].definition.choreographed:
+        if self.choreographer and self.engine.read(saga_id).definition.choreographed:
             self.choreographer.resume(saga_id)
         else:
             self.operator.resume(saga_id)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Engine as Database
 
 from saga.choreography import observed
+from saga.course import secrets_of
 from saga.dead_letter import DEAD, DEAD_STREAM
 from saga.engine import Engine
 from saga.ensemble import Ensemble
@@ -15,9 +16,7 @@ from saga.errors import BadInput, Conflict, NoSuchLetter
 from saga.event_body import saga_id_of
 from saga.follower import Follower
 from saga.log import Record
-from saga.machine import PARKED
 from saga.payload import mask
-from saga.representation import parked, secrets_of
 from saga.settings import Settings
 
 NAME = "orchestrator"
@@ -63,20 +62,17 @@ class Choreographer:
 
     def resume(self, saga_id: str) -> None:
         """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is, BadInput where one cannot be."""
-        lines = self._engine.read(saga_id)[1]
-        letters = parked(lines)
+        letters = self._engine.read(saga_id).context.parked
         if not letters:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
-        details = [line.detail or {} for line in lines if line.event == PARKED]
-        subjects = {detail["letter"]: str(detail["subject"]) for detail in details}
         refused: BadInput | None = None
         for letter in letters:
             try:
-                self.replay(letter)
+                self.replay(letter.letter)
             except BadInput as error:
                 refused = error
             except NoSuchLetter:  # it was published again, and a crash, or the log, kept that from being noted
-                self._follower.replayed(saga_id, letter, subjects[letter])
+                self._follower.replayed(saga_id, letter.letter, str(letter.subject))
         if refused:
             raise refused
 

@@ -22,16 +22,19 @@ from orchestrator.stream import event_stream
 from orchestrator.tally import tally
 from orchestrator.timeline import timeline
 from orchestrator.words import length
+from saga.course import secrets_of
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
-from saga.machine import STALLED
+from saga.log import Record
+from saga.machine import Line
 from saga.payload import mask
 from saga.records import ask_all
-from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
+from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, under_way
 from saga.verbs import permitted
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
+FIRST_LINES, LATEST_LINES = 100, 200  # of a saga's log, on its page
 LETTERS = 100  # dead ones
 LIST_KEPT = 0.5  # seconds
 PATIENCE = 1.0  # seconds that a page waits for a participant's records
@@ -102,10 +105,9 @@ class _Pages:
             most=PAGE + 1,
         )
         shown = records[:PAGE]
-        lines = self.parts.log.lines_of(record.id for record in shown)
         return render_template(
             "index.html",
-            sagas=[represent(record, lines[record.id]) for record in shown],
+            sagas=[represent(record) for record in shown],
             chips=self._chips(),
             chosen="attention" if attention else status,
             filters={name: value for name, value in request.args.items() if value and name != "before"},
@@ -136,9 +138,8 @@ class _Pages:
         record = self.parts.log.find(saga_id)
         if record is None:
             return None
-        lines = self.parts.log.lines(saga_id)
-        shown = [represent_line(line, record) for line in lines]
-        saga = represent(record, lines)
+        shown = [represent_line(line, record) for line in self._lines(record)]
+        saga = represent(record)
         now = None if record.ended else self.parts.engine.around.clock()
         found = ask_all(record.definition, saga_id, self.parts.settings.token, PATIENCE)
         return {
@@ -151,10 +152,19 @@ class _Pages:
             "tally": tally(saga, shown),
             "parked": [] if record.ended else list(read(shown).parked.values()),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
-            "verbs": permitted(record, lines),
-            "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
+            "verbs": permitted(record),
+            "has_stalled": record.context.stalled,
+            "under_way": under_way(record),
             "flags": flags_of(record.definition),
         }
+
+    def _lines(self, record: Record) -> list[Line]:
+        """The first and the latest lines of its log, and those between them that tell of what is parked now."""
+        log, latest = self.parts.log, max(FIRST_LINES, record.context.lines - LATEST_LINES)
+        lines = log.lines(record.id, 0, FIRST_LINES)
+        parked = [letter.line for letter in record.context.parked if FIRST_LINES < letter.line <= latest]
+        lines += log.lines_at(record.id, parked) if parked else []
+        return lines + log.lines(record.id, latest) if record.context.lines > FIRST_LINES else lines
 
     def act(self, saga_id: str, verb: str) -> Answer:
         """An operator's verb, from a form."""

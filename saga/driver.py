@@ -7,13 +7,13 @@ reached it; before the first compensation, that it turned back; before anybody i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from saga import course, http
 from saga.errors import LeaseLost
-from saga.log import Present, Record, SagaLog
+from saga.log import Record, SagaLog
 from saga.machine import (
     ATTEMPT,
     CLAIMED,
@@ -26,10 +26,8 @@ from saga.machine import (
     Line,
     State,
     apply,
-    attempted,
-    interrupted,
+    fold,
     next_call,
-    replay,
 )
 from saga.retry import stall_delay
 from saga.transport import Transport
@@ -65,9 +63,8 @@ class _Stopping(Exception):
 class Driver:
     """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost."""
 
-    def __init__(self, record: Record, lines: Sequence[Line], around: Surroundings):
-        self.record = record
-        self.lines = list(lines)
+    def __init__(self, record: Record, around: Surroundings):
+        self.record = record  # as it was written last
         self.recovered = False  # it was claimed, not started here
         self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
         self.moved_at = around.clock()  # its claim's or its last write's time
@@ -78,7 +75,8 @@ class Driver:
         self._writing = threading.Lock()  # a renewal and a write must not cross
         self._held = True
         self._lease_until = record.due_at or 0.0
-        self._saga = replay(record.definition, record.input, lines, record.context)
+        self._saga = course.saga_of(record)  # these two with the pending lines
+        self._context = record.context
         self._claimed: bool | None = None  # by a claim that is not in the log yet: was it held by another?
 
     def taken_over(self, was_held: bool) -> None:
@@ -116,8 +114,6 @@ class Driver:
         was_held, self._claimed = self._claimed, None
         if was_held is None or self._saga.state in STALLED:
             return
-        if was_held:
-            self._saga = interrupted(self._saga)
         self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": was_held})
 
     def renew_when_old(self) -> None:
@@ -176,7 +172,6 @@ class Driver:
         self._inject("before", call)
 
     def _after_attempt(self, call: Call, attempt: http.Attempt, will_retry: bool) -> None:
-        self._saga = attempted(self._saga, attempt.number, uncertain=attempt.verdict == "unknown")
         detail = course.attempt_detail(call, attempt)
         self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, attempt.duration_ms, detail)
         if will_retry:
@@ -195,9 +190,9 @@ class Driver:
     ) -> None:
         """Apply `event` and make it durable, with the lines that led to it."""
         before = self._saga
-        self._saga = saga = apply(before, event, result)
+        saga = apply(before, event, result)
         step = before.step.name if before.step else None
-        self._add(event, step, detail=course.event_detail(saga, cause, detail))
+        self._add(event, step, detail=course.event_detail(saga, cause, detail), result=result)
         self._write(**course.changes(self.record, before, event, saga, cause))
 
     def _write(self, **changes: Any) -> None:
@@ -212,7 +207,7 @@ class Driver:
                 changes |= {"owner": None, "due_at": now + wait}
             else:
                 changes |= {"owner": around.owner, "due_at": now + around.lease}
-            self._advance(Record(**{**vars(self.record), **changes}))
+            self._advance(changes)
             self._lease_until = self.record.due_at or 0.0
             self._held = self.record.owner is not None
 
@@ -221,17 +216,15 @@ class Driver:
         self._add(RELEASED)
         with self._writing:
             self._held = False
-            self._advance(replace(self.record, owner=None, due_at=self._around.clock()))
+            self._advance({"owner": None, "due_at": self._around.clock()})
 
-    def _advance(self, record: Record) -> None:
-        present = Present(
-            record.state, record.cursor, record.context, record.rounds,
-            record.error, record.ended_at, record.owner, record.due_at,
-        )  # fmt: skip
-        self._around.log.advance(record.id, record.epoch, present, self._pending)
+    def _advance(self, changes: Mapping[str, Any]) -> None:
+        """Write the row with these changes and the pending lines; what they say is done is written with them, once."""
+        record = Record(**{**vars(self.record), **changes, "context": self._context})
+        answered = {step: record.results[step] for step in record.results.keys() - self.record.results.keys()}
+        self._around.log.advance(record.id, record.epoch, record.present, self._pending, answered)
         self.record, self.moved_at = record, self._around.clock()
         written, self._pending = self._pending, []
-        self.lines += written
         for line in written:
             self._around.observe(record, line)
 
@@ -243,18 +236,23 @@ class Driver:
         status_code: int | None = None,
         duration_ms: float | None = None,
         detail: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> None:
-        seq = len(self.lines) + len(self._pending) + 1
-        now = self._around.clock()
-        self._pending.append(Line(seq, now, str(event), step, attempt, status_code, duration_ms, detail))
+        """A line more for the next write, folded into what the row will say."""
+        number, now = self._context.lines + 1, round(self._around.clock(), 6)
+        line = Line(number, now, str(event), step, attempt, status_code, duration_ms, detail)
+        before = self._saga
+        self._saga = fold(before, line, {} if result is None or step is None else {step: result})
+        self._context = self._context.after(line, before, self._saga)
+        self._pending.append(line)
 
     def _inject(self, when: str, call: Call) -> None:
         """The injected crash of the orchestrator, once per saga: the log remembers that it happened."""
-        name = course.fault(when, call, self.record.definition.faults, self.lines)
+        name = course.fault(when, call, self.record.definition.faults, self._context.faults)
         if name is None:
             return
-        held, self._pending = self._pending, []  # an answer that is not yet logged is what the crash must lose
+        self._pending = []  # an answer that is not yet logged is what the crash must lose
+        self._saga, self._context = course.saga_of(self.record), self.record.context
         self._add(FAULT, call.step.name, detail={"fault": name})
         self._write()
-        self._pending = held
         self._around.exit(17)

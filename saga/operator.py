@@ -12,7 +12,7 @@ from saga.engine import Engine
 from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.log import Record
 from saga.machine import CANCEL_REQUESTED, STALLED, Event
-from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, cancelled, refusal
+from saga.verbs import CANCELLABLE, REFUSALS, WAITING_FOR_THE_PIVOT, refusal
 
 NOTE_AT_MOST = 1000  # characters
 
@@ -37,8 +37,7 @@ class Operator:
         engine = self._engine
         if self._told(saga_id, "cancel"):
             return
-        _, lines = engine.read(saga_id)
-        if cancelled(lines):
+        if engine.read(saga_id).context.cancelled:
             raise Conflict("it was cancelled before")
         driver = engine.take(saga_id, CANCELLABLE, REFUSALS["cancel"])
         try:
@@ -77,12 +76,12 @@ class Operator:
 
     def _told(self, saga_id: str, verb: str, note: str | None = None) -> bool:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
-        record, lines = self._engine.read(saga_id)
+        record = self._engine.read(saga_id)
         if record.definition.choreographed:
             raise Conflict("nobody is in charge of a choreographed saga: its services tell each other what to do")
         if not record.definition.on_temporal:
             return False
-        if record.ended and (why := refusal(verb, record, lines)):
+        if record.ended and (why := refusal(verb, record)):
             raise Conflict(why)
         if self._elsewhere is None:
             raise EngineUnavailable(f"this saga is on Temporal: to reach it this orchestrator needs {self._lacking}")

@@ -51,7 +51,7 @@ class Recovery:
         if not places:
             return True
         due = around.log.due(around.clock(), places)
-        records = around.log.find_many(saga_id for saga_id, _ in due) if due else {}
+        records = around.log.find_many((saga_id for saga_id, _ in due), bare=True) if due else {}
         postponed: dict[tuple[str, int], float] = {}
         for saga_id, epoch in due:
             record = records.get(saga_id)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from saga.log import Record
-from saga.machine import CANCEL_REQUESTED, STALLED, Event, Line, State
-from saga.representation import parked
+from saga.machine import STALLED, State
 
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
 CANCELLABLE = (State.EXECUTING, *WAITING_FOR_THE_PIVOT)
@@ -18,25 +15,20 @@ REFUSALS = {
 }
 
 
-def permitted(record: Record, lines: Sequence[Line]) -> set[str]:
+def permitted(record: Record) -> set[str]:
     """The verbs that the state of a saga allows now."""
     if record.definition.choreographed:
-        return {"resume"} if parked(lines) and not record.ended else set()
+        return {"resume"} if record.context.parked and not record.ended else set()
     verbs = {"resume", "resolve"} if record.state in STALLED else set()
-    if record.state in CANCELLABLE and not cancelled(lines):
+    if record.state in CANCELLABLE and not record.context.cancelled:
         verbs.add("cancel")
     return verbs
 
 
-def refusal(verb: str, record: Record, lines: Sequence[Line]) -> str | None:
+def refusal(verb: str, record: Record) -> str | None:
     """Why the state of a saga does not allow `verb`; None where it does."""
-    if verb in permitted(record, lines):
+    if verb in permitted(record):
         return None
-    if verb == "cancel" and cancelled(lines):
+    if verb == "cancel" and record.context.cancelled:
         return "it was cancelled before"
     return f"{REFUSALS[verb]}: it is {record.state}"
-
-
-def cancelled(lines: Sequence[Line]) -> bool:
-    """Whether somebody has asked for it."""
-    return any(line.event in (Event.CANCELLED, CANCEL_REQUESTED) for line in lines)

@@ -65,7 +65,7 @@ class SagaWorkflow:
             except asyncio.CancelledError:
                 if driving.done():
                     raise
-                if refusal(CANCEL, self._journal.record, self._journal.lines) is None:
+                if refusal(CANCEL, self._journal.record) is None:
                     self._cancel()
 
     async def _drive(self) -> str:
@@ -108,14 +108,17 @@ class SagaWorkflow:
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
-            if name := course.fault(when, call, journal.record.definition.faults, journal.lines):
+            if name := course.fault(when, call, journal.record.definition.faults, journal.record.context.faults):
                 crashes.append(when)
                 journal.note(FAULT, {"fault": name})
                 break  # the other one strikes when the call is made again
         deadline = self._begun.deadline_at if state is State.EXECUTING else None
         sealing = state is State.SEALING
         timing = self._begun.timing
-        return Order(journal.projection(), call, journal.saga.calls, sealing, deadline, timing.lease, crashes)
+        return Order(
+            journal.projection(), call, journal.saga.calls, sealing, deadline, timing.lease, crashes,
+            journal.results_bytes,
+        )  # fmt: skip
 
     def _longest(self, call: Call) -> timedelta:
         step = call.step
@@ -123,7 +126,7 @@ class SagaWorkflow:
 
     def _answered(self, call: Call, answered: Answered) -> None:
         journal = self._journal
-        journal.projected = max(journal.projected, answered.projected)
+        journal.is_projected(answered.projected)
         journal.tried(call, answered.made)
         if answered.overdue:
             event, cause = course.overdue(call)
@@ -183,7 +186,7 @@ class SagaWorkflow:
                 heartbeat_timeout=timedelta(seconds=self._begun.timing.lease),
                 retry_policy=policy,
             )
-            self._journal.projected = max(self._journal.projected, known)
+            self._journal.is_projected(known)
         except ActivityError:
             workflow.logger.warning("the saga log is not up to date")
 
@@ -199,7 +202,7 @@ class SagaWorkflow:
     @workflow.query(name=REPRESENTATION)
     def representation(self) -> dict[str, Any]:
         """The saga as the API shows it; up to date even where the saga log is not."""
-        return represent(self._journal.record, self._journal.lines)
+        return represent(self._journal.record)
 
     @workflow.update(name=CANCEL)
     async def cancel(self) -> None:
@@ -232,7 +235,7 @@ class SagaWorkflow:
         self._refuse(RESOLVE)
 
     def _refuse(self, verb: str) -> None:
-        why = refusal(verb, self._journal.record, self._journal.lines)
+        why = refusal(verb, self._journal.record)
         if why:
             raise ApplicationError(why, type=CONFLICT)
 
