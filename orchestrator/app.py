@@ -21,7 +21,7 @@ from saga.faults import parse_plan
 from saga.log import Record
 from saga.machine import ENDED, State
 from saga.payload import parse_object
-from saga.representation import PUBLIC_STATUS, represent, represent_line
+from saga.representation import PUBLIC_STATUS, represent, represent_line, represent_lines
 from saga.settings import Settings, load_settings
 
 BODY_AT_MOST = 1 << 20  # bytes
@@ -113,7 +113,7 @@ class _Routes:
         record = self._find(saga_id)
         lines = self.parts.log.lines(saga_id, after, most + 1)
         more = {"next": lines[most - 1].seq} if len(lines) > most else {}
-        return jsonify(lines=[represent_line(line, record) for line in lines[:most]], **more)
+        return jsonify(lines=represent_lines(lines[:most], record), **more)
 
     def latest_lines(self) -> Response:
         """The latest lines of all sagas, newest first."""

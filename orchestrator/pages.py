@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response
 
 from orchestrator import lab
 from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
-from orchestrator.calls import read
+from orchestrator.calls import read, with_gaps
 from orchestrator.codes import code_of
 from orchestrator.sequence import sequence
 from orchestrator.story import story
@@ -29,7 +29,7 @@ from saga.log import Record
 from saga.machine import Line
 from saga.payload import mask
 from saga.records import ask_all
-from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, under_way
+from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_lines, under_way
 from saga.verbs import permitted
 
 PAGE = 25  # sagas
@@ -138,7 +138,7 @@ class _Pages:
         record = self.parts.log.find(saga_id)
         if record is None:
             return None
-        shown = [represent_line(line, record) for line in self._lines(record)]
+        shown = with_gaps(represent_lines(self._lines(record), record))
         saga = represent(record)
         now = None if record.ended else self.parts.engine.around.clock()
         found = ask_all(record.definition, saga_id, self.parts.settings.token, PATIENCE)

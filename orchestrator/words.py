@@ -21,8 +21,10 @@ def length(seconds: float, places: int = 1) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
 
 
-def times(count: int) -> str:
+def times(count: int, or_more: bool = False) -> str:
     """Once, twice, three times; above ten in figures and brackets, as they may follow another number: (40 times)."""
+    if or_more:
+        return f"at least {times(count).strip('()')}"
     words = {1: "once", 2: "twice", **{number: f"{word} times" for number, word in enumerate(_COUNTS, 3)}}
     return words.get(count, f"({count} times)")
 

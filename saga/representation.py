@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -54,10 +54,13 @@ def represent(record: Record) -> dict[str, Any]:
 
 def represent_line(line: Line, record: Record | None) -> dict[str, Any]:
     """One line of the log, masked by what its saga keeps secret."""
-    detail = line.detail
-    if detail and record:
-        detail = mask(detail, record.definition.secret, secrets_of(record))
-    return {**vars(line), "at": iso(line.at), "detail": detail}
+    return represent_lines([line], record)[0]
+
+
+def represent_lines(lines: Iterable[Line], record: Record | None) -> list[dict[str, Any]]:
+    """Lines of one saga's log, masked by what it keeps secret."""
+    secret, echoes = (record.definition.secret, secrets_of(record)) if record else ((), frozenset[str]())
+    return [{**vars(line), "at": iso(line.at), "detail": mask(line.detail, secret, echoes)} for line in lines]
 
 
 def under_way(record: Record) -> bool:
