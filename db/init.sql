@@ -14,7 +14,7 @@ CREATE TABLE orchestrator.sagas (
     state           VARCHAR(24) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
                     COMMENT 'executing, deciding, sealing, finishing, compensating, stalled_ and one of the last four, completed, compensated',
     `cursor`        INTEGER NOT NULL COMMENT 'the step it is at, from 0',
-    context         LONGTEXT NOT NULL COMMENT 'JSON: what each action answered, by step',
+    context         LONGTEXT NOT NULL COMMENT 'JSON: what its lines come to: of each step, of the call at the cursor, flags',
     epoch           INTEGER NOT NULL COMMENT 'raised by every claim: a write with an older one is refused',
     owner           VARCHAR(255) COMMENT 'who drives it; NULL: nobody',
     due_at          DATETIME(6) COMMENT 'UTC: the end of its lease, the next try of a stalled one, NULL: it has ended',
@@ -46,6 +46,13 @@ CREATE TABLE orchestrator.saga_log (
     UNIQUE KEY saga_log_saga (saga_id, seq)
 );
 
+CREATE TABLE orchestrator.saga_results (
+    saga_id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    step    VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    result  LONGTEXT NOT NULL COMMENT 'JSON: what the action answered, written once',
+    PRIMARY KEY (saga_id, step)
+);
+
 CREATE TABLE orchestrator.saga_outbox (
     id           BIGINT NOT NULL AUTO_INCREMENT,
     event_id     VARCHAR(400) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the same each time that it is published',
@@ -61,6 +68,7 @@ CREATE TABLE orchestrator.saga_outbox (
 CREATE USER orchestrator ACCOUNT LOCK;
 GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.sagas TO orchestrator; -- DELETE: `saga prune`
 GRANT SELECT, INSERT, DELETE ON orchestrator.saga_log TO orchestrator;
+GRANT SELECT, INSERT, DELETE ON orchestrator.saga_results TO orchestrator;
 GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.saga_outbox TO orchestrator;
 
 -- Service A: users ---------------------------------------------------------------------------------------------------

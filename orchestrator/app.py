@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults import parse_plan
 from saga.flask_json import ExactJson
 from saga.log import Record
-from saga.machine import ENDED, Line, State
+from saga.machine import ENDED, State
 from saga.payload import parse_object
-from saga.representation import represent, represent_line
+from saga.representation import represent, represent_line, represent_lines
 from saga.request_body import read_bodies
 from saga.settings import Settings, load_settings
 
 BODY_AT_MOST = 1 << 20  # bytes
+PAGE_BYTES = 8 << 20  # of input and results, in a page of sagas
+LINES, LINES_AT_MOST = 1000, 10_000  # in a page of a saga's log
 WAIT = 30.0  # seconds that POST /start waits for the saga's end
 WAIT_AT_MOST = 300.0
 RETRY_AFTER = 5  # seconds, told with a 503
@@ -91,30 +93,32 @@ class _Routes:
         body = parse_object(request.get_data())
         definition = definition.with_faults(plan.queries(), plan.orchestrator).in_mode(mode)
         self.parts.check_heard(definition, key)
-        return answer(*self.parts.engine.run(definition, body, key, wait))
+        return answer(self.parts.engine.run(definition, body, key, wait))
 
     def sagas(self) -> Response:
-        """The latest sagas, a page at a time."""
+        """The latest sagas, a page at a time: as many as the limit says, or as few as are large together."""
         _only_these_flags("status", "saga", "q", "limit", "before")
-        records = self.parts.log.search(
+        found = self.parts.log.search(
             states=states_in(request.args),
             name=request.args.get("saga", ""),
             q=request.args.get("q", ""),
             before=before_in(request.args),
             most=int(_number("limit", 50, 1, 500)),
         )
-        lines = self.parts.log.lines_of(record.id for record in records)
-        return jsonify(sagas=[represent(record, lines[record.id]) for record in records])
+        return jsonify(sagas=[represent(record) for record in self.parts.log.filled(found, PAGE_BYTES)])
 
     def saga(self, saga_id: str) -> Response:
         """One saga."""
-        record = self._find(saga_id)
-        return jsonify(represent(record, self.parts.log.lines(saga_id)))
+        return jsonify(represent(self._find(saga_id)))
 
     def saga_lines(self, saga_id: str) -> Response:
-        """One saga's log, oldest first."""
+        """One saga's log, oldest first, a page at a time; `next` is the `after` of the next page."""
+        _only_these_flags("after", "limit")
+        after, most = int(_number("after", 0, 0, 999_999_999)), int(_number("limit", LINES, 1, LINES_AT_MOST))
         record = self._find(saga_id)
-        return jsonify(lines=[represent_line(line, record) for line in self.parts.log.lines(saga_id)])
+        lines = self.parts.log.lines(saga_id, after, most + 1)
+        more = {"next": lines[most - 1].seq} if len(lines) > most else {}
+        return jsonify(lines=represent_lines(lines[:most], record), **more)
 
     def latest_lines(self) -> Response:
         """The latest lines of all sagas, newest first."""
@@ -221,8 +225,7 @@ class _Routes:
         return Response(self.parts.telemetry.metrics(), mimetype="text/plain; version=0.0.4")
 
     def _accepted(self, saga_id: str) -> tuple[Response, int]:
-        record, lines = self.parts.engine.read(saga_id)
-        response = jsonify(represent(record, lines))
+        response = jsonify(represent(self.parts.engine.read(saga_id)))
         response.headers["Location"] = f"/sagas/{saga_id}"
         return response, 202
 
@@ -233,9 +236,9 @@ class _Routes:
         return record
 
 
-def answer(record: Record, lines: Sequence[Line]) -> Response:
+def answer(record: Record) -> Response:
     """The one representation, with the status code that tells how the saga ended."""
-    response = jsonify(represent(record, lines))
+    response = jsonify(represent(record))
     if record.state is State.COMPLETED:
         response.status_code = 200
     elif record.state is State.COMPENSATED:

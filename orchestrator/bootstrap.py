@@ -94,7 +94,7 @@ class Orchestrator:
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled a saga again, now; replay what of a choreographed one is parked."""
-        if self.choreographer and self.engine.read(saga_id)[0].definition.choreographed:
+        if self.choreographer and self.engine.read(saga_id).definition.choreographed:
             self.choreographer.resume(saga_id)
         else:
             self.operator.resume(saga_id)
@@ -113,10 +113,10 @@ class Orchestrator:
 
     def abandon(self, saga_id: str, note: str) -> None:
         """End a choreographed saga that no service has heard of."""
-        record, lines = self.engine.read(saga_id)
+        record = self.engine.read(saga_id)
         if self.choreographer is None or not record.definition.choreographed:
             check_note(note, "why it is abandoned, and by whom")
-            raise Conflict(refusal("abandon", record, lines) or CHOREOGRAPHY_OFF)
+            raise Conflict(refusal("abandon", record) or CHOREOGRAPHY_OFF)
         self.choreographer.abandon(saga_id, note)
 
     def check_heard(self, definition: SagaDefinition, key: str | None = None) -> None:

@@ -25,6 +25,7 @@ from saga.machine import (
 
 Line = Mapping[str, Any]
 
+LEFT_OUT = "left_out"  # no line of a log: it stands for those between two that are shown
 _BACK = (*BACKWARD, State.COMPENSATED)
 _OPERATORS = (Event.CANCELLED, CANCEL_REQUESTED)  # each comes with a claim of its own, which nobody's crash led to
 _VERBS = ("cancelled", "resumed", "resolved")  # why an operator's claim was made, as its detail says
@@ -39,6 +40,7 @@ class Call:
     attempts: list[Line] = field(default_factory=list)
     stalls: list[Line] = field(default_factory=list)
     end: Line | None = None
+    left_out: int = 0  # lines that are not shown, of which some are this call's
 
     @property
     def step(self) -> str:
@@ -93,6 +95,8 @@ class Told:
     crashes: int = 0  # of the orchestrator, which were asked for
     overdue: bool = False
     replayed: int = 0
+    left_out: bool = False  # lines are left out: all numbers are at least so high
+    torn: bool = False  # lines are left out that tell of other calls than those here
     parked: dict[str, Line] = field(default_factory=dict)  # the events that wait to be replayed
 
     @property
@@ -135,8 +139,21 @@ class Told:
         return [call for call in self.calls if call.before == State.COMPENSATING]
 
 
+def with_gaps(lines: Sequence[Line]) -> list[Line]:
+    """The lines that are shown of a log, with one between them that says where, and how many, are left out."""
+    found: list[Line] = []
+    for line in lines:
+        missing = line["seq"] - found[-1]["seq"] - 1 if found else 0
+        if missing > 0:
+            nothing = dict.fromkeys(("step", "attempt", "status_code", "duration_ms"))
+            gap = {"seq": line["seq"] - 1, "at": found[-1]["at"], "event": LEFT_OUT, **nothing}
+            found.append({**gap, "detail": {"lines": missing, "until": line["at"]}})
+        found.append(line)
+    return found
+
+
 def read(lines: Sequence[Line]) -> Told:
-    """What the lines of a whole log tell."""
+    """What the lines of a log tell: of the whole of it, or of what `with_gaps` leaves of it."""
     told = Told([Call(State.EXECUTING)])
     events = [str(line["event"]) for line in lines]
     for line, following in zip(lines, [*events[1:], ""], strict=True):
@@ -146,8 +163,14 @@ def read(lines: Sequence[Line]) -> Told:
 
 def _take(told: Told, line: Line, following: str) -> None:
     """One line more; `following` is the event of the next one."""
-    event, call = line["event"], told.calls[-1]
-    if event == ATTEMPT:
+    event = line["event"]
+    if told.calls[-1].left_out:
+        _mend(told, line)
+    call = told.calls[-1]
+    if event == LEFT_OUT:
+        call.left_out += int(line["detail"]["lines"])
+        told.left_out = True
+    elif event == ATTEMPT:
         call.attempts.append(line)
         call.number = line["attempt"] or 0
     elif event == CLAIMED and (line["detail"] or {}).get("interrupted"):
@@ -196,6 +219,24 @@ def attempts_of(told: Told) -> dict[str, int]:
         if call.step and not call.backward:
             numbers[call.step] = max(numbers.get(call.step, 0), call.number)
     return numbers
+
+
+def _mend(told: Told, line: Line) -> None:
+    """After a gap: where the line is of another call than the one before the gap, what lies between is not known."""
+    call, backward = told.calls[-1], _of_compensation(line)
+    if backward is not None and (line["step"], backward) != (call.step, call.backward):
+        told.torn = True
+        told.calls.append(Call(State.COMPENSATING if backward else State.EXECUTING))
+
+
+def _of_compensation(line: Line) -> bool | None:
+    """Whether a line tells of a compensation, not of an action; None where it tells of neither."""
+    event = line["event"]
+    if event == ATTEMPT:
+        return bool((line["detail"] or {}).get("call") == Direction.COMPENSATION)
+    if event in (Event.RESUMED, Event.RESOLVED):
+        return state_of(line) in _BACK
+    return event.startswith("compensation") if event in set(Event) else None
 
 
 def _crashed(told: Told, line: Line) -> None:

@@ -14,6 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.listeners import Listeners
 from saga import outbox
 from saga.choreography import Kind, abandoned, observed, started, subject
+from saga.context import ITS_STARTER
+from saga.course import secrets_of
 from saga.dead_letter import DEAD, DEAD_STREAM
 from saga.definition import SagaDefinition
 from saga.engine import Engine
@@ -22,14 +24,12 @@ from saga.errors import BadInput, BrokerUnavailable, Conflict, LogUnavailable, N
 from saga.event_body import saga_id_of
 from saga.follower import Follower
 from saga.log import Record
-from saga.machine import PARKED
 from saga.namespace import covers
 from saga.operator import check_note
 from saga.outbox import SKEW
 from saga.payload import mask
-from saga.representation import parked, secrets_of
 from saga.settings import Settings
-from saga.verbs import ITS_STARTER, REFUSALS, refusal
+from saga.verbs import REFUSALS, refusal
 
 NAME = ITS_STARTER
 
@@ -69,8 +69,8 @@ class Choreographer:
         NoSuchSaga, BadInput; Conflict where a service has heard of it, or may have; BrokerUnavailable.
         """
         check_note(note, "why it is abandoned, and by whom")
-        record, lines = self._engine.read(saga_id)
-        if why := refusal("abandon", record, lines):
+        record = self._engine.read(saga_id)
+        if why := refusal("abandon", record):
             raise Conflict(why)
         self._check_unheard(record)
         event = abandoned(record.definition.name, saga_id, self._engine.around.clock())
@@ -119,20 +119,17 @@ class Choreographer:
 
     def resume(self, saga_id: str) -> None:
         """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is, BadInput where one cannot be."""
-        lines = self._engine.read(saga_id)[1]
-        letters = parked(lines)
+        letters = self._engine.read(saga_id).context.parked
         if not letters:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
-        details = [line.detail or {} for line in lines if line.event == PARKED]
-        subjects = {detail["letter"]: str(detail["subject"]) for detail in details}
         refused: BadInput | None = None
         for letter in letters:
             try:
-                self.replay(letter)
+                self.replay(letter.letter)
             except BadInput as error:
                 refused = error
             except NoSuchLetter:  # it was published again, and a crash, or the log, kept that from being noted
-                self._follower.replayed(saga_id, letter, subjects[letter])
+                self._follower.replayed(saga_id, letter.letter, str(letter.subject))
         if refused:
             raise refused
 

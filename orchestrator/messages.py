@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.calls import Line, by_operator, cut_short
+from orchestrator.calls import LEFT_OUT, Line, by_operator, cut_short
 from orchestrator.words import length, times
 from saga.choreography import Kind
 from saga.definition import CHOREOGRAPHY
@@ -111,6 +111,10 @@ class _Reading:
         event, state = line["event"], str((line["detail"] or {}).get("state"))
         if event == ATTEMPT:
             self._attempted(line)
+        elif event == LEFT_OUT:
+            self._close()
+            more = f"… {line['detail']['lines']} lines of the log are left out here"
+            self._add(Row("note", 0, more, more), str(line["at"]))
         elif state in STALLED:
             if self._open:
                 self._open.rounds += 1

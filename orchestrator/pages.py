@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response
 
 from orchestrator import lab
 from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
-from orchestrator.calls import attempts_of, read
+from orchestrator.calls import attempts_of, read, with_gaps
 from orchestrator.codes import code_of
 from orchestrator.curl import Curl, curl, flags_of
 from orchestrator.queries import attention_in, before_in, states_in
@@ -28,16 +28,19 @@ from orchestrator.tally import tally
 from orchestrator.timeline import timeline
 from orchestrator.truth import verdicts, violations
 from orchestrator.words import length
+from saga.course import secrets_of
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
-from saga.machine import ACTING, STALLED
+from saga.log import Record
+from saga.machine import ACTING, Line
 from saga.payload import compact, mask, parse_object, pretty
 from saga.records import ask_all
-from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
+from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_lines, under_way
 from saga.verbs import REFUSALS, permitted
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
+FIRST_LINES, LATEST_LINES = 100, 200  # of a saga's log, on its page
 LETTERS = 100  # dead ones
 LIST_KEPT = 0.5  # seconds
 PATIENCE = 1.0  # seconds that a page waits for a participant's records
@@ -131,10 +134,9 @@ class _Pages:
             most=PAGE + 1,
         )
         shown = records[:PAGE]
-        lines = self.parts.log.lines_of(record.id for record in shown)
         return render_template(
             "index.html",
-            sagas=[represent(record, lines[record.id]) for record in shown],
+            sagas=[represent(record) for record in shown],
             chips=self._chips(),
             chosen="attention" if attention else asked.get("status", "").upper(),
             filters={name: value for name, value in asked.items() if name != "before"},
@@ -166,9 +168,8 @@ class _Pages:
         record = self.parts.log.find(saga_id)
         if record is None:
             return None
-        lines = self.parts.log.lines(saga_id)
-        shown = [represent_line(line, record) for line in lines]
-        saga, told = represent(record, lines), read(shown)
+        shown = with_gaps(represent_lines(self._lines(record), record))
+        saga, told = represent(record), read(shown)
         now = None if record.ended else self.parts.engine.around.clock()
         transport, token = self.parts.engine.around.transport, self.parts.settings.token
         found = ask_all(record.definition, saga_id, transport, token, PATIENCE)
@@ -185,13 +186,22 @@ class _Pages:
             "sent": attempts_of(told),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verdicts": verdicts(record, saga["steps"], found),
-            "verbs": permitted(record, lines),
+            "verbs": permitted(record),
             "acting": record.state in ACTING,
-            "has_stalled": any((line.detail or {}).get("state") in STALLED for line in lines),
+            "has_stalled": record.context.stalled,
+            "under_way": under_way(record),
             "flags": flags_of(record.definition),
             "snapshot": record.definition,
             "key": record.idempotency_key,
         }
+
+    def _lines(self, record: Record) -> list[Line]:
+        """The first and the latest lines of its log, and those between them that tell of what is parked now."""
+        log, latest = self.parts.log, max(FIRST_LINES, record.context.lines - LATEST_LINES)
+        lines = log.lines(record.id, 0, FIRST_LINES)
+        parked = [letter.line for letter in record.context.parked if FIRST_LINES < letter.line <= latest]
+        lines += log.lines_at(record.id, parked) if parked else []
+        return lines + log.lines(record.id, latest) if record.context.lines > FIRST_LINES else lines
 
     def act(self, saga_id: str, verb: str) -> Answer:
         """An operator's verb, from a form."""

@@ -42,13 +42,16 @@ Saga = Mapping[str, Any]
 def story(saga: Saga, lines: Sequence[Line]) -> str:
     """What happened, why, and what happens next."""
     told = read(lines)
-    said = [*_way(saga, told), *_asides(saga, told)][:SENTENCES_AT_MOST] or [f"It is {saga['status']}"]
+    way = _in_short(saga) if told.torn else _way(saga, told)
+    said = [*way, *_asides(saga, told)][:SENTENCES_AT_MOST] or [f"It is {saga['status']}"]
     return " ".join(f"{_opened(sentence)}." for sentence in said)
 
 
 def root_cause(saga: Saga, lines: Sequence[Line]) -> str | None:
     """Why the saga turned back, else what it is stalled at; None where neither is so."""
     told = read(lines)
+    if told.torn:
+        return _first_cause(saga)
     if told.turn and not told.went_forward:
         return _opened(_cause(saga, told.turn))
     return _opened(_stuck(saga, told)) if told.state in STALLED else None
@@ -74,6 +77,29 @@ def _way(saga: Saga, told: Told) -> Iterator[str]:
         yield f"Stalled since {moment(since)}{attention}: {_stuck(saga, told)}; {again}"
     elif told.state not in ENDED:
         yield from _present(saga, told)
+
+
+def _in_short(saga: Saga) -> Iterator[str]:
+    """What the representation alone tells: of a saga whose log is shown in parts."""
+    steps = saga["steps"]
+    cause, done = _first_cause(saga), [step["name"] for step in steps if step["status"] == "DONE"]
+    if saga["ended_at"] and saga["status"] == "COMPLETED":
+        yield f"all {len(steps)} steps took effect"
+        return
+    if cause:
+        yield cause
+    undone = [step["name"] for step in reversed(steps) if step["status"] == "COMPENSATED"]
+    told = [f"{listed(done)} took effect"] if done and not saga["ended_at"] else []
+    told += [f"{listed(undone)} {_were(undone)} undone"] if undone else []
+    if told:
+        yield "; ".join(told)
+    if not saga["ended_at"]:
+        yield f"It is {saga['status']}" + (f" until {saga['due_at']}" if saga["status"] == "STALLED" else "")
+
+
+def _first_cause(saga: Saga) -> str | None:
+    error = saga["error"]
+    return f"{error['step']} failed ({quoted(str(error['message']))})" if error else None
 
 
 def _cause(saga: Saga, turn: Call) -> str:
@@ -148,6 +174,7 @@ def _effects(saga: Saga, told: Told) -> str:
 def _stuck(saga: Saga, told: Told) -> str:
     call, voice = told.calls[-1], voice_of(saga)
     rounds = f"{len(call.stalls)} round{'s' if len(call.stalls) > 1 else ''}"
+    rounds = f"at least {rounds}" if call.left_out else rounds
     return f"{voice.subject(call)} failed in {rounds}{voice.why(call)}{_WHY_STUCK.get(told.state, '')}"
 
 
@@ -166,14 +193,15 @@ def _present(saga: Saga, told: Told) -> Iterator[str]:
 def _asides(saga: Saga, told: Told) -> Iterator[str]:
     """What else there was on the way, the weightiest first."""
     yield from _of_nobody_in_charge(saga, told)
+    more = told.left_out
     if told.cancel_requested_at:
         at = told.cancel_requested_at
         yield f"An operator asked to cancel it at {at}, which was left to the outcome of {at}"
     if told.taken_over:
-        times_over = times(told.taken_over)
+        times_over = times(told.taken_over, more)
         yield f"It was taken over {times_over}, from an orchestrator that had crashed, stopped or lost its lease"
     if told.handed_over:
-        yield f"It was handed over {times(told.handed_over)} by an orchestrator that shut down"
+        yield f"It was handed over {times(told.handed_over, more)} by an orchestrator that shut down"
     succeeded = [call for call in told.calls if call.event in _SUCCESSES]
     tried = filter(None, map(voice_of(saga).before_it_succeeded, succeeded))
     if said := "; ".join(tried):
@@ -191,9 +219,9 @@ def _of_nobody_in_charge(saga: Saga, told: Told) -> Iterator[str]:
     elif told.overdue:
         yield "Its deadline passed before it ended, and nobody was in charge"
     if told.replayed:
-        yield f"A parked event was replayed {times(told.replayed)} by an operator"
+        yield f"A parked event was replayed {times(told.replayed, told.left_out)} by an operator"
     if told.crashes and saga["mode"] == CHOREOGRAPHY:
-        yield f"The orchestrator, which only listens, crashed {times(told.crashes)}; that held up nobody"
+        yield f"The orchestrator, which only listens, crashed {times(told.crashes, told.left_out)}; that held up nobody"
 
 
 def _by_hand(call: Call) -> str:

@@ -23,11 +23,13 @@ class Tally:
     attempts: int
     again: int
     seconds: float | None
+    or_more: bool = False  # its log is shown in parts, so that some are not counted
 
 
 def tally(saga: Mapping[str, Any], lines: Sequence[Line]) -> Tally:
     """Of a saga's representation and its log, as the API shows them."""
-    calls = read(lines).calls
+    told = read(lines)
+    calls = told.calls
     attempts = sum(call.number for call in calls)
     again = sum(max(0, call.number - 1) for call in calls)
     messages = len(_events(lines)) if saga["mode"] == CHOREOGRAPHY else attempts
@@ -35,7 +37,7 @@ def tally(saga: Mapping[str, Any], lines: Sequence[Line]) -> Tally:
     if saga["ended_at"]:
         begin, end = (datetime.fromisoformat(saga[name]) for name in ("started_at", "ended_at"))
         seconds = (end - begin).total_seconds()
-    return Tally(messages, attempts, again, seconds)
+    return Tally(messages, attempts, again, seconds, told.left_out)
 
 
 def _events(lines: Sequence[Line]) -> set[str]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.axis import WIDTH, Scale, Span, Tick
-from orchestrator.calls import by_operator, cut_short
+from orchestrator.calls import LEFT_OUT, by_operator, cut_short
 from orchestrator.words import length
 from saga.definition import CHOREOGRAPHY
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
@@ -88,6 +88,7 @@ class _Reading:
         self._stalled = ""  # the row of the call that stalled
         self._rounds = 0  # that the present call has failed in
         self._attempt = 0  # the last one of the present call
+        self._told_all = True  # all lines of the present call
         self._waits: str | None = None  # not None: the time before its next attempt is a wait, of this kind
 
     def _time(self, line: Mapping[str, Any]) -> float:
@@ -114,12 +115,22 @@ class _Reading:
         """One line more."""
         at = self._time(line)
         event, detail = line["event"], line["detail"] or {}
-        if event == ATTEMPT:
+        if event == LEFT_OUT:
+            self._left_out(detail)
+        elif event == ATTEMPT:
             self._attempted(line, detail, at)
         elif event == CLAIMED:
             self._waits = ", taken over meanwhile"
         elif event not in NOTES:
             self._moved(line, str(detail.get("state")), at)
+
+    def _left_out(self, detail: Mapping[str, Any]) -> None:
+        """Lines that are not shown: what happened meanwhile is one bar, in the row of the call before them."""
+        until = datetime.fromisoformat(detail["until"]).timestamp()
+        row = self._stalled or next((label for label in reversed(self.rows) if self.rows[label]), "")
+        if row:
+            self._add(row, "stalled", until, f"{detail['lines']} lines of the log are left out here: {{}}")
+        self.until, self._waits, self._stalled, self._told_all = max(self.until, until), None, "", False
 
     def _attempted(self, line: Mapping[str, Any], detail: Mapping[str, Any], at: float) -> None:
         call, verdict = detail.get("call"), str(detail.get("verdict"))
@@ -139,20 +150,26 @@ class _Reading:
 
     def _moved(self, line: Mapping[str, Any], state: str, at: float) -> None:
         if self._stalled:
-            self._add(self._stalled, "stalled", at, f"stalled {{}} (round {self._rounds})")
+            self._add(self._stalled, "stalled", at, f"stalled {{}}{self._round}")
         self._state, self.until, self._waits, self._stalled = state, at, None, ""
         if state in STALLED:
             self._rounds += 1
             self._stalled = f"undo {line['step']}" if state in _UNDOING else line["step"]
         elif line["event"] != Event.RESUMED:
             self._rounds = self._attempt = 0
+            self._told_all = True
+
+    @property
+    def _round(self) -> str:
+        """Which round it is; empty where lines are left out that would tell."""
+        return f" (round {self._rounds})" if self._told_all else ""
 
     def go_on_to(self, now: float, saga: Mapping[str, Any]) -> None:
         """What is going on, if the saga has not ended."""
         if not self.start or self._state in ENDED or saga["ended_at"]:
             return
         if self._stalled:
-            self._add(self._stalled, "stalled", now, f"stalled {{}} so far (round {self._rounds})")
+            self._add(self._stalled, "stalled", now, f"stalled {{}} so far{self._round}")
         for step in saga["steps"] if not self._stalled else ():
             if step["status"] in ("RUNNING", "COMPENSATING"):
                 label, call = (step["name"], Direction.ACTION)

@@ -51,7 +51,7 @@ class _Called:
         return call.subject
 
     def tries(self, call: Call) -> str:
-        lost = call.number - len(call.attempts)
+        lost = _lost(call)
         return _after(call) + (f", {lost} of them perhaps cut short" if lost else "")
 
     def why(self, call: Call) -> str:
@@ -90,7 +90,7 @@ class _Heard:
         return _doing(call, call.step)
 
     def tries(self, call: Call) -> str:
-        lost = call.number - len(call.attempts)
+        lost = _lost(call)
         return _after(call) + (f", {lost} of which nothing was heard" if lost else "")
 
     def why(self, call: Call) -> str:
@@ -98,7 +98,7 @@ class _Heard:
 
     def before_it_succeeded(self, call: Call) -> str:
         said = [f"{self.subject(call)} {_counted(call, _came_to)} before it succeeded"] if call.failed else []
-        lost = 0 if call.backward else call.number - len(call.attempts)
+        lost = 0 if call.backward else _lost(call)
         said += [f"nothing was heard of {lost} attempt{'s' if lost > 1 else ''} of {call.step}"] if lost else []
         return "; ".join(said)
 
@@ -138,7 +138,12 @@ def _message(call: Call) -> str:
 def _counted(call: Call, named: Any) -> str:
     """What its failed attempts came to, or all where none failed: `answered HTTP 503 twice and gave no answer once`."""
     counts = Counter(named(line) for line in call.failed or call.attempts)
-    return listed([f"{name} {times(count)}" for name, count in counts.items()])
+    return listed([f"{name} {times(count, call.left_out > 0)}" for name, count in counts.items()])
+
+
+def _lost(call: Call) -> int:
+    """Attempts that have no line; not known where lines are left out."""
+    return 0 if call.left_out else max(0, call.number - len(call.attempts))
 
 
 def _answer(line: Line) -> str:

@@ -154,7 +154,7 @@ class Watch:
         broker_problem, letters = self._ask_broker()
         try:
             ended = {record.id: record for record in self._log.search(states=ENDED, most=AUDITED)}
-            ended.update(self._log.find_many(self._wrong - ended.keys()))  # until it is right, it is shown
+            ended.update(self._log.find_many(self._wrong - ended.keys(), bare=True))  # until it is right, it is shown
         except LogUnavailable as error:
             return Findings(self._clock(), services, str(error), broker_problem, letters, 0, [], [])
         asked = [record for saga_id, record in ended.items() if saga_id not in self._right]

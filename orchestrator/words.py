@@ -26,8 +26,10 @@ def moment(at: str) -> str:
     return f"{at[:10]} {at[11:19]} UTC"
 
 
-def times(count: int) -> str:
+def times(count: int, or_more: bool = False) -> str:
     """Once, twice, three times; above ten in figures and brackets, as they may follow another number: (40 times)."""
+    if or_more:
+        return f"at least {times(count).strip('()')}"
     words = {1: "once", 2: "twice", **{number: f"{word} times" for number, word in enumerate(_COUNTS, 3)}}
     return words.get(count, f"({count} times)")
 

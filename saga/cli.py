@@ -16,13 +16,14 @@ import requests
 from saga import asl
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, load_definitions
 from saga.errors import BadInput
-from saga.machine import PARKED, REPLAYED
+from saga.machine import PARKED, RELEASED, REPLAYED
 from saga.payload import decode, parse_object, pretty
 from saga.settings import load_settings
 from saga.urls import masked
 
 TIMEOUT = 330  # seconds: POST /start may wait for 300
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LINES = 5000  # of a log, in a page
 FAILED, USAGE, NOT_ENDED, AWAY = 1, 2, 3, 4
 
 
@@ -103,14 +104,18 @@ def list_sagas(api: Api, /, as_json: bool, **flags: Any) -> None:
 def show(api: Api, /, saga_id: str, as_json: bool) -> None:
     """One saga: its steps, its log, and what to do about it."""
     _, saga = api.call("GET", f"/sagas/{saga_id}")
-    _, log = api.call("GET", f"/sagas/{saga_id}/log")
+    lines = log_of(api, saga_id)
     if as_json:
-        return show_json({**saga, "log": log["lines"]})
+        return show_json({**saga, "log": lines})
+    handed_over = bool(lines) and lines[-1]["event"] == RELEASED
     click.echo(one_line(saga))
     for step in saga["steps"]:
-        facts = f"{step['status']:<13} effect {step['effect']:<8} attempts {step['attempts']}"
+        attempts = f"attempts {step['attempts']}"
+        if step["status"] == "RUNNING" and step["attempts"] and not handed_over:
+            attempts = f"attempt {step['attempts']} under way"
+        facts = f"{step['status']:<13} effect {step['effect']:<8} {attempts}"
         click.echo(f"  {step['name']:<10} {facts}  {step['error'] or ''}".rstrip())
-    for line in log["lines"]:
+    for line in lines:
         detail = " ".join(f"{name}={value}" for name, value in (line["detail"] or {}).items())
         number = f"#{line['attempt']}" if line["attempt"] else ""
         told = [line["at"], f"{line['event']:<20}", line["step"] or "", number, line["status_code"] or "", detail]
@@ -120,7 +125,7 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
             click.echo("Its deadline has passed. Nobody is in charge of it: look at the service that it waits for.")
         if saga["status"] == "RUNNING" and not any(step["attempts"] for step in saga["steps"]):
             click.echo(f'If no service has heard of it, `saga abandon {saga_id} --note "…"` ends it.')
-        if parked_in(log["lines"]):
+        if parked_in(lines):
             click.echo(f"An event of it is parked. `saga resume {saga_id}` lets it be published again.")
     elif saga["status"] == "STALLED":
         click.echo(f"It is tried again at {saga['due_at']}. `saga resume {saga_id}` tries now;")
@@ -304,6 +309,17 @@ def _told(api: Api, path: str, as_json: bool, **arguments: Any) -> None:
     show_json(saga) if as_json else click.echo(one_line(saga))
 
 
+def log_of(api: Api, saga_id: str) -> list[dict[str, Any]]:
+    """All lines of a saga's log, asked for a page at a time."""
+    lines: list[dict[str, Any]] = []
+    after: int | None = 0
+    while after is not None:
+        _, page = api.call("GET", f"/sagas/{saga_id}/log", params={"after": after, "limit": LINES})
+        lines += page["lines"]
+        after = page.get("next")
+    return lines
+
+
 def parked_in(lines: list[dict[str, Any]]) -> bool:
     """Whether an event of a saga with this log is parked."""
     events = [line["event"] for line in lines]
@@ -323,10 +339,18 @@ def one_line(saga: dict[str, Any]) -> str:
 
 
 def stuck_call(saga: dict[str, Any]) -> str:
-    """Which call a stalled saga makes again, why, and when."""
-    step = next(step for step in saga["steps"] if step["status"] in ("RUNNING", "COMPENSATING"))
-    call = f"the compensation of {step['name']}" if step["status"] == "COMPENSATING" else step["name"]
-    return f"{call} does not succeed: {step['error'] or 'no answer'}; again at {saga['due_at']}"
+    """Which call a stalled saga makes again, why, and when.
+
+    It is a compensation where one is under way. Else the saga goes forward, and it is that of the first step that is
+    not done: all before it are.
+    """
+    undone = [step for step in saga["steps"] if step["status"] == "COMPENSATING"]
+    stuck = [*undone, *(step for step in saga["steps"] if step["status"] != "DONE")]
+    again = f"again at {saga['due_at']}" if saga["due_at"] else "it is tried again by itself"
+    if not stuck:
+        return again
+    call = f"the compensation of {stuck[0]['name']}" if undone else stuck[0]["name"]
+    return f"{call} does not succeed: {stuck[0]['error'] or 'no answer'}; {again}"
 
 
 def show_json(value: Any) -> None:

@@ -7,10 +7,15 @@ from typing import Any
 
 from saga import http
 from saga.log import Record
-from saga.machine import FAULT, STALLED, Call, Calls, Direction, Event, Line, Saga, State, nobody_undoes
-from saga.payload import readable
+from saga.machine import STALLED, Call, Calls, Direction, Event, Saga, State, nobody_undoes
+from saga.payload import mask, readable, secret_texts
 
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
+
+
+def saga_of(record: Record) -> Saga:
+    """The saga as its row has it: what its driver had, before a crash."""
+    return Saga(record.definition, record.input, record.state, record.cursor, record.results, record.context.calls)
 
 
 def request(saga_id: str, call: Call, calls: Calls, sealing: bool, span: str, token: str | None) -> http.Request:
@@ -77,7 +82,7 @@ def changes(record: Record, before: Saga, event: Event, after: Saga, cause: Caus
     return {
         "state": after.state,
         "cursor": after.cursor,
-        "context": after.results,
+        "results": after.results,
         "rounds": _rounds(record, event, after),
         "error": _error(record, before.state, event, after, cause),
     }
@@ -96,7 +101,18 @@ def _error(record: Record, before: State, event: Event, after: Saga, cause: Caus
         return None
     if before is State.SEALING and event is Event.COMPENSATION_REFUSED:
         return None
-    return record.error or cause
+    return record.error or (cause and masked(record, cause))
+
+
+def masked(record: Record, cause: Cause) -> Cause:
+    """The cause as the row keeps it: a list shows it without having read the secrets that its message may echo."""
+    return {**cause, "message": mask(cause["message"], record.definition.secret, secrets_of(record))}
+
+
+def secrets_of(record: Record) -> frozenset[str]:
+    """The texts of a saga that nobody is shown."""
+    secret = record.definition.secret
+    return secret_texts(record.input, secret).union(*(secret_texts(part, secret) for part in record.results.values()))
 
 
 def event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -106,9 +122,8 @@ def event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | Non
     return {**said, "stalled": stuck} if stuck else said
 
 
-def fault(when: str, call: Call, faults: Sequence[str], lines: Sequence[Line]) -> str | None:
-    """The injected crash that strikes `when` ("before", "after") this call; once a saga: its log remembers it."""
+def fault(when: str, call: Call, faults: Sequence[str], struck: Sequence[str]) -> str | None:
+    """The injected crash that strikes `when` ("before", "after") this call; each once a saga: `struck` are those."""
     undo = "undo-" if call.direction is Direction.COMPENSATION else ""
     name = f"{when}-{undo}{call.step.name}"
-    struck = any(line.event == FAULT and (line.detail or {}).get("fault") == name for line in lines)
-    return name if name in faults and not struck else None
+    return name if name in faults and name not in struck else None

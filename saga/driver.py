@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from saga import course, http
 from saga.errors import LeaseLost, Overtaken
-from saga.log import Present, Record, SagaLog
+from saga.log import Record, SagaLog
 from saga.machine import (
     ATTEMPT,
     CLAIMED,
@@ -27,10 +27,8 @@ from saga.machine import (
     Line,
     State,
     apply,
-    attempted,
-    interrupted,
+    fold,
     next_call,
-    replay,
 )
 from saga.retry import stall_delay
 from saga.transport import Transport
@@ -70,10 +68,9 @@ class _Stopping(Exception):
 class Driver:
     """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost."""
 
-    def __init__(self, record: Record, lines: Sequence[Line], around: Surroundings, since: float | None = None):
+    def __init__(self, record: Record, around: Surroundings, since: float | None = None):
         """`since`: when, by the monotonic clock, its lease began at the latest; now where it is not said."""
-        self.record = record
-        self.lines = list(lines)
+        self.record = record  # as it was written last
         self.recovered = False  # it was claimed, not started here
         self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
         self.moved_at = around.monotonic()  # its claim's or its last write's time
@@ -85,7 +82,8 @@ class Driver:
         self._held = True
         self._lease_until = record.due_at or 0.0  # by the clock that others read,
         self._lease_ends = (self.moved_at if since is None else since) + around.lease  # and by one that nobody sets
-        self._saga = replay(record.definition, record.input, lines, record.context)
+        self._saga = course.saga_of(record)  # these two with the pending lines
+        self._context = record.context
         self._claimed: bool | None = None  # by a claim that is not in the log yet: did it interrupt a call?
         self._why: str | None = None  # the claim was made, where that was no crash
         self._sent = False  # the present call is under way, or was
@@ -139,8 +137,6 @@ class Driver:
         lost, self._claimed = self._claimed, None
         if lost is None or self._saga.state in STALLED:
             return
-        if lost:
-            self._saga = interrupted(self._saga)
         why = {"why": self._why} if self._why else {}
         self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": lost, **why})
 
@@ -216,7 +212,6 @@ class Driver:
         self._inject("before", call)
 
     def _after_attempt(self, call: Call, attempt: http.Attempt, will_retry: bool) -> None:
-        self._saga = attempted(self._saga, attempt.number, uncertain=attempt.verdict == "unknown")
         detail = course.attempt_detail(call, attempt)
         self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, attempt.duration_ms, detail)
         if will_retry:
@@ -235,9 +230,9 @@ class Driver:
     ) -> None:
         """Apply `event` and make it durable, with the lines that led to it."""
         before = self._saga
-        self._saga = saga = apply(before, event, result)
+        saga = apply(before, event, result)
         step = before.step.name if before.step else None
-        self._add(event, step, detail=course.event_detail(saga, cause, detail))
+        self._add(event, step, detail=course.event_detail(saga, cause, detail), result=result)
         self._write(**course.changes(self.record, before, event, saga, cause))
         self._sent = False
 
@@ -253,7 +248,7 @@ class Driver:
                 changes |= {"owner": None, "due_at": now + wait}
             else:
                 changes |= {"owner": around.owner, "due_at": now + around.lease}
-            self._advance(Record(**{**vars(self.record), **changes}))
+            self._advance(changes)
             self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + around.lease
             self._held = self.record.owner is not None
 
@@ -262,29 +257,35 @@ class Driver:
         self._add(RELEASED)
         with self._writing:
             self._held = False
-            self._advance(replace(self.record, owner=None, due_at=self._around.clock()))
+            self._advance({"owner": None, "due_at": self._around.clock()})
 
-    def _advance(self, record: Record) -> None:
-        present = Present(
-            record.state, record.cursor, record.context, record.rounds,
-            record.error, record.ended_at, record.owner, record.due_at,
-        )  # fmt: skip
+    def _advance(self, changes: Mapping[str, Any]) -> None:
+        """Write the row with these changes and the pending lines; what they say is done is written with them, once."""
         try:
-            self._around.log.advance(record.id, record.epoch, present, self._pending)
+            record = self._write_row(changes)
         except Overtaken:  # at most once a saga: an operator's wish to cancel it has been noted meanwhile
             self._number_anew()
-            self._around.log.advance(record.id, record.epoch, present, self._pending)
+            record = self._write_row(changes)
         self.record, self.moved_at = record, self._around.monotonic()
         written, self._pending = self._pending, []
-        self.lines += written
         for line in written:
             self._around.observe(record, line)
 
+    def _write_row(self, changes: Mapping[str, Any]) -> Record:
+        record = Record(**{**vars(self.record), **changes, "context": self._context})
+        answered = {step: record.results[step] for step in record.results.keys() - self.record.results.keys()}
+        self._around.log.advance(record.id, record.epoch, record.present, self._pending, answered)
+        return record
+
     def _number_anew(self) -> None:
         """Read what others have noted in the log, and let the lines to be written follow it."""
-        noted = self._around.log.lines(self.record.id, len(self.lines) + 1)
-        self.lines += noted
+        noted = self._around.log.lines(self.record.id, after=self.record.context.lines)
         self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
+        saga, context = course.saga_of(self.record), self.record.context
+        for line in (*noted, *self._pending):
+            before, saga = saga, fold(saga, line, self._saga.results)
+            context = context.after(line, before, saga)
+        self._saga, self._context = saga, context
 
     def _add(
         self,
@@ -294,18 +295,23 @@ class Driver:
         status_code: int | None = None,
         duration_ms: float | None = None,
         detail: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> None:
-        seq = len(self.lines) + len(self._pending) + 1
-        now = self._around.clock()
-        self._pending.append(Line(seq, now, str(event), step, attempt, status_code, duration_ms, detail))
+        """A line more for the next write, folded into what the row will say."""
+        number, now = self._context.lines + 1, round(self._around.clock(), 6)
+        line = Line(number, now, str(event), step, attempt, status_code, duration_ms, detail)
+        before = self._saga
+        self._saga = fold(before, line, {} if result is None or step is None else {step: result})
+        self._context = self._context.after(line, before, self._saga)
+        self._pending.append(line)
 
     def _inject(self, when: str, call: Call) -> None:
         """The injected crash of the orchestrator, once per saga: the log remembers that it happened."""
-        name = course.fault(when, call, self.record.definition.faults, self.lines)
+        name = course.fault(when, call, self.record.definition.faults, self._context.faults)
         if name is None:
             return
-        held, self._pending = self._pending, []  # an answer that is not yet logged is what the crash must lose
+        self._pending = []  # an answer that is not yet logged is what the crash must lose
+        self._saga, self._context = course.saga_of(self.record), self.record.context
         self._add(FAULT, call.step.name, detail={"fault": name})
         self._write()
-        self._pending = held
         self._around.exit(17)

@@ -12,6 +12,7 @@ from typing import Any
 from saga.bulkhead import Breakers, Bulkhead, service_of
 from saga.choreography import Kind as Told
 from saga.choreography import started, subject
+from saga.context import Context
 from saga.definition import TEMPORAL, SagaDefinition
 from saga.driver import Driver, Surroundings
 from saga.errors import BadInput, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
@@ -96,7 +97,7 @@ class Engine:
 
     def run(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None, seconds: float = 0.0
-    ) -> tuple[Record, list[Line]]:
+    ) -> Record:
         """Start a saga as `start` does, then `wait` for it.
 
         As long as no call can outlast `seconds`, the caller's own thread drives it: two threads need not wake each
@@ -110,7 +111,7 @@ class Engine:
                 self._drivers[saga_id] = driver
                 self._work_on(driver, until)
                 if driver.record.ended:
-                    return driver.record, driver.lines
+                    return driver.record
             elif driver:
                 self.accept(driver)
             return self._wait(saga_id, until) if seated else self.read(saga_id)
@@ -129,9 +130,9 @@ class Engine:
             raise
         if self._closed.is_set() or len(self._drivers) >= IN_FLIGHT:
             raise Overloaded(f"{len(self._drivers)} sagas are in flight here: try again later")
-        now, since = self.around.clock(), self.around.monotonic()
+        now, since = round(self.around.clock(), 6), self.around.monotonic()  # as the log keeps it
         deadline = now + definition.deadline if definition.deadline else None
-        saga = begin(definition, input)
+        saga, line = begin(definition, input), Line(1, now, STARTED, detail=_mode(definition))
         request_hash = digest(input)
         record = Record(
             id=self._new_id(),
@@ -139,7 +140,7 @@ class Engine:
             input=input,
             state=saga.state,
             cursor=saga.cursor,
-            context={},
+            context=Context().after(line, saga, saga),
             epoch=1,
             owner=self._owner(definition),
             due_at=deadline if definition.choreographed else now + self.around.lease,
@@ -152,17 +153,16 @@ class Engine:
             deadline_at=deadline,
         )
         events = started(definition, record.id, input, now) if definition.choreographed else []
-        lines = [Line(1, now, STARTED, detail=_mode(definition))]
-        known = self.around.log.begin(record, lines, events)
+        known = self.around.log.begin(record, [line], events)
         if known is None:
-            self.around.observe(record, lines[0])
+            self.around.observe(record, line)
             if definition.choreographed:
                 self.announce()
                 return record.id, None
             if definition.on_temporal:
                 self.hand_over(record, seconds)
                 return record.id, None
-            return record.id, Driver(record, lines, self.around, since)
+            return record.id, Driver(record, self.around, since)
         return _same(known, definition, request_hash, key).id, None
 
     def _owner(self, definition: SagaDefinition) -> str | None:
@@ -185,7 +185,7 @@ class Engine:
         now, since = around.clock(), around.monotonic()
         due_at = now + around.lease
         record, held = around.log.claim(saga_id, epoch, around.owner, due_by=now, due_at=due_at, seen=seen)
-        driver = Driver(record, around.log.lines(saga_id), around, since)
+        driver = Driver(record, around, since)
         driver.taken_over(held)
         driver.trying = trying
         self.accept(driver)
@@ -205,7 +205,7 @@ class Engine:
         before = self._drivers.get(record.id)
         if before and before.record.epoch == record.epoch - 1:  # it is ours to know whether there is a call under way
             held = before.let_go()
-        driver = Driver(record, around.log.lines(record.id), around, since)
+        driver = Driver(record, around, since)
         driver.taken_over(held, why)
         return driver
 
@@ -223,7 +223,7 @@ class Engine:
         self._drivers[driver.record.id] = driver
         self._ready.put(driver)
 
-    def wait(self, saga_id: str, seconds: float) -> tuple[Record, list[Line]]:
+    def wait(self, saga_id: str, seconds: float) -> Record:
         """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
         or when it still stands in line for a service that is slow."""
         seated = seconds > 0 and self._take_seat()
@@ -242,15 +242,15 @@ class Engine:
         with self._lock:
             self._free_seats += seated
 
-    def _wait(self, saga_id: str, until: float) -> tuple[Record, list[Line]]:
-        known: tuple[Record, list[Line]] | None = None
+    def _wait(self, saga_id: str, until: float) -> Record:
+        known: Record | None = None
         in_line, patience = 0, self._patience()
         while True:
             told = self.waiting.expect(saga_id)
             driver = self._drivers.get(saga_id)
             if driver:
                 driver.news.wait(max(0.0, min(POLL, until - self.around.monotonic())))
-                known = driver.record, driver.lines
+                known = driver.record
                 in_line = in_line + 1 if driver.parked else 0
                 if driver.record.ended or in_line > patience:
                     return known
@@ -261,22 +261,22 @@ class Engine:
             except LogUnavailable:
                 if known is None:
                     raise
-            if known[0].ended or self.around.monotonic() >= until or self._closed.is_set():
+            if known.ended or self.around.monotonic() >= until or self._closed.is_set():
                 return known
             if saga_id not in self._drivers:
-                poll = POLL_TOLD if known[0].definition.on_temporal else POLL
+                poll = POLL_TOLD if known.definition.on_temporal else POLL
                 told.wait(min(poll, max(0.0, until - self.around.monotonic())))
 
     def _patience(self) -> int:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
         return self._free_seats * int(PATIENCE / POLL) // WAITERS
 
-    def read(self, saga_id: str) -> tuple[Record, list[Line]]:
+    def read(self, saga_id: str) -> Record:
         """The saga as the log has it; NoSuchSaga where there is none."""
         record = self.around.log.find(saga_id)
         if record is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
-        return record, self.around.log.lines(saga_id)
+        return record
 
     def _work(self) -> None:
         while True:

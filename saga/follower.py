@@ -17,10 +17,11 @@ from weakref import WeakValueDictionary
 from saga.broker import ACK, Delivery, Reaction
 from saga.choreography import OBSERVED, Kind, parse_event
 from saga.choreography import Event as Heard
+from saga.course import saga_of
 from saga.dead_letter import DEAD
 from saga.errors import BadInput, Conflict, LeaseLost, LogUnavailable, NoSuchSaga
 from saga.event_body import saga_id_of
-from saga.log import Present, Record, SagaLog
+from saga.log import Record, SagaLog
 from saga.machine import (
     FAULT,
     OVERDUE,
@@ -29,7 +30,6 @@ from saga.machine import (
     Direction,
     Line,
     next_call,
-    replay,
 )
 from saga.observation import Early, abandon, follow, rounds_of
 from saga.payload import iso
@@ -82,7 +82,7 @@ class Follower:
         self._clock = clock
         self._observe = observe
         self._exit = exit
-        self._known: OrderedDict[str, tuple[Record, list[Line]]] = OrderedDict()
+        self._known: OrderedDict[str, Record] = OrderedDict()
 
     def patience(self, subject: str) -> float:
         """Seconds that one event may take."""
@@ -126,12 +126,11 @@ class Follower:
             known = self._read(saga_id, fresh=True)
             if known is None:
                 raise NoSuchSaga(f"there is no saga {saga_id!r}")
-            record, lines = known
-            if why := refusal("abandon", record, lines):
+            if why := refusal("abandon", known):
                 raise Conflict(why)
-            after, new = abandon(record, lines, note, self._clock())
+            after, new = abandon(known, note, round(self._clock(), 6))
             try:
-                self._write(record, after, lines, new)
+                self._write(known, after, new)
                 return
             except LeaseLost:
                 continue
@@ -145,14 +144,13 @@ class Follower:
             if known is None:  # forgotten, or started by an orchestrator with another log: one broker is for one stack
                 logger.warning("event_of_unknown_saga saga_id=%s subject=%s", heard.saga_id, heard.subject)
                 return
-            record, lines = known
-            self._remember(record, lines)
-            self._crash("after", heard, record, lines)
+            self._remember(known)
+            self._crash("after", heard, known)
             try:
-                after, new = follow(record, lines, heard)
+                after, new = follow(known, heard)
                 if new:
-                    self._write(record, after, lines, new)
-                self._crash("before", heard, after, [*lines, *new])
+                    self._write(known, after, new)
+                self._crash("before", heard, after)
                 return
             except Early:
                 if fresh:
@@ -161,43 +159,40 @@ class Follower:
                 continue
         raise LeaseLost(heard.saga_id)
 
-    def _read(self, saga_id: str, fresh: bool) -> tuple[Record, list[Line]] | None:
+    def _read(self, saga_id: str, fresh: bool) -> Record | None:
         known = None if fresh else self._known.get(saga_id)
         if known is None:
             record = self._log.find(saga_id)
-            known = (record, self._log.lines(saga_id)) if record and record.definition.choreographed else None
+            known = record if record and record.definition.choreographed else None
         return known
 
-    def _write(self, record: Record, after: Record, lines: Sequence[Line], new: Sequence[Line]) -> None:
-        present = Present(
-            after.state, after.cursor, after.context, after.rounds,
-            after.error, after.ended_at, after.owner, after.due_at,
-        )  # fmt: skip
+    def _write(self, record: Record, after: Record, new: Sequence[Line]) -> None:
+        answered = {step: after.results[step] for step in after.results.keys() - record.results.keys()}
         self._known.pop(record.id, None)
-        self._log.advance(record.id, record.epoch, present, new, next_epoch=record.epoch + 1)
-        self._remember(replace(after, epoch=record.epoch + 1), [*lines, *new])
+        self._log.advance(record.id, record.epoch, after.present, new, answered, next_epoch=record.epoch + 1)
+        self._remember(replace(after, epoch=record.epoch + 1))
         for line in new:
             self._observe(after, line)
         if after.ended:  # until then there is nothing to be told
             self._waiting.tell(record.id)
 
-    def _remember(self, record: Record, lines: Sequence[Line]) -> None:
+    def _remember(self, record: Record) -> None:
         if not record.ended:
-            self._known[record.id] = record, list(lines)
+            self._known[record.id] = record
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
 
     def _note(self, saga_id: str, event: str, step: str | None, detail: Mapping[str, Any], **changes: Any) -> None:
         for _ in range(TRIES):
-            known = self._read(saga_id, fresh=True)
-            if known is None:
+            record = self._read(saga_id, fresh=True)
+            if record is None:
                 return
-            record, lines = known
-            line = Line(len(lines) + 1, self._clock(), event, step, detail=detail)
-            after = replace(record, **changes)
-            after = replace(after, rounds=rounds_of(after.rounds, [*lines, line]))
+            line = Line(record.context.lines + 1, round(self._clock(), 6), event, step, detail=detail)
+            saga = saga_of(record)
+            after = replace(record, **changes, context=record.context.after(line, saga, saga))
+            after = replace(after, rounds=rounds_of(after.rounds, after.context))
             try:
-                self._write(record, after, lines, [line])
+                self._write(record, after, [line])
                 return
             except LeaseLost:
                 continue
@@ -209,13 +204,16 @@ class Follower:
         if saga_id is None:
             return  # the list of dead letters shows it
         known = self._read(saga_id, fresh=True)
-        letter = {"letter": delivery.sequence, "stored_at": iso(delivery.at)}  # a broker's new disk counts from 1 again
-        if known and not any(letter.items() <= (line.detail or {}).items() for line in known[1]):
+        letter: dict[str, Any] = {
+            "letter": delivery.sequence,
+            "stored_at": iso(delivery.at),
+        }  # a broker's new disk counts from 1 again
+        if known and not known.context.knows(delivery.sequence, letter["stored_at"]):
             message, service = delivery.headers.get("Saga-Reason", ""), delivery.headers.get("Saga-Service", "")
             detail = {"subject": subject, "message": message, **letter, "service": service}
             self._note(saga_id, PARKED, service or None, detail)
 
-    def _crash(self, when: str, heard: Heard, record: Record, lines: Sequence[Line]) -> None:
+    def _crash(self, when: str, heard: Heard, record: Record) -> None:
         """The injected crash of the orchestrator, once a saga: before it has heard of a call, or before it says so."""
         if not record.definition.faults:
             return
@@ -223,12 +221,12 @@ class Follower:
             told = {Kind.DONE: "", Kind.REFUSED: "", Kind.UNDONE: "undo-"}.get(heard.kind)
             point = None if told is None else f"{told}{heard.step}"
         else:
-            call = next_call(replay(record.definition, record.input, lines, record.context))
+            call = next_call(saga_of(record))
             back = "undo-" if call and call.direction is Direction.COMPENSATION else ""
             point = f"{back}{call.step.name}" if call else None
         name = f"{when}-{point}"
         if point is None or name not in record.definition.faults:
             return
-        if not any(line.event == FAULT and (line.detail or {}).get("fault") == name for line in lines):
+        if name not in record.context.faults:
             self._note(record.id, FAULT, point.removeprefix("undo-"), {"fault": name})
             self._exit(17)

@@ -1,34 +1,40 @@
 """The saga log: what must be known after a crash, on SQLite or MySQL, by one code path.
 
-A row of `sagas` is the saga's present; its lines in `saga_log` are how it came there. Whoever drives a saga
-holds its epoch: a claim raises it, and a write with an older one touches no row, which is LeaseLost.
+A row of `sagas` is the saga's present, with what its actions answered in `saga_results`; its lines in `saga_log` are
+how it came there, and nobody needs them to show it or to go on with it. Whoever drives a saga holds its epoch: a claim
+raises it, and a write with an older one touches no row, which is LeaseLost.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, RowMapping, and_, or_, select
+from sqlalchemy import Connection, Engine, Executable, RowMapping, and_, or_
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from saga import log_sql as sql
 from saga import outbox
 from saga.choreography import Event
+from saga.context import Context
 from saga.database import ASKED_WRONGLY, Written, is_duplicate, is_lock_conflict, transaction
 from saga.definition import SagaDefinition
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken
 from saga.exchange import Row, Statement, exchange
 from saga.group_commit import GroupCommit
 from saga.log_sql import sagas
-from saga.machine import ENDED, FOREIGN, UNENDED, Line, State
+from saga.machine import ENDED, FOREIGN, UNENDED, Line, Saga, State
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
 FOREVER = 253_402_300_799.0  # the last second of the year 9999
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+ALL = 2**31 - 1  # lines
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
 
 T = TypeVar("T")
@@ -36,14 +42,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Record:
-    """A row of `sagas`; times are seconds since the epoch."""
+    """A row of `sagas`; times are seconds since the epoch.
+
+    `input` and `results` (by the step's name) are empty in a record that was read bare: see `SagaLog.search`.
+    """
 
     id: str
     definition: SagaDefinition
     input: Mapping[str, Any]
     state: State
     cursor: int
-    context: Mapping[str, Mapping[str, Any]]
+    context: Context
     epoch: int
     owner: str | None
     due_at: float | None
@@ -54,11 +63,25 @@ class Record:
     started_at: float
     ended_at: float | None
     deadline_at: float | None
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def present(self) -> Present:
+        """The part of the row that is written at each move."""
+        return Present(
+            self.state, self.cursor, self.context.as_json(), self.rounds,
+            self.error, self.ended_at, self.owner, self.due_at,
+        )  # fmt: skip
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ENDED
+
+    def after_note(self, line: Line) -> Record:
+        """The row after a line that moves nothing."""
+        saga = Saga(self.definition, self.input, self.state, self.cursor, self.results, self.context.calls)
+        return replace(self, context=self.context.after(line, saga, saga))
 
 
 @dataclass(frozen=True)
@@ -67,7 +90,7 @@ class Present:
 
     state: State
     cursor: int
-    context: Mapping[str, Mapping[str, Any]]
+    context: Mapping[str, Any]  # as the column has it
     rounds: int
     error: Mapping[str, Any] | None
     ended_at: float | None
@@ -77,17 +100,18 @@ class Present:
 
 @dataclass(frozen=True)
 class _Write:
-    """A saga's write, bound: its new row, or how its row moves on, and its lines."""
+    """A saga's write, bound: its new row, or how its row moves on, its lines, and what its actions answered."""
 
     begin: Row | None
     advance: Row | None
     lines: Sequence[Row]
+    results: Sequence[Row] = ()
     events: Sequence[tuple[Statement, Sequence[Row]]] = ()  # for the outbox
 
     def size(self) -> int:
         """About how many bytes it is."""
         events = [row for _, rows in self.events for row in rows]
-        rows = [row for row in (self.begin, self.advance, *self.lines, *events) if row]
+        rows = [row for row in (self.begin, self.advance, *self.lines, *self.results, *events) if row]
         return sum(len(value) for row in rows for value in row if isinstance(value, str))
 
 
@@ -121,24 +145,36 @@ class SagaLog:
         """Write a new saga, and the events that start it; where its idempotency key is known, give that saga."""
         definition = record.definition
         values = {**vars(record), "name": definition.name, "definition": Written(definition.snapshot_text)}
+        values["context"] = record.context.as_json()
         row = sql.BEGIN.bind(self._dialect, values)
         sent = outbox.written(events, self._engine)
-        if self._writes.submit(_Write(row, None, self._bound(record.id, lines), sent)) is _Fate.WRITTEN:
+        if self._writes.submit(_Write(row, None, self._bound(record.id, lines), events=sent)) is _Fate.WRITTEN:
             return None
         known = record.idempotency_key and self.find_by_key(record.idempotency_key)
         return known if known and known.id != record.id else None  # its own: the COMMIT's answer was lost
 
     def advance(
-        self, saga_id: str, epoch: int, present: Present, lines: Sequence[Line], next_epoch: int | None = None
+        self,
+        saga_id: str,
+        epoch: int,
+        present: Present,
+        lines: Sequence[Line],
+        results: Mapping[str, Mapping[str, Any]] = NOTHING,
+        next_epoch: int | None = None,
     ) -> None:
         """Move the saga on and add its lines, in one transaction. LeaseLost where `epoch` is no longer its own.
 
+        `results`: what actions answered that these lines say are done, by the step's name; never any a second time.
         Overtaken where somebody has noted something (see `note`) in place of the first of the lines.
         `next_epoch`: raise it, so that of several who follow a saga one wins.
         """
         values = {"saga_id": saga_id, "held": epoch, "epoch": next_epoch or epoch, **vars(present)}
         row = sql.ADVANCE.bind(self._dialect, values)
-        fate = self._writes.submit(_Write(None, row, self._bound(saga_id, lines)))
+        answered = [
+            sql.WRITE_RESULTS.bind(self._dialect, {"saga_id": saga_id, "step": step, "result": result})
+            for step, result in results.items()
+        ]
+        fate = self._writes.submit(_Write(None, row, self._bound(saga_id, lines), answered))
         if fate is _Fate.FENCED:
             raise LeaseLost(saga_id)
         if fate is _Fate.KNOWN and self._overtaken(saga_id, lines[0].seq):
@@ -146,7 +182,7 @@ class SagaLog:
 
     def _overtaken(self, saga_id: str, seq: int) -> bool:
         """Whether the line with this number is not the driver's own, whose COMMIT's answer was lost."""
-        return any(line.seq == seq and line.event in FOREIGN for line in self.lines(saga_id, seq))
+        return any(line.event in FOREIGN for line in self.lines_at(saga_id, [seq]))
 
     def note(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
         """Add a line to a saga that is in one of `states`, once, without taking it from its driver.
@@ -158,7 +194,7 @@ class SagaLog:
         sent: list[Line] = []  # by an earlier try, whose COMMIT's answer was lost
 
         def work(connection: Connection) -> Line | None:
-            held = connection.execute(sql.HOLD, values).first()
+            held = connection.execute(sql.HOLD, values).mappings().first()
             known = connection.execute(sql.NOTED, values).scalar_one_or_none()
             if known is not None:
                 return next((each for each in sent if each.seq == known), None)
@@ -167,6 +203,8 @@ class SagaLog:
             last = connection.execute(sql.LAST_SEQ, values).scalar_one() or 0
             numbered = replace(line, seq=last + 1)
             connection.execute(sql.NOTE, {**vars(numbered), "saga_id": saga_id})
+            noted = _record(held).after_note(numbered).context.as_json()
+            connection.execute(sql.NOTE_IN_ROW, {"of": saga_id, "new_context": noted})
             sent.append(numbered)
             return numbered
 
@@ -268,27 +306,59 @@ class SagaLog:
         """The saga with this id."""
         if not saga_id.isascii():  # MySQL does not compare such a text with an ASCII column, it raises
             return None
-        return next((_record(row) for row in self._select(sql.FIND, {"saga_id": saga_id})), None)
-
-    def find_many(self, saga_ids: Iterable[str]) -> dict[str, Record]:
-        """The sagas with these ids, by id."""
-        return {row["id"]: _record(row) for row in self._select(sql.FIND_MANY, {"saga_ids": list(saga_ids)})}
+        return self._find(sql.FIND, {"saga_id": saga_id})
 
     def find_by_key(self, key: str) -> Record | None:
         """The saga that was started with this idempotency key."""
-        return next((_record(row) for row in self._select(sql.FIND_BY_KEY, {"key": key})), None)
+        return self._find(sql.FIND_BY_KEY, {"key": key})
 
-    def lines(self, saga_id: str, first: int = 1) -> list[Line]:
-        """The saga's lines from number `first` on, oldest first."""
-        return [_line(row) for row in self._select(sql.LINES_FROM, {"saga_id": saga_id, "first": first})]
+    def find_many(self, saga_ids: Iterable[str], bare: bool = False) -> dict[str, Record]:
+        """The sagas with these ids, by id; `bare`: without input and results."""
+        values = {"saga_ids": list(saga_ids)}
+        if bare:
+            return {row["id"]: _record(row) for row in self._select(sql.FIND_MANY_BARE, values)}
 
-    def lines_of(self, saga_ids: Iterable[str]) -> dict[str, list[Line]]:
-        """The lines of several sagas, each oldest first."""
-        found: dict[str, list[Line]] = {saga_id: [] for saga_id in saga_ids}
-        if found:
-            for row in self._select(sql.LINES_OF, {"saga_ids": list(found)}):
-                found[row["saga_id"]].append(_line(row))
-        return found
+        def work(connection: Connection) -> dict[str, Record]:
+            rows = connection.execute(sql.FIND_MANY, values).mappings().all()
+            results = _results(connection, values["saga_ids"]) if rows else {}
+            return {row["id"]: _record(row, results.get(row["id"])) for row in rows}
+
+        return self._run(work)
+
+    def _find(self, query: Executable, values: Mapping[str, Any]) -> Record | None:
+        def work(connection: Connection) -> Record | None:
+            row = connection.execute(query, values).mappings().first()
+            return _record(row, _results(connection, [row["id"]]).get(row["id"])) if row else None
+
+        return self._run(work)
+
+    def filled(self, bare: Sequence[Record], most: float) -> list[Record]:
+        """As many of these as have at most `most` bytes of input and results together, with those; at least one.
+
+        The database sends nothing of the others.
+        """
+
+        def work(connection: Connection) -> list[Record]:
+            known = {row.id: row.bytes for row in connection.execute(sql.SIZES_OF, {"saga_ids": [r.id for r in bare]})}
+            sums = accumulate(known.get(record.id, 0) for record in bare)
+            fitting = [record for record, together in zip(bare, sums, strict=True) if together <= most] or bare[:1]
+            ids = [record.id for record in fitting]
+            inputs = {row.id: row.input for row in connection.execute(sql.INPUTS_OF, {"saga_ids": ids})}
+            results = _results(connection, ids)
+            return [
+                replace(record, input=inputs.get(record.id, {}), results=results.get(record.id, {}))
+                for record in fitting
+            ]
+
+        return self._run(work) if bare else []
+
+    def lines(self, saga_id: str, after: int = 0, most: int = ALL) -> list[Line]:
+        """The saga's lines with numbers above `after`, oldest first."""
+        return [_line(row) for row in self._select(sql.LINES, {"saga_id": saga_id, "after": after, "most": most})]
+
+    def lines_at(self, saga_id: str, numbers: Iterable[int]) -> list[Line]:
+        """The saga's lines with these numbers, oldest first."""
+        return [_line(row) for row in self._select(sql.LINES_AT, {"saga_id": saga_id, "numbers": list(numbers)})]
 
     def latest_lines(self, most: int) -> list[tuple[str, Line]]:
         """The newest lines of all sagas, newest first, each with its saga's id."""
@@ -324,11 +394,12 @@ class SagaLog:
     ) -> list[Record]:
         """Sagas, newest first: in one of `states`, called `name`, whose id begins with `q` or whose key it is, …
 
+        They are bare, without input and results, which can be large: `filled` adds those.
         `attention`: that have not ended, and have used up so many rounds, or whose deadline nobody minds any more.
         """
         if not (q + before).isascii():
             return []
-        query = select(sagas).order_by(sagas.c.id.desc()).limit(most)
+        query = sql.SEARCH
         if states:
             query = query.where(sagas.c.state.in_(states))
         if name:
@@ -336,8 +407,8 @@ class SagaLog:
         if q:  # two ranges of the primary key: quick, however many sagas there are
             beginning = q.lower()
             found = sagas.c.id.between(beginning, beginning + "~")
-            known = self.find_by_key(q)
-            query = query.where(or_(found, sagas.c.id == known.id) if known else found)
+            known = self._select(sql.ID_BY_KEY, {"key": q})
+            query = query.where(or_(found, sagas.c.id == known[0]["id"]) if known else found)
         if before:
             query = query.where(sagas.c.id < before)
         if attention:  # of the few that have not ended, by their state's index
@@ -346,7 +417,7 @@ class SagaLog:
             query = query.where(sagas.c.state.in_(UNENDED), or_(sagas.c.rounds >= attention, overdue))
         if ended_since is not None:
             query = query.where(sagas.c.ended_at >= ended_since)
-        return [_record(row) for row in self._select(query, {})]
+        return [_record(row) for row in self._select(query, {"most": most})]
 
     def count_states(self, most: int) -> dict[State, int]:
         """How many sagas are in each state, counted up to `most`."""
@@ -375,6 +446,7 @@ class SagaLog:
             saga_ids = [row.id for row in old]
             if saga_ids:
                 connection.execute(sql.FORGET_LINES, {"saga_ids": saga_ids})
+                connection.execute(sql.FORGET_RESULTS, {"saga_ids": saga_ids})
                 connection.execute(sql.FORGET, {"saga_ids": saga_ids})
             return len(saga_ids)
 
@@ -434,8 +506,10 @@ def _written(connection: Connection, writes: Sequence[_Write]) -> list[_Fate]:
     fenced = {index for index, rows in zip(moved, found, strict=True) if rows != 1}
     lines = [line for index, write in enumerate(writes) if index not in fenced for line in write.lines]
     events = [event for index, write in enumerate(writes) if index not in fenced for event in write.events]
+    results = [row for index, write in enumerate(writes) if index not in fenced for row in write.results]
     if lines:
-        exchange(connection, *events, (sql.WRITE_LINES, lines), last=True)
+        answered = [(sql.WRITE_RESULTS, results)] if results else []
+        exchange(connection, *events, *answered, (sql.WRITE_LINES, lines), last=True)
     return [_Fate.FENCED if index in fenced else _Fate.WRITTEN for index in range(len(writes))]
 
 
@@ -444,14 +518,27 @@ def _claimed(connection: Connection, claim: Executable, values: Mapping[str, Any
     if before is None or connection.execute(claim, values).rowcount != 1:
         raise LeaseLost(values["saga_id"])
     after = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().one()
-    return _record(after), before["owner"] is not None
+    results = _results(connection, [after["id"]])
+    return _record(after, results.get(after["id"])), before["owner"] is not None
+
+
+def _results(connection: Connection, saga_ids: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """What the actions of these sagas answered: by saga, by step."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in connection.execute(sql.RESULTS_OF, {"saga_ids": saga_ids}):
+        found.setdefault(row.saga_id, {})[row.step] = row.result
+    return found
 
 
 def _line(row: RowMapping) -> Line:
     return Line(**{str(key): value for key, value in row.items() if key not in ("id", "saga_id")})
 
 
-def _record(row: RowMapping) -> Record:
-    values = {str(key): value for key, value in row.items() if key != "name"}
-    definition = SagaDefinition.from_json(values.pop("definition"))
-    return Record(**{**values, "definition": definition, "state": State(row["state"])})
+def _record(row: RowMapping, results: Mapping[str, Mapping[str, Any]] | None = None) -> Record:
+    values = {"input": {}, **{str(key): value for key, value in row.items() if key != "name"}}
+    values |= {
+        "definition": SagaDefinition.from_json(row["definition"]),
+        "state": State(row["state"]),
+        "context": Context.from_json(row["context"]),
+    }
+    return Record(**values, results=results or {})

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Select,
     String,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     delete,
     func,
     insert,
@@ -47,7 +49,7 @@ sagas = Table(
     Column("input", Json, nullable=False),
     Column("state", Token(24), nullable=False),
     Column("cursor", Integer, nullable=False),
-    Column("context", Json, nullable=False),  # {step: what its action answered}
+    Column("context", Json, nullable=False),  # what its lines come to: saga/context.py
     Column("epoch", Integer, nullable=False),
     Column("owner", String(255)),  # NULL: nobody drives it; "temporal": a workflow does
     Column("due_at", UtcTime),  # the lease's end, the next try of a stalled saga, or NULL: it has ended
@@ -84,11 +86,21 @@ saga_log = Table(
 NOBODY = ""
 _STALLED = [state.value for state in sorted(STALLED)]
 
+saga_results = Table(  # what each action answered, written once: with the line that says that it is done
+    "saga_results",
+    metadata,
+    Column("saga_id", Token(36), primary_key=True),
+    Column("step", Token(64), primary_key=True),
+    Column("result", Json, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 _OWNED = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))
 
 _MOVED = ("epoch", "state", "cursor", "context", "rounds", "error", "ended_at", "owner", "due_at")
 BEGIN = Statement(insert(sagas), *(column.name for column in sagas.c))
 WRITE_LINES = Statement(insert(saga_log), *(column.name for column in saga_log.c if column.name != "id"))
+WRITE_RESULTS = Statement(insert(saga_results), *(column.name for column in saga_results.c))
 ADVANCE = Statement(update(sagas).where(_OWNED).values({name: bindparam(name) for name in _MOVED}))
 RENEW = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("new_due_at"))
 LET_GO = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=bindparam("now"), owner=NOBODY)
@@ -97,9 +109,24 @@ CLAIM = update(sagas).where(_OWNED, sagas.c.due_at <= bindparam("due_by")).value
 CLAIM_AS_SEEN = update(sagas).where(_OWNED, sagas.c.due_at == bindparam("seen")).values(_NEXT_OWNER)
 TAKE = update(sagas).where(_OWNED, sagas.c.state == bindparam("in_state")).values(_NEXT_OWNER)
 POSTPONE = update(sagas).where(_OWNED, sagas.c.owner.is_(None)).values(due_at=bindparam("new_due_at"))
+_OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
+BARE = [column for column in sagas.c if column.name != "input"]  # without what a caller or a step gave
+SEARCH = select(*BARE).order_by(sagas.c.id.desc()).limit(bindparam("most"))
 FIND = select(sagas).where(sagas.c.id == bindparam("saga_id"))
-FIND_MANY = select(sagas).where(sagas.c.id.in_(bindparam("saga_ids", expanding=True)))
+FIND_MANY = select(sagas).where(sagas.c.id.in_(_OF_THESE))
+FIND_MANY_BARE = select(*BARE).where(sagas.c.id.in_(_OF_THESE))
 FIND_BY_KEY = select(sagas).where(sagas.c.idempotency_key == bindparam("key"))
+ID_BY_KEY = select(sagas.c.id).where(sagas.c.idempotency_key == bindparam("key"))
+RESULTS_OF = select(saga_results).where(saga_results.c.saga_id.in_(_OF_THESE))
+INPUTS_OF = select(sagas.c.id, sagas.c.input).where(sagas.c.id.in_(_OF_THESE))
+_BYTES = func.coalesce(func.sum(func.length(cast(saga_results.c.result, LargeBinary))), 0)
+SIZES_OF = select(  # of what INPUTS_OF and RESULTS_OF give, in bytes, without sending it
+    sagas.c.id,
+    (
+        func.length(cast(sagas.c.input, LargeBinary))
+        + select(_BYTES).where(saga_results.c.saga_id == sagas.c.id).scalar_subquery()
+    ).label("bytes"),
+).where(sagas.c.id.in_(_OF_THESE))
 _BUILT_IN = or_(sagas.c.owner.is_(None), sagas.c.owner != TEMPORAL)
 DUE = (  # of no owner, and of this one (of any, where none is given): what another holds is watched first
     select(sagas.c.id, sagas.c.epoch)
@@ -158,25 +185,27 @@ FREE_OWNER = (  # what a process of this name left behind: it is gone, or this o
     )
     .values(due_at=bindparam("now"), owner=NOBODY)
 )
-LINES = select(saga_log).where(saga_log.c.saga_id == bindparam("saga_id")).order_by(saga_log.c.seq)
-LINES_OF = (
+LINES = (
     select(saga_log)
-    .where(saga_log.c.saga_id.in_(bindparam("saga_ids", expanding=True)))
-    .order_by(saga_log.c.saga_id, saga_log.c.seq)
+    .where(saga_log.c.saga_id == bindparam("saga_id"), saga_log.c.seq > bindparam("after"))
+    .order_by(saga_log.c.seq)
+    .limit(bindparam("most"))
+)
+LINES_AT = (
+    select(saga_log)
+    .where(saga_log.c.saga_id == bindparam("saga_id"), saga_log.c.seq.in_(bindparam("numbers", expanding=True)))
+    .order_by(saga_log.c.seq)
 )
 LAST_SEQ = select(func.max(saga_log.c.seq)).where(saga_log.c.saga_id == bindparam("saga_id"))
-LINES_FROM = LINES.where(saga_log.c.seq >= bindparam("first"))
-HOLD = (  # its driver's next write waits until this transaction has ended
-    select(sagas.c.id)
-    .where(sagas.c.id == bindparam("saga_id"), sagas.c.state.in_(bindparam("states", expanding=True)))
-    .with_for_update()
-)
+# While this is held, the driver's next write waits until the transaction has ended.
+HOLD = FIND.where(sagas.c.state.in_(bindparam("states", expanding=True))).with_for_update()
 NOTED = (
     select(saga_log.c.seq)
     .where(saga_log.c.saga_id == bindparam("saga_id"), saga_log.c.event == bindparam("event"))
     .limit(1)
 )
 NOTE = insert(saga_log)
+NOTE_IN_ROW = update(sagas).where(sagas.c.id == bindparam("of")).values(context=bindparam("new_context"))
 LATEST_LINES = select(saga_log).order_by(saga_log.c.id.desc()).limit(bindparam("most"))
 LAST_LINE_ID = select(func.coalesce(func.max(saga_log.c.id), 0).label("id"))
 LINE_IDS = (
@@ -189,7 +218,6 @@ LINES_BETWEEN = (
     .limit(bindparam("most"))
 )
 ANY_ID_BETWEEN = select(saga_log.c.id).where(saga_log.c.id.between(bindparam("first"), bindparam("last"))).limit(1)
-_OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
 ENDED_BEFORE = (
     select(sagas.c.id)
     .where(
@@ -201,6 +229,7 @@ ENDED_BEFORE = (
     .limit(bindparam("most"))
 )
 FORGET_LINES = delete(saga_log).where(saga_log.c.saga_id.in_(_OF_THESE))
+FORGET_RESULTS = delete(saga_results).where(saga_results.c.saga_id.in_(_OF_THESE))
 FORGET = delete(sagas).where(sagas.c.id.in_(_OF_THESE))
 COUNT_STATES = union_all(  # each at most `most`: nobody waits for the whole of a large table
     *(

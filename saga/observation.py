@@ -5,12 +5,14 @@ An event that is known already says nothing; one that came before its time is Ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from saga.choreography import Event as Heard
 from saga.choreography import Kind, subject
+from saga.context import Context
+from saga.course import masked, saga_of
 from saga.log import Record
 from saga.machine import (
     ABANDONED,
@@ -28,51 +30,51 @@ from saga.machine import (
     fold,
     nobody_undoes,
     passed_over,
-    replay,
 )
-from saga.representation import NEEDS_ATTENTION_AFTER, parked
+from saga.representation import NEEDS_ATTENTION_AFTER
 
 
 class Early(Exception):
     """An event of the saga's future: what it follows from has not been heard yet."""
 
 
-def follow(record: Record, lines: Sequence[Line], heard: Heard) -> tuple[Record, list[Line]]:
+def follow(record: Record, heard: Heard) -> tuple[Record, list[Line]]:
     """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure."""
-    story = _Story(record, lines, heard)
+    story = _Story(record, heard)
     story.hear()
     return story.told()
 
 
-def abandon(record: Record, lines: Sequence[Line], note: str, now: float) -> tuple[Record, list[Line]]:
+def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
     """A saga that nobody has heard of, ended by an operator: it and the new lines of its log."""
-    saga = replay(record.definition, record.input, lines, record.context)
+    saga, context = saga_of(record), record.context
     step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
     # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
     event = Event.CANCELLED if saga.state is State.EXECUTING else Event.ACTION_REFUSED
-    after = apply(saga, event)
-    noted = Line(len(lines) + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
     told = subject(record.definition.name, Kind.ABANDONED)
-    detail = {"state": after.state, "message": message, "by": "operator", "subject": told}
-    turned = Line(len(lines) + 2, now, event, step, detail=detail)
+    detail = {"state": apply(saga, event).state, "message": message, "by": "operator", "subject": told}
+    noted = Line(context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
+    turned = Line(context.lines + 2, now, event, step, detail=detail)
+    for line in (noted, turned):
+        before, saga = saga, fold(saga, line, {})
+        context = context.after(line, before, saga)
     error = {"step": step, "kind": "cancelled", "status_code": None, "message": message}
-    ended = replace(record, state=after.state, cursor=after.cursor, rounds=0, error=error, ended_at=now, due_at=None)
-    return ended, [noted, turned]
+    moved = replace(record, state=saga.state, cursor=saga.cursor, context=context)
+    return replace(moved, rounds=0, error=error, ended_at=now, due_at=None), [noted, turned]
 
 
 class _Story:
     """A saga while one event is folded into it."""
 
-    def __init__(self, record: Record, lines: Sequence[Line], heard: Heard):
+    def __init__(self, record: Record, heard: Heard):
         self.record = record
         self.heard = heard
         self.lines: list[Line] = []
-        self._before = lines
-        self._seq = len(lines)
-        self._at = heard.body.get("at") or (lines[-1].at if lines else record.started_at)
+        self._context = record.context
+        self._at = round(heard.body.get("at") or record.context.at, 6)
         self._rounds, self._error = record.rounds, record.error
-        self._results = {**record.context}
-        self.saga = replay(record.definition, record.input, lines, record.context)
+        self._results = {**record.results}
+        self.saga = saga_of(record)
 
     def hear(self) -> None:
         names = [step.name for step in self.record.definition.steps]
@@ -108,8 +110,9 @@ class _Story:
             self.record,
             state=saga.state,
             cursor=saga.cursor,
-            context=saga.results,
-            rounds=rounds_of(self._rounds, self._before),
+            context=self._context,
+            results=saga.results,
+            rounds=rounds_of(self._rounds, self._context),
             error=None if saga.state is State.COMPLETED else self._error,
             ended_at=self._at if ended else None,
             due_at=None if ended else self.record.due_at,
@@ -137,8 +140,7 @@ class _Story:
         """Its action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
         if not body.get("error"):
             raise Early  # a later step refused, before which this one was done
-        told = {(line.step, line.attempt) for line in self._before if line.event == GIVE_UP_FAILED}
-        if (self.heard.step, body.get("number")) not in told:
+        if body.get("number", 0) > self._context.step(str(self.heard.step)).gave_up:
             self._line(body, GIVE_UP_FAILED)
 
     def _done(self, forward: bool) -> None:
@@ -180,12 +182,15 @@ class _Story:
         """Keep the first cause of a roll-back."""
         error = self.heard.body.get("error") or {}
         message = error.get("message") or ""
-        self._error = self._error or {
-            "step": self.heard.step,
-            "kind": error.get("kind") or "failed",
-            "status_code": error.get("status_code"),
-            "message": message,
-        }
+        self._error = self._error or masked(
+            self.record,
+            {
+                "step": self.heard.step,
+                "kind": error.get("kind") or "failed",
+                "status_code": error.get("status_code"),
+                "message": message,
+            },
+        )
         return message or None
 
     def _resume(self) -> None:
@@ -200,13 +205,16 @@ class _Story:
             self._append(event, detail, number, status, attempt.get("duration_ms"))
 
     def _add(self, event: Event, message: str | None = None) -> None:
-        self._append(event, {})
-        if self.saga.state in STALLED:
+        after = apply(self.saga, event)
+        if nobody_undoes(after):  # its service says itself what it does about it
+            after = passed_over(after)
+        state = after.state
+        told = {"message": message} if message else {}
+        self._append(event, {"state": state, **told, "subject": self.heard.subject})
+        if state in STALLED:
             self._rounds += 1
         elif event is not Event.RESUMED:
             self._rounds = 0
-        detail = {"state": self.saga.state, **({"message": message} if message else {}), "subject": self.heard.subject}
-        self.lines[-1] = replace(self.lines[-1], detail=detail)
 
     def _append(
         self,
@@ -216,14 +224,14 @@ class _Story:
         status: int | None = None,
         duration_ms: float | None = None,
     ) -> None:
-        self._seq += 1
-        line = Line(self._seq, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
-        self.saga = fold(self.saga, line, self._results)
-        if nobody_undoes(self.saga):  # its service says itself what it does about it
-            self.saga = passed_over(self.saga)
+        number_of_line = self._context.lines + 1
+        line = Line(number_of_line, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
+        before = self.saga
+        self.saga = fold(before, line, self._results)
+        self._context = self._context.after(line, before, self.saga)
         self.lines.append(line)
 
 
-def rounds_of(rounds: int, lines: Sequence[Line]) -> int:
+def rounds_of(rounds: int, context: Context) -> int:
     """Those of the present call: where its event is parked, all that there are, so that it is found."""
-    return max(rounds, NEEDS_ATTENTION_AFTER) if parked(lines) else rounds
+    return max(rounds, NEEDS_ATTENTION_AFTER) if context.parked else rounds

@@ -81,8 +81,8 @@ class Operator:
     def _tries(self, saga_id: str, verb: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
         """The saga as it is now, for each try; Conflict where its state forbids it, or it moves on at every try."""
         for _ in range(TRIES):
-            record, lines = self._engine.read(saga_id)
-            if why := refusal(verb, record, lines):
+            record = self._engine.read(saga_id)
+            if why := refusal(verb, record):
                 raise Conflict(why)
             if result is not None and (why := takes_no_result(record)):
                 raise BadInput(why, "result")
@@ -101,12 +101,12 @@ class Operator:
 
     def _told(self, saga_id: str, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> bool:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
-        record, lines = self._engine.read(saga_id)
+        record = self._engine.read(saga_id)
         if record.definition.choreographed:
-            raise Conflict(instead(record, lines))
+            raise Conflict(instead(record))
         if not record.definition.on_temporal:
             return False
-        if record.ended and (why := refusal(verb, record, lines)):
+        if record.ended and (why := refusal(verb, record)):
             raise Conflict(why)
         if self._elsewhere is None:
             raise EngineUnavailable(f"this saga is on Temporal: to reach it this orchestrator needs {self._lacking}")

@@ -59,7 +59,7 @@ class Recovery:
             (saga_id, epoch, None) for saga_id, epoch in around.log.due(around.clock(), places, around.owner)
         ]
         due += self._overdue_leases()[: places - len(due)]
-        records = around.log.find_many(saga_id for saga_id, _, _ in due) if due else {}
+        records = around.log.find_many((saga_id for saga_id, _, _ in due), bare=True) if due else {}
         postponed: dict[tuple[str, int], float] = {}
         for saga_id, epoch, seen in due:
             if engine.holds(saga_id):  # our own clock was set, and its lease is about to be renewed

@@ -1,32 +1,16 @@
-"""A saga as the API shows it: its one representation, folded from its row and its lines. Pure; secrets are masked."""
+"""A saga as the API shows it: its one representation, made from its row alone. Pure; secrets are masked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from saga.context import StepProgress
+from saga.course import saga_of, secrets_of
 from saga.log import Record
-from saga.machine import (
-    ATTEMPT,
-    BACKWARD,
-    ENDED,
-    FORWARD,
-    GIVE_UP_FAILED,
-    NOTES,
-    OVERDUE,
-    PARKED,
-    REPLAYED,
-    STALLED,
-    Direction,
-    Event,
-    Line,
-    Saga,
-    State,
-    begin,
-    fold,
-    nobody_undoes,
-)
-from saga.payload import iso, mask, secret_texts
+from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, nobody_undoes
+from saga.payload import iso, mask
 
 NEEDS_ATTENTION_AFTER = 10  # rounds
 
@@ -38,23 +22,18 @@ PUBLIC_STATUS: Mapping[State, str] = {
     State.COMPENSATED: "COMPENSATED",
 }
 
-# What an event makes of the step it happened to: its status and its effect.
-_AFTERWARDS: Mapping[Event, tuple[str, str]] = {
-    Event.ACTION_DONE: ("DONE", "applied"),
-    Event.ACTION_REFUSED: ("REFUSED", "none"),
-    Event.ACTION_UNKNOWN: ("UNKNOWN", "unknown"),
-    Event.COMPENSATION_DONE: ("COMPENSATED", "undone"),
-}
+_UNDOING = BACKWARD | {State.STALLED_SEALING, State.STALLED_COMPENSATING}
+_TURNED_BACK = frozenset({State.COMPENSATING, State.STALLED_COMPENSATING, State.COMPENSATED})
 
 
-def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
+def represent(record: Record) -> dict[str, Any]:
     """The object that every answer about a saga holds (times in ISO 8601, UTC)."""
     definition, secret, echoes = record.definition, record.definition.secret, secrets_of(record)
     result: dict[str, Any] = {}
     for step in definition.steps:
-        result.update(record.context.get(step.name, {}))
-    overdue = not record.ended and any(line.event == OVERDUE for line in lines)
-    stuck = record.rounds >= NEEDS_ATTENTION_AFTER or bool(parked(lines))
+        result.update(record.results.get(step.name, {}))
+    overdue = not record.ended and record.context.overdue
+    stuck = record.rounds >= NEEDS_ATTENTION_AFTER or bool(record.context.parked)
     return {
         "saga_id": record.id,
         "saga": definition.name,
@@ -64,7 +43,7 @@ def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
         "input": mask(record.input, secret),
         "result": mask(result, secret, echoes),
         "error": record.error and {**record.error, "message": mask(record.error["message"], secret, echoes)},
-        "steps": [{**step, "error": mask(step["error"], secret, echoes)} for step in _steps(record, lines)],
+        "steps": [{**step, "error": mask(step["error"], secret, echoes)} for step in _steps(record)],
         "started_at": iso(record.started_at),
         "ended_at": iso(record.ended_at),
         "due_at": iso(record.due_at),
@@ -73,119 +52,67 @@ def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def parked(lines: Sequence[Line]) -> list[int]:
-    """The dead letters that a choreographed saga waits for, as their numbers."""
-    waiting: dict[int, None] = {}
-    for line in lines:
-        letter = int((line.detail or {}).get("letter", 0))
-        if line.event == PARKED:
-            waiting[letter] = None
-        elif line.event == REPLAYED:
-            waiting.pop(letter, None)
-    return list(waiting)
-
-
 def represent_line(line: Line, record: Record | None) -> dict[str, Any]:
     """One line of the log, masked by what its saga keeps secret."""
-    detail = line.detail
-    if detail and record:
-        detail = mask(detail, record.definition.secret, secrets_of(record))
-    return {**vars(line), "at": iso(line.at), "detail": detail}
+    return represent_lines([line], record)[0]
 
 
-def secrets_of(record: Record) -> frozenset[str]:
-    """The texts of a saga that nobody is shown."""
-    secret = record.definition.secret
-    return secret_texts(record.input, secret).union(*(secret_texts(part, secret) for part in record.context.values()))
+def represent_lines(lines: Iterable[Line], record: Record | None) -> list[dict[str, Any]]:
+    """Lines of one saga's log, masked by what it keeps secret."""
+    secret, echoes = (record.definition.secret, secrets_of(record)) if record else ((), frozenset[str]())
+    return [{**vars(line), "at": iso(line.at), "detail": mask(line.detail, secret, echoes)} for line in lines]
 
 
-def _steps(record: Record, lines: Sequence[Line]) -> list[dict[str, Any]]:
-    steps = {step.name: _Step(step.name) for step in record.definition.steps}
-    saga = begin(record.definition, record.input)
-    reached_at = record.started_at
-    for line in lines:
-        before, saga = saga, fold(saga, line, record.context)
-        if line.step in steps:
-            steps[line.step].after(line, before, saga)
-        if line.event not in NOTES:
-            reached_at = line.at
-    current = saga.step
-    if current and saga.state not in ENDED:
-        steps[current.name].now(saga, reached_at)
+def under_way(record: Record) -> bool:
+    """Whether an attempt of an action may be under way now: the saga has reached its step, and is in somebody's hands.
+
+    The log cannot know more: a call is sent without a line that says so first. Of a choreographed saga nobody is in
+    charge: its step acts once it hears of it, unless that event is parked.
+    """
+    held = not record.context.parked if record.definition.choreographed else record.owner is not None
+    return record.state in FORWARD and held
+
+
+def _steps(record: Record) -> list[dict[str, Any]]:
+    saga, shown = saga_of(record), []
     for index, step in enumerate(record.definition.steps):
-        if saga.state in _TURNED_BACK and index > saga.cursor and step.compensation is None:
-            steps[step.name].skipped()
-    return [step.shown() for step in steps.values()]
+        progress = record.context.step(step.name)
+        if index == saga.cursor and not record.ended:
+            progress = _now(progress, record, saga)
+        passed_over = saga.state in _TURNED_BACK and index > saga.cursor and step.compensation is None
+        if passed_over and progress.status in ("DONE", "UNKNOWN"):
+            progress = replace(progress, status="SKIPPED")
+        shown.append(_shown(step.name, progress))
+    return shown
 
 
-_TURNED_BACK = frozenset({State.COMPENSATING, State.STALLED_COMPENSATING, State.COMPENSATED})
+def _now(progress: StepProgress, record: Record, saga: Saga) -> StepProgress:
+    """The step at the cursor, with what is going on there."""
+    if saga.state in _UNDOING:
+        return replace(progress, status="COMPENSATING", error=nobody_undoes(saga) or progress.error)
+    if saga.state not in FORWARD:
+        return progress
+    calling = under_way(record)
+    doubtful = progress.effect == "none" and (saga.calls.uncertain or calling)
+    return replace(
+        progress,
+        status="RUNNING",
+        attempts=max(progress.attempts, saga.calls.attempts) + calling,
+        effect="unknown" if doubtful else progress.effect,
+        started_at=record.context.reached_at if progress.started_at is None else progress.started_at,
+        ended_at=None,
+    )
 
 
-class _Step:
-    """What is shown of one step, line by line."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.status, self.effect = "PENDING", "none"
-        self.attempts = 0
-        self.started_at: float | None = None
-        self.ended_at: float | None = None
-        self.error: str | None = None
-        self._why: str | None = None  # why its action failed: shown again once its compensation has succeeded
-
-    def after(self, line: Line, before: Saga, after: Saga) -> None:
-        detail = line.detail or {}
-        if line.event == ATTEMPT:
-            self.error = detail.get("message")
-            if detail.get("call") == Direction.ACTION:
-                self.attempts = line.attempt or 0
-                self.effect = {"done": "applied", "unknown": "unknown"}.get(str(detail.get("verdict")), self.effect)
-                self.started_at = self.started_at or line.at - (line.duration_ms or 0) / 1000
-                self.ended_at = line.at
-                self._why = self.error
-            return
-        if line.event == GIVE_UP_FAILED:
-            self.error = detail.get("message")
-        if line.event in NOTES:
-            return
-        event = Event(line.event)
-        if event is Event.RESOLVED:
-            event = Event.ACTION_DONE if after.cursor > before.cursor else Event.COMPENSATION_DONE
-        if event is Event.COMPENSATION_REFUSED and before.state is State.SEALING:
-            event = Event.ACTION_DONE  # the pivot says that it has committed
-        if event in (Event.CANCELLED, Event.DEADLINE_PASSED) and before.calls.attempts:
-            self.status = "UNKNOWN"
-            self.effect = "unknown" if self.effect == "none" else self.effect
-        self.status, self.effect = _AFTERWARDS.get(event, (self.status, self.effect))
-        if event is Event.ACTION_DONE:
-            self.error = self._why = None
-        elif event is Event.COMPENSATION_DONE:
-            self.error = self._why
-
-    def now(self, saga: Saga, reached_at: float) -> None:
-        if saga.state in FORWARD:
-            self.status = "RUNNING"
-            self.started_at = self.started_at or reached_at
-            self.ended_at = None
-            if saga.calls.uncertain and self.effect == "none":
-                self.effect = "unknown"
-        elif saga.state in BACKWARD or saga.state in (State.STALLED_SEALING, State.STALLED_COMPENSATING):
-            self.status = "COMPENSATING"
-            self.error = nobody_undoes(saga) or self.error
-
-    def skipped(self) -> None:
-        if self.status in ("DONE", "UNKNOWN"):
-            self.status = "SKIPPED"
-
-    def shown(self) -> dict[str, Any]:
-        done = self.started_at is not None and self.ended_at is not None
-        return {
-            "name": self.name,
-            "status": self.status,
-            "attempts": self.attempts,
-            "effect": self.effect,
-            "started_at": iso(self.started_at),
-            "ended_at": iso(self.ended_at),
-            "duration_ms": round((self.ended_at - self.started_at) * 1000, 1) if done else None,  # type: ignore[operator]
-            "error": self.error,
-        }
+def _shown(name: str, progress: StepProgress) -> dict[str, Any]:
+    began, ended = progress.started_at, progress.ended_at
+    return {
+        "name": name,
+        "status": progress.status,
+        "attempts": progress.attempts,
+        "effect": progress.effect,
+        "started_at": iso(began),
+        "ended_at": iso(ended),
+        "duration_ms": None if began is None or ended is None else round((ended - began) * 1000, 1),
+        "error": progress.error,
+    }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from saga.log import Record
-from saga.machine import ACTING, CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, STALLED, STARTED, Event, Line, State
-from saga.representation import parked
+from saga.machine import ACTING, STALLED, State
 
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
 CANCELLABLE = (State.EXECUTING, *WAITING_FOR_THE_PIVOT)
@@ -20,42 +19,30 @@ REFUSALS = {
     "abandon": "it cannot be abandoned",
 }
 
-ITS_STARTER = "orchestrator"  # parks what it cannot publish: then no service has heard of it
-_UNHEARD = frozenset({STARTED, OVERDUE, FAULT})  # lines that no service has caused
 
-
-def permitted(record: Record, lines: Sequence[Line]) -> set[str]:
+def permitted(record: Record) -> set[str]:
     """The verbs that the state of a saga allows now."""
     if record.definition.choreographed:
         if record.ended:
             return set()
-        return ({"resume"} if parked(lines) else set()) | ({"abandon"} if unheard(lines) else set())
+        return ({"resume"} if record.context.parked else set()) | (set() if record.context.heard else {"abandon"})
     verbs = {"resume", "resolve"} if record.state in STALLED else set()
-    if record.state in CANCELLABLE and not cancelled(lines):
+    if record.state in CANCELLABLE and not record.context.cancelled:
         verbs.add("cancel")
     return verbs
 
 
-def refusal(verb: str, record: Record, lines: Sequence[Line]) -> str | None:
+def refusal(verb: str, record: Record) -> str | None:
     """Why the state of a saga does not allow `verb`; None where it does."""
-    if verb in permitted(record, lines):
+    if verb in permitted(record):
         return None
-    if verb == "cancel" and cancelled(lines):
+    if verb == "cancel" and record.context.cancelled:
         return "it was cancelled before"
     if verb == "abandon" and not record.definition.choreographed:
         return f"{REFUSALS[verb]}: only a choreographed saga can be, and this one can be cancelled"
     if verb == "abandon" and not record.ended:
         return f"{REFUSALS[verb]}: a service has acted, or has tried to, and its log says so"
     return f"{REFUSALS[verb]}: it is {record.state}"
-
-
-def unheard(lines: Sequence[Line]) -> bool:
-    """Whether, as far as its log tells, no service has heard of a choreographed saga."""
-
-    def by_its_starter(line: Line) -> bool:
-        return line.event == PARKED and (line.detail or {}).get("service") == ITS_STARTER
-
-    return all(line.event in _UNHEARD or by_its_starter(line) for line in lines)
 
 
 def takes_no_result(record: Record) -> str | None:
@@ -71,17 +58,12 @@ def resolved_by_hand(note: str, result: Mapping[str, Any] | None) -> dict[str, A
     return {**BY, "note": note, **({"with_result": True} if result is not None else {})}
 
 
-def cancelled(lines: Sequence[Line]) -> bool:
-    """Whether somebody has asked for it."""
-    return any(line.event in (Event.CANCELLED, CANCEL_REQUESTED) for line in lines)
-
-
-def instead(record: Record, lines: Sequence[Line]) -> str:
+def instead(record: Record) -> str:
     """What an operator can do to a choreographed saga, which nobody can cancel or resolve."""
     said = "nobody is in charge of a choreographed saga, so it cannot be cancelled or resolved"
     if record.ended:
         return f"{said}; it has ended: it is {record.state}"
-    can = permitted(record, lines)
+    can = permitted(record)
     ways = [
         *(["`resume` replays its parked events"] if "resume" in can else []),
         *(["`abandon` ends it, as long as no service has heard of it"] if "abandon" in can else []),

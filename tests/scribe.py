@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from saga.context import Context
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition, Step
 from saga.log import Record
 from saga.machine import (
@@ -28,9 +29,8 @@ from saga.machine import (
     Line,
     State,
     apply,
-    attempted,
     begin,
-    interrupted,
+    fold,
     next_call,
 )
 from saga.representation import represent, represent_line
@@ -64,7 +64,7 @@ class Scribe:
             input or {},
             self.saga.state,
             0,
-            {},
+            Context().after(self.lines[0], self.saga, self.saga),
             1,
             "one",
             None,
@@ -90,7 +90,6 @@ class Scribe:
         assert call
         verdict = verdict or {2: "done", 4: "refused"}.get((status or 0) // 100, "unknown")
         number = self.saga.calls.attempts + 1
-        self.saga = attempted(self.saga, number, uncertain=verdict == "unknown")
         detail = {"call": str(call.direction), "verdict": verdict, **({"message": message} if message else {})}
         self.note(
             ATTEMPT, detail, seconds, step=call.step.name, attempt=number, status_code=status, duration_ms=took * 1000
@@ -99,7 +98,7 @@ class Scribe:
     def event(self, event: Event, kind: str = "failed", seconds: float = 0.0, **detail: Any) -> None:
         """A transition; where it is a failure of an action, its cause is `kind`."""
         step, before = self.saga.step, self.saga.state
-        self.saga = after = apply(self.saga, event, {})
+        after = apply(self.saga, event, {})
         stays = after.state == State.COMPLETED or (before == State.SEALING and event == Event.COMPENSATION_REFUSED)
         failed = event in (Event.ACTION_REFUSED, Event.ACTION_UNKNOWN, Event.CANCELLED, Event.DEADLINE_PASSED)
         cause = {"step": step and step.name, "kind": kind, "status_code": None, "message": "why"} if failed else None
@@ -111,7 +110,7 @@ class Scribe:
             self.record,
             state=after.state,
             cursor=after.cursor,
-            context=after.results,
+            results=after.results,
             rounds=rounds,
             error=None if stays else self.record.error or cause,
             ended_at=self.now if after.state in ENDED else None,
@@ -132,18 +131,20 @@ class Scribe:
 
     def claim(self, was_held: bool = True, seconds: float = 10.0, why: str | None = None) -> None:
         """Another orchestrator takes it over; `why`: an operator has it do so."""
-        self.saga = interrupted(self.saga) if was_held else self.saga
         more = {"why": why} if why else {}
         self.note(CLAIMED, {"by": "two", "epoch": 2, "interrupted": was_held, **more}, seconds)
 
     def note(self, event: str, detail: dict[str, Any] | None = None, seconds: float = 0.0, **fields: Any) -> None:
         """Any line."""
         self.now += seconds
-        self.lines.append(Line(len(self.lines) + 1, self.now, event, detail=detail, **fields))
+        line = Line(len(self.lines) + 1, self.now, event, detail=detail, **fields)
+        before, self.saga = self.saga, fold(self.saga, line, {})
+        self.record = replace(self.record, context=self.record.context.after(line, before, self.saga))
+        self.lines.append(line)
 
     def shown(self) -> Shown:
         """The representation and the lines of it."""
-        return represent(self.record, self.lines), [represent_line(line, self.record) for line in self.lines]
+        return represent(self.record), [represent_line(line, self.record) for line in self.lines]
 
 
 _SAID = {  # by what a step publishes

@@ -20,13 +20,14 @@ from sqlalchemy import Engine, event, func, select
 
 from saga import log_sql
 from saga.barrier import saga_barrier
+from saga.context import Context, replayed
 from saga.database import connect, create_tables
 from saga.definition import SagaDefinition, Step
 from saga.driver import Driver, Surroundings
 from saga.errors import LeaseLost
 from saga.faults import parse_plan
 from saga.log import Record, SagaLog
-from saga.machine import ENDED, STARTED, Line, begin, replay
+from saga.machine import ENDED, STARTED, Line, begin
 from saga.participant import Participant, Transaction, load_settings
 from saga.transport import Answer, Failure
 from service_a import app as service_a
@@ -55,7 +56,12 @@ class CrashingLog(SagaLog):
         return self._around("begin", super().begin, *args, **kwargs)
 
     def advance(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("advance", super().advance, *args, **kwargs)
+        return self._around("advance", self._checked, *args, **kwargs)
+
+    def _checked(self, saga_id: str, *args: Any, **kwargs: Any) -> None:
+        """Recovery is replay: at every write the row says what all its lines come to."""
+        super().advance(saga_id, *args, **kwargs)
+        check_replay(self, saga_id)
 
     def claim(self, *args: Any, **kwargs: Any) -> Any:
         return self._around("claim", super().claim, *args, **kwargs)
@@ -187,20 +193,20 @@ class World:
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
         saga = begin(definition, input)
         saga_id = str(uuid.UUID(int=next(self.ids)))
+        line = Line(1, round(self.now, 6), STARTED)
         record = Record(
-            saga_id, definition, input, saga.state, 0, {}, 1, "one", self.now + LEASE, 0, None, None, None,
-            self.now, None, self.now + (definition.deadline or 1e9),
+            saga_id, definition, input, saga.state, 0, Context().after(line, saga, saga), 1, "one", self.now + LEASE,
+            0, None, None, None, self.now, None, self.now + (definition.deadline or 1e9),
         )  # fmt: skip
-        lines = [Line(1, self.now, STARTED)]
         try:
-            self.log.begin(record, lines)
-            self.drive(self.driver(record, lines))
+            self.log.begin(record, [line])
+            self.drive(self.driver(record))
         except (Crash, LeaseLost):
             pass
         return saga_id if self.log.find(saga_id) else None
 
-    def driver(self, record: Record, lines: list[Line], owner: str = "one") -> Driver:
-        return Driver(record, lines, self.around(lambda: record.epoch, owner))
+    def driver(self, record: Record, owner: str = "one") -> Driver:
+        return Driver(record, self.around(lambda: record.epoch, owner))
 
     def drive(self, driver: Driver) -> None:
         while (call := driver.next_call()) is not None:
@@ -213,7 +219,7 @@ class World:
         self.now = max(self.now, record.due_at or self.now) + 0.001
         try:
             claimed, held = self.log.claim(saga_id, record.epoch, owner, due_by=self.now, due_at=self.now + LEASE)
-            driver = self.driver(claimed, self.log.lines(saga_id), owner)
+            driver = self.driver(claimed, owner)
             driver.taken_over(held)
             self.drive(driver)
         except (Crash, LeaseLost):
@@ -262,11 +268,18 @@ class World:
         names = [step.name for step in self.definition.steps]
         undone = [step for step, call in effects if call == "compensation"]
         assert undone == sorted(undone, key=names.index, reverse=True), effects
-        lines = self.log.lines(record.id)
-        assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
-        told = replay(record.definition, record.input, lines, record.context)
-        assert (told.state, told.cursor) == (record.state, record.cursor), "replay tells another story"
+        check_replay(self.log, record.id)
         assert (record.due_at, record.owner) == (None, None)
+
+
+def check_replay(log: SagaLog, saga_id: str) -> None:
+    """The row's state, results and context are those that all its lines come to, from the beginning."""
+    record, lines = log.find(saga_id), log.lines(saga_id)
+    assert record
+    assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
+    told, context = replayed(record.definition, record.input, lines, record.results)
+    row = (record.state, record.cursor, record.results, record.context)
+    assert (told.state, told.cursor, told.results, context) == row, "replay tells another story"
 
 
 def _exit(code: int) -> None:

@@ -129,8 +129,7 @@ class _Call:
             return outcome
         if self._order.call.direction is Direction.COMPENSATION:
             return replace(outcome, result=None)  # nobody asks for it
-        together = compact([self._order.projection.present.context, outcome.result])
-        if len(together.encode()) <= RESULTS_AT_MOST:
+        if self._order.results_bytes + len(compact(outcome.result).encode()) <= RESULTS_AT_MOST:
             return outcome
         message = f"the saga's results together are larger than Temporal takes: {RESULTS_AT_MOST} bytes"
         last = self._made[-1]

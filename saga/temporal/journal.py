@@ -1,4 +1,4 @@
-"""A saga as its workflow knows it: its row and its lines, of which the saga log holds a projection. Pure."""
+"""A saga as its workflow knows it: its row, and the lines that the saga log may not have yet. Pure."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ from dataclasses import replace
 from typing import Any
 
 from saga import course
+from saga.context import Context
 from saga.definition import TEMPORAL, SagaDefinition
 from saga.log import Present, Record
 from saga.machine import (
     ATTEMPT,
-    CANCEL_REQUESTED,
     CLAIMED,
     ENDED,
-    FAULT,
     STALLED,
     STARTED,
     Call,
     Event,
     Line,
-    Saga,
+    State,
     apply,
-    attempted,
     begin,
-    interrupted,
+    fold,
     next_call,
     nobody_undoes,
     passed_over,
-    replay,
 )
+from saga.payload import compact
 from saga.retry import stall_delay
-from saga.temporal.messages import Begun, Carried, Made, Projection
+from saga.temporal.messages import Begun, Carried, Made, Projection, Result
 
 STALLS_WHERE_NOBODY_UNDOES = "stalls where nobody undoes"  # histories of older versions have passed such a step over
 
@@ -53,12 +51,20 @@ class Journal:
         self._random = random
         definition = SagaDefinition.from_json(begun.definition)
         self.saga = begin(definition, begun.input)
-        self.record = _record(saga_id, begun, definition, self.saga.state)
-        self.lines = [Line(1, begun.started_at, STARTED)]
-        self.seq = 1
+        first = Line(1, begun.started_at, STARTED)
+        context = Context().after(first, self.saga, self.saga)
+        self.record = _record(saga_id, begun, definition, self.saga.state, context)
+        self.lines: list[Line] = []  # those that the saga log may not have
         self.projected = 1  # up to which line the saga log is known to be
+        self._answered: dict[str, int] = {}  # results that the saga log may not have: the numbers of their lines
+        self.results_bytes = 0
         if begun.carried and begun.present:
             self._carry_on(begun.carried, begun.present)
+
+    @property
+    def seq(self) -> int:
+        """The number of the last line."""
+        return self.record.context.lines
 
     @property
     def ended(self) -> bool:
@@ -78,9 +84,8 @@ class Journal:
         """After attempts of the call at the cursor."""
         for each in made:
             attempt = each.attempt
-            self.saga = attempted(self.saga, attempt.number, uncertain=attempt.verdict == "unknown")
             line = Line(
-                self.seq + 1, each.at, ATTEMPT, call.step.name, attempt.number, attempt.status_code,
+                self.seq + 1, round(each.at, 6), ATTEMPT, call.step.name, attempt.number, attempt.status_code,
                 attempt.duration_ms, course.attempt_detail(call, attempt),
             )  # fmt: skip
             self._append(line)
@@ -90,13 +95,12 @@ class Journal:
 
         `why`: what the log says where no crash has led to it.
         """
-        self.saga = interrupted(self.saga)
         self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True, **({"why": why} if why else {})})
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
-        """Something that changes nothing."""
+        """Something that is no event of the state machine."""
         step = self.saga.step.name if self.saga.step else None
-        self._append(Line(self.seq + 1, self._clock(), event, step, detail=detail))
+        self._append(Line(self.seq + 1, self._now(), event, step, detail=detail))
 
     def move(
         self,
@@ -106,14 +110,16 @@ class Journal:
         detail: Mapping[str, Any] | None = None,
     ) -> None:
         """Apply an event."""
-        before, now = self.saga, self._clock()
+        before, now = self.saga, self._now()
         after = apply(before, event, result)
         if nobody_undoes(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
             after = passed_over(after)
-        self.saga = after
         step = before.step.name if before.step else None
-        self._append(Line(self.seq + 1, now, event, step, detail=course.event_detail(after, cause, detail)))
+        self._append(Line(self.seq + 1, now, event, step, detail=course.event_detail(after, cause, detail)), result)
         self.record = record = replace(self.record, **course.changes(self.record, before, event, after, cause))
+        if step and step in after.results.keys() - before.results.keys():
+            self._answered[step] = self.seq
+            self.results_bytes += len(compact(result or {}).encode())
         if after.state in ENDED:
             self.record = replace(record, owner=None, due_at=None, ended_at=now)
         elif after.state in STALLED:
@@ -126,55 +132,45 @@ class Journal:
     def projection(self) -> Projection:
         """What the saga log should show, and perhaps does not yet."""
         record = self.record
-        present = Present(
-            record.state, record.cursor, record.context, record.rounds,
-            record.error, record.ended_at, record.owner, record.due_at,
-        )  # fmt: skip
-        return Projection(record.id, present, [line for line in self.lines if line.seq > self.projected])
+        results = [Result(step, line, record.results[step]) for step, line in self._answered.items()]
+        return Projection(record.id, record.present, list(self.lines), results)
 
-    def _append(self, line: Line) -> None:
+    def is_projected(self, line: int) -> None:
+        """The saga log has all lines up to this one, perhaps more: they are not kept."""
+        self.projected = max(self.projected, line)
+        self.lines = [each for each in self.lines if each.seq > self.projected]
+        self._answered = {step: number for step, number in self._answered.items() if number > self.projected}
+
+    def _now(self) -> float:
+        return round(self._clock(), 6)  # as the log keeps it
+
+    def _append(self, line: Line, result: Mapping[str, Any] | None = None) -> None:
+        before = self.saga
+        self.saga = fold(before, line, {} if result is None else {line.step or "": result})
+        self.record = replace(self.record, context=self.record.context.after(line, before, self.saga))
         self.lines.append(line)
-        self.seq = line.seq
 
     def carried(self) -> Begun:
-        """All of this, for a new history; of the rounds of a long stall, what is told of the last ones only."""
-        lines = _without_old_rounds(self.lines, self.saga)
-        carried = Carried(lines, self.seq, self.projected, self.saga.calls)
-        return replace(self._begun, carried=carried, present=self.projection().present)
+        """All of this, for a new history."""
+        carried = Carried(self.lines, self.projected, self.record.results, self._answered)
+        return replace(self._begun, carried=carried, present=self.record.present)
 
     def _carry_on(self, carried: Carried, present: Present) -> None:
-        self.lines, self.seq, self.projected = list(carried.lines), carried.seq, carried.projected
-        self.record = replace(self.record, **vars(present))
-        self.saga = replay(self.record.definition, self.record.input, self.lines, present.context)
-        self.saga = replace(self.saga, calls=carried.calls)
+        self.lines, self.projected, self._answered = list(carried.lines), carried.projected, dict(carried.answered)
+        context = Context.from_json(present.context)
+        self.record = replace(self.record, **{**vars(present), "context": context}, results=carried.results)
+        self.saga = course.saga_of(self.record)
+        self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())
 
 
-def _without_old_rounds(lines: Sequence[Line], saga: Saga) -> list[Line]:
-    """The lines of a stalled saga without those of the rounds between the first and the last one of this stall.
-
-    A round leads from a stalled state back into it, so that what is left tells the same story.
-    """
-    step = saga.step.name if saga.step else None
-    stalls = [
-        index
-        for index, line in enumerate(lines)
-        if line.step == step and (line.detail or {}).get("state") == saga.state
-    ]
-    if len(stalls) < 2:
-        return list(lines)
-    between = lines[stalls[0] + 1 : stalls[-2] + 1]
-    remembered = [line for line in between if line.event in (CANCEL_REQUESTED, FAULT)]  # what must not happen again
-    return [*lines[: stalls[0] + 1], *remembered, *lines[stalls[-2] + 1 :]]
-
-
-def _record(saga_id: str, begun: Begun, definition: SagaDefinition, state: Any) -> Record:
+def _record(saga_id: str, begun: Begun, definition: SagaDefinition, state: State, context: Context) -> Record:
     return Record(
         id=saga_id,
         definition=definition,
         input=begun.input,
         state=state,
         cursor=0,
-        context={},
+        context=context,
         epoch=1,
         owner=TEMPORAL,
         due_at=None,

@@ -33,10 +33,10 @@ class Timing:
 class Carried:
     """A workflow's own, where its history has grown too long and it goes on in a new one."""
 
-    lines: Sequence[Line]
-    seq: int  # of the last line
+    lines: Sequence[Line]  # those that the saga log may not have
     projected: int
-    calls: Calls
+    results: Mapping[str, Mapping[str, Any]]
+    answered: Mapping[str, int]  # those of the results that the saga log may not have: the numbers of their lines
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,22 @@ class Begun:
 
 
 @dataclass(frozen=True)
+class Result:
+    """What a step's action answered, and the number of the line that says that it is done."""
+
+    step: str
+    line: int
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Projection:
-    """What the saga log should show: the saga's row, and the lines that it may not have."""
+    """What the saga log should show: the saga's row, and the lines and the results that it may not have."""
 
     saga_id: str
     present: Present
     lines: Sequence[Line]
+    results: Sequence[Result] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Order:
     deadline_at: float | None  # from which on no attempt is begun
     lease: float
     crashes: Sequence[str] = ()  # injected: "before" the call, "after" it
+    results_bytes: int = 0  # of what the saga's actions have answered so far, together
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Projector:
         epoch, last = new[0].seq - 1, new[-1].seq
         for _ in range(TRIES):
             try:
-                self._log.advance(saga_id, epoch, projection.present, new, next_epoch=last)
+                answered = {each.step: each.result for each in projection.results if each.line > epoch}
+                self._log.advance(saga_id, epoch, projection.present, new, answered, next_epoch=last)
             except LeaseLost:  # another was quicker
                 record = self._log.find(saga_id)
                 if record is None:  # forgotten

@@ -67,7 +67,7 @@ class SagaWorkflow:
             except asyncio.CancelledError:
                 if driving.done():
                     raise
-                if refusal(CANCEL, self._journal.record, self._journal.lines) is None:
+                if refusal(CANCEL, self._journal.record) is None:
                     self._cancel()
 
     async def _drive(self) -> str:
@@ -110,14 +110,17 @@ class SagaWorkflow:
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
-            if name := course.fault(when, call, journal.record.definition.faults, journal.lines):
+            if name := course.fault(when, call, journal.record.definition.faults, journal.record.context.faults):
                 crashes.append(when)
                 journal.note(FAULT, {"fault": name})
                 break  # the other one strikes when the call is made again
         deadline = self._begun.deadline_at if state is State.EXECUTING else None
         sealing = state is State.SEALING
         timing = self._begun.timing
-        return Order(journal.projection(), call, journal.saga.calls, sealing, deadline, timing.lease, crashes)
+        return Order(
+            journal.projection(), call, journal.saga.calls, sealing, deadline, timing.lease, crashes,
+            journal.results_bytes,
+        )  # fmt: skip
 
     def _longest(self, call: Call) -> timedelta:
         step = call.step
@@ -125,7 +128,7 @@ class SagaWorkflow:
 
     def _answered(self, call: Call, answered: Answered) -> None:
         journal = self._journal
-        journal.projected = max(journal.projected, answered.projected)
+        journal.is_projected(answered.projected)
         journal.tried(call, answered.made)
         if answered.overdue:
             event, cause = course.overdue(call)
@@ -185,7 +188,7 @@ class SagaWorkflow:
                 heartbeat_timeout=timedelta(seconds=self._begun.timing.lease),
                 retry_policy=policy,
             )
-            self._journal.projected = max(self._journal.projected, known)
+            self._journal.is_projected(known)
         except ActivityError:
             workflow.logger.warning("the saga log is not up to date")
 
@@ -201,7 +204,7 @@ class SagaWorkflow:
     @workflow.query(name=REPRESENTATION)
     def representation(self) -> dict[str, Any]:
         """The saga as the API shows it; up to date even where the saga log is not."""
-        return represent(self._journal.record, self._journal.lines)
+        return represent(self._journal.record)
 
     @workflow.update(name=CANCEL)
     async def cancel(self) -> None:
@@ -237,7 +240,7 @@ class SagaWorkflow:
             raise ApplicationError(why, type=BAD_RESULT)
 
     def _refuse(self, verb: str) -> None:
-        why = refusal(verb, self._journal.record, self._journal.lines)
+        why = refusal(verb, self._journal.record)
         if why:
             raise ApplicationError(why, type=CONFLICT)
 

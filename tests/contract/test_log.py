@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from saga import log_sql
+from saga.context import Context, Letter, StepProgress
 from saga.database import connect, create_tables
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
 from saga.log import Present, Record, SagaLog
-from saga.machine import Line, State
+from saga.machine import Calls, Line, State
 from tests.conftest import Database
 from tests.world import signup
 
 NOW = 1_800_000_000.123456
+CONTEXT = Context(1, NOW, NOW)
 
 
 @pytest.fixture
@@ -30,8 +32,8 @@ def log(database: Database) -> SagaLog:
 
 def record(number: int = 1, **changes: Any) -> Record:
     made = Record(
-        str(uuid.UUID(int=number)), signup(), {"username": "ada"}, State.EXECUTING, 0, {}, 1, "one", NOW, 0, None, "h",
-        None, NOW, None, None,
+        str(uuid.UUID(int=number)), signup(), {"username": "ada"}, State.EXECUTING, 0, CONTEXT, 1, "one", NOW, 0, None,
+        "h", None, NOW, None, None,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -43,8 +45,7 @@ def begun(log: SagaLog, number: int = 1, **changes: Any) -> Record:
 
 
 def present(of: Record, **changes: Any) -> Present:
-    made = Present(of.state, of.cursor, of.context, of.rounds, of.error, of.ended_at, of.owner, of.due_at)
-    return replace(made, **changes)
+    return replace(of.present, **changes)
 
 
 VALUES = {
@@ -57,10 +58,23 @@ VALUES = {
 }
 
 
+FULL = Context(
+    lines=1,
+    at=NOW,
+    reached_at=NOW,
+    calls=Calls(3, 1, uncertain=True),
+    steps={"A": StepProgress("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepProgress()},
+    cancelled=True,
+    stalled=True,
+    overdue=True,
+    faults=("before-A",),
+    parked=(Letter(7, "saga.x", "2026", 9),),
+    replayed=(Letter(6, None, None, 8),),
+)
+
+
 def test_what_is_written_is_read_back_as_it_was(log: SagaLog) -> None:
-    made = begun(
-        log, input=VALUES, context={"A": VALUES}, error={"message": "ü"}, idempotency_key="k", deadline_at=NOW + 9
-    )
+    made = begun(log, input=VALUES, context=FULL, error={"message": "ü"}, idempotency_key="k", deadline_at=NOW + 9)
     assert log.find(made.id) == made
     assert log.find_by_key("k") == made
     assert log.find_many([made.id, "nope"]) == {made.id: made}
@@ -68,8 +82,8 @@ def test_what_is_written_is_read_back_as_it_was(log: SagaLog) -> None:
     line = Line(2, NOW + 0.000001, "attempt", "B", 3, 503, 1.25, {"message": "🦆"})
     log.advance(made.id, 1, present(made), [line])
     assert log.lines(made.id) == [Line(1, NOW, "started"), line]
-    assert log.lines_of([made.id, "nope"]) == {made.id: log.lines(made.id), "nope": []}
-    assert log.lines_of([]) == {}
+    assert log.lines(made.id, after=1) == log.lines_at(made.id, [2, 3]) == [line]
+    assert log.lines(made.id, most=1) == [Line(1, NOW, "started")]
     assert log.find("nope") is None
     assert log.find_by_key("nope") is None
 
@@ -102,7 +116,7 @@ def test_one_of_many_with_a_key_is_begun(log: SagaLog) -> None:
 
 def test_advance_moves_everything_on_at_once(log: SagaLog) -> None:
     made = begun(log)
-    moved = present(made, state=State.COMPENSATED, cursor=-1, context={"A": {"x": 1}}, rounds=3, error={"e": 1},
+    moved = present(made, state=State.COMPENSATED, cursor=-1, context=FULL.as_json(), rounds=3, error={"e": 1},
                     ended_at=NOW + 1, owner=None, due_at=None)  # fmt: skip
     log.advance(made.id, 1, moved, [Line(2, NOW, "action_refused", "A")])
     found = log.find(made.id)

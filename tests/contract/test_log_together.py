@@ -62,16 +62,19 @@ def begin(log: SagaLog, made: Record) -> Callable[[], Any]:
     return lambda: log.begin(made, [Line(1, NOW, "started")])
 
 
-def advance(log: SagaLog, of: Record, lines: list[Line], epoch: int = 1, **changes: Any) -> Callable[[], Any]:
-    return lambda: log.advance(of.id, epoch, present(of, **changes), lines)
+def advance(
+    log: SagaLog, of: Record, lines: list[Line], epoch: int = 1, results: Any = None, **changes: Any
+) -> Callable[[], Any]:
+    return lambda: log.advance(of.id, epoch, present(of, **changes), lines, results or {})
 
 
 def test_sagas_begin_and_move_on_in_one_transaction(log: SagaLog) -> None:
     first, second = begun(log, 1), begun(log, 2)
     third = record(3, idempotency_key="k")
-    moved = advance(log, first, [line(2), line(3)], cursor=1, context={"A": {"user_id": 7}})
+    answers = {"A": {"user_id": 7}}
+    moved = advance(log, first, [line(2), line(3)], results=answers, cursor=1)
     assert together(log, moved, begin(log, third), advance(log, second, [], cursor=2)) == [None, None, None]
-    assert log.find(first.id) == replace(first, cursor=1, context={"A": {"user_id": 7}})
+    assert log.find(first.id) == replace(first, cursor=1, results=answers)
     assert log.find(second.id) == replace(second, cursor=2)
     assert log.find(third.id) == third
     assert [[made.seq for made in log.lines(of.id)] for of in (first, second, third)] == [[1, 2, 3], [1], [1]]
@@ -133,8 +136,8 @@ def test_what_the_database_refuses_fails_only_its_own_write(log: SagaLog) -> Non
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_a_large_batch_is_written(log: SagaLog, size: int) -> None:
     made = [begun(log, number) for number in range(1, 31)]
-    context = {"A": {"text": "x" * size}}
-    moves = [advance(log, of, [line(2, detail={"message": "%s; ü"}), line(3)], context=context) for of in made]
+    results = {"A": {"text": "x" * size}, "B": {}}
+    moves = [advance(log, of, [line(2, detail={"message": "%s; ü"}), line(3)], results=results) for of in made]
     assert together(log, *moves) == [None] * 30
-    assert log.find(made[-1].id) == replace(made[-1], context=context)
-    assert [len(lines) for lines in log.lines_of(of.id for of in made).values()] == [3] * 30
+    assert log.find(made[-1].id) == replace(made[-1], results=results)
+    assert [len(log.lines(of.id)) for of in made] == [3] * 30

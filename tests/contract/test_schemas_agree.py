@@ -17,7 +17,7 @@ from service_b.app import addresses
 from service_c.app import payments
 
 TABLES: dict[str, list[Table]] = {
-    "orchestrator": [log_sql.sagas, log_sql.saga_log, saga_outbox],
+    "orchestrator": [log_sql.sagas, log_sql.saga_log, log_sql.saga_results, saga_outbox],
     "service_a": [users, barrier.saga_barrier, saga_outbox, saga_inbox],
     "service_b": [addresses, barrier.saga_barrier, saga_outbox, saga_inbox],
     "service_c": [payments, barrier.saga_barrier, saga_outbox, saga_inbox],

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from saga.context import Context
+from saga.course import saga_of
 from saga.driver import Driver
 from saga.errors import LeaseLost
 from saga.log import Record
-from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin
+from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin, fold
 from saga.transport import Answer
 from tests.world import INPUT, LEASE, World, signup
 
@@ -23,13 +25,13 @@ def started(world: World, deadline: float | None = None, **around: Any) -> Drive
     """A saga that nothing has happened to yet, in the hands of a driver."""
     definition = world.definition
     saga = begin(definition, INPUT)
+    line = Line(1, world.now, STARTED)
     record = Record(
-        ID, definition, INPUT, saga.state, 0, {}, 1, "one", world.now + LEASE, 0, None, None, None, world.now, None,
-        None if deadline is None else world.now + deadline,
+        ID, definition, INPUT, saga.state, 0, Context().after(line, saga, saga), 1, "one", world.now + LEASE, 0, None,
+        None, None, world.now, None, None if deadline is None else world.now + deadline,
     )  # fmt: skip
-    lines = [Line(1, world.now, STARTED)]
-    world.log.begin(record, lines)
-    return Driver(record, lines, replace(world.around(lambda: 1), **around))
+    world.log.begin(record, [line])
+    return Driver(record, replace(world.around(lambda: 1), **around))
 
 
 def found(world: World) -> Record:
@@ -221,8 +223,11 @@ def test_a_refusal_after_an_unknown_attempt_of_an_earlier_driver_is_unknown(worl
         def post(self, *_: Any) -> Answer:
             return Answer(1.0, 409, {}, b'{"error": "known already"}')
 
-    driver = started(world, transport=Refuses())
+    record = started(world).record
     earlier = Line(2, world.now, ATTEMPT, "A", 1, 500, 1.0, {"call": "action", "verdict": "unknown"})
-    driver = Driver(driver.record, [*driver.lines, earlier], replace(world.around(lambda: 1), transport=Refuses()))
+    before = saga_of(record)
+    record = replace(record, context=record.context.after(earlier, before, fold(before, earlier, {})))
+    world.log.advance(ID, 1, record.present, [earlier])
+    driver = Driver(record, replace(world.around(lambda: 1), transport=Refuses()))
     make_next(driver)
     assert events(world)[-1] == "action_unknown"

@@ -60,7 +60,11 @@ class Scribe(World):
     def shown(self, record: Record) -> dict[str, Any]:
         times = {name: self.since(getattr(record, name)) for name in ("due_at", "ended_at", "deadline_at")}
         fixed = ("definition", "input", "started_at")
-        return {**{key: value for key, value in vars(record).items() if key not in fixed}, **times}
+        context = record.context.as_json()
+        for told in (context, *context["steps"].values()):
+            told |= {name: self.since(told[name]) for name in told if name == "at" or name.endswith("_at")}
+        kept = {key: value for key, value in vars(record).items() if key not in fixed}
+        return {**kept, **times, "context": context}
 
     def since(self, at: float | None) -> float | None:
         return None if at is None else round(at - self.start_time, 3)

@@ -25,7 +25,7 @@ WITHOUT_EFFECT = "(HTTP 500: “injected: before”) and changed nothing, so"
 def shown(world: World, saga_id: str) -> Shown:
     record, lines = world.log.find(saga_id), world.log.lines(saga_id)
     assert record
-    return represent(record, lines), [represent_line(line, record) for line in lines]
+    return represent(record), [represent_line(line, record) for line in lines]
 
 
 @pytest.mark.parametrize(

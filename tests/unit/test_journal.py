@@ -13,7 +13,6 @@ from saga.machine import CANCEL_REQUESTED, FAULT, Event, State
 from saga.representation import represent
 from saga.temporal.journal import Journal
 from saga.temporal.messages import Begun, Made, Timing
-from saga.verbs import cancelled
 from tests.world import INPUT, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
@@ -43,7 +42,7 @@ def fail(saga: Journal, event: Event, verdict: Verdict = Verdict.UNKNOWN) -> Non
     call = saga.next_call()
     assert call
     number = saga.saga.calls.attempts + 1
-    saga.tried(call, [Made(Attempt(number, verdict, True, 500, 1.0, "no"), saga.lines[-1].at)])
+    saga.tried(call, [Made(Attempt(number, verdict, True, 500, 1.0, "no"), saga.record.context.at)])
     saga.move(event, cause={"step": call.step.name, "kind": "failed", "status_code": 500, "message": "no"})
 
 
@@ -61,11 +60,11 @@ def stalled(rounds: int) -> Journal:
 
 def test_a_new_history_goes_on_where_the_old_one_ended() -> None:
     old = stalled(rounds=12)
-    old.projected = old.seq
+    old.is_projected(old.seq)
     new = journal(sent(old.carried(), Begun))
     assert (new.saga, new.seq, new.projected) == (old.saga, old.seq, old.projected)
     assert new.record == old.record
-    assert represent(new.record, new.lines) == represent(old.record, old.lines)
+    assert represent(new.record) == represent(old.record)
     assert new.projection().lines == []
     for saga in (old, new):
         saga.move(Event.RESUMED)
@@ -79,17 +78,13 @@ def test_a_new_history_goes_on_where_the_old_one_ended() -> None:
 def test_what_is_carried_over_does_not_grow_with_the_stall() -> None:
     sizes = []
     for rounds in (3, 30, 300):
-        carried = stalled(rounds).carried().carried
-        assert carried
-        sizes.append(len(carried.lines))
-    assert len(set(sizes)) == 1
-    twice = journal(sent(stalled(30).carried(), Begun))
-    for _ in range(30):
-        twice.move(Event.RESUMED)
-        fail(twice, Event.COMPENSATION_UNKNOWN)
-    again = twice.carried().carried
-    assert again
-    assert len(again.lines) == sizes[0]
+        saga = stalled(rounds)
+        saga.is_projected(saga.seq)
+        sizes.append(len(json.dumps(asdict(saga.carried()))) // 10)  # the numbers have more digits
+    assert max(sizes) - min(sizes) <= 2
+    new = journal(sent(stalled(30).carried(), Begun))
+    assert [line.seq for line in new.lines] == list(range(2, new.seq + 1))  # what the log may not have is kept
+    assert new.projection() == stalled(30).projection()
 
 
 def test_a_wish_to_cancel_and_a_fault_that_struck_are_carried_over() -> None:
@@ -99,10 +94,11 @@ def test_a_wish_to_cancel_and_a_fault_that_struck_are_carried_over() -> None:
     for _ in range(4):
         old.move(Event.RESUMED)
         fail(old, Event.COMPENSATION_UNKNOWN)
+    old.is_projected(old.seq)
     new = journal(sent(old.carried(), Begun))
-    assert [line.event for line in new.lines].count(CANCEL_REQUESTED) == 1
-    assert cancelled(new.lines)
-    assert [line.detail for line in new.lines if line.event == FAULT] == [{"fault": "before-undo-B"}]
+    assert not new.lines
+    assert new.record.context.cancelled
+    assert new.record.context.faults == ("before-undo-B",)
     assert new.saga == old.saga
 
 
@@ -158,7 +154,7 @@ def test_an_old_history_that_passed_such_a_step_over_goes_on_as_it_did() -> None
 
 def test_it_projects_what_the_log_does_not_have_yet() -> None:
     saga = stalled(rounds=1)
-    saga.projected = 2
+    saga.is_projected(2)
     projection = saga.projection()
     assert [line.seq for line in projection.lines] == list(range(3, saga.seq + 1))
     assert (projection.present.state, projection.present.owner) == (State.STALLED_COMPENSATING, "temporal")
