@@ -215,3 +215,15 @@ def test_the_saga_command(make_stack: Callable[..., Stack]) -> None:
     stack.kill("orchestrator")
     away = cli(stack, "list")
     assert (away.returncode, "is it up?" in away.stderr) == (4, True)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mysql"])
+def test_the_metrics_tell_what_waits_and_what_the_services_did(make_stack: Callable[..., Stack], kind: str) -> None:
+    stack = make_stack(kind, STALL_BASE_SECONDS="300")
+    saga_id = stack.post_start("wait=0&fail=b&fail=a:undo").json()["saga_id"]
+    eventually(lambda: stack.saga(saga_id)["status"] == "STALLED")
+    eventually(lambda: "saga_stalled 1.0" in stack.get("/metrics").text.splitlines())
+    assert "saga_log_up 1.0" in stack.get("/metrics").text.splitlines()
+    told = requests.get(f"{stack.url_of('service_a')}/metrics", timeout=10).text
+    assert 'saga_participant_calls_total{call="action",step="A",verdict="done"} 1.0' in told.splitlines()
+    assert 'saga_participant_calls_total{call="compensation",step="A",verdict="failed"} 3.0' in told.splitlines()
