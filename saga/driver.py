@@ -213,7 +213,7 @@ class Driver:
 
     def _after_attempt(self, call: Call, attempt: http.Attempt, will_retry: bool) -> None:
         detail = course.attempt_detail(call, attempt)
-        self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, attempt.duration_ms, detail)
+        self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, round(attempt.duration_ms, 3), detail)
         if will_retry:
             self._write()  # so that a restart does not begin to count anew; the back-off hides its cost
 

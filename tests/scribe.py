@@ -168,15 +168,28 @@ WORDS_OF_THE_LOG = (
 )
 DEFINITIONS = ["A", "A B C!", "A* B C!", "A B*! C", "A! B* C", "A B C", "A* B*", "A B! C D"]
 
+
+@st.composite
+def ways(draw: st.DrawFn) -> str:
+    """One to six steps, with or without a pivot, some without a compensation: as `steps` reads them."""
+    count = draw(st.integers(1, 6))
+    pivot = draw(st.none() | st.integers(0, count - 1))
+    words = []
+    for index in range(count):
+        undone = (pivot is None or index <= pivot) and draw(st.booleans())
+        words.append("ABCDEF"[index] + "*" * (not undone) + "!" * (index == pivot))
+    return " ".join(words)
+
+
 NOTED = {ORCHESTRATION: [RELEASED, CANCEL_REQUESTED, FAULT], CHOREOGRAPHY: [OVERDUE, PARKED, REPLAYED, FAULT]}
 
 
 @st.composite
-def scribes(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,)) -> Scribe:
+def scribes(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,), most: int = 25) -> Scribe:
     """A saga that went any way at all that the machine allows, up to any line; its secret is one of these."""
     mode = draw(st.sampled_from([ORCHESTRATION, CHOREOGRAPHY]))
-    scribe = Scribe(draw(st.sampled_from(DEFINITIONS)), {"pin": draw(st.sampled_from(secrets))}, mode)
-    for _ in range(draw(st.integers(0, 25))):
+    scribe = Scribe(draw(st.sampled_from(DEFINITIONS) | ways()), {"pin": draw(st.sampled_from(secrets))}, mode)
+    for _ in range(draw(st.integers(0, most))):
         state = scribe.saga.state
         if state in ENDED:
             break

@@ -86,7 +86,7 @@ class Journal:
             attempt = each.attempt
             line = Line(
                 self.seq + 1, round(each.at, 6), ATTEMPT, call.step.name, attempt.number, attempt.status_code,
-                attempt.duration_ms, course.attempt_detail(call, attempt),
+                round(attempt.duration_ms, 3), course.attempt_detail(call, attempt),
             )  # fmt: skip
             self._append(line)
 

@@ -1,0 +1,197 @@
+"""A saga's row says what all its lines come to, at every write, whoever writes; and it is shown the same by everybody.
+
+On SQLite and MySQL, for sagas of any shape with participants that answer anything: the built-in driver, a workflow's
+journal, and the follower of a choreographed saga (whose worlds of tests/integration/test_ensemble.py check it, too).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from saga import course, http
+from saga.broker import Delivery
+from saga.choreography import Event as Heard
+from saga.choreography import Kind
+from saga.context import Context
+from saga.definition import CHOREOGRAPHY, TEMPORAL
+from saga.driver import Driver, Surroundings
+from saga.errors import LeaseLost
+from saga.follower import Follower, Waiting
+from saga.log import Record, SagaLog
+from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
+from saga.representation import represent
+from saga.temporal.journal import Journal
+from saga.temporal.messages import Begun, Made, Timing
+from saga.temporal.projection import Projector
+from tests.contract.test_log import log as log  # the fixture
+from tests.shapes import Anybody, Clock, definitions
+from tests.world import check_replay
+
+INPUT = {"pin": "4111"}
+LEASE = 1000.0
+NUMBERS = itertools.count(1)
+ANY = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+class Checked(SagaLog):
+    """The real log; after every write the row is what all its lines come to."""
+
+    def advance(self, saga_id: str, *args: object, **kwargs: object) -> None:
+        super().advance(saga_id, *args, **kwargs)  # type: ignore[arg-type]
+        check_replay(self, saga_id)
+
+
+def begun(log: SagaLog, data: st.DataObject, clock: Clock, owner: str | None = "one", mode: str = "") -> Record:
+    definition = data.draw(definitions())
+    definition = definition.in_mode(mode) if mode else definition
+    saga, now = begin(definition, INPUT), round(clock(), 6)
+    line = Line(1, now, STARTED)
+    made = Record(
+        str(uuid.UUID(int=next(NUMBERS) << 64 | uuid.uuid4().int >> 64)), definition, INPUT, saga.state, saga.cursor,
+        Context().after(line, saga, saga), 1, owner, now + LEASE, 0, None, None, None, now, None,
+        definition.deadline and now + definition.deadline,
+    )  # fmt: skip
+    made = replace(made, due_at=None) if owner == TEMPORAL else made  # as once its workflow is known to be started
+    assert log.begin(made, [line]) is None
+    return made
+
+
+def shown(log: SagaLog, saga_id: str) -> str:
+    found = log.find(saga_id)
+    assert found
+    return json.dumps(represent(found))
+
+
+@ANY
+@given(data=st.data())
+def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
+    log, clock = Checked(log._engine), Clock()
+    record = begun(log, data, clock)
+    observed: list[Line] = []
+    around = Surroundings(
+        log=log,
+        transport=Anybody(data, clock),
+        owner="one",
+        clock=clock,
+        sleep=clock.sleep,
+        random=lambda: data.draw(st.floats(0, 1)),
+        stopping=lambda: False,
+        exit=lambda code: None,
+        observe=lambda _, line: observed.append(line),
+        lease=LEASE,
+    )
+    driver = Driver(record, around)
+    for _ in range(data.draw(st.integers(0, 30))):
+        if driver.record.ended:
+            break
+        if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
+            claimed, held = log.take(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
+            driver = Driver(claimed, replace(around, owner="two"))
+            driver.taken_over(held)
+            if claimed.state in STALLED and data.draw(st.booleans()):
+                driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})
+        elif data.draw(st.integers(0, 9)) == 0:
+            driver.note(CANCEL_REQUESTED, {"by": "operator"})
+        if call := driver.next_call():
+            with suppress(LeaseLost):
+                driver.make(call)
+        assert json.dumps(represent(driver.record)) == shown(log, record.id)
+    assert log.lines(record.id)[1:] == observed
+
+
+@ANY
+@given(data=st.data())
+def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: st.DataObject) -> None:
+    log, clock = Checked(log._engine), Clock()
+    record = begun(log, data, clock, owner=TEMPORAL)
+    begins = Begun(record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0))
+    journal = Journal(record.id, begins, clock, lambda: 0.5)
+    projector, anybody = Projector(log, lambda saga_id, line: None), Anybody(data, clock)
+    for _ in range(data.draw(st.integers(0, 30))):
+        if journal.ended:
+            break
+        what = data.draw(st.sampled_from(["call", "call", "call", "lost", "note", "carry"]))
+        call = journal.next_call()
+        if call is None:
+            journal.move(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
+        elif what == "call":
+            made: list[Made] = []
+            outcome = http.call(
+                course.request(record.id, call, journal.saga.calls, journal.saga.state == "sealing", "0" * 16, None),
+                anybody,
+                sleep=clock.sleep,
+                random=lambda: 0.5,
+                before_attempt=lambda number: None,
+                after_attempt=lambda attempt, again, made=made: made.append(Made(attempt, clock())),  # type: ignore[misc]
+            )
+            journal.tried(call, made)
+            event, cause = course.answered(journal.saga, call, outcome, late=data.draw(st.booleans()))
+            journal.move(event, outcome.result, cause)
+        elif what == "lost":
+            journal.interrupted()
+        elif what == "note":
+            journal.note(data.draw(st.sampled_from([RELEASED, FAULT])), {"fault": "before-A"})
+        else:
+            journal = Journal(record.id, journal.carried(), clock, lambda: 0.5)
+        if data.draw(st.booleans()):
+            journal.is_projected(projector.project(journal.projection()))
+            assert not journal.lines
+            assert json.dumps(represent(journal.record)) == shown(log, record.id)
+    projector.project(journal.projection())
+    assert json.dumps(represent(journal.record)) == shown(log, record.id)
+
+
+@ANY
+@given(data=st.data())
+def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
+    log, clock = Checked(log._engine), Clock()
+    record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
+    latest: list[Record] = []
+    follower = Follower(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)
+    names = [step.name for step in record.definition.steps]
+    kinds = [Kind.DONE, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT]
+    heard: list[tuple[str, bytes]] = []
+    for _ in range(data.draw(st.integers(0, 25))):
+        clock.now += data.draw(st.floats(0, 3))
+        what = data.draw(st.integers(0, 9))
+        if what == 0:
+            follower.overdue(record)
+        elif what == 1:
+            follower.replayed(record.id, data.draw(st.integers(1, 3)), "saga.any.A.done")
+        elif what == 2:
+            letter = data.draw(st.integers(1, 3))
+            payload, headers = json.dumps({"saga_id": record.id}).encode(), {"Saga-Service": names[0]}
+            follower.handle(Delivery("dead.saga.any.A.done", payload, 1, letter, headers, clock()))
+        elif what == 3 and heard:
+            follower.handle(Delivery(*data.draw(st.sampled_from(heard)), 2, 1, {}))
+        else:
+            number, back = data.draw(st.integers(1, 4)), data.draw(st.booleans())
+            attempt = {
+                "call": "compensation" if back else "action",
+                "number": number,
+                "verdict": data.draw(st.sampled_from(["done", "refused", "unknown"])),
+                "duration_ms": data.draw(st.floats(0, 10)),
+                "message": "4111",
+            }
+            error = {"kind": "failed", "status_code": 500, "message": "card 4111"}
+            body = {"at": clock(), "attempt": attempt, "result": {"id": number}}
+            body |= {"error": error, "uncertain": data.draw(st.booleans())} if data.draw(st.booleans()) else {}
+            kind = data.draw(st.sampled_from(kinds))
+            if kind is Kind.ATTEMPT:
+                body = {"at": clock(), **attempt, "stalls": data.draw(st.booleans())}
+            event = Heard("any", record.id, kind, data.draw(st.sampled_from(names)), body)
+            heard.append((event.subject, event.payload()))
+            follower.handle(Delivery(*heard[-1], 1, 1, {}))
+        if latest:
+            assert json.dumps(represent(latest[-1])) == shown(log, record.id)
