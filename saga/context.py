@@ -130,7 +130,7 @@ class Context:
     cancelled: bool = False  # somebody has asked for it
     stalled: bool = False  # it has stalled at least once
     overdue: bool = False
-    heard: bool = False  # a line tells of more than its start: of a choreographed saga, a service has heard of it
+    heard: bool = False  # a service has heard of it, or may have: only of a choreographed saga
     faults: Sequence[str] = ()  # the injected crashes that have struck
     parked: Sequence[Letter] = ()  # the events that wait to be replayed
     replayed: Sequence[Letter] = ()  # the last ones that were
@@ -146,7 +146,7 @@ class Context:
             calls=after.calls,
             steps=self._steps(line, before, after),
             stalled=self.stalled or (moved and after.state in STALLED),
-            heard=self.heard or not _by_its_starter(line),
+            heard=self.heard or (before.definition.choreographed and not _by_its_starter(line)),
         )
         noted = _NOTED.get(line.event)
         return noted(context, line) if noted else context

@@ -212,7 +212,7 @@ class Engine:
     def note(self, record: Record, states: Collection[State], event: str, detail: Mapping[str, Any]) -> bool:
         """Say something in a saga's log, once, while it is in one of `states`; its driver goes on. False elsewhere."""
         step = record.definition.steps[record.cursor].name
-        line = Line(0, self.around.clock(), event, step, detail=detail)
+        line = Line(0, round(self.around.clock(), 6), event, step, detail=detail)
         noted = self.around.log.note(record.id, states, line)
         if noted:
             self.around.observe(record, noted)
