@@ -229,7 +229,7 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     with pytest.raises(LeaseLost):
         waiting.make(call)
     assert [url for _, url in world.calls[before:]] == ["http://a/compensate"]
-    (step,) = [step for step in represent(*desk.engine.read(saga_id))["steps"] if step["name"] == "B"]
+    (step,) = [step for step in represent(desk.engine.read(saga_id))["steps"] if step["name"] == "B"]
     assert (step["status"], step["attempts"], step["effect"]) == ("PENDING", 0, "none")
     world.check(world.finish(saga_id))
 
