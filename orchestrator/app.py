@@ -19,11 +19,13 @@ from orchestrator.stream import event_stream
 from saga.audit import audit
 from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults import parse_plan
-from saga.log import Record
+from saga.log import Stored
 from saga.machine import ENDED, Line, State
 from saga.payload import parse_object
-from saga.representation import PUBLIC_STATUS, represent, represent_line
+from saga.raw_export import raw_export
+from saga.representation import PUBLIC_STATUS, STATUSES, represent, represent_line
 from saga.settings import Settings, load_settings
+from saga.unreadable import UNREADABLE
 
 BODY_AT_MOST = 1 << 20  # bytes
 WAIT = 30.0  # seconds that POST /start waits for the saga's end
@@ -64,6 +66,7 @@ class _Routes:
         app.get("/sagas/<saga_id>/log")(self.saga_lines)
         app.get("/logs")(self.latest_lines)
         app.get("/events")(self.events)
+        app.get("/sagas/<saga_id>/export")(self.export)
         app.post("/sagas/<saga_id>/cancel")(self.cancel)
         app.post("/sagas/<saga_id>/resume")(self.resume)
         app.post("/sagas/<saga_id>/resolve")(self.resolve)
@@ -92,8 +95,10 @@ class _Routes:
     def sagas(self) -> Response:
         """The latest sagas, a page at a time."""
         _only_these_flags("status", "saga", "q", "limit", "before")
+        states, readable = states_of(request.args.get("status"))
         records = self.parts.log.search(
-            states=_states(request.args.get("status")),
+            states=states,
+            readable=readable,
             name=request.args.get("saga", ""),
             q=request.args.get("q", ""),
             before=request.args.get("before", ""),
@@ -104,13 +109,19 @@ class _Routes:
 
     def saga(self, saga_id: str) -> Response:
         """One saga."""
-        record = self._find(saga_id)
-        return jsonify(represent(record, self.parts.log.lines(saga_id)))
+        return jsonify(represent(*self.parts.engine.read(saga_id)))
 
     def saga_lines(self, saga_id: str) -> Response:
         """One saga's log, oldest first."""
-        record = self._find(saga_id)
-        return jsonify(lines=[represent_line(line, record) for line in self.parts.log.lines(saga_id)])
+        saga, lines = self.parts.engine.read(saga_id)
+        return jsonify(lines=[represent_line(line, saga) for line in lines])
+
+    def export(self, saga_id: str) -> Response:
+        """One saga's row and lines as the database has them, whatever is in them."""
+        found = self.parts.log.raw(saga_id)
+        if found is None:
+            raise NoSuchSaga(f"there is no saga {saga_id!r}")
+        return jsonify(raw_export(*found))
 
     def latest_lines(self) -> Response:
         """The latest lines of all sagas, newest first."""
@@ -142,10 +153,13 @@ class _Routes:
 
     def resolve(self, saga_id: str) -> tuple[Response, int]:
         """Take a stalled call for done, by hand."""
-        note = parse_object(request.get_data()).get("note")
+        said = parse_object(request.get_data())
+        note, outcome = said.get("note"), said.get("outcome")
         if not isinstance(note, str):
             raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
-        self.parts.operator.resolve(saga_id, note)
+        if outcome is not None and outcome not in ("completed", "compensated"):
+            raise BadInput("outcome must be completed or compensated", "outcome")
+        self.parts.operator.resolve(saga_id, note, outcome)
         return self._accepted(saga_id)
 
     def dead_letters(self) -> Response:
@@ -208,20 +222,15 @@ class _Routes:
         response.headers["Location"] = f"/sagas/{saga_id}"
         return response, 202
 
-    def _find(self, saga_id: str) -> Record:
-        record = self.parts.log.find(saga_id)
-        if record is None:
-            raise NoSuchSaga(f"there is no saga {saga_id!r}")
-        return record
 
-
-def answer(record: Record, lines: Sequence[Line]) -> Response:
+def answer(record: Stored, lines: Sequence[Line]) -> Response:
     """The one representation, with the status code that tells how the saga ended."""
-    response = jsonify(represent(record, lines))
-    if record.state is State.COMPLETED:
+    shown = represent(record, lines)
+    response = jsonify(shown)
+    if shown["status"] == "COMPLETED":
         response.status_code = 200
-    elif record.state is State.COMPENSATED:
-        response.status_code = COMPENSATED_CODES[(record.error or {}).get("kind", "failed")]
+    elif shown["status"] == "COMPENSATED":
+        response.status_code = COMPENSATED_CODES.get((shown["error"] or {}).get("kind"), 500)
     else:
         response.status_code = 202
         response.headers["Location"] = f"/sagas/{record.id}"
@@ -271,14 +280,16 @@ def _time(name: str) -> float | None:
         raise BadInput(f"{name} must be a time like 2026-01-31T12:00:00Z, not {text!r}", name) from None
 
 
-def _states(status: str | None) -> list[State]:
+def states_of(status: str | None) -> tuple[list[State], bool | None]:
+    """The states that a public status stands for, and whether only readable or only unreadable sagas have it."""
     if status is None:
-        return []
+        return [], None
+    if status.upper() == UNREADABLE:
+        return [], False
     states = [state for state, public in PUBLIC_STATUS.items() if public == status.upper()]
     if not states:
-        known = ", ".join(dict.fromkeys(PUBLIC_STATUS.values()))
-        raise BadInput(f"status: there is no status {status!r}; they are {known}", "status")
-    return states
+        raise BadInput(f"status: there is no status {status!r}; they are {', '.join(STATUSES)}", "status")
+    return states, True
 
 
 def _prefers_async() -> bool:

@@ -24,7 +24,7 @@ from saga.driver import Surroundings
 from saga.engine import Engine
 from saga.errors import BadInput
 from saga.follower import Follower
-from saga.log import SagaLog
+from saga.log import Record, SagaLog
 from saga.operator import Operator
 from saga.recovery import Recovery
 from saga.settings import Settings
@@ -92,7 +92,8 @@ class Orchestrator:
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled a saga again, now; replay what of a choreographed one is parked."""
-        if self.choreographer and self.engine.read(saga_id)[0].definition.choreographed:
+        saga, _ = self.engine.read(saga_id)
+        if self.choreographer and isinstance(saga, Record) and saga.definition.choreographed:
             self.choreographer.resume(saga_id)
         else:
             self.operator.resume(saga_id)

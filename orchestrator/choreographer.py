@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Engine as Database
@@ -11,14 +12,16 @@ from saga.choreography import observed
 from saga.dead_letter import DEAD, DEAD_STREAM
 from saga.engine import Engine
 from saga.ensemble import Ensemble
-from saga.errors import BadInput, Conflict, NoSuchLetter
+from saga.errors import BadInput, Conflict, NoSuchLetter, SagaUnreadable
 from saga.event_body import saga_id_of
 from saga.follower import Follower
-from saga.log import Record
+from saga.log import Record, Stored
 from saga.machine import PARKED
 from saga.payload import mask
 from saga.representation import parked, secrets_of
 from saga.settings import Settings
+from saga.unreadable import Unreadable
+from saga.verbs import REFUSALS
 
 NAME = "orchestrator"
 
@@ -58,12 +61,15 @@ class Choreographer:
         replayed = self._ensemble.broker.replay(letter)
         saga_id = saga_id_of(replayed["payload"])
         if saga_id:
-            self._follower.replayed(saga_id, letter, replayed["subject"])
+            with suppress(SagaUnreadable):  # its log cannot tell of it, and the service is told all the same
+                self._follower.replayed(saga_id, letter, replayed["subject"])
         return {"letter": letter, "subject": replayed["subject"], "replayed": True}
 
     def resume(self, saga_id: str) -> None:
         """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is, BadInput where one cannot be."""
-        lines = self._engine.read(saga_id)[1]
+        saga, lines = self._engine.read(saga_id)
+        if isinstance(saga, Unreadable):
+            raise SagaUnreadable(f"{REFUSALS['resume']}: it cannot be read: {saga.reason}")
         letters = parked(lines)
         if not letters:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
@@ -81,11 +87,13 @@ class Choreographer:
             raise refused
 
 
-def shown(letter: Mapping[str, Any], records: Mapping[str, Record]) -> dict[str, Any]:
+def shown(letter: Mapping[str, Any], records: Mapping[str, Stored]) -> dict[str, Any]:
     """A dead letter as the API shows it: without what it carries, and masked by what its saga keeps secret."""
     saga_id = saga_id_of(letter["payload"])
     record, message = records.get(saga_id or ""), letter["message"]
-    if record:
+    if isinstance(record, Unreadable) and record.secret != ():
+        message = "withheld: the saga cannot be read, nor which of its fields are secret"
+    elif isinstance(record, Record):
         message = mask(message, record.definition.secret, secrets_of(record))
     told = {name: value for name, value in letter.items() if name != "payload"}
     return {**told, "message": message, "saga_id": saga_id}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -23,11 +24,13 @@ from orchestrator.tally import tally
 from orchestrator.timeline import timeline
 from orchestrator.words import length
 from saga.definition import SagaDefinition
-from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
-from saga.machine import STALLED
+from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga, SagaUnreadable
+from saga.log import Record
+from saga.machine import STALLED, Line
 from saga.payload import mask
 from saga.records import ask_all
-from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_line, secrets_of
+from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, STATUSES, represent, represent_line, secrets_of
+from saga.unreadable import UNREADABLE, Unreadable
 from saga.verbs import permitted
 
 PAGE = 25  # sagas
@@ -35,7 +38,8 @@ COUNTED = 1000  # sagas in a state: beyond it, "1000+"
 LETTERS = 100  # dead ones
 LIST_KEPT = 0.5  # seconds
 PATIENCE = 1.0  # seconds that a page waits for a participant's records
-STATUSES = tuple(dict.fromkeys(PUBLIC_STATUS.values()))
+
+_PUBLIC: dict[str, str] = {str(state): status for state, status in PUBLIC_STATUS.items()}
 
 Answer = Response | str | tuple[str, int]
 
@@ -91,7 +95,7 @@ class _Pages:
         status = request.args.get("status", "").upper()
         attention = request.args.get("attention") == "1"
         wanted = [state for state, public in PUBLIC_STATUS.items() if public == status]
-        if status and not wanted:
+        if status and status not in STATUSES:
             raise BadInput(f"there is no status {status!r}", "status")
         records = self.parts.log.search(
             states=wanted,
@@ -100,6 +104,7 @@ class _Pages:
             before=request.args.get("before", ""),
             attention=NEEDS_ATTENTION_AFTER if attention else 0,
             most=PAGE + 1,
+            readable=status != UNREADABLE if status else None,
         )
         shown = records[:PAGE]
         lines = self.parts.log.lines_of(record.id for record in shown)
@@ -117,7 +122,7 @@ class _Pages:
         """Each status and how many sagas have it."""
         numbers = dict.fromkeys(STATUSES, 0)
         for state, number in self.parts.log.count_states(COUNTED + 1).items():
-            numbers[PUBLIC_STATUS[state]] += number
+            numbers[_PUBLIC.get(state, UNREADABLE)] += number
         return [(name, f"{COUNTED}+" if number > COUNTED else str(number)) for name, number in numbers.items()]
 
     def saga(self, saga_id: str) -> Answer:
@@ -125,22 +130,31 @@ class _Pages:
         return self._saga(saga_id)
 
     def _saga(self, saga_id: str, problem: str | None = None, code: int = 200) -> tuple[str, int]:
-        view = self.saga_view(saga_id)
-        if view is None:
+        saga, lines = self.parts.log.read(saga_id)
+        if saga is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
+        shown = represent(saga, lines)
+        if shown["status"] == UNREADABLE:
+            told = [represent_line(line, saga) for line in lines]
+            return render_template("unreadable.html", saga=shown, lines=told, problem=problem), code
+        view = self._view(saga, lines)
         findings, predicted = lab.judge(request.args, view)
         return render_template("saga.html", **view, problem=problem, findings=findings, predicted=predicted), code
 
     def saga_view(self, saga_id: str) -> dict[str, Any] | None:
-        """What is shown of one saga; None where there is none."""
-        record = self.parts.log.find(saga_id)
-        if record is None:
+        """What is shown of one saga; None where there is none. SagaUnreadable."""
+        saga, lines = self.parts.log.read(saga_id)
+        if saga is None:
             return None
-        lines = self.parts.log.lines(saga_id)
+        if isinstance(saga, Unreadable):
+            raise SagaUnreadable(f"the saga {saga_id} cannot be read: {saga.reason}")
+        return self._view(saga, lines)
+
+    def _view(self, record: Record, lines: Sequence[Line]) -> dict[str, Any]:
         shown = [represent_line(line, record) for line in lines]
         saga = represent(record, lines)
         now = None if record.ended else self.parts.engine.around.clock()
-        found = ask_all(record.definition, saga_id, self.parts.settings.token, PATIENCE)
+        found = ask_all(record.definition, record.id, self.parts.settings.token, PATIENCE)
         return {
             "saga": saga,
             "lines": shown,
@@ -164,7 +178,7 @@ class _Pages:
             elif verb == "resume":
                 self.parts.resume(saga_id)
             elif verb == "resolve":
-                self.parts.operator.resolve(saga_id, request.form.get("note", ""))
+                self.parts.operator.resolve(saga_id, request.form.get("note", ""), request.form.get("outcome"))
             else:
                 raise BadInput(f"there is no verb {verb!r}", "verb")
         except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:

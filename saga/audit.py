@@ -8,26 +8,29 @@ from typing import Any
 
 import requests
 
-from saga.log import Record
+from saga.log import Record, Stored
 from saga.machine import State
 from saga.records import AT_ONCE, ask, records_url, session
 
 TIMEOUT = 5.0  # seconds
 
 
-def audit(ended: Iterable[Record], token: str | None) -> dict[str, Any]:
-    """{"checked", "violations", "unreachable"} for sagas that have ended.
+def audit(ended: Iterable[Stored], token: str | None) -> dict[str, Any]:
+    """{"checked", "violations", "unreachable", "unreadable"} for sagas that have ended.
 
-    A violation is a step of a completed saga without a record, or one of a compensated saga with one. Sagas of
-    which a participant could not be asked are in "unreachable", and not in "checked".
+    Those that cannot be read are counted as unreadable, and not checked. A violation is a step of a completed saga
+    without a record, or one of a compensated saga with one. Sagas of which a participant could not be asked are in
+    "unreachable", and not in "checked".
     """
-    checked, violations, unreachable = 0, [], []
+    checked, violations, unreachable, sagas = 0, [], [], list(ended)
+    readable = [saga for saga in sagas if isinstance(saga, Record)]
     with session(token) as asking, ThreadPoolExecutor(AT_ONCE) as pool:
-        for wrong, silent in pool.map(lambda record: _check(record, asking), ended):
+        for wrong, silent in pool.map(lambda record: _check(record, asking), readable):
             checked += not silent
             violations += wrong
             unreachable += silent
-    return {"checked": checked, "violations": violations, "unreachable": unreachable}
+    unreadable = len(sagas) - len(readable)
+    return {"checked": checked, "violations": violations, "unreachable": unreachable, "unreadable": unreadable}
 
 
 def _check(record: Record, asking: requests.Session) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -14,12 +15,23 @@ from saga.choreography import Kind as Told
 from saga.choreography import started, subject
 from saga.definition import TEMPORAL, SagaDefinition
 from saga.driver import Driver, Surroundings
-from saga.errors import Conflict, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
+from saga.errors import (
+    BadInput,
+    Conflict,
+    KeyReused,
+    LeaseLost,
+    LogUnavailable,
+    NoSuchSaga,
+    Overloaded,
+    SagaUnreadable,
+    WriteRefused,
+)
 from saga.follower import Waiting
-from saga.log import Record
+from saga.log import Record, Stored
 from saga.machine import STALLED, STARTED, Line, State, begin
 from saga.payload import digest
 from saga.retry import longest
+from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
@@ -87,7 +99,8 @@ class Engine:
     def start(self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None) -> str:
         """Make a new saga durable and drive it; gives its id. With a known key: the id of that saga.
 
-        BadInput where the input does not fit; KeyReused; Overloaded, LogUnavailable (then nothing was started).
+        BadInput where the input does not fit, or the log cannot store it; KeyReused; Overloaded, LogUnavailable (then
+        nothing was started).
         """
         saga_id, driver = self._begin(definition, input, key, 0.0)
         if driver:
@@ -96,7 +109,7 @@ class Engine:
 
     def run(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None, seconds: float = 0.0
-    ) -> tuple[Record, list[Line]]:
+    ) -> tuple[Stored, list[Line]]:
         """Start a saga as `start` does, then `wait` for it.
 
         As long as no call can outlast `seconds`, the caller's own thread drives it: two threads need not wake each
@@ -148,7 +161,10 @@ class Engine:
         )
         events = started(definition, record.id, input, now) if definition.choreographed else []
         lines = [Line(1, now, STARTED, detail=_mode(definition))]
-        known = self.around.log.begin(record, lines, events)
+        try:
+            known = self.around.log.begin(record, lines, events)
+        except WriteRefused as error:  # all else of a new saga is small, and ours
+            raise BadInput(f"input: {error}. Nothing was started", "input") from error
         if known is None:
             self.around.observe(record, lines[0])
             if definition.choreographed:
@@ -158,7 +174,8 @@ class Engine:
                 self.hand_over(record, seconds)
                 return record.id, None
             return record.id, Driver(record, lines, self.around)
-        if known.request_hash != request_hash:
+        unknown = isinstance(known, Unreadable) and not re.fullmatch("[0-9a-f]{64}", known.request_hash or "")
+        if known.request_hash != request_hash and not unknown:
             raise KeyReused(f"the Idempotency-Key {key!r} was used with another body, for the saga {known.id}")
         return known.id, None
 
@@ -184,10 +201,13 @@ class Engine:
         """Take a saga away from whoever drives it, while it is in one of `states`; Conflict, saying `refusal`, else.
 
         Its driver, wherever it is, finds its next write refused. The caller writes, then gives it to `accept`.
+        SagaUnreadable where its row or its lines cannot be decoded.
         """
         around = self.around
         for _ in range(TRIES):
             record, _ = self.read(saga_id)
+            if isinstance(record, Unreadable):
+                raise SagaUnreadable(f"{refusal}: it cannot be read: {record.reason}")
             if record.state not in states:
                 raise Conflict(f"{refusal}: it is {record.state}")
             due_at = around.clock() + around.lease
@@ -205,7 +225,7 @@ class Engine:
         self._drivers[driver.record.id] = driver
         self._ready.put(driver)
 
-    def wait(self, saga_id: str, seconds: float) -> tuple[Record, list[Line]]:
+    def wait(self, saga_id: str, seconds: float) -> tuple[Stored, list[Line]]:
         """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
         or when it still stands in line for a service that is slow."""
         seated = seconds > 0 and self._take_seat()
@@ -224,8 +244,8 @@ class Engine:
         with self._lock:
             self._free_seats += seated
 
-    def _wait(self, saga_id: str, until: float) -> tuple[Record, list[Line]]:
-        known: tuple[Record, list[Line]] | None = None
+    def _wait(self, saga_id: str, until: float) -> tuple[Stored, list[Line]]:
+        known: tuple[Stored, list[Line]] | None = None
         in_line, patience = 0, self._patience()
         while True:
             told = self.waiting.expect(saga_id)
@@ -243,22 +263,23 @@ class Engine:
             except LogUnavailable:
                 if known is None:
                     raise
-            if known[0].ended or self.around.clock() >= until or self._closed.is_set():
+            saga = known[0]
+            if isinstance(saga, Unreadable) or saga.ended or self.around.clock() >= until or self._closed.is_set():
                 return known
             if saga_id not in self._drivers:
-                poll = POLL_TOLD if known[0].definition.on_temporal else POLL
+                poll = POLL_TOLD if saga.definition.on_temporal else POLL
                 told.wait(min(poll, max(0.0, until - self.around.clock())))
 
     def _patience(self) -> int:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
         return self._free_seats * int(PATIENCE / POLL) // WAITERS
 
-    def read(self, saga_id: str) -> tuple[Record, list[Line]]:
+    def read(self, saga_id: str) -> tuple[Stored, list[Line]]:
         """The saga as the log has it; NoSuchSaga where there is none."""
-        record = self.around.log.find(saga_id)
-        if record is None:
+        found, lines = self.around.log.read(saga_id)
+        if found is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
-        return record, self.around.log.lines(saga_id)
+        return found, lines
 
     def _work(self) -> None:
         while True:
@@ -271,6 +292,8 @@ class Engine:
             pass  # its new owner goes on with it
         except LogUnavailable as error:
             logger.warning("log_unavailable: %s", error)
+        except WriteRefused as error:  # not even without a result: the saga keeps its lease, and is tried again
+            logger.error("event=write_refused saga_id=%s: %s", driver.record.id, error)
         except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
             logger.exception("driver_failed saga_id=%s", driver.record.id)
         if not driver.parked:

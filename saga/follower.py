@@ -18,7 +18,7 @@ from saga.broker import ACK, Delivery, Reaction
 from saga.choreography import OBSERVED, Kind, parse_event
 from saga.choreography import Event as Heard
 from saga.dead_letter import DEAD
-from saga.errors import BadInput, LeaseLost, LogUnavailable
+from saga.errors import BadInput, IllegalEvent, LeaseLost, LogUnavailable, SagaUnreadable, WriteRefused
 from saga.event_body import saga_id_of
 from saga.log import Present, Record, SagaLog
 from saga.machine import (
@@ -31,8 +31,9 @@ from saga.machine import (
     next_call,
     replay,
 )
-from saga.observation import Early, follow, rounds_of
+from saga.observation import Early, follow, rounds_of, shortened
 from saga.payload import iso
+from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
@@ -109,6 +110,14 @@ class Follower:
             return Reaction(again=min(EARLY_AT_MOST, EARLY * 2.0 ** min(delivery.number, 16)))
         except (LeaseLost, LogUnavailable):
             return Reaction(again=1.0)
+        except SagaUnreadable as error:  # its events are heard again where a newer version has the log; here, by nobody
+            logger.warning(
+                "event_left_alone saga_id=%s subject=%s: %s", saga_id_of(delivery.payload), delivery.subject, error
+            )
+        except (WriteRefused, IllegalEvent) as error:
+            logger.error(
+                "event_left_alone saga_id=%s subject=%s: %s", saga_id_of(delivery.payload), delivery.subject, error
+            )
         return ACK
 
     def overdue(self, record: Record) -> None:
@@ -133,7 +142,7 @@ class Follower:
             try:
                 after, new = follow(record, lines, heard)
                 if new:
-                    self._write(record, after, lines, new)
+                    after, new = self._write_what_fits(record, lines, heard, after, new)
                 self._crash("before", heard, after, [*lines, *new])
                 return
             except Early:
@@ -143,11 +152,28 @@ class Follower:
                 continue
         raise LeaseLost(heard.saga_id)
 
+    def _write_what_fits(
+        self, record: Record, lines: Sequence[Line], heard: Heard, after: Record, new: list[Line]
+    ) -> tuple[Record, list[Line]]:
+        """Write what an event says; where the log cannot take all of it, that it happened, and why no more is known.
+
+        The step has acted, and the others go on with its result, which only the log will not have: nobody turns back.
+        """
+        try:
+            self._write(record, after, lines, new)
+        except WriteRefused as error:
+            logger.error("event_not_stored saga_id=%s subject=%s: %s", record.id, heard.subject, error)
+            after, new = follow(record, lines, shortened(heard), f"the result cannot be stored: {error}")
+            self._write(record, after, lines, new)
+        return after, new
+
     def _read(self, saga_id: str, fresh: bool) -> tuple[Record, list[Line]] | None:
         known = None if fresh else self._known.get(saga_id)
         if known is None:
-            record = self._log.find(saga_id)
-            known = (record, self._log.lines(saga_id)) if record and record.definition.choreographed else None
+            found, lines = self._log.read(saga_id)
+            if isinstance(found, Unreadable):
+                raise SagaUnreadable(f"it cannot be read: {found.reason}")
+            known = (found, lines) if found and found.definition.choreographed else None
         return known
 
     def _write(self, record: Record, after: Record, lines: Sequence[Line], new: Sequence[Line]) -> None:

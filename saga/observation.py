@@ -28,23 +28,41 @@ from saga.machine import (
 )
 from saga.representation import NEEDS_ATTENTION_AFTER, parked
 
+MESSAGE_AT_MOST = 500  # characters, where an event is too large for the log
+
 
 class Early(Exception):
     """An event of the saga's future: what it follows from has not been heard yet."""
 
 
-def follow(record: Record, lines: Sequence[Line], heard: Heard) -> tuple[Record, list[Line]]:
-    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure."""
-    story = _Story(record, lines, heard)
+def follow(record: Record, lines: Sequence[Line], heard: Heard, remark: str | None = None) -> tuple[Record, list[Line]]:
+    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure.
+
+    `remark`: what the line that says that an action is done says beside it.
+    """
+    story = _Story(record, lines, heard, remark)
     story.hear()
     return story.told()
+
+
+def shortened(heard: Heard) -> Heard:
+    """An event without what can be large: its result, and messages beyond their beginning."""
+
+    def short(part: Any) -> Any:
+        if not isinstance(part, Mapping):
+            return part
+        return {name: value[:MESSAGE_AT_MOST] if isinstance(value, str) else value for name, value in part.items()}
+
+    body = {**short(heard.body), "result": {}, "attempt": short(heard.body.get("attempt"))}
+    return replace(heard, body={**body, "error": short(heard.body.get("error"))})
 
 
 class _Story:
     """A saga while one event is folded into it."""
 
-    def __init__(self, record: Record, lines: Sequence[Line], heard: Heard):
+    def __init__(self, record: Record, lines: Sequence[Line], heard: Heard, remark: str | None = None):
         self.record = record
+        self._remark = remark
         self.heard = heard
         self.lines: list[Line] = []
         self._before = lines
@@ -136,7 +154,7 @@ class _Story:
             if not body.get("in_doubt"):
                 self._line(body.get("attempt"))
             self._results[str(self.heard.step)] = body.get("result") or {}
-            self._add(Event.ACTION_DONE)
+            self._add(Event.ACTION_DONE, self._remark)
 
     def _refused(self) -> None:
         body = self.heard.body

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from saga.log import Record
+from saga.errors import IllegalEvent
+from saga.log import Record, Stored
 from saga.machine import (
     ATTEMPT,
     BACKWARD,
@@ -26,6 +28,7 @@ from saga.machine import (
     fold,
 )
 from saga.payload import iso, mask, secret_texts
+from saga.unreadable import UNREADABLE, Unreadable, UnreadableLine, misread
 
 NEEDS_ATTENTION_AFTER = 10  # rounds
 
@@ -36,6 +39,10 @@ PUBLIC_STATUS: Mapping[State, str] = {
     State.COMPLETED: "COMPLETED",
     State.COMPENSATED: "COMPENSATED",
 }
+STATUSES = (*dict.fromkeys(PUBLIC_STATUS.values()), UNREADABLE)  # all that a saga may be shown with
+
+# What is said of a line though it is not known which fields of its saga are secret.
+_OPEN = frozenset({"state", "call", "verdict", "by", "interrupted", "epoch", "fault", "letter", "unreadable"})
 
 # What an event makes of the step it happened to: its status and its effect.
 _AFTERWARDS: Mapping[Event, tuple[str, str]] = {
@@ -46,8 +53,41 @@ _AFTERWARDS: Mapping[Event, tuple[str, str]] = {
 }
 
 
-def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
+def represent(saga: Stored, lines: Sequence[Line]) -> dict[str, Any]:
     """The object that every answer about a saga holds (times in ISO 8601, UTC)."""
+    if isinstance(saga, Unreadable):
+        return _represent_unreadable(saga)
+    if bad := next((line for line in lines if isinstance(line, UnreadableLine)), None):
+        return _represent_unreadable(misread(saga, f"line {bad.seq}: {bad.reason}"))
+    try:
+        return _represent(saga, lines)
+    except IllegalEvent as error:
+        return _represent_unreadable(misread(saga, f"its lines do not follow from each other: {error}"))
+
+
+def _represent_unreadable(saga: Unreadable) -> dict[str, Any]:
+    """The same keys for a saga that this version cannot read: what it is, as far as that is known, and why not more."""
+    snapshot = saga.snapshot or {}
+    mode, engine = (snapshot.get(name) if isinstance(snapshot.get(name), str) else None for name in ("mode", "engine"))
+    return {
+        "saga_id": saga.id,
+        "saga": saga.name,
+        "mode": mode,
+        "engine": engine,
+        "status": UNREADABLE,
+        "input": {} if saga.input is None or saga.secret is None else mask(saga.input, saga.secret),
+        "result": {},
+        "error": {"step": None, "kind": "unreadable", "status_code": None, "message": saga.reason},
+        "steps": [],
+        "started_at": iso(saga.started_at),
+        "ended_at": iso(saga.ended_at),
+        "due_at": iso(saga.due_at),
+        "overdue": False,
+        "needs_attention": not saga.ended,
+    }
+
+
+def _represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
     definition, secret, echoes = record.definition, record.definition.secret, secrets_of(record)
     result: dict[str, Any] = {}
     for step in definition.steps:
@@ -62,7 +102,7 @@ def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
         "status": PUBLIC_STATUS[record.state],
         "input": mask(record.input, secret),
         "result": mask(result, secret, echoes),
-        "error": record.error and {**record.error, "message": mask(record.error["message"], secret, echoes)},
+        "error": record.error and _cause(record.error, secret, echoes),
         "steps": [{**step, "error": mask(step["error"], secret, echoes)} for step in _steps(record, lines)],
         "started_at": iso(record.started_at),
         "ended_at": iso(record.ended_at),
@@ -70,6 +110,11 @@ def represent(record: Record, lines: Sequence[Line]) -> dict[str, Any]:
         "overdue": overdue,
         "needs_attention": overdue or (stuck and not record.ended),
     }
+
+
+def _cause(error: Mapping[str, Any], secret: Sequence[str], echoes: Iterable[str]) -> dict[str, Any]:
+    names = ("step", "kind", "status_code", "message")
+    return {**{name: error.get(name) for name in names}, "message": mask(error.get("message"), secret, echoes)}
 
 
 def parked(lines: Sequence[Line]) -> list[int]:
@@ -84,12 +129,14 @@ def parked(lines: Sequence[Line]) -> list[int]:
     return list(waiting)
 
 
-def represent_line(line: Line, record: Record | None) -> dict[str, Any]:
-    """One line of the log, masked by what its saga keeps secret."""
+def represent_line(line: Line, saga: Stored | None) -> dict[str, Any]:
+    """One line of the log, masked by what its saga keeps secret; where that is not known, only what never is."""
     detail = line.detail
-    if detail and record:
-        detail = mask(detail, record.definition.secret, secrets_of(record))
-    return {**vars(line), "at": iso(line.at), "detail": detail}
+    if detail and isinstance(saga, Unreadable) and saga.secret != ():
+        detail = {name: value for name, value in detail.items() if name in _OPEN}
+    elif detail and isinstance(saga, Record):
+        detail = mask(detail, saga.definition.secret, secrets_of(saga))
+    return {**vars(line), "at": None if math.isnan(line.at) else iso(line.at), "detail": detail}
 
 
 def secrets_of(record: Record) -> frozenset[str]:

@@ -31,6 +31,7 @@ from saga.settings import TemporalSettings
 from saga.temporal.connection import connect
 from saga.temporal.messages import CONFLICT, WORKFLOW, Begun, Timing
 from saga.temporal.searching import Searching, attributes
+from saga.unreadable import Unreadable
 from saga.verbs import REFUSALS
 
 logger = logging.getLogger("saga")
@@ -95,7 +96,7 @@ class Temporal:
         """Start a batch of what was not started; gives whether there may be more. LogUnavailable, EngineUnavailable."""
         saga_ids = self._log.unstarted(self._clock(), BATCH)
         for record in self._log.find_many(saga_ids).values() if saga_ids else ():
-            if record.epoch > 1:  # it has gone on meanwhile
+            if isinstance(record, Unreadable) or record.epoch > 1:  # set aside by the log; or it has gone on meanwhile
                 continue
             with suppress(LeaseLost):
                 self._log.renew(record.id, record.epoch, self._tried(record))
