@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -208,6 +208,14 @@ class Undecodable:
 
     raw: Any
     reason: str
+
+
+def decodable(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row to be shown: a column that cannot be decoded says so, and its content is withheld."""
+    return {
+        str(name): {"unreadable": value.reason} if isinstance(value, Undecodable) else value
+        for name, value in row.items()
+    }
 
 
 # What json.loads reads and no answer can hold: NaN, numbers beyond a double's range, half a surrogate pair.

@@ -22,6 +22,7 @@ from sqlalchemy.sql import ClauseElement
 
 Row = tuple[Any, ...]
 TOO_LARGE = 1153  # ER_NET_PACKET_TOO_LARGE
+NO_TEXT = 1366  # ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
 
 
 class Statement:
@@ -134,7 +135,11 @@ class _Economical:
 class _Quick(_Economical, CMySQLConnection):
     def executed(self, sql: str, values: Row) -> list[int]:
         """How many rows each of the statements found; without a cursor, which costs as much as the exchange."""
-        self.cmd_query(self.check(sql.encode() % tuple(self.prepare_for_mysql(values))))
+        try:
+            bound = tuple(self.prepare_for_mysql(values))
+        except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]
+            raise DataError(str(error), errno=NO_TEXT) from error
+        self.cmd_query(self.check(sql.encode() % bound))
         driver: Any = self._cmysql
         found = [driver.affected_rows()]
         while self._follows():

@@ -174,7 +174,7 @@ class SagaLog:
         """The values as the driver takes them. WriteRefused where one of them is no JSON."""
         try:
             return statement.bind(self._dialect, values)
-        except (ValueError, OverflowError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError, OSError) as error:  # OSError: a date beyond all clocks
             raise WriteRefused(f"{_REFUSED}: a value that is no JSON, or no date") from error
 
     def _write_all(self, writes: Sequence[_Write]) -> Sequence[_Fate | BaseException]:

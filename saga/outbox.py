@@ -22,6 +22,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    RowMapping,
     String,
     Table,
     bindparam,
@@ -33,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from saga.choreography import Event
-from saga.database import Json, Token, UtcTime, transaction
+from saga.database import Json, Token, Undecodable, UtcTime, transaction
 from saga.errors import BrokerUnavailable, OutcomeUnknown
 from saga.exchange import Row, Statement, exchange
 
@@ -119,6 +120,7 @@ class Relay:
         self._news = threading.Event()
         self._closed = False
         self._published: dict[int, None] = {}  # and not marked yet
+        self._aside: dict[int, str] = {}  # rows that cannot be decoded, and why: they stay, and hold up no other
         self._mark_at = 0.0
         self._since = 0.0  # of the stream that has all that is marked as published
         self._forget_at = clock() + FORGET_EVERY
@@ -143,8 +145,10 @@ class Relay:
         """Publish one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
         self._publish_again()
         with transaction(self._engine) as connection:
-            found = connection.execute(UNPUBLISHED, {"most": BATCH + len(self._published)}).mappings().all()
-        rows = [row for row in found if row["id"] not in self._published]
+            most = BATCH + len(self._published) + len(self._aside)
+            found = connection.execute(UNPUBLISHED, {"most": most}).mappings().all()
+        fresh = [row for row in found if row["id"] not in self._published and row["id"] not in self._aside]
+        rows = [row for row in fresh if not self._set_aside(row)]
         if rows:
             events = [(row["event_id"], row["subject"], _json(row["payload"])) for row in rows]
             told = self._publisher.publish(events)
@@ -152,7 +156,15 @@ class Relay:
             if not published:
                 raise BrokerUnavailable("the broker takes no event")
             self._published.update(dict.fromkeys(published))
-        return bool(rows)
+        return bool(fresh)
+
+    def _set_aside(self, row: RowMapping) -> bool:
+        """Whether a row is no event; said once, and left where it is, for whoever can read or mend it."""
+        reason = _why_not(row)
+        if reason:
+            self._aside[row["id"]] = reason
+            logger.error("event=outbox_row_unreadable id=%s: %s", row["id"], reason)
+        return reason is not None
 
     def mark(self) -> None:
         """Mark what was published: after a crash before it, that is published again. The database's error."""
@@ -202,9 +214,27 @@ class Relay:
         now = self._clock()
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY
+            self._aside.clear()  # somebody may have mended them
             with transaction(self._engine) as connection:
                 connection.execute(FORGET, {"before": now - KEPT})
             self.also_forget(now)
+
+
+def _why_not(row: RowMapping) -> str | None:
+    """Why a row cannot be published; None where it can."""
+    payload = row["payload"]
+    if isinstance(payload, Undecodable):
+        return f"payload: {payload.reason}"
+    if not isinstance(payload, dict):
+        return "payload must be a JSON object"
+    for name in ("event_id", "subject"):
+        if not isinstance(row[name], str) or not row[name].isprintable() or not row[name] or " " in row[name]:
+            return f"{name} must be a text without spaces"
+    try:
+        _json(payload)
+    except (RecursionError, ValueError):
+        return "payload: it is nested too deeply"
+    return None
 
 
 def _json(payload: Any) -> bytes:
