@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import requests
 from sqlalchemy import Engine, text
 
-from saga import log_sql
+from saga import log_sql, outbox
+from saga.choreography import Event, Kind
 from saga.database import connect, create_tables
 from saga.driver import Surroundings
 from saga.engine import Engine as Orders
-from saga.errors import SagaUnreadable
-from saga.log import Record, SagaLog
-from saga.machine import State
+from saga.errors import SagaUnreadable, WriteRefused
+from saga.log import Present, Record, SagaLog
+from saga.machine import Line, State
 from saga.recovery import Recovery
 from saga.set_aside import AGAIN, SetAside
+from saga.settings import load_settings
+from saga.temporal.messages import Projection
+from saga.temporal.projection import Projector
 from saga.unreadable import Unreadable, UnreadableLine
+from service_a import app as service_a
 from tests.conftest import Database
 from tests.contract.test_log import present
 from tests.spoilt import DEFINITION, HEALTHY, INPUT, KINDS, NOW, Served, Well, begun, raw, row, saga, spoil, with_step
@@ -213,3 +218,109 @@ def test_an_operators_end_of_one_touches_no_other(log: SagaLog) -> None:
     assert isinstance(untouched, Record)
     assert (found.state, found.epoch, found.due_at, found.ended_at) == (State.COMPLETED, 2, None, NOW + 9)
     assert present(untouched) == present(saga(2))
+
+
+# Beside the log: the outbox, the participants' records, the projection of a saga on Temporal
+
+
+class Published:
+    """A broker that takes everything."""
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+
+    def publish(self, events: Sequence[tuple[str, str, bytes]]) -> Sequence[bool]:
+        self.subjects += [subject for _, subject, _ in events]
+        return [True] * len(events)
+
+    def since(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("payload", ["{", "[1]", "null", '{"a": NaN}', '{"a": "\\ud800"}', '"x"'])
+def test_an_outbox_row_that_is_no_event_holds_up_no_other(
+    engine: Engine, payload: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_tables(engine, outbox.metadata)
+    bad = "INSERT INTO saga_outbox (event_id, subject, payload, created_at) VALUES (:id, :id, :payload, :at)"
+    with engine.begin() as connection:
+        for number in range(300):  # more than are published in one go
+            values = {"id": f"bad.{number}", "payload": payload, "at": "2026-01-01 00:00:00.000000"}
+            connection.execute(text(bad), values)
+    events = [Event("signup", f"saga-{number}", Kind.STARTED, None, {}) for number in range(5)]
+    outbox.put(engine, *outbox.written(events, engine))
+    broker = Published()
+    relay = outbox.Relay(engine, broker)
+    while relay.round():
+        relay.mark()
+    relay.mark()
+    assert broker.subjects == ["saga.signup.started"] * 5
+    assert relay.round() is False
+    assert len([told for told in caplog.messages if "outbox_row_unreadable" in told]) == 300
+    with engine.begin() as connection:
+        left = connection.execute(text("SELECT COUNT(*) FROM saga_outbox WHERE published_at IS NULL")).scalar_one()
+    assert left == 300  # for whoever can mend them
+
+
+def test_a_barrier_row_that_cannot_be_read_is_shown_beside_the_others(database: Database) -> None:
+    settings = load_settings({"SERVICE_A_DB_URL": database("service_a"), "NATS_URL": "off"})
+    app = service_a.create_app(settings)
+    client = app.test_client()
+    for step in ("A", "B"):
+        client.post("/invoke", json={"username": "ada"}, headers={"Saga-Id": "s", "Saga-Step": step})
+    made = connect(database("service_a"))
+    with made.begin() as connection:
+        connection.execute(text("UPDATE saga_barrier SET response = '{' WHERE step = 'B'"))
+    found = client.get("/records/s")
+    assert found.status_code == 200
+    rows = {row["step"]: row["response"] for row in found.json["barrier"]}  # type: ignore[index]
+    assert rows["A"].keys() == {"user_id"}
+    assert rows["B"] == {"unreadable": "it is not valid JSON at character 1"}
+    assert client.get("/records").status_code == 200
+    made.dispose()
+    app.close()  # type: ignore[attr-defined]
+
+
+def test_what_the_log_cannot_take_is_left_out_of_a_projection(log: SagaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saga on Temporal goes on: its history has what the log has not."""
+    made = saga(1, owner="temporal")
+    log.begin(made, [Line(1, NOW, "started")])
+    advance = log.advance
+
+    def some(saga_id: str, epoch: int, present: Present, *args: Any, **kwargs: Any) -> None:
+        if any(present.context.values()):
+            raise WriteRefused("too large")
+        advance(saga_id, epoch, present, *args, **kwargs)
+
+    monkeypatch.setattr(log, "advance", some)
+    moved = present(made, cursor=1, context={"A": {"x": 1}})
+    told = Projector(log, lambda saga_id, line: None)
+    assert (
+        told.project(Projection(made.id, moved, [Line(2, NOW, "action_done", "A", detail={"state": "executing"})])) == 2
+    )
+    found = log.find(made.id)
+    assert isinstance(found, Record)
+    assert (found.cursor, found.context, found.epoch) == (1, {"A": {}}, 2)
+    assert "not_stored" in (log.lines(made.id)[-1].detail or {})
+
+
+def test_a_projection_onto_a_row_that_cannot_be_read_goes_on(engine: Engine, log: SagaLog) -> None:
+    made = saga(1, owner="temporal")
+    log.begin(made, [Line(1, NOW, "started")])
+    spoil(engine, KINDS["an input that is broken"], made.id)
+    told = Projector(log, lambda saga_id, line: None)
+    new = [Line(seq, NOW, "released") for seq in (2, 3)]
+    assert told.project(Projection(made.id, present(made), new[:1])) == 2
+    assert told.project(Projection(made.id, present(made), new)) == 3  # the first of them is known already
+    assert [line.seq for line in log.lines(made.id)] == [1, 2, 3]
+
+
+def test_sagas_for_temporal_that_cannot_be_read_take_up_no_places(engine: Engine, log: SagaLog) -> None:
+    for number in range(1, 41):
+        spoil(engine, KINDS["an input that is broken"], begun(log, number, owner="temporal"))
+    good = begun(log, 50, owner="temporal")
+    for _ in range(3):
+        if (ids := log.unstarted(NOW + 99, 32)) and good in ids:
+            return
+        log.find_many(ids)
+    raise AssertionError("it has not come")
