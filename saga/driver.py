@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -205,8 +205,7 @@ class Driver:
         if last and last.event == ATTEMPT:
             detail = {**(last.detail or {}), "verdict": http.Verdict.UNKNOWN, "message": message}
             self._pending[-1] = replace(last, detail=detail)
-        calls = replace(self._saga.calls, uncertain=True)
-        self._saga = replace(self._saga, calls=calls)
+            self._fold_anew()
         return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
 
     def _request(self, call: Call) -> http.Request:
@@ -305,6 +304,10 @@ class Driver:
         """Read what others have noted in the log, and let the lines to be written follow it."""
         noted = self._around.log.lines(self.record.id, after=self.record.context.lines)
         self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
+        self._fold_anew(noted)
+
+    def _fold_anew(self, noted: Sequence[Line] = ()) -> None:
+        """Fold what others have noted, and the lines to be written, into the row as it was written last."""
         saga, context = course.saga_of(self.record), self.record.context
         for line in (*noted, *self._pending):
             before, saga = saga, fold(saga, line, self._saga.results)

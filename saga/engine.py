@@ -14,7 +14,7 @@ from saga.bulkhead import Breakers, Bulkhead, service_of
 from saga.choreography import Kind as Told
 from saga.choreography import started, subject
 from saga.context import Context
-from saga.definition import TEMPORAL, SagaDefinition
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
 from saga.driver import Driver, Surroundings
 from saga.errors import (
     BadInput,
@@ -365,7 +365,7 @@ def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str
         name, mode, digest_of_it = known.definition.name, known.definition.mode, str(known.request_hash)
     asked = {
         "for another saga": name in (None, definition.name),
-        "in another mode": mode in (None, definition.mode),
+        "in another mode": mode == definition.mode or mode not in (ORCHESTRATION, CHOREOGRAPHY),
         "with another body": digest_of_it == request_hash,
     }
     if other := [what for what, same in asked.items() if not same]:

@@ -415,7 +415,7 @@ class SagaLog:
         found = _stored(row, results)
         if isinstance(found, Unreadable):
             self.aside.put(found)
-        elif known := self.aside.despite_its_row(found.id):
+        elif known := self.aside.despite_its_row(found.id, bare="input" not in row):
             reason, cause = known
             misfit = unreadable({str(name): value for name, value in row.items()}, reason)
             self.aside.put(misfit, cause)
@@ -454,7 +454,11 @@ class SagaLog:
             ids = [saga.id for saga in fitting]
             inputs = {row.id: row.input for row in connection.execute(sql.INPUTS_OF, {"saga_ids": ids})}
             results = _results(connection, ids)
-            return [self._filled(saga, inputs.get(saga.id, {}), results.get(saga.id, {})) for saga in fitting]
+            full = [self._filled(saga, inputs.get(saga.id, {}), results.get(saga.id, {})) for saga in fitting]
+            bad = [saga.id for saga in full if isinstance(saga, Unreadable)]
+            rows = connection.execute(sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
+            whole = {row["id"]: self._read(row, results.get(row["id"])) for row in rows}
+            return [whole.get(saga.id, saga) for saga in full]
 
         return self._run(work) if bare else []
 

@@ -14,7 +14,7 @@ from saga.driver import Driver
 from saga.engine import Engine
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, SagaUnreadable
 from saga.log import Record
-from saga.machine import CANCEL_REQUESTED, ENDED, Event, State
+from saga.machine import CANCEL_REQUESTED, ENDED, STALLED, Event, State
 from saga.payload import compact
 from saga.unreadable import Unreadable
 from saga.verbs import BY, REFUSALS, WAITING_FOR_THE_PIVOT, instead, refusal, resolved_by_hand, takes_no_result
@@ -81,7 +81,7 @@ class Operator:
         if isinstance(saga, Unreadable):
             self._end(saga, note, outcome)
             return
-        if outcome is not None:
+        if outcome is not None and saga.state in STALLED:
             raise BadInput("outcome is only for a saga that cannot be read: this one knows its own", "outcome")
         if self._told(saga_id, "resolve", note, result):
             return

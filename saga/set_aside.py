@@ -74,10 +74,13 @@ class SetAside:
         with self._lock:
             return frozenset(saga_id for saga_id, entry in self._entries.items() if entry.until > now)
 
-    def despite_its_row(self, saga_id: str) -> tuple[str, Cause] | None:
-        """Why this one cannot be read though its row can; None where that is not known, or is to be seen again."""
+    def despite_its_row(self, saga_id: str, bare: bool = False) -> tuple[str, Cause] | None:
+        """Why this one cannot be read though its row can; None where that is not known, or is to be seen again.
+
+        `bare`: the row was read without its input and its results, so what is wrong may be there.
+        """
         entry = self._entries.get(saga_id)
-        if entry is None or entry.cause is Cause.ROW or entry.until <= self._clock():
+        if entry is None or (entry.cause is Cause.ROW and not bare) or entry.until <= self._clock():
             return None
         return entry.saga.reason, entry.cause
 

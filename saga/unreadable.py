@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from saga.context import ContextError
 from saga.database import Undecodable
 from saga.definition import SagaDefinition, SnapshotError
 from saga.machine import ENDED, NOTES, Event, Line, State
@@ -180,7 +181,7 @@ def misread(record: Any, reason: str) -> Unreadable:
 
 
 def _said(error: Exception | str) -> str:
-    if isinstance(error, str | SnapshotError):
+    if isinstance(error, str | SnapshotError | ContextError):
         return str(error)
     return f"its columns do not fit together ({type(error).__name__})"
 

@@ -19,11 +19,12 @@ import orchestrator.bootstrap
 from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
 from saga.cli import main as cli
+from saga.context import Context
 from saga.log import Record, SagaLog
 from saga.machine import Line, State
 from saga.payload import digest
 from saga.settings import load_settings
-from saga.transport import Answer
+from saga.transport import Answer, Failure
 from tests.stack import ROOT
 from tests.world import signup
 
@@ -64,6 +65,14 @@ def line(column: str, value: Any, says: str, only: str = "") -> Kind:
     return Kind(sql, value, says, only)
 
 
+def context(**changes: Any) -> str:
+    return json.dumps({**Context(lines=1, at=NOW, reached_at=NOW).as_json(), **changes})
+
+
+def result(value: str, says: str) -> Kind:
+    return Kind("INSERT INTO saga_results (saga_id, step, result) VALUES (:id, 'A', :value)", value, says)
+
+
 KINDS: Mapping[str, Kind] = {
     "a newer field in a step": row("definition", with_step(wait={"signal": "x"}), "a newer version's field"),
     "a definition that is broken": row("definition", '{"name": "sig', "definition: it is not valid JSON"),
@@ -87,6 +96,17 @@ KINDS: Mapping[str, Kind] = {
     "a context that is broken": row("context", "{{", "context: it is not valid JSON"),
     "a context that is a text": row("context", '"x"', "context must be a JSON object"),
     "a context of no objects": row("context", '{"A": 7}', "context"),
+    "a context without its lines": row("context", '{"steps": {}}', "context"),
+    "a context with a text for its lines": row("context", context(lines="one"), "context"),
+    "a context with steps that are a list": row("context", context(steps=[]), "context"),
+    "a context with calls that are a list": row("context", context(calls=[]), "context"),
+    "a context with a step of another version": row("context", context(steps={"A": {"mood": 1}}), "context"),
+    "a context with attempts that are a text": row("context", context(steps={"A": {"attempts": "x"}}), "context"),
+    "a context with a start that is a text": row("context", context(steps={"A": {"started_at": "x"}}), "context"),
+    "a context with a letter that is none": row("context", context(parked=[{"letter": "x"}]), "context"),
+    "a result that is broken": result("{", "results.A: it is not valid JSON"),
+    "a result that is a list": result("[1]", "results.A must be a JSON object"),
+    "a result that is too deep": result('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "results.A"),
     "an error that is broken": row("error", "oh no", "error: it is not valid JSON"),
     "an error that is a list": row("error", "[]", "error must be a JSON object"),
     "an error without a text": row("error", '{"kind": 7, "message": "x"}', "error.kind"),
@@ -99,7 +119,6 @@ KINDS: Mapping[str, Kind] = {
     "a detail that is a list": line("detail", "[1]", "line 2: detail must be a JSON object"),
     "a detail of a wrong type": line("detail", '{"state": ["x"]}', "line 2: detail.state"),
     "a letter that is no number": line("detail", '{"letter": "x"}', "line 2: detail.letter"),
-    "an event that does not follow": line("event", "compensation_done", "do not follow"),
     "a cursor that is a text": row("cursor", "first", "cursor", "sqlite"),
     "rounds that are a text": row("rounds", "many", "rounds", "sqlite"),
     "an epoch that is a text": row("epoch", "first", "epoch", "sqlite"),
@@ -118,10 +137,13 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Well:
-    """Every service answers at once."""
+    """Every service answers at once, and shows no records."""
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
         return Answer(1.0, 200, {"content-type": "application/json"}, b"{}")
+
+    def get(self, url: str, headers: Mapping[str, str], timeout: float) -> Answer:
+        return Answer(1.0, failure=Failure.NOT_CONNECTED, message="nobody shows records here")
 
 
 class Served:
@@ -164,7 +186,8 @@ class Served:
 def saga(number: int, **changes: Any) -> Record:
     values = {
         "id": str(uuid.UUID(int=number)), "definition": signup(steps=STEPS, deadline=None), "input": INPUT,
-        "state": State.EXECUTING, "cursor": 0, "context": {}, "epoch": 1, "owner": "gone", "due_at": NOW + number,
+        "state": State.EXECUTING, "cursor": 0,
+        "context": Context(lines=1, at=NOW, reached_at=NOW), "epoch": 1, "owner": None, "due_at": NOW + number,
         "rounds": 0, "idempotency_key": None, "request_hash": digest(INPUT), "error": None, "started_at": NOW,
         "ended_at": None, "deadline_at": None,
     }  # fmt: skip

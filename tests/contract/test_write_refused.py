@@ -19,7 +19,7 @@ from saga.database import connect, create_tables
 from saga.driver import Surroundings
 from saga.engine import Engine
 from saga.errors import BadInput, LogUnavailable, WriteRefused
-from saga.log import Present, SagaLog
+from saga.log import NOTHING, Present, SagaLog
 from saga.machine import Line, State
 from saga.retry import stall_delay
 from tests import mysql_server
@@ -50,7 +50,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
     create_tables(engine, log_sql.metadata)
     create_tables(engine, outbox.metadata)
     with engine.begin() as connection:
-        for table in (log_sql.saga_log, log_sql.sagas):
+        for table in (log_sql.saga_results, log_sql.saga_log, log_sql.sagas):
             connection.execute(table.delete())
     yield SagaLog(engine)
     engine.dispose()
@@ -134,10 +134,10 @@ def around(log: SagaLog) -> Any:
 def refusing(log: SagaLog, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     advance = log.advance
 
-    def some(saga_id: str, epoch: int, present: Present, *args: Any, **kwargs: Any) -> None:
-        if present.context.get(step) or (kwargs.get("results") or {}).get(step):
+    def some(saga_id: str, epoch: int, present: Present, lines: Any, results: Any = NOTHING, **more: Any) -> None:
+        if results.get(step):
             raise WriteRefused("the saga log does not take what it is asked to write: it is too large")
-        advance(saga_id, epoch, present, *args, **kwargs)
+        advance(saga_id, epoch, present, lines, results, **more)
 
     monkeypatch.setattr(log, "advance", some)
 
