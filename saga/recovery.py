@@ -36,7 +36,7 @@ class Recovery:
         self._interval = interval  # seconds
         self._overdue = overdue  # told of a choreographed saga whose deadline has passed
         self._freed = False
-        self._opened_at = engine.around.clock()
+        self._opened_at, self._opened = round(engine.around.clock(), 6), engine.around.monotonic()
         self._watch = LeaseWatch(engine.around.lease)
         self._watched_at = float("-inf")
         self._closed = threading.Event()
@@ -56,7 +56,9 @@ class Recovery:
         """Claim at most one batch of what is due; gives whether more may be due. May raise LogUnavailable."""
         around, engine = self._engine.around, self._engine
         if not self._freed:  # at start: what a process of our name held, it holds no more
-            around.log.free(around.owner, around.clock(), self._opened_at + around.lease)
+            now = around.clock()
+            opened_at = min(self._opened_at, now - (around.monotonic() - self._opened))  # should it have been set back
+            around.log.free(around.owner, now, before=opened_at + around.lease)
             self._freed = True
         places = min(BATCH, engine.places_for_recovered)
         if not places:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver
 from saga.engine import Engine
@@ -150,10 +151,12 @@ def written(world: World, number: int, **changes: Any) -> str:
     """A saga's row, as somebody has left it."""
     saga_id = f"0190aaaa-bbbb-7ccc-8ddd-{number:012d}"
     definition = changes.pop("definition", signup())
+    lines = [Line(1, world.now, STARTED)]
+    context, now = replayed(definition, INPUT, lines, {})[1], world.now
     record = Record(
-        saga_id, definition, INPUT, State.EXECUTING, 0, {}, 1, None, None, 0, None, None, None, world.now, None, None
+        saga_id, definition, INPUT, State.EXECUTING, 0, context, 1, None, None, 0, None, None, None, now, None, None
     )
-    world.log.begin(replace(record, **changes), [Line(1, world.now, STARTED)])
+    world.log.begin(replace(record, **changes), lines)
     return saga_id
 
 
@@ -161,8 +164,9 @@ def test_a_stalled_saga_that_would_rest_an_hour_too_long_is_tried_again(world: W
     stalled = State.STALLED_COMPENSATING
     far, near = world.now + HOUR, world.now + 250
     lost = written(world, 1, due_at=far)
-    world.log.advance(lost, 1, Present(stalled, 0, {}, 1, None, None, None, far), [
-        Line(2, world.now, "action_unknown", "A"), Line(3, world.now, "compensation_unknown", "A")])  # fmt: skip
+    lines = [Line(2, world.now, "action_unknown", "A"), Line(3, world.now, "compensation_unknown", "A")]
+    context = replayed(signup(), INPUT, [Line(1, world.now, STARTED), *lines], {})[1].as_json()
+    world.log.advance(lost, 1, Present(stalled, 0, context, 1, None, None, None, far), lines)
     written(world, 2, due_at=near, state=stalled)
     two = Orchestrator(world, "two")
     for gone in pass_time(world, LEASE + INTERVAL + 2 * TICK, two):
@@ -197,16 +201,25 @@ def test_what_an_earlier_process_of_the_same_name_held_is_claimed_at_once(world:
     assert [each.record.epoch for each in again.claimed] == [2]
 
 
-def test_what_a_process_has_started_itself_it_does_not_free_should_its_log_have_been_away_at_its_start(
-    world: World,
+@pytest.mark.parametrize("opened_at", [1_000_000_000.0, 1_000_000_000.1234564, 1_000_000_000.1234567])
+@pytest.mark.parametrize("step", [0.0, -HOUR, HOUR])
+@pytest.mark.parametrize("gone", [0.0, 0.001, 4.0])
+def test_what_a_process_has_started_itself_it_does_not_free_though_it_looks_for_the_first_time_only_then(
+    world: World, opened_at: float, step: float, gone: float
 ) -> None:
+    """In the very instant that it opens, or when its log was away, also where its clock is set meanwhile."""
+    world.now = opened_at
     one, two = Orchestrator(world, "one"), Orchestrator(world, "two")
+    world.now += gone
+    one.ahead = step
     driver = one.start()
+    row = world.log.find(driver.record.id)
     one.recovery.look()
     two.recovery.look()
     assert not one.claimed
     assert not two.claimed
     assert driver.holds
+    assert world.log.find(driver.record.id) == row
 
 
 def test_a_watched_lease_that_moves_is_seen_for_the_first_time_again() -> None:

@@ -30,6 +30,7 @@ from saga.audit import audit
 from saga.log import SagaLog
 from saga.representation import represent
 from saga.settings import load_settings
+from saga.transport import Transport
 from saga.verbs import permitted
 from tests.scribe import SECRET, Scribe, scribes
 from tests.stack import ROOT
@@ -154,4 +155,4 @@ def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scr
         assert SECRET not in answer.text, path
         assert saga_id in answer.text or path.endswith(("/log", "/?attention=1")), path
     if record.ended:
-        assert audit([found], None)["checked"] in (0, 1)
+        assert audit([found], Transport(), None)["checked"] in (0, 1)

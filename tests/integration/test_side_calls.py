@@ -104,7 +104,7 @@ def definition(url: str) -> SagaDefinition:
 
 def ended(url: str) -> Any:
     class Record:
-        id, state = "s-1", State.COMPENSATED
+        id, state, ended = "s-1", State.COMPENSATED, True
 
     Record.definition = definition(url)  # type: ignore[attr-defined]
     return Record
@@ -165,7 +165,7 @@ class Log:
     def search(self, **wanted: Any) -> list[Any]:
         return []
 
-    def find_many(self, ids: Any) -> dict[str, Any]:
+    def find_many(self, ids: Any, bare: bool) -> dict[str, Any]:
         return {}
 
 
