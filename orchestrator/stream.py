@@ -19,7 +19,7 @@ from flask import Response
 
 from saga.errors import LogUnavailable, Overloaded
 from saga.log import SagaLog
-from saga.payload import compact
+from saga.payload import readable
 from saga.representation import represent_line
 from saga.tail import Tail
 
@@ -219,7 +219,7 @@ def event_stream(events: Iterator[bytes]) -> Response:
 
 
 def _event(line_id: int, saga_id: str, line: dict[str, object]) -> bytes:
-    return f"id: {line_id}\ndata: {compact({'saga_id': saga_id, **line})}\n\n".encode()
+    return f"id: {line_id}\ndata: {readable({'saga_id': saga_id, **line})}\n\n".encode()
 
 
 def _start(position: int) -> bytes:

@@ -14,9 +14,10 @@ import click
 import requests
 
 from saga import asl
+from saga.context import ITS_STARTER
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, load_definitions
 from saga.errors import BadInput
-from saga.machine import PARKED, RELEASED, REPLAYED
+from saga.machine import FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, STARTED
 from saga.payload import decode, parse_object, pretty
 from saga.settings import load_settings
 from saga.urls import masked
@@ -130,7 +131,7 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
     if saga["mode"] == CHOREOGRAPHY and saga["status"] != "UNREADABLE":
         if saga["overdue"]:
             click.echo("Its deadline has passed. Nobody is in charge of it: look at the service that it waits for.")
-        if saga["status"] == "RUNNING" and not any(step["attempts"] for step in saga["steps"]):
+        if saga["status"] == "RUNNING" and not heard_in(lines):
             click.echo(f'If no service has heard of it, `saga abandon {saga_id} --note "…"` ends it.')
         if parked_in(lines):
             click.echo(f"An event of it is parked. `saga resume {saga_id}` lets it be published again.")
@@ -347,6 +348,16 @@ def log_of(api: Api, saga_id: str) -> list[dict[str, Any]]:
         lines += page["lines"]
         after = page.get("next")
     return lines
+
+
+def heard_in(lines: list[dict[str, Any]]) -> bool:
+    """Whether a service has heard of a choreographed saga with this log, or may have: as `abandon` is permitted."""
+
+    def by_its_starter(line: dict[str, Any]) -> bool:
+        parked_there = line["event"] == PARKED and (line["detail"] or {}).get("service") == ITS_STARTER
+        return parked_there or line["event"] in (STARTED, OVERDUE, FAULT)
+
+    return not all(map(by_its_starter, lines))
 
 
 def parked_in(lines: list[dict[str, Any]]) -> bool:

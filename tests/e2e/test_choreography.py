@@ -206,13 +206,16 @@ def test_secrets_are_given_to_nobody_who_does_not_need_them(make_stack: Callable
     assert not [log for log in logs if INPUT["payment"] in log]
 
 
-def test_an_idempotency_key_is_one_saga_in_whatever_mode(make_stack: Callable[..., Stack]) -> None:
+def test_an_idempotency_key_is_one_saga_and_refused_in_the_other_mode(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack("sqlite", mode="choreography", **QUICK)
     first = stack.post_start(headers={"Idempotency-Key": "it"}).json()
     stack.mode = "orchestration"
+    other = stack.post_start(headers={"Idempotency-Key": "it"})
+    assert other.status_code == 422
+    assert f"was used in another mode: it belongs to the saga {first['saga_id']}" in other.json()["error"]
+    stack.mode = "choreography"
     again = stack.post_start(headers={"Idempotency-Key": "it"}).json()
-    assert again["saga_id"] == first["saga_id"]
-    assert again["mode"] == "choreography"
+    assert (again["saga_id"], again["mode"]) == (first["saga_id"], "choreography")
     assert stack.counts() == ONE_EACH
 
 
