@@ -21,7 +21,7 @@ from saga.audit import audit
 from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults import parse_plan
 from saga.flask_json import ExactJson
-from saga.log import Stored
+from saga.log import Record, Stored
 from saga.machine import ENDED
 from saga.payload import parse_object
 from saga.raw_export import raw_export
@@ -32,6 +32,7 @@ from saga.settings import Settings, load_settings
 BODY_AT_MOST = 1 << 20  # bytes
 PAGE_BYTES = 8 << 20  # of input and results, in a page of sagas
 LINES, LINES_AT_MOST = 1000, 10_000  # in a page of a saga's log
+LOOKS = 20  # at a page of which some were found to be unreadable meanwhile
 WAIT = 30.0  # seconds that POST /start waits for the saga's end
 WAIT_AT_MOST = 300.0
 RETRY_AFTER = 5  # seconds, told with a 503
@@ -101,15 +102,19 @@ class _Routes:
         """The latest sagas, a page at a time: as many as the limit says, or as few as are large together."""
         _only_these_flags("status", "saga", "q", "limit", "before")
         states, readable = status_in(request.args)
-        found = self.parts.log.search(
-            states=states,
-            readable=readable,
-            name=request.args.get("saga", ""),
-            q=request.args.get("q", ""),
-            before=before_in(request.args),
-            most=int(_number("limit", 50, 1, 500)),
-        )
-        return jsonify(sagas=[represent(record) for record in self.parts.log.filled(found, PAGE_BYTES)])
+        for _ in range(LOOKS):
+            found = self.parts.log.search(
+                states=states,
+                readable=readable,
+                name=request.args.get("saga", ""),
+                q=request.args.get("q", ""),
+                before=before_in(request.args),
+                most=int(_number("limit", 50, 1, 500)),
+            )
+            page = self.parts.log.filled(found, PAGE_BYTES)
+            if not readable or all(isinstance(saga, Record) for saga in page):
+                break  # else one of them was just found to be unreadable: the next search knows that
+        return jsonify(sagas=[represent(saga) for saga in page if not readable or isinstance(saga, Record)])
 
     def saga(self, saga_id: str) -> Response:
         """One saga."""

@@ -23,6 +23,7 @@ from saga.http import authorization
 from saga.log import SagaLog
 from saga.machine import ENDED
 from saga.transport import Failure, Transport
+from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
@@ -163,14 +164,15 @@ class Watch:
         wrong = {each["saga_id"] for each in said["violations"]}
         told = [each for each in (self._found.violations if self._found else ()) if each["saga_id"] not in ended]
         self._wrong = wrong | (self._wrong - ended.keys())
-        self._right = ended.keys() - silent - wrong
+        unreadable = {saga_id for saga_id, saga in ended.items() if isinstance(saga, Unreadable)}
+        self._right = ended.keys() - silent - wrong - unreadable
         return Findings(
             self._clock(),
             services,
             None,
             broker_problem,
             letters,
-            len(ended.keys() - silent),
+            len(ended.keys() - silent - unreadable),
             [*said["violations"], *told],  # also what was told while this look was under way
             said["unreachable"],
         )
