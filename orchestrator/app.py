@@ -15,15 +15,16 @@ from werkzeug.exceptions import HTTPException
 from orchestrator import browser, pages, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
 from orchestrator.codes import code_of
-from orchestrator.queries import before_in, states_in
+from orchestrator.queries import before_in, status_in
 from orchestrator.stream import event_stream
 from saga.audit import audit
 from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults import parse_plan
 from saga.flask_json import ExactJson
-from saga.log import Record
-from saga.machine import ENDED, State
+from saga.log import Stored
+from saga.machine import ENDED
 from saga.payload import parse_object
+from saga.raw_export import raw_export
 from saga.representation import represent, represent_line, represent_lines
 from saga.request_body import read_bodies
 from saga.settings import Settings, load_settings
@@ -68,6 +69,7 @@ class _Routes:
         app.get("/sagas/<saga_id>/log")(self.saga_lines)
         app.get("/logs")(self.latest_lines)
         app.get("/events")(self.events)
+        app.get("/sagas/<saga_id>/export")(self.export)
         app.post("/sagas/<saga_id>/cancel")(self.cancel)
         app.post("/sagas/<saga_id>/resume")(self.resume)
         app.post("/sagas/<saga_id>/resolve")(self.resolve)
@@ -98,8 +100,10 @@ class _Routes:
     def sagas(self) -> Response:
         """The latest sagas, a page at a time: as many as the limit says, or as few as are large together."""
         _only_these_flags("status", "saga", "q", "limit", "before")
+        states, readable = status_in(request.args)
         found = self.parts.log.search(
-            states=states_in(request.args),
+            states=states,
+            readable=readable,
             name=request.args.get("saga", ""),
             q=request.args.get("q", ""),
             before=before_in(request.args),
@@ -109,16 +113,23 @@ class _Routes:
 
     def saga(self, saga_id: str) -> Response:
         """One saga."""
-        return jsonify(represent(self._find(saga_id)))
+        return jsonify(represent(self.parts.engine.read(saga_id)))
 
     def saga_lines(self, saga_id: str) -> Response:
         """One saga's log, oldest first, a page at a time; `next` is the `after` of the next page."""
         _only_these_flags("after", "limit")
         after, most = int(_number("after", 0, 0, 999_999_999)), int(_number("limit", LINES, 1, LINES_AT_MOST))
-        record = self._find(saga_id)
+        record = self.parts.engine.read(saga_id)
         lines = self.parts.log.lines(saga_id, after, most + 1)
         more = {"next": lines[most - 1].seq} if len(lines) > most else {}
         return jsonify(lines=represent_lines(lines[:most], record), **more)
+
+    def export(self, saga_id: str) -> Response:
+        """One saga's row and lines as the database has them, whatever is in them."""
+        found = self.parts.log.raw(saga_id)
+        if found is None:
+            raise NoSuchSaga(f"there is no saga {saga_id!r}")
+        return jsonify(raw_export(*found))
 
     def latest_lines(self) -> Response:
         """The latest lines of all sagas, newest first."""
@@ -151,12 +162,14 @@ class _Routes:
     def resolve(self, saga_id: str) -> tuple[Response, int]:
         """Take a stalled call for done, by hand."""
         body = parse_object(request.get_data())
-        note, result = body.get("note"), body.get("result")
+        note, result, outcome = body.get("note"), body.get("result"), body.get("outcome")
         if not isinstance(note, str):
             raise BadInput("note is required, a text: what was done by hand, and by whom", "note")
         if "result" in body and not isinstance(result, dict):
             raise BadInput("result must be a JSON object: what the call would have answered", "result")
-        self.parts.resolve(saga_id, note, result)
+        if outcome is not None and outcome not in ("completed", "compensated"):
+            raise BadInput("outcome must be completed or compensated", "outcome")
+        self.parts.resolve(saga_id, note, result, outcome)
         return self._accepted(saga_id)
 
     def abandon(self, saga_id: str) -> tuple[Response, int]:
@@ -229,23 +242,18 @@ class _Routes:
         response.headers["Location"] = f"/sagas/{saga_id}"
         return response, 202
 
-    def _find(self, saga_id: str) -> Record:
-        record = self.parts.log.find(saga_id)
-        if record is None:
-            raise NoSuchSaga(f"there is no saga {saga_id!r}")
-        return record
 
-
-def answer(record: Record) -> Response:
+def answer(saga: Stored) -> Response:
     """The one representation, with the status code that tells how the saga ended."""
-    response = jsonify(represent(record))
-    if record.state is State.COMPLETED:
+    shown = represent(saga)
+    response = jsonify(shown)
+    if shown["status"] == "COMPLETED":
         response.status_code = 200
-    elif record.state is State.COMPENSATED:
-        response.status_code = COMPENSATED_CODES[(record.error or {}).get("kind", "failed")]
+    elif shown["status"] == "COMPENSATED":
+        response.status_code = COMPENSATED_CODES.get(str((shown["error"] or {}).get("kind")), 500)
     else:
         response.status_code = 202
-        response.headers["Location"] = f"/sagas/{record.id}"
+        response.headers["Location"] = f"/sagas/{saga.id}"
     return response
 
 

@@ -23,15 +23,16 @@ from saga.database import connect, create_tables
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
 from saga.driver import Surroundings
 from saga.engine import Engine
-from saga.errors import BadInput, Conflict
+from saga.errors import BadInput, Conflict, SagaUnreadable
 from saga.follower import Follower
-from saga.log import SagaLog
+from saga.log import Record, SagaLog
 from saga.operator import Operator, check_note
 from saga.recovery import Recovery
 from saga.settings import Settings
 from saga.temporal import require_temporal, temporal_installed
 from saga.transport import Transport
-from saga.verbs import refusal
+from saga.unreadable import Unreadable
+from saga.verbs import REFUSALS, refusal
 
 if TYPE_CHECKING:
     from saga.temporal.client import Temporal
@@ -94,14 +95,17 @@ class Orchestrator:
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled a saga again, now; replay what of a choreographed one is parked."""
-        if self.choreographer and self.engine.read(saga_id).definition.choreographed:
+        saga = self.engine.read(saga_id)
+        if self.choreographer and isinstance(saga, Record) and saga.definition.choreographed:
             self.choreographer.resume(saga_id)
         else:
             self.operator.resume(saga_id)
 
-    def resolve(self, saga_id: str, note: str, result: Mapping[str, Any] | None = None) -> None:
+    def resolve(
+        self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
+    ) -> None:
         """Go on as if the call that stalled a saga had succeeded; the services are asked whether that is so."""
-        self.operator.resolve(saga_id, note, result)
+        self.operator.resolve(saga_id, note, result, outcome)
         self.watch.doubt(saga_id)
 
     @property
@@ -113,10 +117,12 @@ class Orchestrator:
 
     def abandon(self, saga_id: str, note: str) -> None:
         """End a choreographed saga that no service has heard of."""
-        record = self.engine.read(saga_id)
-        if self.choreographer is None or not record.definition.choreographed:
+        saga = self.engine.read(saga_id)
+        if isinstance(saga, Unreadable):
+            raise SagaUnreadable(f"{REFUSALS['abandon']}: it cannot be read: {saga.reason}")
+        if self.choreographer is None or not saga.definition.choreographed:
             check_note(note, "why it is abandoned, and by whom")
-            raise Conflict(refusal("abandon", record) or CHOREOGRAPHY_OFF)
+            raise Conflict(refusal("abandon", saga) or CHOREOGRAPHY_OFF)
         self.choreographer.abandon(saga_id, note)
 
     def check_heard(self, definition: SagaDefinition, key: str | None = None) -> None:

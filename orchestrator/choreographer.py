@@ -6,6 +6,7 @@ It ends one only where no service has heard of it, and so that none ever will: s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Engine as Database
@@ -20,15 +21,24 @@ from saga.dead_letter import DEAD, DEAD_STREAM
 from saga.definition import SagaDefinition
 from saga.engine import Engine
 from saga.ensemble import Ensemble
-from saga.errors import BadInput, BrokerUnavailable, Conflict, LogUnavailable, NoSuchLetter, OutcomeUnknown
+from saga.errors import (
+    BadInput,
+    BrokerUnavailable,
+    Conflict,
+    LogUnavailable,
+    NoSuchLetter,
+    OutcomeUnknown,
+    SagaUnreadable,
+)
 from saga.event_body import saga_id_of
 from saga.follower import Follower
-from saga.log import Record
+from saga.log import Record, Stored
 from saga.namespace import covers
 from saga.operator import check_note
 from saga.outbox import SKEW
 from saga.payload import mask
 from saga.settings import Settings
+from saga.unreadable import Unreadable
 from saga.verbs import REFUSALS, refusal
 
 NAME = ITS_STARTER
@@ -69,7 +79,7 @@ class Choreographer:
         NoSuchSaga, BadInput; Conflict where a service has heard of it, or may have; BrokerUnavailable.
         """
         check_note(note, "why it is abandoned, and by whom")
-        record = self._engine.read(saga_id)
+        record = self._readable(saga_id, "abandon")
         if why := refusal("abandon", record):
             raise Conflict(why)
         self._check_unheard(record)
@@ -83,6 +93,12 @@ class Choreographer:
         except (SQLAlchemyError, OutcomeUnknown) as error:
             raise LogUnavailable("the saga log does not take the write") from error
         self._follower.abandoned(saga_id, note)
+
+    def _readable(self, saga_id: str, verb: str) -> Record:
+        saga = self._engine.read(saga_id)
+        if isinstance(saga, Unreadable):
+            raise SagaUnreadable(f"{REFUSALS[verb]}: it cannot be read: {saga.reason}")
+        return saga
 
     def _check_unheard(self, record: Record) -> None:
         """Conflict unless the event that starts it was delivered to nobody so far. BrokerUnavailable."""
@@ -114,12 +130,13 @@ class Choreographer:
         replayed = self._ensemble.broker.replay(letter)
         saga_id = saga_id_of(replayed["payload"])
         if saga_id:
-            self._follower.replayed(saga_id, letter, replayed["subject"])
+            with suppress(SagaUnreadable):  # its log cannot tell of it, and the service is told all the same
+                self._follower.replayed(saga_id, letter, replayed["subject"])
         return {"letter": letter, "subject": replayed["subject"], "replayed": True}
 
     def resume(self, saga_id: str) -> None:
         """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is, BadInput where one cannot be."""
-        letters = self._engine.read(saga_id).context.parked
+        letters = self._readable(saga_id, "resume").context.parked
         if not letters:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
         refused: BadInput | None = None
@@ -134,11 +151,13 @@ class Choreographer:
             raise refused
 
 
-def shown(letter: Mapping[str, Any], records: Mapping[str, Record]) -> dict[str, Any]:
+def shown(letter: Mapping[str, Any], records: Mapping[str, Stored]) -> dict[str, Any]:
     """A dead letter as the API shows it: without what it carries, and masked by what its saga keeps secret."""
     saga_id = saga_id_of(letter["payload"])
     record, message = records.get(saga_id or ""), letter["message"]
-    if record:
+    if isinstance(record, Unreadable) and record.secret != ():
+        message = "withheld: the saga cannot be read, nor which of its fields are secret"
+    elif isinstance(record, Record):
         message = mask(message, record.definition.secret, secrets_of(record))
     told = {name: value for name, value in letter.items() if name != "payload"}
     return {**told, "message": message, "saga_id": saga_id}

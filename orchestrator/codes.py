@@ -14,6 +14,7 @@ from saga.errors import (
     NoSuchSaga,
     Overloaded,
     SagaError,
+    WriteRefused,
 )
 
 STATUS_CODES: dict[type[SagaError], int] = {
@@ -22,6 +23,7 @@ STATUS_CODES: dict[type[SagaError], int] = {
     NoSuchSaga: 404,
     NoSuchLetter: 404,
     Conflict: 409,
+    WriteRefused: 400,
     KeyReused: 422,
     LogUnavailable: 503,
     BrokerUnavailable: 503,

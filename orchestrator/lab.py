@@ -104,7 +104,7 @@ class _Lab:
             meanings=MEANINGS,
             faults=self.parts.settings.faults,
             flags=flags,
-            body=body or sample_input(definition),
+            body=body or prefilled(definition),
             chosen=request.values,
             problem=problem,
             input=INPUT,
@@ -219,6 +219,12 @@ def sample_input(definition: SagaDefinition) -> dict[str, Any]:
     """An input that the saga takes: of each field that it requires a value, as far as its schema tells one."""
     required = (definition.input or {}).get("required", [])
     return {name: INPUT.get(name) or sample(definition, name) for name in required}
+
+
+def prefilled(definition: SagaDefinition) -> dict[str, Any]:
+    """What the form sends as it is first shown, and of what it leaves empty the fields that the saga requires."""
+    shown = {name: INPUT[name] for name in (definition.input or {}).get("properties", {}) if name in INPUT}
+    return shown | sample_input(definition)
 
 
 def flags_in(form: Any, definition: SagaDefinition) -> Flags:

@@ -20,7 +20,7 @@ from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
 from orchestrator.calls import attempts_of, read, with_gaps
 from orchestrator.codes import code_of
 from orchestrator.curl import Curl, curl, flags_of
-from orchestrator.queries import attention_in, before_in, states_in
+from orchestrator.queries import attention_in, before_in, status_in
 from orchestrator.sequence import sequence
 from orchestrator.story import story
 from orchestrator.stream import event_stream
@@ -30,12 +30,13 @@ from orchestrator.truth import verdicts, violations
 from orchestrator.words import length
 from saga.course import secrets_of
 from saga.definition import SagaDefinition
-from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga
+from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga, SagaUnreadable
 from saga.log import Record
 from saga.machine import ACTING, Line
 from saga.payload import compact, mask, parse_object, pretty
 from saga.records import ask_all
-from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, represent, represent_lines, under_way
+from saga.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS, STATUSES, represent, represent_lines, under_way
+from saga.unreadable import UNREADABLE, Unreadable
 from saga.verbs import REFUSALS, permitted
 
 PAGE = 25  # sagas
@@ -44,7 +45,8 @@ FIRST_LINES, LATEST_LINES = 100, 200  # of a saga's log, on its page
 LETTERS = 100  # dead ones
 LIST_KEPT = 0.5  # seconds
 PATIENCE = 1.0  # seconds that a page waits for a participant's records
-STATUSES = tuple(dict.fromkeys(PUBLIC_STATUS.values()))
+
+_PUBLIC: dict[str, str] = {str(state): status for state, status in PUBLIC_STATUS.items()}
 
 Answer = Response | str | tuple[str, int]
 
@@ -125,13 +127,15 @@ class _Pages:
         asked = {name: value for name, value in request.args.items() if value}  # a form sends its empty fields, too
         attention = attention_in(asked)
         name = asked.get("saga", "")
+        states, readable = status_in(asked)
         records = self.parts.log.search(
-            states=states_in(asked),
+            states=states,
             name=name,
             q=asked.get("q", "").strip(),
             before=before_in(asked),
             attention=NEEDS_ATTENTION_AFTER if attention else 0,
             most=PAGE + 1,
+            readable=readable,
         )
         shown = records[:PAGE]
         return render_template(
@@ -149,7 +153,7 @@ class _Pages:
         """Each status and how many sagas have it."""
         numbers = dict.fromkeys(STATUSES, 0)
         for state, number in self.parts.log.count_states(COUNTED + 1).items():
-            numbers[PUBLIC_STATUS[state]] += number
+            numbers[_PUBLIC.get(state, UNREADABLE)] += number
         return [(name, f"{COUNTED}+" if number > COUNTED else str(number)) for name, number in numbers.items()]
 
     def saga(self, saga_id: str) -> Answer:
@@ -157,23 +161,32 @@ class _Pages:
         return self._saga(saga_id)
 
     def _saga(self, saga_id: str, problem: str | None = None, code: int = 200) -> tuple[str, int]:
-        view = self.saga_view(saga_id)
-        if view is None:
+        saga = self.parts.log.read(saga_id)
+        if saga is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
+        if isinstance(saga, Unreadable):
+            lines = represent_lines(self.parts.log.lines(saga_id, most=FIRST_LINES), saga)
+            return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code
+        view = self._view(saga)
         findings, predicted = lab.judge(request.args, view)
         return render_template("saga.html", **view, problem=problem, findings=findings, predicted=predicted), code
 
     def saga_view(self, saga_id: str) -> dict[str, Any] | None:
-        """What is shown of one saga; None where there is none."""
-        record = self.parts.log.find(saga_id)
-        if record is None:
+        """What is shown of one saga; None where there is none. SagaUnreadable."""
+        saga = self.parts.log.read(saga_id)
+        if saga is None:
             return None
+        if isinstance(saga, Unreadable):
+            raise SagaUnreadable(f"the saga {saga_id} cannot be read: {saga.reason}")
+        return self._view(saga)
+
+    def _view(self, record: Record) -> dict[str, Any]:
         shown = with_gaps(represent_lines(self._lines(record), record))
         saga, told = represent(record), read(shown)
         now = None if record.ended else self.parts.engine.around.clock()
         transport, token = self.parts.engine.around.transport, self.parts.settings.token
-        found = ask_all(record.definition, saga_id, transport, token, PATIENCE)
-        self.parts.watch.tell(saga_id, violations(record, found))
+        found = ask_all(record.definition, record.id, transport, token, PATIENCE)
+        self.parts.watch.tell(record.id, violations(record, found))
         return {
             "saga": saga,
             "lines": shown,
@@ -213,7 +226,7 @@ class _Pages:
             elif verb == "resolve":
                 given = request.form.get("result", "").strip()
                 result = parse_object(given, "result") if given else None
-                self.parts.resolve(saga_id, request.form.get("note", ""), result)
+                self.parts.resolve(saga_id, request.form.get("note", ""), result, request.form.get("outcome"))
             elif verb == "abandon":
                 self.parts.abandon(saga_id, request.form.get("note", ""))
             else:

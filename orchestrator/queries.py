@@ -7,21 +7,26 @@ from collections.abc import Mapping
 
 from saga.errors import BadInput
 from saga.machine import State
-from saga.representation import PUBLIC_STATUS
+from saga.representation import PUBLIC_STATUS, STATUSES
+from saga.unreadable import UNREADABLE
 
 _SAGA_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def states_in(arguments: Mapping[str, str]) -> list[State]:
-    """The states of the public status that `status` names, in either case; none where there is no `status`."""
+def status_in(arguments: Mapping[str, str]) -> tuple[list[State], bool | None]:
+    """What the public status that `status` names, in either case, stands for.
+
+    Gives its states, none where there is no `status`, and whether only readable or only unreadable sagas have it.
+    """
     status = arguments.get("status")
     if status is None:
-        return []
+        return [], None
+    if status.upper() == UNREADABLE:
+        return [], False
     states = [state for state, public in PUBLIC_STATUS.items() if public == status.upper()]
     if not states:
-        known = ", ".join(dict.fromkeys(PUBLIC_STATUS.values()))
-        raise BadInput(f"status: there is no status {status!r}; they are {known}", "status")
-    return states
+        raise BadInput(f"status: there is no status {status!r}; they are {', '.join(STATUSES)}", "status")
+    return states, True
 
 
 def before_in(arguments: Mapping[str, str]) -> str:

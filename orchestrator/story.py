@@ -99,7 +99,13 @@ def _in_short(saga: Saga) -> Iterator[str]:
 
 def _first_cause(saga: Saga) -> str | None:
     error = saga["error"]
-    return f"{error['step']} failed ({quoted(str(error['message']))})" if error else None
+    if not error:
+        return None
+    if error["kind"] == "cancelled" and not _abandoned(saga):
+        return f"an operator cancelled it at {error['step']}"
+    if error["kind"] == "deadline":
+        return f"the deadline passed at {error['step']}"
+    return f"{error['step']} {_VERBS.get(str(error['kind']), 'failed')} ({quoted(str(error['message']))})"
 
 
 def _cause(saga: Saga, turn: Call) -> str:
@@ -215,7 +221,8 @@ def _of_nobody_in_charge(saga: Saga, told: Told) -> Iterator[str]:
         why = f" ({quoted(detail['message'])})" if detail.get("message") else ""
         yield f"{line['step']} could not handle {detail.get('subject')}{why}: it is parked until somebody replays it"
     if told.overdue and told.state not in ENDED:
-        yield "Its deadline has passed, and nobody is in charge who could roll it back"
+        turned = told.turn and not told.went_forward
+        yield "Its deadline has passed" + ("" if turned else ", and nobody is in charge who could roll it back")
     elif told.overdue:
         yield "Its deadline passed before it ended, and nobody was in charge"
     if told.replayed:

@@ -32,10 +32,14 @@ class Telemetry:
         )
         self._of_events, self._of_attempts = cache(self._events.labels), cache(self._attempts.labels)
         self._in_flight = Gauge("saga_in_flight", "Sagas that this process drives now.", registry=self.registry)
+        self._unreadable = Gauge(
+            "saga_unreadable", "Sagas that this process has found and cannot read.", registry=self.registry
+        )
 
     def watch(self, engine: Engine) -> None:
-        """Show how many sagas `engine` drives."""
+        """Show how many sagas `engine` drives, and how many of its log cannot be read."""
         self._in_flight.set_function(lambda: engine.in_flight)
+        self._unreadable.set_function(lambda: len(engine.around.log.aside))
 
     def show(self, gauges: Collector) -> None:
         """Show these, too."""

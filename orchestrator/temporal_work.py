@@ -44,7 +44,7 @@ def work() -> None:
 
 async def _work(settings: Settings) -> None:
     stopping, stopped = threading.Event(), asyncio.Event()  # for the threads that make calls; for this one
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: (stopping.set(), stopped.set()))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: [flag.set() for flag in (stopping, stopped)])
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
     create_tables(database, log_sql.metadata)
     saga_log = SagaLog(database)

@@ -125,7 +125,7 @@ class Watch:
         try:
             records = self._log.find_many(set(self._doubted))
             ended = [record for record in records.values() if record.ended]
-            said = audit(ended, self._token)
+            said = audit(ended, self._transport, self._token)
             silent = {each["saga_id"] for each in said["unreachable"]}
             for record in ended:
                 self.tell(record.id, [each for each in said["violations"] if each["saga_id"] == record.id])

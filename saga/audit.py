@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.definition import NO_RECORDS, ONE, SKIP, SOME, Step
-from saga.log import Record
+from saga.log import Record, Stored
 from saga.machine import State
 from saga.records import AT_ONCE, ask, records_url
 from saga.transport import Transport
@@ -17,19 +17,22 @@ from saga.urls import masked
 TIMEOUT = 5.0  # seconds
 
 
-def audit(ended: Iterable[Record], transport: Transport, token: str | None) -> dict[str, Any]:
-    """{"checked", "violations", "unreachable"} for sagas that have ended.
+def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> dict[str, Any]:
+    """{"checked", "violations", "unreachable", "unreadable"} for sagas that have ended.
 
-    A violation is a step whose participant has another number of records than `expected` says. Sagas of which a
-    participant could not be asked are in "unreachable", and not in "checked".
+    Those that cannot be read are counted as unreadable, and not checked. A violation is a step whose participant has
+    another number of records than `expected` says. Sagas of which a participant could not be asked are in
+    "unreachable", and not in "checked".
     """
-    checked, violations, unreachable = 0, [], []
+    checked, violations, unreachable, sagas = 0, [], [], list(ended)
+    readable = [saga for saga in sagas if isinstance(saga, Record)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for wrong, silent in pool.map(lambda record: _check(record, transport, token), ended):
+        for wrong, silent in pool.map(lambda record: _check(record, transport, token), readable):
             checked += not silent
             violations += wrong
             unreachable += silent
-    return {"checked": checked, "violations": violations, "unreachable": unreachable}
+    unreadable = len(sagas) - len(readable)
+    return {"checked": checked, "violations": violations, "unreachable": unreachable, "unreadable": unreadable}
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def main(context: click.Context, url: str | None) -> None:
 
 
 @main.command("list")
-@click.option("--status", help="RUNNING, COMPENSATING, STALLED, COMPLETED or COMPENSATED.")
+@click.option("--status", help="RUNNING, COMPENSATING, STALLED, COMPLETED, COMPENSATED or UNREADABLE.")
 @click.option("--saga", help="The saga's name in its YAML file.")
 @click.option("-q", help="A saga's id, its beginning, or its idempotency key.")
 @click.option("--limit", type=int, default=20, show_default=True)
@@ -118,15 +118,28 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
     for line in lines:
         detail = " ".join(f"{name}={value}" for name, value in (line["detail"] or {}).items())
         number = f"#{line['attempt']}" if line["attempt"] else ""
-        told = [line["at"], f"{line['event']:<20}", line["step"] or "", number, line["status_code"] or "", detail]
+        told = [
+            line["at"] or "?",
+            f"{line['event']:<20}",
+            line["step"] or "",
+            number,
+            line["status_code"] or "",
+            detail,
+        ]
         click.echo("  " + " ".join(str(fact) for fact in told if fact != ""))
-    if saga["mode"] == CHOREOGRAPHY:
+    if saga["mode"] == CHOREOGRAPHY and saga["status"] != "UNREADABLE":
         if saga["overdue"]:
             click.echo("Its deadline has passed. Nobody is in charge of it: look at the service that it waits for.")
         if saga["status"] == "RUNNING" and not any(step["attempts"] for step in saga["steps"]):
             click.echo(f'If no service has heard of it, `saga abandon {saga_id} --note "…"` ends it.')
         if parked_in(lines):
             click.echo(f"An event of it is parked. `saga resume {saga_id}` lets it be published again.")
+    elif saga["status"] == "UNREADABLE":
+        click.echo(f"This version leaves it alone. `saga export-row {saga_id}` prints what the database has of it;")
+        if not saga["ended_at"]:
+            click.echo(
+                f'`saga resolve {saga_id} --note "…" --outcome completed` (or compensated) ends it, as you left it.'
+            )
     elif saga["status"] == "STALLED":
         click.echo(f"It is tried again at {saga['due_at']}. `saga resume {saga_id}` tries now;")
         click.echo(f'`saga resolve {saga_id} --note "…"` says that you have done by hand what the call should do.')
@@ -206,15 +219,22 @@ def replay(api: Api, /, letter: int, as_json: bool) -> None:
 @click.argument("saga_id")
 @click.option("--note", required=True, help="What was done by hand, and by whom; it is kept in the saga's log.")
 @click.option("--result", help="What the action would have answered, a JSON object: later steps may need it.")
+@click.option(
+    "--outcome", type=click.Choice(["completed", "compensated"]), help="Of an UNREADABLE saga: how you left it."
+)
 @json_option
 @click.pass_obj
-def resolve(api: Api, /, saga_id: str, note: str, result: str | None, as_json: bool) -> None:
-    """Go on as if the call that stalled a saga had succeeded: you have seen to it."""
+def resolve(api: Api, /, saga_id: str, note: str, result: str | None, outcome: str | None, as_json: bool) -> None:
+    """Go on as if the call that stalled a saga had succeeded: you have seen to it.
+
+    A saga that this version cannot read is ended by it.
+    """
     try:
         given = {} if result is None else {"result": parse_object(result, "--result")}
     except BadInput as error:
         fail(USAGE, str(error))
-    _told(api, f"/sagas/{saga_id}/resolve", as_json, json={"note": note, **given})
+    said = {"note": note, **given, **({"outcome": outcome} if outcome else {})}
+    _told(api, f"/sagas/{saga_id}/resolve", as_json, json=said)
 
 
 @main.command()
@@ -225,6 +245,14 @@ def resolve(api: Api, /, saga_id: str, note: str, result: str | None, as_json: b
 def abandon(api: Api, /, saga_id: str, note: str, as_json: bool) -> None:
     """End a choreographed saga that no service has heard of: none will ever act for it."""
     _told(api, f"/sagas/{saga_id}/abandon", as_json, json={"note": note})
+
+
+@main.command("export-row")
+@click.argument("saga_id")
+@click.pass_obj
+def export_row(api: Api, /, saga_id: str) -> None:
+    """A saga's row and its lines as the database has them (JSON): also of one that is UNREADABLE."""
+    show_json(api.call("GET", f"/sagas/{saga_id}/export")[1])
 
 
 @main.command()
@@ -243,7 +271,8 @@ def audit(api: Api, /, as_json: bool, **flags: Any) -> None:
             click.echo(f"VIOLATION {wrong['saga_id']} {wrong['status']} step {wrong['step']}: {told}")
         for silent in found["unreachable"]:
             click.echo(f"NOT ASKED {silent['saga_id']} step {silent['step']}: {silent['url']}")
-        click.echo(f"{found['checked']} checked, {len(found['violations'])} violations")
+        unreadable = f", {found['unreadable']} unreadable" if found.get("unreadable") else ""
+        click.echo(f"{found['checked']} checked, {len(found['violations'])} violations{unreadable}")
     raise SystemExit(FAILED if found["violations"] else NOT_ENDED if found["unreachable"] else 0)
 
 
@@ -329,13 +358,14 @@ def parked_in(lines: list[dict[str, Any]]) -> bool:
 def one_line(saga: dict[str, Any]) -> str:
     """A saga on one line."""
     error = saga["error"]
-    why = f"  {error['step']} {error['kind']}: {error['message']}" if error else ""
+    place = f"{error['step']} " if error and error["step"] else ""
+    why = f"  {place}{error['kind']}: {error['message']}" if error else ""
     if saga["status"] == "STALLED":
         why = f"  {stuck_call(saga)}{'; the cause:' if why else ''}{why.replace('  ', ' ')}"
     attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
     steps = " ".join(f"{step['name']}:{step['status'].lower()}" for step in saga["steps"])
-    mode = f" ({saga['mode']})" if saga["mode"] != ORCHESTRATION else ""
-    return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga']}{mode}  {steps}{attention}{why}"
+    mode = f" ({saga['mode']})" if saga["mode"] not in (ORCHESTRATION, None) else ""
+    return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga'] or '?'}{mode}  {steps}{attention}{why}"
 
 
 def stuck_call(saga: dict[str, Any]) -> str:

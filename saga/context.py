@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
-from saga.definition import SagaDefinition
+from saga.definition import SagaDefinition, fits
 from saga.machine import (
     ATTEMPT,
     CANCEL_REQUESTED,
@@ -181,24 +181,65 @@ class Context:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Context:
-        """The context whose `as_json` it is; KeyError, TypeError or ValueError where it is none."""
-        flags: dict[str, Any] = {name: bool(told[name]) for name in _FLAGS if name in told}
-        letters: dict[str, Any] = {name: tuple(Letter(**each) for each in told.get(name, ())) for name in _LETTERS}
+        """The context whose `as_json` it is; ContextError where it is none of this version's."""
+        _check(told, _SHAPE, "context")
+        letters: dict[str, Any] = {}
+        for name in _LETTERS:
+            for letter in told.get(name, ()):
+                _check(letter, _LETTER, f"context.{name}")
+            letters[name] = tuple(Letter(**each) for each in told.get(name, ()))
+        calls = told.get("calls", {})
+        _check(calls, _CALLS, "context.calls")
+        for name, step in told["steps"].items():
+            _check(step, _STEP, f"context.steps.{name}")
         return cls(
-            lines=int(told["lines"]),
-            at=float(told["at"]),
-            reached_at=float(told["reached_at"]),
-            calls=Calls(**told.get("calls", {})),
-            steps={name: StepProgress(**step) for name, step in dict(told["steps"]).items()},
+            lines=told["lines"],
+            at=told["at"],
+            reached_at=told["reached_at"],
+            calls=Calls(**calls),
+            steps={name: StepProgress(**step) for name, step in told["steps"].items()},
             faults=tuple(told.get("faults", ())),
-            **flags,
+            **{name: told[name] for name in _FLAGS if name in told},
             **letters,
         )
+
+
+class ContextError(ValueError):
+    """What a row says of its saga's steps is none of this version's; the message names the field."""
+
+
+def _check(values: Any, shape: Mapping[str, Callable[[Any], bool]], place: str) -> None:
+    if not isinstance(values, dict):
+        raise ContextError(f"{place} must be an object")
+    if unknown := sorted(values.keys() - shape.keys()):
+        raise ContextError(f"a newer version's field in {place}: {', '.join(unknown)[:100]}")
+    for name, fits_here in shape.items():
+        if name in values and not fits_here(values[name]):
+            raise ContextError(f"{place}.{name} is of no type that this version knows")
+        if name not in values and name in _REQUIRED.get(place, ()):
+            raise ContextError(f"{place}.{name} is missing")
 
 
 _UNTOUCHED = StepProgress()
 _FLAGS = ("cancelled", "stalled", "overdue", "heard")
 _LETTERS = ("parked", "replayed")
+_REQUIRED = {
+    "context": ("lines", "at", "reached_at", "steps"),
+    **{f"context.{name}": tuple(each.name for each in fields(Letter)) for name in ("parked", "replayed")},
+}
+_CALLS, _STEP, _LETTER = (
+    {name: fits(kind) for name, kind in get_type_hints(of).items()} for of in (Calls, StepProgress, Letter)
+)
+_SHAPE: Mapping[str, Callable[[Any], bool]] = {
+    "lines": fits(int),
+    "at": fits(float),
+    "reached_at": fits(float),
+    "calls": fits(dict),
+    "steps": fits(dict),
+    "faults": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+    **dict.fromkeys(_FLAGS, fits(bool)),
+    **dict.fromkeys(_LETTERS, fits(list)),
+}
 _AT_FIRST = {kind: {each.name: each.default for each in fields(kind)} for kind in (Calls, StepProgress)}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -78,6 +80,7 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
+        connection.text_factory = _text
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -90,6 +93,11 @@ def _sqlite(url: URL) -> Engine:
             raise OperationalError("BEGIN IMMEDIATE", None, error) from error
 
     return engine
+
+
+def _text(raw: bytes) -> str:
+    """SQLite keeps whatever it is given: a text that is no UTF-8 is no reason to read none of the others."""
+    return raw.decode("utf-8", "surrogateescape")
 
 
 @contextmanager
@@ -140,6 +148,32 @@ def is_duplicate(error: IntegrityError) -> bool:
     return code in (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE, 1062)
 
 
+# MySQL's codes: too large for a packet, a row or a column; out of range; a wrong value; none where one is due.
+_REFUSALS = frozenset(
+    {1048, 1118, 1153, 1162, 1264, 1265, 1292, 1301, 1364, 1366, 1406, 1690, 2020, 3140, 3141, 3819, 3854, 4025}
+)
+_SQLITE_REFUSALS = (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_CONSTRAINT)
+
+
+def refusal(error: BaseException) -> str | None:
+    """Why the database refuses what it is asked to write, for what that is; None where the error is another one.
+
+    Such a write is refused each time: to try it again helps nobody.
+    """
+    if isinstance(error, OutcomeUnknown) and error.__cause__ is not None:  # a statement that went with the COMMIT
+        return refusal(error.__cause__)
+    if isinstance(error, OverflowError | ValueError | RecursionError):  # the driver, or JSON, cannot even say it
+        return "a value that it cannot hold"
+    if not isinstance(error, DBAPIError) or (isinstance(error, IntegrityError) and is_duplicate(error)):
+        return None
+    code = getattr(error.orig, "errno", None)
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    if code not in _REFUSALS and sqlite_code not in _SQLITE_REFUSALS:
+        return None
+    too_large = code in (1118, 1153, 1162, 1301, 1406, 2020) or sqlite_code == sqlite3.SQLITE_TOOBIG
+    return "it is too large" if too_large else "a value that it cannot hold"
+
+
 def is_lock_conflict(error: DBAPIError) -> bool:
     """Whether it was a deadlock or a lock's time-out: the transaction is rolled back, and may be run again."""
     busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -164,8 +198,42 @@ class Json(TypeDecorator[Any]):
         return None if value is None else value.text if isinstance(value, Written) else compact(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
-        """Text to Python; ValueError where it is no JSON, or nested too deeply to be handled."""
-        return None if value is None else stored(value)
+        """Text to Python; Undecodable where it is no JSON, so that the rows beside it can be read."""
+        return None if value is None else _decoded(value)
+
+
+@dataclass(frozen=True)
+class Undecodable:
+    """What a column holds that its type cannot read, and why: a value, since one row must not stop a whole fetch."""
+
+    raw: Any
+    reason: str
+
+
+def decodable(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row to be shown: a column that cannot be decoded says so, and its content is withheld."""
+    return {
+        str(name): {"unreadable": value.reason} if isinstance(value, Undecodable) else value
+        for name, value in row.items()
+    }
+
+
+def _decoded(text: Any) -> Any:
+    if not isinstance(text, str):
+        return Undecodable(text, f"it is no text, but of the type {type(text).__name__}")
+    try:
+        value = stored(text)
+        if _SUSPECT(text):
+            compact(value).encode()
+        return value
+    except json.JSONDecodeError as error:
+        return Undecodable(text, f"it is not valid JSON at character {error.pos}")
+    except ValueError as error:
+        return Undecodable(text, str(error) if "nested" in str(error) else "it is not valid JSON")
+
+
+# What may be half a surrogate pair, which no answer can hold.
+_SUSPECT = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]").search
 
 
 _EPOCH = datetime(1970, 1, 1)
@@ -185,9 +253,19 @@ class UtcTime(TypeDecorator[float]):
         """Seconds to the text that SQLite keeps and MySQL reads."""
         return _utc_text
 
-    def process_result_value(self, value: datetime | None, dialect: Any) -> float | None:
-        """A date and time to seconds."""
-        return None if value is None else (value - _EPOCH) / timedelta(seconds=1)
+    def result_processor(self, dialect: Any, coltype: Any) -> Callable[[Any], Any]:
+        """A date and time, a text in SQLite, to seconds; Undecodable where it is none."""
+        return _seconds
+
+
+def _seconds(value: Any) -> float | Undecodable | None:
+    if value is None:
+        return None
+    try:
+        at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return (at - _EPOCH) / timedelta(seconds=1)
+    except (ValueError, TypeError):  # no text, no such date, or one with a time zone
+        return Undecodable(value, "it is no date and time")
 
 
 def Token(length: int) -> TypeEngine[str]:  # a type, so named as one

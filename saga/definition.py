@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 from urllib.parse import urlencode, urlsplit
 
 import yaml
@@ -178,12 +179,77 @@ class SagaDefinition:
         return compact(self.snapshot)
 
     @classmethod
-    def from_json(cls, snapshot: Mapping[str, Any]) -> SagaDefinition:
-        """The definition whose `snapshot` it is."""
-        steps = tuple(_step_of(step) for step in snapshot["steps"])
-        return cls(
-            **{**snapshot, "steps": steps, "secret": tuple(snapshot["secret"]), "faults": tuple(snapshot["faults"])}
-        )
+    def from_json(cls, snapshot: Mapping[str, Any], driven: bool = True) -> SagaDefinition:
+        """The definition whose `snapshot` it is. SnapshotError where it is none of this version's.
+
+        A field that is not known here is a newer version's. Of the saga as a whole it is ignored. Of a step it may
+        say how the step is to be called, so it is ignored only where nobody calls it any more: not `driven`.
+        """
+        if not isinstance(snapshot.get("steps"), list | tuple) or not snapshot["steps"]:
+            raise SnapshotError("definition.steps must be a list with at least one step")
+        steps = []
+        for index, step in enumerate(snapshot["steps"]):
+            place = f"definition.steps[{index}]"
+            if not isinstance(step, dict):
+                raise SnapshotError(f"{place} must be an object")
+            newer = sorted(step.keys() - _OF_A_STEP.keys())
+            if newer and driven:
+                raise SnapshotError(f"a newer version's field in {place}: {', '.join(newer)[:100]}")
+            steps.append(Step(**{**_known(step, _OF_A_STEP, place), "unsaid": _unsaid(step)}))
+        return cls(**_known(snapshot, _OF_A_SAGA, "definition"), steps=tuple(steps))
+
+
+def _unsaid(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a snapshot does not say how it is undone: it was made before files had to."""
+    return bool(step.get("unsaid", step.get("compensation") is None))
+
+
+class SnapshotError(ValueError):
+    """A snapshot in the saga log is none of this version's; the message names the field."""
+
+
+def _known(values: Mapping[str, Any], fits: Mapping[str, Callable[[Any], bool]], place: str) -> dict[str, Any]:
+    """The fields that are known here, with lists as tuples; a field that is not there has its default."""
+    found: dict[str, Any] = {}
+    for name, fit in fits.items():
+        if name in values:
+            value = tuple(values[name]) if isinstance(values[name], list) else values[name]
+            if not fit(value):
+                raise SnapshotError(f"{place}.{name} is of no type or value that this version knows")
+            found[name] = value
+        elif name in ("name", "action"):
+            raise SnapshotError(f"{place}.{name} is missing")
+    for name in CALLS:
+        try:
+            urlsplit(str(found.get(name)))
+        except ValueError:
+            raise SnapshotError(f"{place}.{name} is no URL") from None
+    return found
+
+
+def fits(kind: Any) -> Callable[[Any], bool]:
+    """Whether a value is of the type that a field is annotated with, as a snapshot has it."""
+    arguments, origin = get_args(kind), get_origin(kind)
+    if kind is Any:
+        return lambda value: True
+    if origin in (Union, UnionType):
+        either = [fits(each) for each in arguments]
+        return lambda value: any(fit(value) for fit in either)
+    if origin is tuple:
+        each = fits(arguments[0])
+        return lambda value: type(value) is tuple and all(map(each, value))
+    if kind is float:
+        return lambda value: type(value) in (float, int)
+    if kind is int:
+        return lambda value: type(value) is int
+    return lambda value: isinstance(value, origin or kind)
+
+
+_OF_A_STEP = {name: fits(kind) for name, kind in get_type_hints(Step).items()}
+_OF_A_SAGA = {name: fits(kind) for name, kind in get_type_hints(SagaDefinition).items() if name != "steps"} | {
+    "mode": lambda value: value in (ORCHESTRATION, CHOREOGRAPHY),
+    "engine": lambda value: value in (BUILTIN, TEMPORAL),
+}
 
 
 def load_definitions(directory: Path, environ: Mapping[str, str]) -> dict[str, SagaDefinition]:
@@ -281,12 +347,6 @@ def _undo(step: Mapping[str, Any]) -> str | None:
     """The URL of a step's compensation, in its file's words; None where it says that there is nothing to undo."""
     undo = step.get("compensation", NONE)
     return None if undo == NONE else undo
-
-
-def _step_of(snapshot: Mapping[str, Any]) -> Step:
-    """The step of a snapshot. One that was made before files had to say how a step is undone does not say whether."""
-    unsaid = snapshot.get("unsaid", snapshot.get("compensation") is None)
-    return Step(**{**snapshot, "send": tuple(snapshot["send"]), "unsaid": unsaid})
 
 
 def _compose(text: str, file: str) -> yaml.Node | None:

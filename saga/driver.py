@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from saga import course, http
-from saga.errors import LeaseLost, Overtaken
+from saga.errors import LeaseLost, Overtaken, WriteRefused
 from saga.log import Record, SagaLog
 from saga.machine import (
     ATTEMPT,
@@ -186,8 +186,27 @@ class Driver:
             self._record(event, cause=cause)
             return
         self._inject("after", call)
-        event, cause = course.answered(self._saga, call, outcome, self._deadline_passed())
-        self._record(event, result=outcome.result, cause=cause)
+        late = self._deadline_passed()
+        event, cause = course.answered(self._saga, call, outcome, late)
+        try:
+            self._record(event, result=outcome.result, cause=cause)
+        except WriteRefused as error:
+            outcome = self._not_stored(outcome, error)
+            event, cause = course.answered(self._saga, call, outcome, late)
+            self._record(event, cause=cause)
+
+    def _not_stored(self, outcome: http.Outcome, error: WriteRefused) -> http.Outcome:
+        """An answer that the log cannot take: of what the call did, no more is known than that it may have done it.
+
+        So the saga turns back, or stalls, with this as its cause, and does not make the call over and over.
+        """
+        message = f"the result cannot be stored: {error}"
+        last = self._pending[-1] if self._pending else None
+        if last and last.event == ATTEMPT:
+            detail = {**(last.detail or {}), "verdict": http.Verdict.UNKNOWN, "message": message}
+            self._pending[-1] = replace(last, detail=detail)
+            self._fold_anew()
+        return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
 
     def _request(self, call: Call) -> http.Request:
         sealing = self._saga.state is State.SEALING
@@ -229,11 +248,15 @@ class Driver:
         detail: Mapping[str, Any] | None = None,
     ) -> None:
         """Apply `event` and make it durable, with the lines that led to it."""
-        before = self._saga
+        before, pending, context = self._saga, list(self._pending), self._context
         saga = apply(before, event, result)
         step = before.step.name if before.step else None
         self._add(event, step, detail=course.event_detail(saga, cause, detail), result=result)
-        self._write(**course.changes(self.record, before, event, saga, cause))
+        try:
+            self._write(**course.changes(self.record, before, event, saga, cause))
+        except WriteRefused:  # as if it had not happened: whoever asked for it may say it otherwise
+            self._saga, self._pending, self._context = before, pending, context
+            raise
         self._sent = False
 
     def _write(self, **changes: Any) -> None:
@@ -281,6 +304,10 @@ class Driver:
         """Read what others have noted in the log, and let the lines to be written follow it."""
         noted = self._around.log.lines(self.record.id, after=self.record.context.lines)
         self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
+        self._fold_anew(noted)
+
+    def _fold_anew(self, noted: Sequence[Line] = ()) -> None:
+        """Fold what others have noted, and the lines to be written, into the row as it was written last."""
         saga, context = course.saga_of(self.record), self.record.context
         for line in (*noted, *self._pending):
             before, saga = saga, fold(saga, line, self._saga.results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -13,14 +14,23 @@ from saga.bulkhead import Breakers, Bulkhead, service_of
 from saga.choreography import Kind as Told
 from saga.choreography import started, subject
 from saga.context import Context
-from saga.definition import TEMPORAL, SagaDefinition
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
 from saga.driver import Driver, Surroundings
-from saga.errors import BadInput, KeyReused, LeaseLost, LogUnavailable, NoSuchSaga, Overloaded
+from saga.errors import (
+    BadInput,
+    KeyReused,
+    LeaseLost,
+    LogUnavailable,
+    NoSuchSaga,
+    Overloaded,
+    WriteRefused,
+)
 from saga.follower import Waiting
-from saga.log import Record
+from saga.log import Record, Stored
 from saga.machine import STALLED, STARTED, Line, State, begin
 from saga.payload import digest
 from saga.retry import longest
+from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
@@ -87,8 +97,8 @@ class Engine:
     def start(self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None) -> str:
         """Make a new saga durable and drive it; gives its id. With a known key: the id of that saga.
 
-        BadInput where the input does not fit; KeyReused where the key came before with another saga, mode or body;
-        Overloaded, LogUnavailable (then nothing was started).
+        BadInput where the input does not fit, or the log cannot store it; KeyReused where the key came before with
+        another saga, mode or body; Overloaded, LogUnavailable (then nothing was started).
         """
         saga_id, driver = self._begin(definition, input, key, 0.0)
         if driver:
@@ -97,7 +107,7 @@ class Engine:
 
     def run(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None, seconds: float = 0.0
-    ) -> Record:
+    ) -> Stored:
         """Start a saga as `start` does, then `wait` for it.
 
         As long as no call can outlast `seconds`, the caller's own thread drives it: two threads need not wake each
@@ -153,7 +163,10 @@ class Engine:
             deadline_at=deadline,
         )
         events = started(definition, record.id, input, now) if definition.choreographed else []
-        known = self.around.log.begin(record, [line], events)
+        try:
+            known = self.around.log.begin(record, [line], events)
+        except WriteRefused as error:  # all else of a new saga is small, and ours
+            raise BadInput(f"input: {error}. Nothing was started", "input") from error
         if known is None:
             self.around.observe(record, line)
             if definition.choreographed:
@@ -223,7 +236,7 @@ class Engine:
         self._drivers[driver.record.id] = driver
         self._ready.put(driver)
 
-    def wait(self, saga_id: str, seconds: float) -> Record:
+    def wait(self, saga_id: str, seconds: float) -> Stored:
         """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
         or when it still stands in line for a service that is slow."""
         seated = seconds > 0 and self._take_seat()
@@ -242,8 +255,8 @@ class Engine:
         with self._lock:
             self._free_seats += seated
 
-    def _wait(self, saga_id: str, until: float) -> Record:
-        known: Record | None = None
+    def _wait(self, saga_id: str, until: float) -> Stored:
+        known: Stored | None = None
         in_line, patience = 0, self._patience()
         while True:
             told = self.waiting.expect(saga_id)
@@ -261,7 +274,8 @@ class Engine:
             except LogUnavailable:
                 if known is None:
                     raise
-            if known.ended or self.around.monotonic() >= until or self._closed.is_set():
+            late = self.around.monotonic() >= until or self._closed.is_set()
+            if isinstance(known, Unreadable) or known.ended or late:
                 return known
             if saga_id not in self._drivers:
                 poll = POLL_TOLD if known.definition.on_temporal else POLL
@@ -271,12 +285,12 @@ class Engine:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
         return self._free_seats * int(PATIENCE / POLL) // WAITERS
 
-    def read(self, saga_id: str) -> Record:
+    def read(self, saga_id: str) -> Stored:
         """The saga as the log has it; NoSuchSaga where there is none."""
-        record = self.around.log.find(saga_id)
-        if record is None:
+        found = self.around.log.read(saga_id)
+        if found is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
-        return record
+        return found
 
     def _work(self) -> None:
         while True:
@@ -289,6 +303,8 @@ class Engine:
             pass  # its new owner goes on with it
         except LogUnavailable as error:
             logger.warning("log_unavailable: %s", error)
+        except WriteRefused as error:  # not even without a result: the saga keeps its lease, and is tried again
+            logger.error("event=write_refused saga_id=%s: %s", driver.record.id, error)
         except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
             logger.exception("driver_failed saga_id=%s", driver.record.id)
         if not driver.parked:
@@ -337,12 +353,20 @@ class Engine:
                     logger.exception("renewal_failed saga_id=%s", driver.record.id)
 
 
-def _same(known: Record, definition: SagaDefinition, request_hash: str, key: str | None) -> Record:
-    """The saga that is known by an idempotency key; KeyReused where the key now comes with something else."""
+def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str | None) -> Stored:
+    """The saga that is known by an idempotency key; KeyReused where the key now comes with something else.
+
+    What cannot be read of an unreadable saga counts as the same: it is never started a second time.
+    """
+    if isinstance(known, Unreadable):
+        name, mode = known.name, (known.snapshot or {}).get("mode")
+        digest_of_it = known.request_hash if re.fullmatch("[0-9a-f]{64}", known.request_hash or "") else request_hash
+    else:
+        name, mode, digest_of_it = known.definition.name, known.definition.mode, str(known.request_hash)
     asked = {
-        "for another saga": known.definition.name == definition.name,
-        "in another mode": known.definition.mode == definition.mode,
-        "with another body": known.request_hash == request_hash,
+        "for another saga": name in (None, definition.name),
+        "in another mode": mode == definition.mode or mode not in (ORCHESTRATION, CHOREOGRAPHY),
+        "with another body": digest_of_it == request_hash,
     }
     if other := [what for what, same in asked.items() if not same]:
         raise KeyReused(

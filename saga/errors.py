@@ -11,6 +11,8 @@ SagaError
 ├── NoSuchLetter        the caller's: there is no such dead letter (404)
 ├── Conflict            the caller's: the saga's state forbids it (409)
 ├── NotJson             a service's own: its function returned what JSON cannot say; nothing took effect (500)
+│   └── SagaUnreadable    its row or its lines are not for this version: leave it alone
+├── WriteRefused        the database refuses what it is asked to write: do not try it again (400)
 ├── Refused             a participant says no, for good: do not retry (409)
 ├── Unreachable         nobody answered: try again
 ├── OutcomeUnknown      a COMMIT failed: perhaps it took effect
@@ -78,6 +80,17 @@ class Conflict(SagaError):
 
 class NotJson(SagaError):
     """A service's function returned what JSON cannot say; the message names the field."""
+
+
+class SagaUnreadable(Conflict):
+    """This version cannot read the saga's row or its lines, and so does nothing to it."""
+
+
+class WriteRefused(SagaError):
+    """The database refuses what it is asked to write for what it is: too large, or a value that it cannot hold.
+
+    It would refuse it each time, so the write is not tried again: whoever asked for it must ask for something else.
+    """
 
 
 class Refused(SagaError):

@@ -16,11 +16,13 @@ import mysql.connector as mysql_driver
 from mysql.connector import connection_cext
 from mysql.connector.connection import MySQLConnection
 from mysql.connector.connection_cext import CMySQLConnection
-from mysql.connector.errors import get_mysql_exception
+from mysql.connector.errors import DataError, get_mysql_exception
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.sql import ClauseElement
 
 Row = tuple[Any, ...]
+TOO_LARGE = 1153  # ER_NET_PACKET_TOO_LARGE
+NO_TEXT = 1366  # ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
 
 
 class Statement:
@@ -90,13 +92,27 @@ def listen(engine: Engine) -> None:
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
-        return _connection_class()(*arguments, **options)
+        made = _connection_class()(*arguments, **options)
+        with closing(made.cursor()) as cursor:
+            cursor.execute("SELECT @@max_allowed_packet")
+            made.packet = int(cursor.fetchone()[0])
+        return made
 
 
 class _Economical:
     """What the driver's connection does not do, or does at once, to save round trips."""
 
     parting: tuple[str, Row] | None = None  # statements that are sent with the COMMIT
+    packet = 1 << 62  # bytes: the server takes no larger one
+
+    def check(self, sql: bytes) -> bytes:
+        """The text, unless it is too large for the server, which would say so by hanging up.
+
+        From a lost connection nobody could tell that the same text must not be sent again.
+        """
+        if len(sql) + 1 >= self.packet:  # with the byte that says what kind of packet it is
+            raise DataError(f"{len(sql)} bytes are more than max_allowed_packet ({self.packet})", errno=TOO_LARGE)
+        return sql
 
     def is_connected(self: Any) -> bool:
         """Asked for each new cursor: not by a ping, since the statement itself will tell."""
@@ -119,7 +135,11 @@ class _Economical:
 class _Quick(_Economical, CMySQLConnection):
     def executed(self, sql: str, values: Row) -> list[int]:
         """How many rows each of the statements found; without a cursor, which costs as much as the exchange."""
-        self.cmd_query(sql.encode() % tuple(self.prepare_for_mysql(values)))
+        try:
+            bound = tuple(self.prepare_for_mysql(values))
+        except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]
+            raise DataError(str(error), errno=NO_TEXT) from error
+        self.cmd_query(self.check(sql.encode() % bound))
         driver: Any = self._cmysql
         found = [driver.affected_rows()]
         while self._follows():
@@ -137,6 +157,7 @@ class _Quick(_Economical, CMySQLConnection):
 class _Slow(_Economical, MySQLConnection):
     def executed(self, sql: str, values: Row) -> list[int]:
         """The same by a cursor."""
+        self.check(sql.encode() + b"".join(str(value).encode() for value in values))
         cursor = self.cursor()
         cursor.execute(sql, values)
         found = [cursor.rowcount]

@@ -19,7 +19,16 @@ from saga.choreography import OBSERVED, Kind, parse_event
 from saga.choreography import Event as Heard
 from saga.course import saga_of
 from saga.dead_letter import DEAD
-from saga.errors import BadInput, Conflict, LeaseLost, LogUnavailable, NoSuchSaga
+from saga.errors import (
+    BadInput,
+    Conflict,
+    IllegalEvent,
+    LeaseLost,
+    LogUnavailable,
+    NoSuchSaga,
+    SagaUnreadable,
+    WriteRefused,
+)
 from saga.event_body import saga_id_of
 from saga.log import Record, SagaLog
 from saga.machine import (
@@ -31,8 +40,9 @@ from saga.machine import (
     Line,
     next_call,
 )
-from saga.observation import Early, abandon, follow, rounds_of
+from saga.observation import Early, abandon, follow, rounds_of, shortened
 from saga.payload import iso
+from saga.unreadable import Unreadable
 from saga.verbs import refusal
 
 logger = logging.getLogger("saga")
@@ -110,6 +120,14 @@ class Follower:
             return Reaction(again=min(EARLY_AT_MOST, EARLY * 2.0 ** min(delivery.number, 16)))
         except (LeaseLost, LogUnavailable):
             return Reaction(again=1.0)
+        except SagaUnreadable as error:  # its events are heard again where a newer version has the log; here, by nobody
+            logger.warning(
+                "event_left_alone saga_id=%s subject=%s: %s", saga_id_of(delivery.payload), delivery.subject, error
+            )
+        except (WriteRefused, IllegalEvent) as error:
+            logger.error(
+                "event_left_alone saga_id=%s subject=%s: %s", saga_id_of(delivery.payload), delivery.subject, error
+            )
         return ACK
 
     def overdue(self, record: Record) -> None:
@@ -149,7 +167,7 @@ class Follower:
             try:
                 after, new = follow(known, heard)
                 if new:
-                    self._write(known, after, new)
+                    after = self._write_what_fits(known, heard, after, new)
                 self._crash("before", heard, after)
                 return
             except Early:
@@ -159,11 +177,26 @@ class Follower:
                 continue
         raise LeaseLost(heard.saga_id)
 
+    def _write_what_fits(self, record: Record, heard: Heard, after: Record, new: list[Line]) -> Record:
+        """Write what an event says; where the log cannot take all of it, that it happened, and why no more is known.
+
+        The step has acted, and the others go on with its result, which only the log will not have: nobody turns back.
+        """
+        try:
+            self._write(record, after, new)
+        except WriteRefused as error:
+            logger.error("event_not_stored saga_id=%s subject=%s: %s", record.id, heard.subject, error)
+            after, new = follow(record, shortened(heard), f"the result cannot be stored: {error}")
+            self._write(record, after, new)
+        return after
+
     def _read(self, saga_id: str, fresh: bool) -> Record | None:
         known = None if fresh else self._known.get(saga_id)
         if known is None:
-            record = self._log.find(saga_id)
-            known = record if record and record.definition.choreographed else None
+            found = self._log.find(saga_id)
+            if isinstance(found, Unreadable):
+                raise SagaUnreadable(f"it cannot be read: {found.reason}")
+            known = found if found and found.definition.choreographed else None
         return known
 
     def _write(self, record: Record, after: Record, new: Sequence[Line]) -> None:

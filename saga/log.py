@@ -15,26 +15,44 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, RowMapping, and_, or_
+from sqlalchemy import Connection, Engine, Executable, RowMapping, Select, and_, or_
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from saga import log_sql as sql
 from saga import outbox
-from saga.choreography import Event
+from saga.choreography import Event as Told
 from saga.context import Context
-from saga.database import ASKED_WRONGLY, Written, is_duplicate, is_lock_conflict, transaction
-from saga.definition import SagaDefinition
-from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken
+from saga.database import ASKED_WRONGLY, Written, is_duplicate, is_lock_conflict, refusal, transaction
+from saga.definition import SagaDefinition, SnapshotError
+from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken, SagaUnreadable, WriteRefused
 from saga.exchange import Row, Statement, exchange
 from saga.group_commit import GroupCommit
 from saga.log_sql import sagas
-from saga.machine import ENDED, FOREIGN, UNENDED, Line, Saga, State
+from saga.machine import ENDED, FOREIGN, UNENDED, Event, Line, Saga, State
+from saga.set_aside import Cause, SetAside
+from saga.unreadable import (
+    UNREADABLE,
+    Unreadable,
+    UnreadableLine,
+    line_of,
+    misread,
+    unreadable,
+    why_no_result,
+    why_not,
+    why_off,
+)
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
+_REFUSED = "the saga log does not take what it is asked to write"
 FOREVER = 253_402_300_799.0  # the last second of the year 9999
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 ALL = 2**31 - 1  # lines
+RECENT = 200  # lines, the latest of a saga, that must be readable for somebody to drive it
+SCANNED = 2000  # sagas, the newest, that are looked through for those that can, or cannot, be read
+SCANNED_AT_ONCE = 100
+FAR_ON = 1_000_000_000  # the number of a line where that of the last one cannot be read
+ASIDE_AT_MOST = 1000  # sagas set aside that a search asks for by their ids
 RETRY_WITHIN = 3.0  # seconds: a write that was refused later than that is not tried again
 
 T = TypeVar("T")
@@ -82,6 +100,9 @@ class Record:
         """The row after a line that moves nothing."""
         saga = Saga(self.definition, self.input, self.state, self.cursor, self.results, self.context.calls)
         return replace(self, context=self.context.after(line, saga, saga))
+
+
+Stored = Record | Unreadable  # what a row of `sagas` is to its readers
 
 
 @dataclass(frozen=True)
@@ -134,19 +155,23 @@ class _Fate(Enum):
 
 
 class SagaLog:
-    """Durable once a method has returned. Every method may raise LogUnavailable."""
+    """Durable once a method has returned. Every method may raise LogUnavailable, and a write WriteRefused.
+
+    A saga whose row cannot be decoded is given as Unreadable, a line as UnreadableLine: they stop none of the others.
+    """
 
     def __init__(self, engine: Engine):
+        self.aside = SetAside()  # the sagas that were found to be unreadable
         self._engine = engine
         self._dialect = engine.dialect
         self._writes = GroupCommit(self._write_all, _Write.size)
 
-    def begin(self, record: Record, lines: Sequence[Line], events: Sequence[Event] = ()) -> Record | None:
+    def begin(self, record: Record, lines: Sequence[Line], events: Sequence[Told] = ()) -> Stored | None:
         """Write a new saga, and the events that start it; where its idempotency key is known, give that saga."""
         definition = record.definition
         values = {**vars(record), "name": definition.name, "definition": Written(definition.snapshot_text)}
         values["context"] = record.context.as_json()
-        row = sql.BEGIN.bind(self._dialect, values)
+        row = self._bind(sql.BEGIN, values)
         sent = outbox.written(events, self._engine)
         if self._writes.submit(_Write(row, None, self._bound(record.id, lines), events=sent)) is _Fate.WRITTEN:
             return None
@@ -169,9 +194,9 @@ class SagaLog:
         `next_epoch`: raise it, so that of several who follow a saga one wins.
         """
         values = {"saga_id": saga_id, "held": epoch, "epoch": next_epoch or epoch, **vars(present)}
-        row = sql.ADVANCE.bind(self._dialect, values)
+        row = self._bind(sql.ADVANCE, values)
         answered = [
-            sql.WRITE_RESULTS.bind(self._dialect, {"saga_id": saga_id, "step": step, "result": result})
+            self._bind(sql.WRITE_RESULTS, {"saga_id": saga_id, "step": step, "result": result})
             for step, result in results.items()
         ]
         fate = self._writes.submit(_Write(None, row, self._bound(saga_id, lines), answered))
@@ -203,21 +228,54 @@ class SagaLog:
             last = connection.execute(sql.LAST_SEQ, values).scalar_one() or 0
             numbered = replace(line, seq=last + 1)
             connection.execute(sql.NOTE, {**vars(numbered), "saga_id": saga_id})
-            noted = _record(held).after_note(numbered).context.as_json()
+            noted = self._drivable(connection, _stored(held)).after_note(numbered).context.as_json()
             connection.execute(sql.NOTE_IN_ROW, {"of": saga_id, "new_context": noted})
             sent.append(numbered)
             return numbered
 
         return self._run(work)
 
+    def _claimed(self, connection: Connection, claim: Executable, values: Mapping[str, Any]) -> tuple[Record, bool]:
+        before = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().first()
+        if before is None or connection.execute(claim, values).rowcount != 1:
+            raise LeaseLost(values["saga_id"])
+        after = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().one()
+        found = _stored(after, _results(connection, [after["id"]]).get(after["id"]))
+        return self._drivable(connection, found), before["owner"] is not None
+
+    def _drivable(self, connection: Connection, found: Stored) -> Record:
+        """The saga, unless its row or one of its latest lines cannot be decoded.
+
+        SagaUnreadable else, which undoes the claim: nothing of it is changed.
+        """
+        if isinstance(found, Unreadable):
+            self.aside.put(found)
+            raise SagaUnreadable(f"it cannot be read: {found.reason}")
+        latest = {"saga_id": found.id, "after": max(0, found.context.lines - RECENT), "most": RECENT}
+        lines = [line_of(row) for row in connection.execute(sql.LINES, latest).mappings()]
+        bad = next((line for line in lines if isinstance(line, UnreadableLine)), None)
+        if bad:
+            reason = _of_line(bad)
+            self.aside.put(Unreadable(found.id, reason, state=found.state), Cause.LINE)
+            raise SagaUnreadable(f"it cannot be read: {reason}")
+        self.aside.drop(found.id)
+        return found
+
     def _bound(self, saga_id: str, lines: Sequence[Line]) -> list[Row]:
-        return [sql.WRITE_LINES.bind(self._dialect, {**vars(line), "saga_id": saga_id}) for line in lines]
+        return [self._bind(sql.WRITE_LINES, {**vars(line), "saga_id": saga_id}) for line in lines]
+
+    def _bind(self, statement: Statement, values: Mapping[str, Any]) -> Row:
+        """The values as the driver takes them. WriteRefused where one of them is no JSON."""
+        try:
+            return statement.bind(self._dialect, values)
+        except (ValueError, OverflowError, RecursionError, OSError) as error:  # OSError: a date beyond all clocks
+            raise WriteRefused(f"{_REFUSED}: a value that is no JSON, or no date") from error
 
     def _write_all(self, writes: Sequence[_Write]) -> Sequence[_Fate | BaseException]:
         """All in one transaction; where the database refuses what one of them says, each in one of its own."""
         try:
             return self._try(lambda connection: _written(connection, writes))
-        except ASKED_WRONGLY:
+        except (*ASKED_WRONGLY, WriteRefused):
             return [self._write_alone(write) for write in writes]
         except LogUnavailable as error:
             return [error] * len(writes)
@@ -227,8 +285,22 @@ class SagaLog:
             return self._run(lambda connection: _written(connection, [write]))[0]
         except IntegrityError as error:
             return _Fate.KNOWN if is_duplicate(error) else error
-        except LogUnavailable as error:
+        except (LogUnavailable, WriteRefused) as error:
             return error
+
+    def end_unreadable(self, saga_id: str, state: State, now: float, detail: Mapping[str, Any]) -> None:
+        """End a saga that cannot be read, as an operator says, with a line. LeaseLost where it has ended already."""
+
+        def work(connection: Connection) -> None:
+            values = {"saga_id": saga_id, "new_state": state, "now": now}
+            if connection.execute(sql.END_UNREADABLE, values).rowcount != 1:
+                raise LeaseLost(saga_id)
+            last = connection.execute(sql.LAST_SEQ, {"saga_id": saga_id}).scalar_one()
+            line = Line(last + 1 if isinstance(last, int) else FAR_ON, now, Event.RESOLVED, detail=detail)
+            exchange(connection, (sql.WRITE_LINES, self._bound(saga_id, [line])), last=True)
+
+        self._run(work)
+        self.aside.drop(saga_id)
 
     def renew(self, saga_id: str, epoch: int, due_at: float | None) -> None:
         """Hold the saga until `due_at`, for ever where it is None. LeaseLost where `epoch` is no longer its own."""
@@ -246,25 +318,25 @@ class SagaLog:
         """Take over a saga that was due at `due_by`, until `due_at`; gives it, and whether somebody still held it.
 
         `seen`: in place of `due_by`, exactly when it was seen to be due, though that is not believed. LeaseLost where
-        somebody else was quicker, or its owner has renewed its lease.
+        somebody else was quicker, or its owner has renewed its lease. SagaUnreadable where its row or its latest lines
+        cannot be decoded: then nothing is changed.
         """
         values: dict[str, Any] = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
         if seen is not None:
-            return self._run(lambda connection: _claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen}))
-        return self._run(lambda connection: _claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
+            return self._run(lambda connection: self._claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen}))
+        return self._run(lambda connection: self._claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
     def take(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
         """Like `claim`, whoever holds it, as long as it is in `state`: an operator's word."""
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
-        return self._run(lambda connection: _claimed(connection, sql.TAKE, {**values, "in_state": state}))
+        return self._run(lambda connection: self._claimed(connection, sql.TAKE, {**values, "in_state": state}))
 
     def due(self, now: float, most: int, owner: str | None = None) -> list[tuple[str, int]]:
-        """At most `most` sagas that want a driver, longest waiting first: (id, epoch).
+        """At most `most` sagas that want a driver, longest waiting first: (id, epoch); none that is set aside.
 
         `owner`: only those of nobody and of this one, since when another's lease ends is not known for certain.
         """
-        values = {"now": now, "most": most, "owner": owner}
-        return [(row["id"], row["epoch"]) for row in self._select(sql.DUE, values)]
+        return [(row["id"], row["epoch"]) for row in self._not_aside(sql.DUE, now, most, owner=owner)]
 
     def doubted(
         self, owner: str, *, soon: float, longest_lease: float, longest_rest: float, most: int
@@ -278,16 +350,22 @@ class SagaLog:
         beyond = min(longest_lease, longest_rest)
         values = {"beyond": beyond, "longest_lease": longest_lease, "longest_rest": longest_rest, "most": most}
         rows += self._select(sql.AHEAD, values)
-        return [(row["id"], row["epoch"], row["due_at"]) for row in rows]
+        return _due_times(rows, self.aside.resting())
 
     def due_times(self, saga_ids: Collection[str]) -> list[tuple[str, int, float]]:
         """When these sagas are due: (id, epoch, due time); nothing of those that are never due."""
         rows = self._select(sql.AS_IT_IS, {"saga_ids": list(saga_ids)}) if saga_ids else ()
-        return [(row["id"], row["epoch"], row["due_at"]) for row in rows]
+        return _due_times(rows)
 
     def unstarted(self, now: float, most: int) -> list[str]:
         """The ids of at most `most` sagas that Temporal should have by now, and perhaps has not."""
-        return [row["id"] for row in self._select(sql.UNSTARTED, {"now": now, "most": most})]
+        return [row["id"] for row in self._not_aside(sql.UNSTARTED, now, most)]
+
+    def _not_aside(self, query: Executable, now: float, most: int, **more: Any) -> list[RowMapping]:
+        """What is due, but for what is set aside: that stays due, and takes up nobody's place."""
+        aside = self.aside.resting()
+        found = self._select(query, {"now": now, "most": most + len(aside), **more})
+        return [row for row in found if str(row["id"]) not in aside][:most]
 
     def postpone(self, sagas_due: Mapping[tuple[str, int], float]) -> None:
         """Let stalled sagas rest longer: (id, epoch) to the new time."""
@@ -302,67 +380,120 @@ class SagaLog:
         """
         return self._execute(sql.FREE_OWNER, {"gone": owner, "now": now, "before": before})
 
-    def find(self, saga_id: str) -> Record | None:
+    def find(self, saga_id: str) -> Stored | None:
         """The saga with this id."""
         if not saga_id.isascii():  # MySQL does not compare such a text with an ASCII column, it raises
             return None
         return self._find(sql.FIND, {"saga_id": saga_id})
 
-    def find_by_key(self, key: str) -> Record | None:
+    def find_by_key(self, key: str) -> Stored | None:
         """The saga that was started with this idempotency key."""
         return self._find(sql.FIND_BY_KEY, {"key": key})
 
-    def find_many(self, saga_ids: Iterable[str], bare: bool = False) -> dict[str, Record]:
+    def find_many(self, saga_ids: Iterable[str], bare: bool = False) -> dict[str, Stored]:
         """The sagas with these ids, by id; `bare`: without input and results."""
         values = {"saga_ids": list(saga_ids)}
         if bare:
-            return {row["id"]: _record(row) for row in self._select(sql.FIND_MANY_BARE, values)}
+            return {row["id"]: self._read(row) for row in self._select(sql.FIND_MANY_BARE, values)}
 
-        def work(connection: Connection) -> dict[str, Record]:
+        def work(connection: Connection) -> dict[str, Stored]:
             rows = connection.execute(sql.FIND_MANY, values).mappings().all()
             results = _results(connection, values["saga_ids"]) if rows else {}
-            return {row["id"]: _record(row, results.get(row["id"])) for row in rows}
+            return {row["id"]: self._read(row, results.get(row["id"])) for row in rows}
 
         return self._run(work)
 
-    def _find(self, query: Executable, values: Mapping[str, Any]) -> Record | None:
-        def work(connection: Connection) -> Record | None:
+    def _find(self, query: Executable, values: Mapping[str, Any]) -> Stored | None:
+        def work(connection: Connection) -> Stored | None:
             row = connection.execute(query, values).mappings().first()
-            return _record(row, _results(connection, [row["id"]]).get(row["id"])) if row else None
+            return self._read(row, _results(connection, [row["id"]]).get(row["id"])) if row else None
 
         return self._run(work)
 
-    def filled(self, bare: Sequence[Record], most: float) -> list[Record]:
+    def _read(self, row: RowMapping, results: Mapping[str, Any] | None = None) -> Stored:
+        """A saga from its row; Unreadable also where one of its lines was found to be so, until it is read again."""
+        found = _stored(row, results)
+        if isinstance(found, Unreadable):
+            self.aside.put(found)
+        elif known := self.aside.despite_its_row(found.id, bare="input" not in row):
+            reason, cause = known
+            misfit = unreadable({str(name): value for name, value in row.items()}, reason)
+            self.aside.put(misfit, cause)
+            return misfit
+        elif "input" in row:  # all of it has been looked at
+            self.aside.drop(found.id, Cause.ROW)
+        return found
+
+    def read(self, saga_id: str) -> Stored | None:
+        """The saga with this id; Unreadable also where it is one of its latest lines that is."""
+        found = self.find(saga_id)
+        if isinstance(found, Record):
+            lines = self.lines(saga_id, max(0, found.context.lines - RECENT), RECENT)
+            if any(isinstance(line, UnreadableLine) for line in lines):
+                found = self.find(saga_id)
+        return found
+
+    def raw(self, saga_id: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], list[Mapping[str, Any]]] | None:
+        """The saga's row, its results and its lines as the database has them; None where there is no row."""
+        rows = self._select(sql.RAW_SAGA, {"saga_id": saga_id}) if saga_id.isascii() else ()
+        if not rows:
+            return None
+        results: list[Mapping[str, Any]] = [{**each} for each in self._select(sql.RAW_RESULTS, {"saga_id": saga_id})]
+        return {**rows[0]}, results, [{**line} for line in self._select(sql.RAW_LINES, {"saga_id": saga_id})]
+
+    def filled(self, bare: Sequence[Stored], most: float) -> list[Stored]:
         """As many of these as have at most `most` bytes of input and results together, with those; at least one.
 
         The database sends nothing of the others.
         """
 
-        def work(connection: Connection) -> list[Record]:
+        def work(connection: Connection) -> list[Stored]:
             known = {row.id: row.bytes for row in connection.execute(sql.SIZES_OF, {"saga_ids": [r.id for r in bare]})}
-            sums = accumulate(known.get(record.id, 0) for record in bare)
-            fitting = [record for record, together in zip(bare, sums, strict=True) if together <= most] or bare[:1]
-            ids = [record.id for record in fitting]
+            sums = accumulate(known.get(saga.id) or 0 for saga in bare)
+            fitting = [saga for saga, together in zip(bare, sums, strict=True) if together <= most] or bare[:1]
+            ids = [saga.id for saga in fitting]
             inputs = {row.id: row.input for row in connection.execute(sql.INPUTS_OF, {"saga_ids": ids})}
             results = _results(connection, ids)
-            return [
-                replace(record, input=inputs.get(record.id, {}), results=results.get(record.id, {}))
-                for record in fitting
-            ]
+            full = [self._filled(saga, inputs.get(saga.id, {}), results.get(saga.id, {})) for saga in fitting]
+            bad = [saga.id for saga in full if isinstance(saga, Unreadable)]
+            rows = connection.execute(sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
+            whole = {row["id"]: self._read(row, results.get(row["id"])) for row in rows}
+            return [whole.get(saga.id, saga) for saga in full]
 
         return self._run(work) if bare else []
 
+    def _filled(self, saga: Stored, input: Any, results: Mapping[str, Any]) -> Stored:
+        if isinstance(saga, Unreadable):
+            return saga
+        reason = why_not({"input": input, "state": saga.state}) or why_no_result(results)
+        if reason is None:
+            return replace(saga, input=input, results=results)
+        found = misread(saga, reason)
+        self.aside.put(found)
+        return found
+
     def lines(self, saga_id: str, after: int = 0, most: int = ALL) -> list[Line]:
         """The saga's lines with numbers above `after`, oldest first."""
-        return [_line(row) for row in self._select(sql.LINES, {"saga_id": saga_id, "after": after, "most": most})]
+        lines = [line_of(row) for row in self._select(sql.LINES, {"saga_id": saga_id, "after": after, "most": most})]
+        self._judge(saga_id, lines, after == 0 and len(lines) < most)
+        return lines
 
     def lines_at(self, saga_id: str, numbers: Iterable[int]) -> list[Line]:
         """The saga's lines with these numbers, oldest first."""
-        return [_line(row) for row in self._select(sql.LINES_AT, {"saga_id": saga_id, "numbers": list(numbers)})]
+        values = {"saga_id": saga_id, "numbers": list(numbers)}
+        return [line_of(row) for row in self._select(sql.LINES_AT, values)]
+
+    def _judge(self, saga_id: str, lines: Iterable[Line], all_of_them: bool) -> None:
+        """Set a saga aside for a line of it that cannot be decoded; no more, once all of them can."""
+        bad = next((line for line in lines if isinstance(line, UnreadableLine)), None)
+        if bad:
+            self.aside.put(Unreadable(saga_id, _of_line(bad)), Cause.LINE)
+        elif all_of_them:
+            self.aside.drop(saga_id, Cause.LINE)
 
     def latest_lines(self, most: int) -> list[tuple[str, Line]]:
         """The newest lines of all sagas, newest first, each with its saga's id."""
-        return [(row["saga_id"], _line(row)) for row in self._select(sql.LATEST_LINES, {"most": most})]
+        return [(_owner(row), line_of(row)) for row in self._select(sql.LATEST_LINES, {"most": most})]
 
     def last_line_id(self) -> int:
         """The highest id of a line; 0 where there is none."""
@@ -380,7 +511,7 @@ class SagaLog:
     def lines_between(self, after: int, upto: int, most: int) -> list[tuple[int, str, Line]]:
         """Lines with ids above `after` and up to `upto`, lowest first: (id, the saga's id, line)."""
         values = {"after": after, "upto": upto, "most": most}
-        return [(row["id"], row["saga_id"], _line(row)) for row in self._select(sql.LINES_BETWEEN, values)]
+        return [(row["id"], _owner(row), line_of(row)) for row in self._select(sql.LINES_BETWEEN, values)]
 
     def search(
         self,
@@ -391,15 +522,19 @@ class SagaLog:
         ended_since: float | None = None,
         attention: int = 0,
         most: int = 50,
-    ) -> list[Record]:
+        readable: bool | None = None,
+    ) -> list[Stored]:
         """Sagas, newest first: in one of `states`, called `name`, whose id begins with `q` or whose key it is, …
 
         They are bare, without input and results, which can be large: `filled` adds those.
-        `attention`: that have not ended, and have used up so many rounds, or whose deadline nobody minds any more.
+        `attention`: that have not ended, and have used up so many rounds, or whose deadline nobody minds any more, or
+        that cannot be read. `readable`: only those that can be read, or only those that cannot; of the latter those
+        that are known here, those in an unknown state, and those among the newest SCANNED.
         """
         if not (q + before).isascii():
             return []
         query = sql.SEARCH
+        aside = sagas.c.id.in_(self.aside.ids(ASIDE_AT_MOST))
         if states:
             query = query.where(sagas.c.state.in_(states))
         if name:
@@ -414,14 +549,43 @@ class SagaLog:
         if attention:  # of the few that have not ended, by their state's index
             unminded = sagas.c.due_at.is_(None), sagas.c.owner.is_(None)  # Temporal minds those that it drives
             overdue = and_(*unminded, sagas.c.deadline_at.is_not(None))
-            query = query.where(sagas.c.state.in_(UNENDED), or_(sagas.c.rounds >= attention, overdue))
+            stuck = and_(sagas.c.state.in_(UNENDED), or_(sagas.c.rounds >= attention, overdue, aside))
+            query = query.where(or_(stuck, sql.STATE_UNKNOWN))
         if ended_since is not None:
             query = query.where(sagas.c.ended_at >= ended_since)
-        return [_record(row) for row in self._select(query, {"most": most})]
+        if readable is None:
+            return [self._read(row) for row in self._select(query, {"most": most})]
+        if readable:
+            return self._scan(query, most, lambda saga: isinstance(saga, Record))
+        marked = query.where(or_(aside, sql.STATE_UNKNOWN))
+        scans = [self._scan(scanned, most, lambda saga: isinstance(saga, Unreadable)) for scanned in (marked, query)]
+        together = {saga.id: saga for scan in scans for saga in scan}
+        return [together[saga_id] for saga_id in sorted(together, reverse=True)[:most]]
 
-    def count_states(self, most: int) -> dict[State, int]:
-        """How many sagas are in each state, counted up to `most`."""
-        return {State(row["state"]): row["number"] for row in self._select(sql.COUNT_STATES, {"most": most})}
+    def _scan(self, query: Select[Any], most: int, wanted: Callable[[Stored], bool]) -> list[Stored]:
+        """At most `most` of the newest SCANNED sagas that a query finds, a page at a time."""
+        found: list[Stored] = []
+        page, seen, before = query, 0, ""
+        size = min(most, SCANNED_AT_ONCE)
+        while len(found) < most and seen < SCANNED:
+            rows = self._select(page.where(sagas.c.id < before) if before else page, {"most": size})
+            found += [saga for saga in map(self._read, rows) if wanted(saga)]
+            seen += len(rows)
+            if len(rows) < size:
+                break
+            before = rows[-1]["id"]
+        return found[:most]
+
+    def count_states(self, most: int) -> dict[str, int]:
+        """How many sagas are in each state, counted up to `most`; UNREADABLE: that are known to be so, if any are."""
+        counted = {row["state"]: row["number"] for row in self._select(sql.COUNT_STATES, {"most": most})}
+        unknown = sum(row["number"] for row in self._select(sql.COUNT_UNKNOWN_STATES, {"most": most}))
+        numbers: dict[str, int] = {state: counted[state] for state in State}
+        for state in self.aside.states():
+            if numbers.get(state):
+                numbers[state] -= 1
+                unknown += 1
+        return {**numbers, **({UNREADABLE: min(unknown, most)} if unknown else {})}
 
     def backlog(self, now: float, attention: int, most: int) -> Backlog:
         """What waits, counted up to `most`; `attention` as in `search`."""
@@ -432,7 +596,7 @@ class SagaLog:
             stalled=int(stalled["number"]),
             needs_attention=int(stalled["attention"]) + int(moving["attention"]),
             overdue=int(stalled["overdue"]) + int(moving["overdue"]),
-            oldest_due=0.0 if oldest is None else max(0.0, now - oldest),
+            oldest_due=max(0.0, now - oldest) if isinstance(oldest, float) else 0.0,
         )
 
     def prune(self, ended_before: float, most: int) -> int:
@@ -444,6 +608,8 @@ class SagaLog:
             values["started_before"] = f"{started[:8]}-{started[8:]}"  # else it would look through all that are younger
             old = connection.execute(sql.ENDED_BEFORE, values)
             saga_ids = [row.id for row in old]
+            for saga_id in saga_ids:
+                self.aside.drop(saga_id)
             if saga_ids:
                 connection.execute(sql.FORGET_LINES, {"saga_ids": saga_ids})
                 connection.execute(sql.FORGET_RESULTS, {"saga_ids": saga_ids})
@@ -465,18 +631,18 @@ class SagaLog:
         return self._run(lambda connection: connection.execute(statement, values).rowcount)
 
     def _run(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
-        """`work` in a transaction; LogUnavailable where it cannot be done, but for an IntegrityError."""
+        """`work` in a transaction; LogUnavailable where it cannot be done, but for a row that is there already."""
         try:
             return self._try(work, engine)
-        except IntegrityError:
-            raise
         except ASKED_WRONGLY as error:
-            raise LogUnavailable(_UNAVAILABLE) from error
+            if isinstance(error, IntegrityError) and is_duplicate(error):
+                raise
+            raise _refused(error) or LogUnavailable(_UNAVAILABLE) from error
 
     def _try(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
         """`work` in a transaction: once more where the connection was lost or a lock was; LogUnavailable after that.
 
-        One of ASKED_WRONGLY where the database refuses what it is asked.
+        One of ASKED_WRONGLY, or WriteRefused, where the database refuses what it is asked.
         """
         started = time.monotonic()
         while True:
@@ -485,7 +651,11 @@ class SagaLog:
                     return work(connection)
             except ASKED_WRONGLY:
                 raise
+            except (OverflowError, UnicodeEncodeError) as error:  # the driver cannot even say it
+                raise WriteRefused(f"{_REFUSED}: {refusal(error)}") from error
             except (DBAPIError, PoolTimeout, OutcomeUnknown) as error:  # our writes may be sent twice
+                if refused := _refused(error):
+                    raise refused from error
                 lost = isinstance(error, OutcomeUnknown) or (
                     isinstance(error, DBAPIError) and (error.connection_invalidated or is_lock_conflict(error))
                 )
@@ -513,32 +683,53 @@ def _written(connection: Connection, writes: Sequence[_Write]) -> list[_Fate]:
     return [_Fate.FENCED if index in fenced else _Fate.WRITTEN for index in range(len(writes))]
 
 
-def _claimed(connection: Connection, claim: Executable, values: Mapping[str, Any]) -> tuple[Record, bool]:
-    before = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().first()
-    if before is None or connection.execute(claim, values).rowcount != 1:
-        raise LeaseLost(values["saga_id"])
-    after = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().one()
-    results = _results(connection, [after["id"]])
-    return _record(after, results.get(after["id"])), before["owner"] is not None
-
-
-def _results(connection: Connection, saga_ids: Sequence[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _results(connection: Connection, saga_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What the actions of these sagas answered: by saga, by step."""
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in connection.execute(sql.RESULTS_OF, {"saga_ids": saga_ids}):
         found.setdefault(row.saga_id, {})[row.step] = row.result
     return found
 
 
-def _line(row: RowMapping) -> Line:
-    return Line(**{str(key): value for key, value in row.items() if key not in ("id", "saga_id")})
+def _due_times(rows: Iterable[RowMapping], resting: Collection[str] = ()) -> list[tuple[str, int, float]]:
+    """(id, epoch, due time) of those that nobody has set aside, and whose time can be read."""
+    found = ((row["id"], row["epoch"], row["due_at"]) for row in rows)
+    return [each for each in found if each[0] not in resting and isinstance(each[2], float)]
 
 
-def _record(row: RowMapping, results: Mapping[str, Mapping[str, Any]] | None = None) -> Record:
+def _owner(row: RowMapping) -> str:
+    """Whose line it is; SQLite keeps what is no text, too."""
+    return str(row["saga_id"]).encode("ascii", "backslashreplace").decode()
+
+
+def _of_line(line: UnreadableLine) -> str:
+    return f"line {line.seq}: {line.reason}"
+
+
+def _refused(error: Exception) -> WriteRefused | None:
+    why = refusal(error)
+    return WriteRefused(f"{_REFUSED}: {why}") if why else None
+
+
+def _stored(row: RowMapping, results: Mapping[str, Any] | None = None) -> Stored:
+    """A saga from its row, whatever is in it."""
+    values = {str(name): value for name, value in row.items()}
+    if reason := why_not(values):
+        return unreadable(values, reason)
+    try:
+        record = _record(row, results)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        return unreadable(values, error)
+    reason = why_off(record.definition, record.state, record.cursor)
+    return unreadable(values, reason) if reason else record
+
+
+def _record(row: RowMapping, results: Mapping[str, Any] | None = None) -> Record:
+    """A saga from a row whose columns have the types that they must have. SnapshotError, ValueError."""
+    state = State(row["state"])
     values = {"input": {}, **{str(key): value for key, value in row.items() if key != "name"}}
-    values |= {
-        "definition": SagaDefinition.from_json(row["definition"]),
-        "state": State(row["state"]),
-        "context": Context.from_json(row["context"]),
-    }
-    return Record(**values, results=results or {})
+    values["definition"] = SagaDefinition.from_json(row["definition"], driven=state not in ENDED)
+    values["context"] = Context.from_json(row["context"])
+    if reason := why_no_result(results or {}):
+        raise SnapshotError(reason)
+    return Record(**{**values, "state": state, "results": results or {}})

@@ -6,6 +6,7 @@ On MySQL the tables are those of db/init.sql; a test holds the two against each 
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
@@ -29,14 +30,16 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    type_coerce,
     union_all,
     update,
 )
+from sqlalchemy.types import NullType
 
 from saga.database import Float, Json, Token, UtcTime
 from saga.definition import TEMPORAL
 from saga.exchange import Statement
-from saga.machine import STALLED, UNENDED, State
+from saga.machine import ENDED, STALLED, UNENDED, State
 
 metadata = MetaData()
 
@@ -238,6 +241,41 @@ COUNT_STATES = union_all(  # each at most `most`: nobody waits for the whole of 
         )
         for state in State
     )
+)
+# The gaps between the states that are known, as ranges of the states' index: quick, however many sagas there are.
+_KNOWN = sorted(state.value for state in State)
+_GAPS = [
+    sagas.c.state < _KNOWN[0],
+    *(and_(sagas.c.state > lower, sagas.c.state < upper) for lower, upper in pairwise(_KNOWN)),
+    sagas.c.state > _KNOWN[-1],
+]
+STATE_UNKNOWN = or_(*_GAPS)
+COUNT_UNKNOWN_STATES = union_all(
+    *(
+        select(func.count().label("number")).select_from(
+            select(sagas.c.id).where(gap).limit(bindparam("most")).subquery()
+        )
+        for gap in _GAPS
+    )
+)
+RAW_SAGA = select(*(type_coerce(column, NullType()).label(column.name) for column in sagas.c)).where(
+    sagas.c.id == bindparam("saga_id")
+)
+RAW_LINES = (
+    select(*(type_coerce(column, NullType()).label(column.name) for column in saga_log.c))
+    .where(saga_log.c.saga_id == bindparam("saga_id"))
+    .order_by(saga_log.c.id)
+)
+RAW_RESULTS = (
+    select(*(type_coerce(column, NullType()).label(column.name) for column in saga_results.c))
+    .where(saga_results.c.saga_id == bindparam("saga_id"))
+    .order_by(saga_results.c.step)
+)
+# An unreadable saga that an operator has ended: its other columns stay as they are.
+END_UNREADABLE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("saga_id"), sagas.c.state.not_in(sorted(ENDED)))
+    .values(state=bindparam("new_state"), ended_at=bindparam("now"), owner=None, due_at=None, epoch=sagas.c.epoch + 1)
 )
 
 

@@ -33,14 +33,19 @@ from saga.machine import (
 )
 from saga.representation import NEEDS_ATTENTION_AFTER
 
+MESSAGE_AT_MOST = 500  # characters, where an event is too large for the log
+
 
 class Early(Exception):
     """An event of the saga's future: what it follows from has not been heard yet."""
 
 
-def follow(record: Record, heard: Heard) -> tuple[Record, list[Line]]:
-    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure."""
-    story = _Story(record, heard)
+def follow(record: Record, heard: Heard, remark: str | None = None) -> tuple[Record, list[Line]]:
+    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure.
+
+    `remark`: what the line that says that an action is done says beside it.
+    """
+    story = _Story(record, heard, remark)
     story.hear()
     return story.told()
 
@@ -63,11 +68,24 @@ def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
     return replace(moved, rounds=0, error=error, ended_at=now, due_at=None), [noted, turned]
 
 
+def shortened(heard: Heard) -> Heard:
+    """An event without what can be large: its result, and messages beyond their beginning."""
+
+    def short(part: Any) -> Any:
+        if not isinstance(part, Mapping):
+            return part
+        return {name: value[:MESSAGE_AT_MOST] if isinstance(value, str) else value for name, value in part.items()}
+
+    body = {**short(heard.body), "result": {}, "attempt": short(heard.body.get("attempt"))}
+    return replace(heard, body={**body, "error": short(heard.body.get("error"))})
+
+
 class _Story:
     """A saga while one event is folded into it."""
 
-    def __init__(self, record: Record, heard: Heard):
+    def __init__(self, record: Record, heard: Heard, remark: str | None = None):
         self.record = record
+        self._remark = remark
         self.heard = heard
         self.lines: list[Line] = []
         self._context = record.context
@@ -158,7 +176,7 @@ class _Story:
             if not body.get("in_doubt"):
                 self._line(body.get("attempt"))
             self._results[str(self.heard.step)] = body.get("result") or {}
-            self._add(Event.ACTION_DONE)
+            self._add(Event.ACTION_DONE, self._remark)
 
     def _refused(self) -> None:
         body = self.heard.body

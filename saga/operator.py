@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from saga import course
 from saga.driver import Driver
 from saga.engine import Engine
-from saga.errors import BadInput, Conflict, EngineUnavailable
+from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, SagaUnreadable
 from saga.log import Record
-from saga.machine import CANCEL_REQUESTED, Event
+from saga.machine import CANCEL_REQUESTED, ENDED, STALLED, Event, State
 from saga.payload import compact
+from saga.unreadable import Unreadable
 from saga.verbs import BY, REFUSALS, WAITING_FOR_THE_PIVOT, instead, refusal, resolved_by_hand, takes_no_result
 
 NOTE_AT_MOST = 1000  # characters
@@ -65,23 +66,38 @@ class Operator:
             return
         self._say(self._take(saga_id, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
 
-    def resolve(self, saga_id: str, note: str, result: Mapping[str, Any] | None = None) -> None:
+    def resolve(
+        self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
+    ) -> None:
         """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`.
 
         `result`: what its action would have answered, for later steps; BadInput where the call is a compensation.
+        A saga that cannot be read is ended by it, and `outcome` ("completed", "compensated") says how.
         """
         check_note(note, "what was done by hand, and by whom")
         if result is not None and len(compact(result).encode()) > RESULT_AT_MOST:
             raise BadInput(f"result must not be larger than {RESULT_AT_MOST} bytes", "result")
+        saga = self._engine.read(saga_id)
+        if isinstance(saga, Unreadable):
+            self._end(saga, note, outcome)
+            return
+        if outcome is not None and saga.state in STALLED:
+            raise BadInput("outcome is only for a saga that cannot be read: this one knows its own", "outcome")
         if self._told(saga_id, "resolve", note, result):
             return
         driver = self._take(saga_id, "resolve", Event.RESOLVED, result)
         self._say(driver, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result)
 
+    def _read(self, saga_id: str, verb: str) -> Record:
+        saga = self._engine.read(saga_id)
+        if isinstance(saga, Unreadable):
+            raise SagaUnreadable(f"{REFUSALS[verb]}: it cannot be read: {saga.reason}")
+        return saga
+
     def _tries(self, saga_id: str, verb: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
         """The saga as it is now, for each try; Conflict where its state forbids it, or it moves on at every try."""
         for _ in range(TRIES):
-            record = self._engine.read(saga_id)
+            record = self._read(saga_id, verb)
             if why := refusal(verb, record):
                 raise Conflict(why)
             if result is not None and (why := takes_no_result(record)):
@@ -99,9 +115,25 @@ class Operator:
         finally:
             self._engine.accept(driver)
 
+    def _end(self, saga: Unreadable, note: str, outcome: str | None) -> None:
+        """End a saga that cannot be read."""
+        if saga.ended:
+            raise Conflict(f"{REFUSALS['resolve']}: it has ended")
+        if outcome not in ENDED:
+            states = " or ".join(sorted(ENDED))
+            raise BadInput(
+                f"outcome is required of a saga that cannot be read: {states}, as you have left it", "outcome"
+            )
+        state = State(outcome)
+        log, now = self._engine.around.log, round(self._engine.around.clock(), 6)
+        try:
+            log.end_unreadable(saga.id, state, now, {**BY, "note": note, "state": state})
+        except LeaseLost:
+            raise Conflict(f"{REFUSALS['resolve']}: it has ended") from None
+
     def _told(self, saga_id: str, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> bool:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
-        record = self._engine.read(saga_id)
+        record = self._read(saga_id, verb)
         if record.definition.choreographed:
             raise Conflict(instead(record))
         if not record.definition.on_temporal:

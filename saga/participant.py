@@ -31,7 +31,7 @@ from werkzeug.exceptions import HTTPException
 from saga import barrier, inbox, outbox, server
 from saga.barrier import Answer, Key, Transaction
 from saga.choreography import parts_of
-from saga.database import ASKED_WRONGLY, Token, connect, create_tables
+from saga.database import ASKED_WRONGLY, Token, connect, create_tables, decodable
 from saga.ensemble import Ensemble, join, load_heard
 from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown, Refused, SettingsError
 from saga.faults import Delay, Fault, Kind, check_enabled, parse_delay, parse_fault, waited
@@ -184,7 +184,8 @@ class _Routes:
             guards = barrier.saga_barrier
             found = connection.execute(select(guards).where(guards.c.saga_id == saga_id)).mappings().all()
             barriers = [
-                {**row, "created_at": iso(row["created_at"]), "updated_at": iso(row["updated_at"])} for row in found
+                {name: iso(value) if isinstance(value, float) else value for name, value in decodable(row).items()}
+                for row in found
             ]
         return jsonify(saga_id=saga_id, records=shown, barrier=mask(barriers, self.service.secret))
 
@@ -248,7 +249,7 @@ class _Routes:
             self.closed.wait(wait)
 
     def _shown(self, row: RowMapping) -> dict[str, Any]:
-        shown: dict[str, Any] = mask(dict(row), self.service.secret)
+        shown: dict[str, Any] = mask(decodable(row), self.service.secret)
         return shown
 
 

@@ -9,17 +9,23 @@ from contextlib import suppress
 
 from saga.bulkhead import service_of
 from saga.engine import Engine
-from saga.errors import LeaseLost, LogUnavailable
+from saga.errors import LeaseLost, LogUnavailable, SagaUnreadable
 from saga.lease_watch import LeaseWatch
 from saga.log import Record
 from saga.machine import STALLED, State
 from saga.retry import jittered
+from saga.set_aside import Cause
+from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
 BATCH = 32  # sagas claimed in one go, so that several orchestrators share the work
 WATCHED = 500  # leases of others
+SIFTED = 256  # looked through at once where some of those that are due cannot be read
 BREATH = 0.02  # seconds between two looks while there is more than may be claimed
+
+
+_Due = tuple[str, int, float | None, Record | None]  # id, epoch, the due time that is not believed, and its row
 
 
 class Recovery:
@@ -57,30 +63,68 @@ class Recovery:
         places = min(BATCH, engine.places_for_recovered)
         if not places:
             return True
-        due: list[tuple[str, int, float | None]] = [
-            (saga_id, epoch, None) for saga_id, epoch in around.log.due(around.clock(), places, around.owner)
-        ]
-        due += self._overdue_leases()[: places - len(due)]
-        records = around.log.find_many((saga_id for saga_id, _, _ in due), bare=True) if due else {}
+        due, more = self._due(places)
         postponed: dict[tuple[str, int], float] = {}
-        for saga_id, epoch, seen in due:
+        for saga_id, epoch, seen, record in due:
             if engine.holds(saga_id):  # our own clock was set, and its lease is about to be renewed
                 continue
-            record = records.get(saga_id)
-            if record and record.definition.choreographed:
-                self._mark(record)
-                continue
-            service = self._retried_service(record)
-            if service and not engine.breakers.permits(service):
-                rest = engine.breakers.rest(service)  # spread, so that they do not all come back at once
-                postponed[saga_id, epoch] = around.clock() + rest + jittered(rest, around.random)
-            elif not self._claim(saga_id, epoch, service, seen) and service:
-                engine.breakers.withdraw(service)
+            try:
+                self._see_to(saga_id, epoch, seen, record, postponed)
+            except (LogUnavailable, LeaseLost):
+                raise
+            except Exception as error:  # a bug, which must not stop the others; this one is left alone for a while
+                logger.exception("recovery_failed saga_id=%s", saga_id)
+                around.log.aside.put(Unreadable(saga_id, f"recovery fails at it ({type(error).__name__})"), Cause.LOG)
         around.log.postpone(postponed)
-        return len(due) == places
+        return more
+
+    def _due(self, places: int) -> tuple[list[_Due], bool]:
+        """At most `places` sagas that are due and can be read, and whether there may be more.
+
+        The log sets aside those that cannot, and gives others in their stead: they take up no places.
+        """
+        around, most = self._engine.around, places
+        leases = self._overdue_leases()
+        while True:
+            due: list[tuple[str, int, float | None]] = [
+                (saga_id, epoch, None) for saga_id, epoch in around.log.due(around.clock(), most, around.owner)
+            ]
+            full = len(due) == most
+            due += leases[: most - len(due)]
+            found = around.log.find_many((saga_id for saga_id, _, _ in due), bare=True) if due else {}
+            sagas = [(*each, found.get(each[0])) for each in due]
+            readable: list[_Due] = [(*each, saga) for *each, saga in sagas if not isinstance(saga, Unreadable)]  # type: ignore[misc]
+            if len(readable) in (len(due), places) or len(readable) > places or self._closed.is_set():
+                return readable[:places], full
+            most = max(places, SIFTED)
+
+    def _see_to(
+        self,
+        saga_id: str,
+        epoch: int,
+        seen: float | None,
+        record: Record | None,
+        postponed: dict[tuple[str, int], float],
+    ) -> None:
+        """One saga that is due."""
+        around, engine = self._engine.around, self._engine
+        if record and record.definition.choreographed:
+            self._mark(record)
+            return
+        service = self._retried_service(record)
+        if service and not engine.breakers.permits(service):
+            rest = engine.breakers.rest(service)  # spread, so that they do not all come back at once
+            postponed[saga_id, epoch] = around.clock() + rest + jittered(rest, around.random)
+            return
+        claimed = False
+        try:
+            claimed = self._claim(saga_id, epoch, service, seen)
+        finally:
+            if service and not claimed:
+                engine.breakers.withdraw(service)
 
     def _mark(self, record: Record) -> None:
-        with suppress(LeaseLost):  # it has moved on, and is looked at again
+        with suppress(LeaseLost, SagaUnreadable):  # it has moved on, and is looked at again; or it is set aside
             self._overdue(record)
 
     def _overdue_leases(self) -> list[tuple[str, int, float | None]]:
@@ -106,6 +150,8 @@ class Recovery:
             self._engine.claim(saga_id, epoch, trying, seen)
         except LeaseLost:
             return False  # another orchestrator was quicker
+        except SagaUnreadable:
+            return False  # for one of its lines: set aside by the log
         return True
 
     def _retried_service(self, record: Record | None) -> str | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from saga.context import StepProgress
 from saga.course import saga_of, secrets_of
-from saga.log import Record
+from saga.log import Record, Stored
 from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, nobody_undoes
 from saga.payload import iso, mask
+from saga.unreadable import UNREADABLE, Unreadable
 
 NEEDS_ATTENTION_AFTER = 10  # rounds
 
@@ -21,13 +23,45 @@ PUBLIC_STATUS: Mapping[State, str] = {
     State.COMPLETED: "COMPLETED",
     State.COMPENSATED: "COMPENSATED",
 }
+STATUSES = (*dict.fromkeys(PUBLIC_STATUS.values()), UNREADABLE)  # all that a saga may be shown with
+
+# What is said of a line though it is not known which fields of its saga are secret.
+_OPEN = frozenset({"state", "call", "verdict", "by", "interrupted", "epoch", "fault", "letter", "unreadable"})
 
 _UNDOING = BACKWARD | {State.STALLED_SEALING, State.STALLED_COMPENSATING}
 _TURNED_BACK = frozenset({State.COMPENSATING, State.STALLED_COMPENSATING, State.COMPENSATED})
 
 
-def represent(record: Record) -> dict[str, Any]:
+def represent(saga: Stored) -> dict[str, Any]:
     """The object that every answer about a saga holds (times in ISO 8601, UTC)."""
+    if isinstance(saga, Unreadable):
+        return _represent_unreadable(saga)
+    return _represent(saga)
+
+
+def _represent_unreadable(saga: Unreadable) -> dict[str, Any]:
+    """The same keys for a saga that this version cannot read: what it is, as far as that is known, and why not more."""
+    snapshot = saga.snapshot or {}
+    mode, engine = (snapshot.get(name) if isinstance(snapshot.get(name), str) else None for name in ("mode", "engine"))
+    return {
+        "saga_id": saga.id,
+        "saga": saga.name,
+        "mode": mode,
+        "engine": engine,
+        "status": UNREADABLE,
+        "input": {} if saga.input is None or saga.secret is None else mask(saga.input, saga.secret),
+        "result": {},
+        "error": {"step": None, "kind": "unreadable", "status_code": None, "message": saga.reason},
+        "steps": [],
+        "started_at": iso(saga.started_at),
+        "ended_at": iso(saga.ended_at),
+        "due_at": iso(saga.due_at),
+        "overdue": False,
+        "needs_attention": not saga.ended,
+    }
+
+
+def _represent(record: Record) -> dict[str, Any]:
     definition, secret, echoes = record.definition, record.definition.secret, secrets_of(record)
     result: dict[str, Any] = {}
     for step in definition.steps:
@@ -42,7 +76,7 @@ def represent(record: Record) -> dict[str, Any]:
         "status": PUBLIC_STATUS[record.state],
         "input": mask(record.input, secret),
         "result": mask(result, secret, echoes),
-        "error": record.error and {**record.error, "message": mask(record.error["message"], secret, echoes)},
+        "error": record.error and _cause(record.error, secret, echoes),
         "steps": [{**step, "error": mask(step["error"], secret, echoes)} for step in _steps(record)],
         "started_at": iso(record.started_at),
         "ended_at": iso(record.ended_at),
@@ -52,15 +86,30 @@ def represent(record: Record) -> dict[str, Any]:
     }
 
 
-def represent_line(line: Line, record: Record | None) -> dict[str, Any]:
-    """One line of the log, masked by what its saga keeps secret."""
-    return represent_lines([line], record)[0]
+def _cause(error: Mapping[str, Any], secret: Sequence[str], echoes: Iterable[str]) -> dict[str, Any]:
+    names = ("step", "kind", "status_code", "message")
+    return {**{name: error.get(name) for name in names}, "message": mask(error.get("message"), secret, echoes)}
 
 
-def represent_lines(lines: Iterable[Line], record: Record | None) -> list[dict[str, Any]]:
-    """Lines of one saga's log, masked by what it keeps secret."""
-    secret, echoes = (record.definition.secret, secrets_of(record)) if record else ((), frozenset[str]())
-    return [{**vars(line), "at": iso(line.at), "detail": mask(line.detail, secret, echoes)} for line in lines]
+def represent_line(line: Line, saga: Stored | None) -> dict[str, Any]:
+    """One line of the log, masked by what its saga keeps secret; where that is not known, only what never is."""
+    return represent_lines([line], saga)[0]
+
+
+def represent_lines(lines: Iterable[Line], saga: Stored | None) -> list[dict[str, Any]]:
+    """Lines of one saga's log, masked by what it keeps secret; where that is not known, only what never is."""
+    secret, echoes = (saga.definition.secret, secrets_of(saga)) if isinstance(saga, Record) else ((), frozenset[str]())
+    withheld = isinstance(saga, Unreadable) and saga.secret != ()
+
+    def shown(detail: Mapping[str, Any] | None) -> Any:
+        if detail and withheld:
+            return {name: value for name, value in detail.items() if name in _OPEN}
+        return mask(detail, secret, echoes)
+
+    return [
+        {**vars(line), "at": None if math.isnan(line.at) else iso(line.at), "detail": shown(line.detail)}
+        for line in lines
+    ]
 
 
 def under_way(record: Record) -> bool:

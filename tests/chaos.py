@@ -238,7 +238,8 @@ class Chaos:
         for letter in self._letters():
             say(f"PARKED {letter['subject']} at {letter['service']}: {letter['message']}")
             self.count["replayed"] += 1
-            requests.post(f"{self.stack.url}/dead-letters/{letter['letter']}/replay", timeout=20)
+            with suppress(requests.RequestException):  # a crash may take the answer: it is asked again
+                requests.post(f"{self.stack.url}/dead-letters/{letter['letter']}/replay", timeout=20)
 
     def _letters(self) -> list[dict[str, Any]]:
         if not self.broker:

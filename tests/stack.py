@@ -21,7 +21,7 @@ import psutil
 import requests
 from sqlalchemy import create_engine, text
 
-from tests import nats_server
+from tests import nats_server, odd_service
 
 ROOT = Path(__file__).parent.parent
 SERVICES = {"A": "service_a", "B": "service_b", "C": "service_c"}
@@ -91,6 +91,15 @@ class Stack:
         queue = f"stack-{os.getpid()}-{self.ports['orchestrator']}-{time.monotonic_ns()}"  # the server is shared
         return {"ENGINE": "temporal", "TEMPORAL_ADDRESS": address, "TEMPORAL_TASK_QUEUE": queue}
 
+    def add_odd(self, ports: Iterator[int], sagas: Path) -> None:
+        """Before it starts: one process more, "odd", which is tests/odd_service.py, and the saga that calls it."""
+        (sagas / "odd.yaml").write_text(odd_service.SAGA)
+        self.ports["odd"] = free_port(ports)
+        self.processes = (*self.processes, "odd")
+        self.environ["SERVICE_ODD_PORT"] = str(self.ports["odd"])
+        self.environ["SERVICE_ODD_URL"] = self.url_of("odd")
+        self.environ["SERVICE_ODD_DB_URL"] = f"sqlite:///{self.logs / 'odd.db'}"
+
     @property
     def url(self) -> str:
         return self.url_of("orchestrator")
@@ -128,6 +137,8 @@ class Stack:
             return nats_server.command(self.ports["nats"], self.logs / "nats")
         if process in self.workers:
             return [sys.executable, "-m", "orchestrator.temporal_worker"]
+        if process == "odd":
+            return [sys.executable, "-m", "tests.odd_service"]
         return [sys.executable, "-m", process if process in PROCESSES else "orchestrator"]
 
     def await_ready(self, process: str) -> None:

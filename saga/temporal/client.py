@@ -33,6 +33,7 @@ from saga.settings import TemporalSettings
 from saga.temporal.connection import connect
 from saga.temporal.messages import BAD_RESULT, CONFLICT, RESULTS_AT_MOST, WORKFLOW, Begun, Timing
 from saga.temporal.searching import Searching, attributes
+from saga.unreadable import Unreadable
 from saga.verbs import REFUSALS
 
 logger = logging.getLogger("saga")
@@ -71,8 +72,6 @@ class Temporal:
         self._news = tell  # of a saga's end
         self._client: Client | None = None
         self._searching = Searching(settings.namespace, time.monotonic)
-        self._aside: dict[str, float] = {}  # sagas that cannot be read: when they are looked at again
-        self._said: set[str] = set()  # those of them that were reported
         self._loop = asyncio.new_event_loop()
         self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._loop.run_forever, name="temporal", daemon=True)]
@@ -94,37 +93,20 @@ class Temporal:
 
     def tell(self, record: Record, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> None:
         """Pass an operator's word on; durable when this returns. Conflict, BadInput, EngineUnavailable."""
-        if result is not None and len(compact([record.context, result]).encode()) > RESULTS_AT_MOST:
+        if result is not None and len(compact([record.results, result]).encode()) > RESULTS_AT_MOST:
             problem = f"the saga's results together would be larger than Temporal takes: {RESULTS_AT_MOST} bytes"
             raise BadInput(f"result: {problem}", "result")
         self._run(self._tell(record, verb, [each for each in (note, result) if each is not None]), within=20)
 
     def look(self) -> bool:
         """Start a batch of what was not started; gives whether there may be more. LogUnavailable, EngineUnavailable."""
-        now = self._clock()
-        self._aside = {saga_id: until for saga_id, until in self._aside.items() if until > now}
-        found = self._log.unstarted(now, BATCH + len(self._aside))  # those that are set aside take up nobody's place
-        saga_ids = [saga_id for saga_id in found if saga_id not in self._aside][:BATCH]
-        for saga_id in saga_ids:
-            record = self._read(saga_id)
-            if record is None or record.epoch > 1:  # it cannot be read, or has gone on meanwhile
+        saga_ids = self._log.unstarted(self._clock(), BATCH)
+        for record in self._log.find_many(saga_ids).values() if saga_ids else ():
+            if isinstance(record, Unreadable) or record.epoch > 1:  # set aside by the log; or it has gone on meanwhile
                 continue
             with suppress(LeaseLost):
                 self._log.renew(record.id, record.epoch, self._tried(record))
         return len(saga_ids) == BATCH
-
-    def _read(self, saga_id: str) -> Record | None:
-        """A saga; None where its row cannot be decoded: it is left as it is, and looked at again after a while."""
-        try:
-            return self._log.find(saga_id)
-        except LogUnavailable:
-            raise
-        except Exception as error:
-            self._aside[saga_id] = self._clock() + CANNOT_BE_STARTED
-            if saga_id not in self._said:
-                self._said.add(saga_id)
-                logger.error("event=saga_unreadable saga_id=%s: %s: %s", saga_id, type(error).__name__, error)
-            return None
 
     def _tried(self, record: Record) -> float | None:
         """When to start it again: one that cannot be started keeps no other from it. EngineUnavailable."""

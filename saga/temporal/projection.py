@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 
-from saga.errors import LeaseLost, LogUnavailable
+from saga.errors import LeaseLost, LogUnavailable, WriteRefused
 from saga.log import SagaLog
 from saga.machine import Line
 from saga.temporal.messages import Projection
 
+logger = logging.getLogger("saga")
+
+MESSAGE_AT_MOST = 500  # characters, where a projection is too large for the log
 TRIES = 5  # at a saga that another worker writes, too
 
 
@@ -20,7 +25,20 @@ class Projector:
         self._observe = observe  # told of every line and its saga's id, once it is durable
 
     def project(self, projection: Projection) -> int:
-        """Bring the log up to date; gives the number of the last line that it has. LogUnavailable."""
+        """Bring the log up to date; gives the number of the last line that it has. LogUnavailable.
+
+        What the log cannot take is left out: the workflow's history has it, and the saga goes on.
+        """
+        try:
+            return self._project(projection)
+        except WriteRefused as error:
+            logger.error("event=not_projected saga_id=%s: %s", projection.saga_id, error)
+        try:
+            return self._project(without_what_is_large(projection))
+        except WriteRefused:  # not even so: what is wrong stays wrong, and a workflow must not wait for it for ever
+            return projection.lines[-1].seq if projection.lines else 0
+
+    def _project(self, projection: Projection) -> int:
         saga_id, new = projection.saga_id, projection.lines
         if not new:
             return 0
@@ -33,6 +51,8 @@ class Projector:
                 record = self._log.find(saga_id)
                 if record is None:  # forgotten
                     return last
+                if record.epoch is None:  # nobody can write what comes after it
+                    return last
                 epoch = record.epoch
                 new = [line for line in projection.lines if line.seq > epoch]
                 if not new:
@@ -42,3 +62,20 @@ class Projector:
                 self._observe(saga_id, line)
             return last
         raise LogUnavailable(f"too many write the saga log of {saga_id}")
+
+
+def without_what_is_large(projection: Projection) -> Projection:
+    """The same without results, and with short messages: the last line says so. Pure."""
+    present = projection.present
+    error = present.error and {**present.error, "message": str(present.error.get("message"))[:MESSAGE_AT_MOST]}
+    results = [replace(each, result={}) for each in projection.results]
+    lines = [_short(line) for line in projection.lines]
+    lines[-1] = replace(lines[-1], detail={**(lines[-1].detail or {}), "not_stored": "the results are too large"})
+    return replace(projection, present=replace(present, error=error), lines=lines, results=results)
+
+
+def _short(line: Line) -> Line:
+    detail = line.detail and {
+        name: value[:MESSAGE_AT_MOST] if isinstance(value, str) else value for name, value in line.detail.items()
+    }
+    return replace(line, detail=detail)

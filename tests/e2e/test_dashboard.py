@@ -256,6 +256,8 @@ def test_the_curl_line_follows_the_form_and_says_no_secret(open_page: Open) -> N
     with open_page() as page:
         page.goto("/ui/lab")
         form = page.locator("#own-form")
+        for field in ("username", "address", "payment"):  # what the form shows at first is what it sends
+            expect(page.locator("#sent")).to_contain_text(f'"{field}": ')
         group = form.get_by_role("group", name="B", exact=True)
         group.get_by_label("what goes wrong").select_option("after")
         group.get_by_label("in the first").fill("2")

@@ -6,6 +6,7 @@ needs of an engine beyond that is in tests/engines.py.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,7 @@ from tests.engines import (
     sagas_in,
 )
 from tests.kept import Case, promise
+from tests.odd_service import PRICE
 from tests.stack import SERVICES, Stack, eventually
 
 ONE_EACH, NONE = {"A": 1, "B": 1, "C": 1}, {"A": 0, "B": 0, "C": 0}
@@ -75,6 +77,8 @@ def engine(
     )
     if case.engine == STEP_FUNCTIONS:
         stack.processes = tuple(SERVICES.values())
+    else:
+        stack.add_odd(ports, sagas)
     stack.start_all()
     drivers = {BUILT_IN: ["orchestrator"], CHOREOGRAPHY: ["nats", "orchestrator"], TEMPORAL: ["worker", "orchestrator"]}
     yield (OnStepFunctions(stack, sagas) if case.engine == STEP_FUNCTIONS else OnStack(stack, drivers[case.engine]))
@@ -241,6 +245,55 @@ def test_an_operator_cancels_a_saga_under_way(engine: Engine) -> None:
     code, saga = started.ended()
     assert (code, saga["error"]["kind"]) == (409, "cancelled")
     assert rows_of(engine, started.saga_id) == NONE
+
+
+@promise(
+    "A result that is nested 100 deep turns the saga back, and the error says so",
+    {STEP_FUNCTIONS: "the Amazon States Language does not tell how deep a result is"},
+)
+def test_a_result_that_is_nested_100_deep_turns_the_saga_back(engine: Engine) -> None:
+    """What its function returned is the kit's to refuse; what came over HTTP may have had its effect, and is undone."""
+    choreographed = engine.stack.mode == "choreography"
+    undone = {"deep result": ["A"], **({} if choreographed else {"deep answer": ["Odd", "A"]})}
+    for want, steps in undone.items():
+        code, saga = odd_saga(engine, {"username": "ada", "want": want})
+        assert (code, saga["status"]) == (500, "COMPENSATED")
+        assert (saga["error"]["step"], saga["error"]["kind"]) == ("Odd", "failed")
+        assert "nested too deeply: 64 levels are the most" in saga["error"]["message"]
+        assert engine.undone(saga) == steps
+        assert rows_of(engine, saga["saga_id"]) == NONE
+        assert odd_records(engine, saga["saga_id"]) == []
+        assert engine.stack.get(f"/ui/sagas/{saga['saga_id']}").status_code == 200
+
+
+@promise(
+    "A number of more digits than a double has is kept, digit for digit",
+    {STEP_FUNCTIONS: "JSONata's numbers are doubles"},
+)
+def test_a_number_of_many_digits_is_kept_digit_for_digit(engine: Engine) -> None:
+    """From the caller to a service, and from the service, which returned a Decimal, to whoever asks for the saga."""
+    code, saga = odd_saga(engine, {"username": "ada", "want": "digits", "amount": "0.30000000000000000001"})
+    assert (code, saga["status"], saga["error"]) == (200, "COMPLETED", None)
+    later = json.loads(engine.stack.get(f"/sagas/{saga['saga_id']}").text, parse_float=str)
+    for told in (saga, later):
+        assert (told["result"]["price"], told["result"]["sent"]) == (PRICE, "0.30000000000000000001")
+        assert told["input"]["amount"] == "0.30000000000000000001"
+    assert len(odd_records(engine, saga["saga_id"])) == 1
+
+
+def odd_saga(engine: Engine, input: dict[str, str]) -> Answer:
+    """The saga of tests/odd_service.py; an `amount` is sent as a number, and a number is told as its text."""
+    body = json.dumps(input)
+    if "amount" in input:
+        body = body.replace(json.dumps(input["amount"]), input["amount"])
+    answer = engine.stack.post_start("saga=odd", data=body)
+    return answer.status_code, json.loads(answer.text, parse_float=str)
+
+
+def odd_records(engine: Engine, saga_id: str) -> list[object]:
+    """The rows that the service has of this saga."""
+    answer = requests.get(f"{engine.stack.url_of('odd')}/records/{saga_id}", timeout=10)
+    return list(answer.json()["records"])
 
 
 def all_ended(ran: Ran) -> None:

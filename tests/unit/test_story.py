@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 
+from orchestrator.calls import with_gaps
 from orchestrator.story import root_cause, story
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event, interrupted
@@ -458,6 +459,31 @@ def test_past_its_deadline_nobody_is_in_charge() -> None:
     assert story(*scribe.shown()) == (
         "All 2 steps took effect. Its deadline passed before it ended, and nobody was in charge."
     )
+
+
+def test_what_is_on_its_way_back_when_its_deadline_passes_needs_nobody_to_turn_it_back() -> None:
+    scribe = heard()
+    stalls_at_a(scribe)
+    scribe.note(OVERDUE)
+    assert story(*scribe.shown()).endswith("nobody is in charge who could be told to. Its deadline has passed.")
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "told"),
+    [
+        (E.CANCELLED, "cancelled", "An operator cancelled it at B."),
+        (E.DEADLINE_PASSED, "deadline", "The deadline passed at B."),
+    ],
+)
+def test_why_it_turned_back_is_told_though_the_lines_that_say_so_are_left_out(
+    event: Event, kind: str, told: str
+) -> None:
+    scribe = Scribe("A B C!")
+    scribe.call()
+    scribe.event(event, kind)
+    scribe.call()
+    saga, lines = scribe.shown()
+    assert story(saga, with_gaps([lines[1], *lines[-2:]])).startswith(told)
 
 
 def test_a_crash_of_who_only_listens_holds_up_nobody() -> None:

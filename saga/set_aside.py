@@ -1,0 +1,98 @@
+"""The sagas that this process has found to be unreadable: said once, counted, and not looked at again for a while.
+
+Nothing of this is in the database: what one version cannot read, another may, and it must find it as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from saga.unreadable import Unreadable
+
+logger = logging.getLogger("saga")
+
+AGAIN = 60.0  # seconds after which one is looked at again, doubling: somebody may have mended it
+AGAIN_AT_MOST = 600.0
+
+
+class Cause(Enum):
+    """What of a saga cannot be read."""
+
+    ROW = auto()
+    LINE = auto()  # its row can be read, and one of its lines cannot
+    LOG = auto()  # all of it can be read, and does not make sense together
+
+
+@dataclass(frozen=True)
+class _Entry:
+    saga: Unreadable
+    cause: Cause
+    until: float  # it need not be looked at before
+    rest: float
+
+
+class SetAside:
+    """Shared by all who read the log in this process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.Lock()
+
+    def put(self, saga: Unreadable, cause: Cause = Cause.ROW) -> None:
+        """This one cannot be read."""
+        with self._lock:
+            known = self._entries.get(saga.id)
+            if known and saga.state is None:
+                saga = replace(saga, state=known.saga.state)
+            now, rest = self._clock(), known.rest if known else AGAIN
+            if known and known.until <= now:
+                rest = min(2 * rest, AGAIN_AT_MOST)
+            until = known.until if known and known.until > now else now + rest
+            self._entries[saga.id] = _Entry(saga, cause, until, rest)
+        if known is None or known.saga.reason != saga.reason:
+            logger.error("event=saga_unreadable saga_id=%s: %s", saga.id, saga.reason)
+
+    def drop(self, saga_id: str, cause: Cause | None = None) -> None:
+        """This one can be read, or is gone; with a cause: where it was set aside for that."""
+        if saga_id in self._entries:
+            with self._lock:
+                entry = self._entries.get(saga_id)
+                if entry and cause in (None, entry.cause):
+                    self._entries.pop(saga_id, None)
+
+    def resting(self) -> frozenset[str]:
+        """The ids of those that nobody need look at now."""
+        if not self._entries:
+            return frozenset()
+        now = self._clock()
+        with self._lock:
+            return frozenset(saga_id for saga_id, entry in self._entries.items() if entry.until > now)
+
+    def despite_its_row(self, saga_id: str, bare: bool = False) -> tuple[str, Cause] | None:
+        """Why this one cannot be read though its row can; None where that is not known, or is to be seen again.
+
+        `bare`: the row was read without its input and its results, so what is wrong may be there.
+        """
+        entry = self._entries.get(saga_id)
+        if entry is None or (entry.cause is Cause.ROW and not bare) or entry.until <= self._clock():
+            return None
+        return entry.saga.reason, entry.cause
+
+    def ids(self, most: int) -> list[str]:
+        """The ids of at most `most` of them, those that were found last."""
+        with self._lock:
+            return list(self._entries)[-most:]
+
+    def states(self) -> list[str]:
+        """The states that they say they are in, where that can be read: one for each of them."""
+        with self._lock:
+            return [entry.saga.state for entry in self._entries.values() if entry.saga.state]
+
+    def __len__(self) -> int:
+        return len(self._entries)
