@@ -359,7 +359,7 @@ def slowly(connection: socket.socket, data: bytes, over: threading.Event) -> Non
         connection.sendall(data[position : position + 1])
 
 
-HUGE = b"x" * (32 << 20)  # more than all buffers on its way hold
+HUGE = b"x" * (32 << 20)  # more than all buffers on its way hold; to copy it takes a while where much is going on
 
 
 class SlowReader:
@@ -374,7 +374,7 @@ class SlowReader:
             while part := connection.recv(65536):
                 self.taken += len(part)
                 if self.taken % (1 << 18) < len(part):
-                    time.sleep(SHORT / 30)
+                    time.sleep(SHORT / 10)
         finally:
             self.ended.set()
 
@@ -410,12 +410,12 @@ def test_a_server_that_never_answers_is_a_time_out(transport: Transport, serve: 
 
 def test_a_server_that_never_reads_is_a_time_out(transport: Transport, serve: Serve) -> None:
     server = serve(lambda connection, number: server.over.wait())
-    assert post(transport, server, SHORT, body=HUGE).failure is Failure.TIMED_OUT
+    assert post(transport, server, 4 * SHORT, body=HUGE).failure is Failure.TIMED_OUT
 
 
 def test_a_server_that_reads_slowly_is_a_time_out(transport: Transport, serve: Serve) -> None:
     reader = SlowReader()
-    assert post(transport, serve(reader), SHORT, HUGE).failure is Failure.TIMED_OUT
+    assert post(transport, serve(reader), 4 * SHORT, HUGE).failure is Failure.TIMED_OUT
     assert not reader.got_all()
 
 
