@@ -43,7 +43,18 @@ def with_a_down(make_stack: Callable[..., Stack], kind: str = "sqlite", **settin
     stack = make_stack(kind, mode="choreography", **QUICK, **settings)
     assert stack.post_start().json()["status"] == "COMPLETED"
     stack.kill("service_a")
+    eventually(lambda: not waiting(stack, "A"))
     return stack
+
+
+def waiting(stack: Stack, consumer: str) -> int:
+    """How many requests for events of this consumer the broker has: one of a dead process may still be given some."""
+
+    async def look() -> int:
+        async with await nats.connect(stack.environ["NATS_URL"]) as client:
+            return (await client.jetstream().consumer_info("SAGA", consumer)).num_waiting or 0
+
+    return int(run_apart(look()))
 
 
 def barrier_of(stack: Stack, saga_id: str) -> list[str]:
