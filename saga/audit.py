@@ -18,11 +18,11 @@ TIMEOUT = 5.0  # seconds
 
 
 def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> dict[str, Any]:
-    """{"checked", "violations", "unreachable", "unreadable"} for sagas that have ended.
+    """{"checked", "violations", "unreachable"} for sagas that have ended.
 
-    Those that cannot be read are counted as unreadable, and not checked. A violation is a step whose participant has
-    another number of records than `expected` says. Sagas of which a participant could not be asked are in
-    "unreachable", and not in "checked".
+    Those that cannot be read are not checked; where there are any, "unreadable" counts them. A violation is a step
+    whose participant has another number of records than `expected` says. Sagas of which a participant could not be
+    asked are in "unreachable", and not in "checked".
     """
     checked, violations, unreachable, sagas = 0, [], [], list(ended)
     readable = [saga for saga in sagas if isinstance(saga, Record)]
@@ -31,8 +31,8 @@ def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> d
             checked += not silent
             violations += wrong
             unreachable += silent
-    unreadable = len(sagas) - len(readable)
-    return {"checked": checked, "violations": violations, "unreachable": unreachable, "unreadable": unreadable}
+    unreadable = {"unreadable": len(sagas) - len(readable)} if len(readable) < len(sagas) else {}
+    return {"checked": checked, "violations": violations, "unreachable": unreachable, **unreadable}
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ SagaError
 ├── NoSuchSaga          the caller's: there is no such saga (404)
 ├── NoSuchLetter        the caller's: there is no such dead letter (404)
 ├── Conflict            the caller's: the saga's state forbids it (409)
-├── NotJson             a service's own: its function returned what JSON cannot say; nothing took effect (500)
 │   └── SagaUnreadable    its row or its lines are not for this version: leave it alone
+├── NotJson             a service's own: its function returned what JSON cannot say; nothing took effect (500)
 ├── WriteRefused        the database refuses what it is asked to write: do not try it again (400)
 ├── Refused             a participant says no, for good: do not retry (409)
 ├── Unreachable         nobody answered: try again

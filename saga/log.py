@@ -228,7 +228,8 @@ class SagaLog:
             last = connection.execute(sql.LAST_SEQ, values).scalar_one() or 0
             numbered = replace(line, seq=last + 1)
             connection.execute(sql.NOTE, {**vars(numbered), "saga_id": saga_id})
-            noted = self._drivable(connection, _stored(held)).after_note(numbered).context.as_json()
+            results = _results(connection, [saga_id]).get(saga_id)
+            noted = self._drivable(connection, _stored(held, results)).after_note(numbered).context.as_json()
             connection.execute(sql.NOTE_IN_ROW, {"of": saga_id, "new_context": noted})
             sent.append(numbered)
             return numbered
