@@ -96,6 +96,7 @@ def test_a_crash_at_any_point_loses_nothing(ensemble: Ensemble, flags: str) -> N
     print(f"{flags or 'all succeed'}: {len(names)} crash points")  # noqa: T201
 
 
+@pytest.mark.timeout(400)  # a run for each of its crash points, and each commit is a round trip
 @pytest.mark.parametrize("flags", ["", "c", "c:after", "b:after:2", "b:refuse", "b:after&b:undo:4&a:undo:2"])
 def test_a_crash_at_any_point_loses_nothing_on_mysql(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
