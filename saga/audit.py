@@ -12,6 +12,7 @@ from saga.log import Record, Stored
 from saga.machine import State
 from saga.records import AT_ONCE, ask, records_url
 from saga.transport import Transport
+from saga.unreadable import Unreadable
 from saga.urls import masked
 
 TIMEOUT = 5.0  # seconds
@@ -25,7 +26,7 @@ def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> d
     asked are in "unreachable", and not in "checked".
     """
     checked, violations, unreachable, sagas = 0, [], [], list(ended)
-    readable = [saga for saga in sagas if isinstance(saga, Record)]
+    readable = [saga for saga in sagas if not isinstance(saga, Unreadable)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for wrong, silent in pool.map(lambda record: _check(record, transport, token), readable):
             checked += not silent

@@ -17,6 +17,7 @@ from saga.database import connect, create_tables
 from saga.definition import TEMPORAL
 from saga.http import Verdict
 from saga.log import Record, SagaLog
+from saga.set_aside import AGAIN, SetAside
 from saga.settings import TemporalSettings
 from saga.temporal.activities import Activities, Surroundings
 from saga.temporal.client import BATCH, CANNOT_BE_STARTED, Temporal
@@ -98,12 +99,13 @@ def test_rows_that_cannot_be_read_keep_no_other_saga_from_being_started(
 def test_one_that_was_mended_is_started(engine: Engine, log: SagaLog) -> None:
     saga = begun(log, 1, owner=TEMPORAL, due_at=NOW)
     spoil(engine, saga.id, state="dreaming")
-    clock = Clock()
+    clock, monotonic = Clock(), Clock()
+    log.aside = SetAside(monotonic)
     client = Starting(log, clock)
     client.look()
     assert client.started == []
     spoil(engine, saga.id, state="executing")
-    clock.now += 3 * CANNOT_BE_STARTED
+    monotonic.now += AGAIN
     client.look()
     assert client.started == [saga.id]
     client.close()
