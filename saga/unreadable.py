@@ -19,7 +19,6 @@ from saga.definition import SagaDefinition, SnapshotError
 from saga.machine import ENDED, NOTES, Event, Line, State
 
 UNREADABLE = "UNREADABLE"  # the public status, and the key of such a line's detail in lower case
-DEEPEST = 200  # levels of JSON that masking and writing it out take
 
 Shape = tuple[str, Callable[[Any], bool]]  # in words, and whether a value has it
 
@@ -88,7 +87,7 @@ def _or_null(shape: Shape) -> Shape:
     return f"{shape[0]} or null", lambda value: value is None or shape[1](value)
 
 
-_OBJECT: Shape = ("a JSON object", lambda value: isinstance(value, dict) and not deeper_than(value, DEEPEST))
+_OBJECT: Shape = ("a JSON object", lambda value: isinstance(value, dict))
 _TEXT: Shape = ("a text", _text)
 _WHOLE: Shape = ("a whole number", _whole)
 _TIME: Shape = ("a date and time", _number)
@@ -208,22 +207,6 @@ def _misfit(values: Mapping[str, Any], shapes: Mapping[str, Shape], path: str = 
                 return f"{path}{name}: {value.reason}"
             return f"{path}{name} must be {words}"
     return None
-
-
-def deeper_than(value: Any, most: int) -> bool:
-    """Whether a JSON value is nested in more than `most` levels; without recursion, however deep it is."""
-    level = [value]
-    for _ in range(most):
-        level = [
-            inner
-            for part in level
-            if isinstance(part, dict | list)
-            for inner in (part.values() if isinstance(part, dict) else part)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _quoted(text: str) -> str:
