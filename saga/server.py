@@ -27,7 +27,7 @@ from granian.log import LogLevels
 logger = logging.getLogger("saga")
 
 LOCAL = ("127.0.0.1", "localhost", "0.0.0.0", "::1", "::")  # noqa: S104  # where `localhost` is meant to reach us
-RESTART_AFTER = 1.0  # seconds, where a worker dies again and again
+RESTART_AFTER = 1.0  # seconds between two starts, where a worker dies again and again
 
 
 def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> None:
@@ -43,6 +43,7 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
     if problem:
         sys.exit(problem)
     while True:
+        began = time.monotonic()
         server = Granian(
             target,
             address=host,
@@ -51,7 +52,7 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
             blocking_threads=threads,
             backpressure=threads + 1024,
             respawn_failed_workers=True,
-            respawn_interval=0.1,
+            respawn_interval=0.01,  # a caller who tries again half a second later should find it
             workers_kill_timeout=5,
             log_level=LogLevels.error,
         )
@@ -63,8 +64,8 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
                 return
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, _leave)  # Granian's own handlers would only tell the server that has ended
-            logger.warning("event=worker_died again=%s s", RESTART_AFTER)
-            time.sleep(RESTART_AFTER)
+            logger.warning("event=worker_died")
+            time.sleep(max(0.0, began + RESTART_AFTER - time.monotonic()))
 
 
 def keep(work: Callable[[], None]) -> None:
@@ -197,7 +198,8 @@ def _exit() -> NoReturn:
 
 def _end_with_parent() -> None:
     """A worker without its parent would keep the port, and go on working unseen: die with it, even on kill -9."""
-    parent = os.getppid()
+    made_by = multiprocessing.parent_process()  # asked of the system now, it may be whoever adopted us
+    parent = made_by.pid if made_by else os.getppid()
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -92,7 +92,7 @@ def test_each_card_does_what_it_says(open_page: Open, stack: Stack, scenario: Sc
         expect(table).to_be_visible(timeout=40_000)
         expect(table.get_by_text("as said")).to_have_count(4)
     saga_id = re.search(r"/ui/sagas/([^?]+)", page.url)[1]  # type: ignore[index]
-    for service, number in scenario.expect.rows.items():
+    for service, number in scenario.right_end(stack.saga(saga_id)["status"]).rows.items():
         assert sum(row["saga_id"] == saga_id for row in stack.rows(service)) == number
 
 

@@ -32,6 +32,13 @@ def test_a_card_is_right_only_where_all_of_it_is() -> None:
     ]
 
 
+def test_a_race_has_two_right_ends_and_nothing_between_them() -> None:
+    card = CARDS["service-crash"]
+    for status, rows in (("COMPLETED", 1), ("COMPENSATED", 0)):
+        assert all(finding.ok for finding in check(card, {"status": status}, dict.fromkeys("ABC", rows)))
+        assert not all(finding.ok for finding in check(card, {"status": status}, dict.fromkeys("ABC", 1 - rows)))
+
+
 def test_a_prediction_is_read_from_a_form_and_compared() -> None:
     form = {"predict-status": "COMPENSATED", "predict-A": "1", "predict-B": "0", "other": "x"}
     prediction = predict(form, ["A", "B"])
