@@ -13,8 +13,8 @@ from urllib.request import urlopen
 
 from saga.definition import TEMPORAL, load_definitions
 from saga.errors import BadInput
-from saga.server import port_problem
-from saga.settings import Settings, broker_url, load_settings, reachable
+from saga.process.server import port_problem
+from saga.process.settings import Settings, broker_url, load_settings, reachable
 from saga.temporal import require_temporal
 
 READY_WITHIN = 60  # seconds

@@ -15,8 +15,8 @@ import mysql.connector
 from flask import Flask, Response, jsonify, request
 from sqlalchemy import make_url
 
-from saga import server
-from saga.participant import THREADS
+from saga.kits.flask import THREADS
+from saga.process import server
 
 COLUMNS = {"A": ("username",), "B": ("user_id", "address"), "C": ("user_id", "payment")}
 

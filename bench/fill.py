@@ -10,10 +10,10 @@ from sqlalchemy import insert, text
 
 from bench.load import INPUT, Job
 from bench.stage import Stage
-from saga import log_sql
 from saga.definition import load_definitions
-from saga.log import SagaLog
 from saga.machine import STARTED
+from saga.saga_log import SagaLog
+from saga.storage import log_sql
 
 PREFIX = "00000000-0000-7000-8000-"  # ids older than any real one, numbered in their last twelve digits
 

@@ -20,10 +20,10 @@ import psutil
 from sqlalchemy import make_url
 
 from bench.load import Load
-from saga.broker import STREAM
-from saga.database import connect
-from saga.log import SagaLog
-from saga.settings import load_settings
+from saga.choreography.broker import STREAM
+from saga.process.settings import load_settings
+from saga.saga_log import SagaLog
+from saga.storage.database import connect
 from tests import mysql_server
 from tests.stack import ROOT, SERVICES, Stack, eventually, free_port, own_ports
 from tests.temporal_server import TemporalServer

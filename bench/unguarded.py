@@ -8,10 +8,11 @@ from collections.abc import Callable
 from flask import Flask
 from sqlalchemy import Engine
 
-from saga import barrier, server
+from saga import barrier
 from saga.barrier import Answer, Key, News, Transaction, Work
-from saga.database import transaction
-from saga.participant import THREADS
+from saga.kits.flask import THREADS
+from saga.process import server
+from saga.storage.database import transaction
 from service_a.app import service
 
 

@@ -5,8 +5,8 @@ import sys
 from orchestrator.stream import LISTENERS
 from saga.definition import TEMPORAL, load_definitions
 from saga.errors import BadInput
-from saga.server import serve
-from saga.settings import load_settings
+from saga.process.server import serve
+from saga.process.settings import load_settings
 from saga.temporal import require_temporal
 
 THREADS = 192  # requests served at once; each POST /start keeps one until its saga ends or `wait` is over

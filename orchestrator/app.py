@@ -12,22 +12,23 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from orchestrator import browser, pages, probe
+from orchestrator import csrf, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
-from orchestrator.codes import code_of
+from orchestrator.dashboard import pages
 from orchestrator.queries import before_in, status_in
+from orchestrator.status_codes import code_of
 from orchestrator.stream import event_stream
-from saga.audit import audit
 from saga.errors import BadInput, NoSuchSaga, SagaError
-from saga.faults import parse_plan
-from saga.flask_json import ExactJson
-from saga.log import Record, Stored
+from saga.faults.flags import parse_plan
+from saga.kits.flask_json import ExactJson
+from saga.kits.request_body import read_bodies
 from saga.machine import ENDED
 from saga.payload import parse_object
-from saga.raw_export import raw_export
-from saga.representation import represent, represent_line, represent_lines
-from saga.request_body import read_bodies
-from saga.settings import Settings, load_settings
+from saga.process.settings import Settings, load_settings
+from saga.saga_log import Record, Stored
+from saga.views.audit import audit
+from saga.views.raw_export import raw_export
+from saga.views.representation import represent, represent_line, represent_lines
 
 BODY_AT_MOST = 1 << 20  # bytes
 PAGE_BYTES = 8 << 20  # of input and results, in a page of sagas
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None, parts: Orchestrator | None = No
     app.close = parts.close  # type: ignore[attr-defined]
     app.register_error_handler(SagaError, _saga_error)
     app.register_error_handler(HTTPException, _http_error)
-    browser.protect(app)
+    csrf.protect(app)
     read_bodies(app, BODY_AT_MOST)
     _Routes(parts).register(app)
     pages.register(app, parts)

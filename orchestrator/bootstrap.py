@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING, Any
 import uuid_utils
 
 from orchestrator.choreographer import Choreographer
+from orchestrator.dashboard.health import Watch
 from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
-from orchestrator.watch import Watch
-from saga import log_sql, outbox
-from saga.database import connect, create_tables
+from saga.choreography import outbox
+from saga.choreography.observer import Follower
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
 from saga.driver import Surroundings
-from saga.engine import Engine
 from saga.errors import BadInput, Conflict, SagaUnreadable
-from saga.follower import Follower
-from saga.log import Record, SagaLog
-from saga.operator import Operator, check_note
-from saga.recovery import Recovery
-from saga.settings import Settings
+from saga.http_client.transport import Transport
+from saga.process.settings import Settings
+from saga.runtime.engine import Engine
+from saga.runtime.operator import Operator, check_note
+from saga.runtime.permitted_commands import REFUSALS, refusal
+from saga.runtime.recovery import Recovery
+from saga.saga_log import Record, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
-from saga.transport import Transport
 from saga.unreadable import Unreadable
-from saga.verbs import REFUSALS, refusal
 
 if TYPE_CHECKING:
     from saga.temporal.client import Temporal

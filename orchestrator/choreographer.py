@@ -1,6 +1,6 @@
 """The orchestrator's part in choreographed sagas: it starts them, then only observes; and it knows the dead letters.
 
-It ends one only where no service has heard of it, and so that none ever will: saga/abandoned.py says how.
+It ends one only where no service has heard of it, and so that none ever will: saga/choreography/abandoned.py says how.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.listeners import Listeners
-from saga import outbox
-from saga.choreography import Kind, abandoned, observed, started, subject
+from saga.choreography import outbox
+from saga.choreography.dead_letter import DEAD, DEAD_STREAM
+from saga.choreography.event_body import saga_id_of
+from saga.choreography.events import Kind, abandoned, observed, started, subject
+from saga.choreography.namespace import covers
+from saga.choreography.observer import Follower
+from saga.choreography.outbox import SKEW
+from saga.choreography.wiring import Ensemble
 from saga.context import ITS_STARTER
-from saga.course import secrets_of
-from saga.dead_letter import DEAD, DEAD_STREAM
 from saga.definition import SagaDefinition
-from saga.engine import Engine
-from saga.ensemble import Ensemble
 from saga.errors import (
     BadInput,
     BrokerUnavailable,
@@ -30,16 +32,14 @@ from saga.errors import (
     OutcomeUnknown,
     SagaUnreadable,
 )
-from saga.event_body import saga_id_of
-from saga.follower import Follower
-from saga.log import Record, Stored
-from saga.namespace import covers
-from saga.operator import check_note
-from saga.outbox import SKEW
 from saga.payload import mask
-from saga.settings import Settings
+from saga.process.settings import Settings
+from saga.progress import secrets_of
+from saga.runtime.engine import Engine
+from saga.runtime.operator import check_note
+from saga.runtime.permitted_commands import REFUSALS, refusal
+from saga.saga_log import Record, Stored
 from saga.unreadable import Unreadable
-from saga.verbs import REFUSALS, refusal
 
 NAME = ITS_STARTER
 

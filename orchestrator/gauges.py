@@ -17,8 +17,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from saga.errors import BrokerUnavailable, LogUnavailable
-from saga.log import Backlog, SagaLog
-from saga.representation import NEEDS_ATTENTION_AFTER
+from saga.saga_log import Backlog, SagaLog
+from saga.views.representation import NEEDS_ATTENTION_AFTER
 
 logger = logging.getLogger("saga")
 

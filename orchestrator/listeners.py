@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from saga.broker import Broker, Listening
-from saga.choreography import heard_by
+from saga.choreography.broker import Broker, Listening
+from saga.choreography.events import heard_by
+from saga.choreography.namespace import covers
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable
-from saga.namespace import covers
 
 ASKED_WITHIN = 2.0  # seconds: a broker that does not say so by then is away, and the saga waits in the outbox
 COMING_WITHIN = 3.0  # seconds that the first start of a saga waits for services that are starting, too

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from saga.errors import BadInput
 from saga.machine import State
-from saga.representation import PUBLIC_STATUS, STATUSES
 from saga.unreadable import UNREADABLE
+from saga.views.representation import PUBLIC_STATUS, STATUSES
 
 _SAGA_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from flask import Response
 
 from saga.errors import LogUnavailable, Overloaded
-from saga.log import SagaLog
 from saga.payload import readable
-from saga.representation import represent_line
-from saga.tail import Tail
+from saga.runtime.tail import Tail
+from saga.saga_log import SagaLog
+from saga.views.representation import represent_line
 
 logger = logging.getLogger("saga")
 

@@ -8,10 +8,10 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
 
-from saga.engine import Engine
-from saga.http import Verdict
-from saga.log import Record
+from saga.call import Verdict
 from saga.machine import ATTEMPT, ENDED, STARTED, Event, Line
+from saga.runtime.engine import Engine
+from saga.saga_log import Record
 
 logger = logging.getLogger("saga")
 

@@ -19,15 +19,15 @@ from temporalio.worker import Worker
 
 from orchestrator.bootstrap import CONNECTIONS, temporal_client
 from orchestrator.telemetry import tell
-from saga import log_sql
-from saga.database import connect, create_tables
-from saga.log import SagaLog
-from saga.settings import Settings, load_settings
+from saga.http_client.transport import Transport
+from saga.process.settings import Settings, load_settings
+from saga.saga_log import SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, Surroundings
 from saga.temporal.connection import connect as connect_temporal
 from saga.temporal.projection import Projector
 from saga.temporal.workflow import SagaWorkflow
-from saga.transport import Transport
 
 logger = logging.getLogger("saga")
 

@@ -6,8 +6,8 @@ import logging
 import sys
 
 from saga.errors import BadInput
-from saga.server import keep
-from saga.settings import load_settings
+from saga.process.server import keep
+from saga.process.settings import load_settings
 from saga.temporal import require_temporal
 
 

@@ -22,10 +22,10 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from saga.database import Json, Token, UtcTime, Written, is_duplicate, is_lock_conflict, transaction
 from saga.errors import Refused
-from saga.exchange import Row, Statement, exchange
 from saga.payload import compact, sayable
+from saga.storage.database import Json, Token, UtcTime, Written, is_duplicate, is_lock_conflict, transaction
+from saga.storage.statement_batch import Row, Statement, exchange
 
 metadata = MetaData()
 

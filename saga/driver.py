@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from saga import course, http
+from saga import progress
+from saga.call import Attempt, CallRequest, Outcome, Verdict, make_call
 from saga.errors import LeaseLost, Overtaken, WriteRefused
-from saga.log import Record, SagaLog
+from saga.http_client.transport import Transport
 from saga.machine import (
     ATTEMPT,
     CLAIMED,
@@ -31,7 +32,7 @@ from saga.machine import (
     next_call,
 )
 from saga.retry import stall_delay
-from saga.transport import Transport
+from saga.saga_log import Record, SagaLog
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Driver:
         self._held = True
         self._lease_until = record.due_at or 0.0  # by the clock that others read,
         self._lease_ends = (self.moved_at if since is None else since) + around.lease  # and by one that nobody sets
-        self._saga = course.saga_of(record)  # these two with the pending lines
+        self._saga = progress.saga_of(record)  # these two with the pending lines
         self._context = record.context
         self._claimed: bool | None = None  # by a claim that is not in the log yet: did it interrupt a call?
         self._why: str | None = None  # the claim was made, where that was no crash
@@ -169,7 +170,7 @@ class Driver:
         """Make the call and write down what came of it. LeaseLost where the saga is no longer this driver's."""
         around = self._around
         try:
-            outcome = http.call(
+            outcome = make_call(
                 self._request(call),
                 around.transport,
                 sleep=around.sleep,
@@ -182,20 +183,20 @@ class Driver:
             self.release()
             return
         except _DeadlinePassed:
-            event, cause = course.overdue(call)
+            event, cause = progress.overdue(call)
             self._record(event, cause=cause)
             return
         self._inject("after", call)
         late = self._deadline_passed()
-        event, cause = course.answered(self._saga, call, outcome, late)
+        event, cause = progress.answered(self._saga, call, outcome, late)
         try:
             self._record(event, result=outcome.result, cause=cause)
         except WriteRefused as error:
             outcome = self._not_stored(outcome, error)
-            event, cause = course.answered(self._saga, call, outcome, late)
+            event, cause = progress.answered(self._saga, call, outcome, late)
             self._record(event, cause=cause)
 
-    def _not_stored(self, outcome: http.Outcome, error: WriteRefused) -> http.Outcome:
+    def _not_stored(self, outcome: Outcome, error: WriteRefused) -> Outcome:
         """An answer that the log cannot take: of what the call did, no more is known than that it may have done it.
 
         So the saga turns back, or stalls, with this as its cause, and does not make the call over and over.
@@ -203,14 +204,14 @@ class Driver:
         message = f"the result cannot be stored: {error}"
         last = self._pending[-1] if self._pending else None
         if last and last.event == ATTEMPT:
-            detail = {**(last.detail or {}), "verdict": http.Verdict.UNKNOWN, "message": message}
+            detail = {**(last.detail or {}), "verdict": Verdict.UNKNOWN, "message": message}
             self._pending[-1] = replace(last, detail=detail)
             self._fold_anew()
-        return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
+        return Outcome(Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
 
-    def _request(self, call: Call) -> http.Request:
+    def _request(self, call: Call) -> CallRequest:
         sealing = self._saga.state is State.SEALING
-        return course.request(self.record.id, call, self._saga.calls, sealing, self._span(), self._around.token)
+        return progress.request(self.record.id, call, self._saga.calls, sealing, self._span(), self._around.token)
 
     def _span(self) -> str:
         return f"{1 + int(self._around.random() * (2**64 - 2)):016x}"
@@ -230,8 +231,8 @@ class Driver:
             self._sent = True
         self._inject("before", call)
 
-    def _after_attempt(self, call: Call, attempt: http.Attempt, will_retry: bool) -> None:
-        detail = course.attempt_detail(call, attempt)
+    def _after_attempt(self, call: Call, attempt: Attempt, will_retry: bool) -> None:
+        detail = progress.attempt_detail(call, attempt)
         self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, round(attempt.duration_ms, 3), detail)
         if will_retry:
             self._write()  # so that a restart does not begin to count anew; the back-off hides its cost
@@ -251,9 +252,9 @@ class Driver:
         before, pending, context = self._saga, list(self._pending), self._context
         saga = apply(before, event, result)
         step = before.step.name if before.step else None
-        self._add(event, step, detail=course.event_detail(saga, cause, detail), result=result)
+        self._add(event, step, detail=progress.event_detail(saga, cause, detail), result=result)
         try:
-            self._write(**course.changes(self.record, before, event, saga, cause))
+            self._write(**progress.changes(self.record, before, event, saga, cause))
         except WriteRefused:  # as if it had not happened: whoever asked for it may say it otherwise
             self._saga, self._pending, self._context = before, pending, context
             raise
@@ -308,7 +309,7 @@ class Driver:
 
     def _fold_anew(self, noted: Sequence[Line] = ()) -> None:
         """Fold what others have noted, and the lines to be written, into the row as it was written last."""
-        saga, context = course.saga_of(self.record), self.record.context
+        saga, context = progress.saga_of(self.record), self.record.context
         for line in (*noted, *self._pending):
             before, saga = saga, fold(saga, line, self._saga.results)
             context = context.after(line, before, saga)
@@ -334,11 +335,11 @@ class Driver:
 
     def _inject(self, when: str, call: Call) -> None:
         """The injected crash of the orchestrator, once per saga: the log remembers that it happened."""
-        name = course.fault(when, call, self.record.definition.faults, self._context.faults)
+        name = progress.fault(when, call, self.record.definition.faults, self._context.faults)
         if name is None:
             return
         self._pending = []  # an answer that is not yet logged is what the crash must lose
-        self._saga, self._context = course.saga_of(self.record), self.record.context
+        self._saga, self._context = progress.saga_of(self.record), self.record.context
         self._add(FAULT, call.step.name, detail={"fault": name})
         self._write()
         self._around.exit(17)

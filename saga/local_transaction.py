@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from saga import barrier
 from saga.barrier import Answer, Handled, Key, News, Transaction
 from saga.errors import Refused
-from saga.faults import Kind
+from saga.faults.flags import Kind
 from saga.machine import Direction
 
 Function = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]

@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from saga.context import ContextError
-from saga.database import Undecodable
 from saga.definition import SagaDefinition, SnapshotError
 from saga.machine import ENDED, NOTES, Event, Line, State
+from saga.storage.database import Undecodable
 
 UNREADABLE = "UNREADABLE"  # the public status, and the key of such a line's detail in lower case
 

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import Column, String
 
-from saga.participant import Participant, Settings, Transaction, business_table
+from saga.kits.flask import Participant, Settings, Transaction, business_table
 
 users = business_table("TABLE_A", Column("username", String(255), nullable=False))
 

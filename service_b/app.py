@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import BigInteger, Column, String
 
-from saga.participant import Participant, Settings, Transaction, business_table
+from saga.kits.flask import Participant, Settings, Transaction, business_table
 
 addresses = business_table(
     "TABLE_B",

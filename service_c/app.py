@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import BigInteger, Column, String
 
-from saga.participant import Participant, Refused, Settings, Transaction, business_table
+from saga.kits.flask import Participant, Refused, Settings, Transaction, business_table
 
 payments = business_table(
     "TABLE_C",

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from saga.asl import ANY, REFUSALS, TOO_LARGE, state_machine
-from saga.choreography import Duty, Kind, Part, parse_event, started, subject
+from saga.choreography.events import Duty, Kind, Part, parse_event, started, subject
 from saga.definition import SagaDefinition, load_definition, load_definitions
 from saga.machine import ENDED, STALLED, TRANSITIONS, State
-from saga.settings import load_settings
+from saga.process.settings import load_settings
+from saga.step_functions.asl import ANY, REFUSALS, TOO_LARGE, state_machine
 from tests.stack import INPUT, ROOT
 
 HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}

@@ -16,21 +16,22 @@ from typing import Any
 
 from sqlalchemy import Engine, event, select
 
-from saga import log_sql, outbox
 from saga.barrier import saga_barrier
-from saga.broker import Delivery, Handler
-from saga.choreography import Event, parts_of, started
+from saga.choreography import outbox
+from saga.choreography.broker import Delivery, Handler
+from saga.choreography.events import Event, parts_of, started
+from saga.choreography.listener import Listener, Surroundings
+from saga.choreography.observer import Follower, Waiting
+from saga.choreography.outbox import Relay, saga_outbox
 from saga.context import Context
-from saga.database import connect, create_tables
 from saga.definition import CHOREOGRAPHY, SagaDefinition
-from saga.faults import parse_plan
-from saga.follower import Follower, Waiting
-from saga.listener import Listener, Surroundings
-from saga.log import Record, SagaLog
+from saga.faults.flags import parse_plan
+from saga.kits.flask import load_settings
 from saga.machine import STARTED, Line, begin
-from saga.outbox import Relay, saga_outbox
-from saga.participant import load_settings
-from saga.representation import represent
+from saga.saga_log import Record, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
+from saga.views.representation import represent
 from tests.world import INPUT, SERVICES, Crash, check_replay, quick, signup
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from flask import Flask, Response
 from sqlalchemy import Column, String
 
-from saga.participant import Participant, Settings, Transaction, business_table
+from saga.kits.flask import Participant, Settings, Transaction, business_table
 
 PRICE = "12345678901234567890.123"
 DEEP = "[" * 99 + "]" * 99  # with the object that it is in: 100

@@ -9,10 +9,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from saga import http
+from saga.call import Attempt, CallRequest, make_call
 from saga.definition import SagaDefinition, Step
+from saga.http_client.transport import Answer, Failure
 from saga.machine import ENDED, STALLED, Event, Saga, State, apply, attempted, begin, next_call
-from saga.transport import Answer, Failure
 
 # What an attempt comes to instead of a good answer: whether it takes effect, and what is seen of it.
 ODD = {
@@ -103,8 +103,8 @@ def by_the_machine(definition: SagaDefinition, input: Mapping[str, Any], there: 
             continue
         call = next_call(saga)
         assert call is not None
-        attempts: list[http.Attempt] = []
-        request = http.Request(
+        attempts: list[Attempt] = []
+        request = CallRequest(
             call.url,
             {"Idempotency-Key": f"s:{call.step.name}:{call.direction}"},
             json.dumps(call.fields).encode(),
@@ -113,7 +113,7 @@ def by_the_machine(definition: SagaDefinition, input: Mapping[str, Any], there: 
             sealing=saga.state is State.SEALING,
             uncertain_before=saga.calls.uncertain,
         )
-        outcome = http.call(
+        outcome = make_call(
             request,
             Network(),  # type: ignore[arg-type]
             sleep=lambda seconds: None,

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition, Step
-from saga.log import Record
 from saga.machine import (
     ATTEMPT,
     CANCEL_REQUESTED,
@@ -33,7 +32,8 @@ from saga.machine import (
     fold,
     next_call,
 )
-from saga.representation import represent, represent_line
+from saga.saga_log import Record
+from saga.views.representation import represent, represent_line
 
 START = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
 Shown = tuple[dict[str, Any], list[dict[str, Any]]]

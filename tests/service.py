@@ -10,8 +10,8 @@ from sqlalchemy import Column, Engine, String, func, select
 from sqlalchemy.exc import OperationalError
 
 from saga.barrier import saga_barrier
-from saga.database import connect, create_tables
-from saga.participant import Participant, Refused, Transaction, business_table, load_settings
+from saga.kits.flask import Participant, Refused, Transaction, business_table, load_settings
+from saga.storage.database import connect, create_tables
 
 things = business_table("TABLE_A", Column("username", String(255), nullable=False))
 SCHEMA = {"type": "object", "required": ["username"], "properties": {"username": {"type": "string", "maxLength": 255}}}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from hypothesis import strategies as st
 
 from saga.definition import SagaDefinition, Step
+from saga.http_client.transport import Answer, Failure
 from saga.payload import compact
-from saga.transport import Answer, Failure
 
 MOMENTS = st.floats(0.0, 3.0, allow_nan=False)  # seconds, with more digits than a database keeps
 RESULTS = st.dictionaries(st.sampled_from(["id", "pin", "ü"]), st.integers() | st.text(max_size=5) | st.floats(0, 1))

@@ -18,13 +18,13 @@ from werkzeug.serving import make_server
 import orchestrator.bootstrap
 from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
-from saga.cli import main as cli
+from saga.cli.main import main as cli
 from saga.context import Context
-from saga.log import Record, SagaLog
+from saga.http_client.transport import Answer, Failure
 from saga.machine import Line, State
 from saga.payload import digest
-from saga.settings import load_settings
-from saga.transport import Answer, Failure
+from saga.process.settings import load_settings
+from saga.saga_log import Record, SagaLog
 from tests.stack import ROOT
 from tests.world import signup
 

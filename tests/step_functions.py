@@ -40,9 +40,9 @@ from moto.stepfunctions.parser.asl.jsonata import jsonata as jsonata_of_moto
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 
 from orchestrator.app import COMPENSATED_CODES
-from saga.asl import state_machine
 from saga.definition import SagaDefinition
-from saga.faults import parse_plan
+from saga.faults.flags import parse_plan
+from saga.step_functions.asl import state_machine
 
 PACE = 0.05  # seconds that a second of the machine's pauses lasts
 CONNECTION_ARN = "arn:aws:events:eu-central-1:123456789012:connection/saga/5b3c"

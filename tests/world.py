@@ -18,18 +18,18 @@ from urllib.parse import urlsplit
 from flask import Flask
 from sqlalchemy import Engine, event, func, select
 
-from saga import log_sql
 from saga.barrier import saga_barrier
 from saga.context import Context, replayed
-from saga.database import connect, create_tables
 from saga.definition import SagaDefinition, Step
 from saga.driver import Driver, Surroundings
 from saga.errors import LeaseLost
-from saga.faults import parse_plan
-from saga.log import Record, SagaLog
+from saga.faults.flags import parse_plan
+from saga.http_client.transport import Answer, Failure
+from saga.kits.flask import Participant, Transaction, load_settings
 from saga.machine import ENDED, STARTED, Line, begin
-from saga.participant import Participant, Transaction, load_settings
-from saga.transport import Answer, Failure
+from saga.saga_log import Record, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from service_a import app as service_a
 from service_b import app as service_b
 from service_c import app as service_c

@@ -12,8 +12,8 @@ from dbos import DBOS
 from flask import Flask, Response, jsonify, request
 
 from bench.peers.calls import ATTEMPTS, STEPS, post
-from saga import server
-from saga.participant import THREADS
+from saga.kits.flask import THREADS
+from saga.process import server
 
 _local = threading.local()
 

@@ -15,13 +15,14 @@ from typing import Any
 
 from temporalio import activity
 
-from saga import course, http
+from saga import progress
+from saga.call import Attempt, Outcome, Verdict, error_kind, make_call
 from saga.errors import LogUnavailable
+from saga.http_client.transport import Transport
 from saga.machine import Direction
 from saga.payload import compact
 from saga.temporal.messages import RESULTS_AT_MOST, Answered, Made, Order, Projection
 from saga.temporal.projection import Projector
-from saga.transport import Transport
 
 logger = logging.getLogger("saga")
 
@@ -109,8 +110,8 @@ class _Call:
         span = secrets.token_hex(8)
         saga_id = order.projection.saga_id
         try:
-            outcome = http.call(
-                course.request(saga_id, order.call, order.calls, order.sealing, span, around.token),
+            outcome = make_call(
+                progress.request(saga_id, order.call, order.calls, order.sealing, span, around.token),
                 around.transport,
                 sleep=around.stopping.wait,
                 random=around.random,
@@ -123,7 +124,7 @@ class _Call:
         self._crash("after")
         return Answered(list(self._made), projected, self._that_fits(outcome))
 
-    def _that_fits(self, outcome: http.Outcome) -> http.Outcome:
+    def _that_fits(self, outcome: Outcome) -> Outcome:
         """Temporal would refuse a history's entry that is too large: of such a result nothing is known but that."""
         if outcome.result is None:
             return outcome
@@ -133,10 +134,10 @@ class _Call:
             return outcome
         message = f"the saga's results together are larger than Temporal takes: {RESULTS_AT_MOST} bytes"
         last = self._made[-1]
-        unknown = replace(last.attempt, verdict=http.Verdict.UNKNOWN, message=message)
+        unknown = replace(last.attempt, verdict=Verdict.UNKNOWN, message=message)
         self._made[-1] = replace(last, attempt=unknown)
-        kind = http.error_kind(False, outcome.status_code, any(each.attempt.timed_out for each in self._made))
-        return http.Outcome(http.Verdict.UNKNOWN, None, outcome.status_code, kind, message)
+        kind = error_kind(False, outcome.status_code, any(each.attempt.timed_out for each in self._made))
+        return Outcome(Verdict.UNKNOWN, None, outcome.status_code, kind, message)
 
     def _project(self) -> int:
         """A saga log that is away, or what it has of this saga and cannot be read, keeps no saga from going on.
@@ -160,7 +161,7 @@ class _Call:
             raise _DeadlinePassed
         self._crash("before")
 
-    def _after_attempt(self, attempt: http.Attempt, will_retry: bool) -> None:
+    def _after_attempt(self, attempt: Attempt, will_retry: bool) -> None:
         without = replace(attempt, result=None)  # the outcome has it
         self._made.append(Made(without, self._around.clock()))
         if will_retry:  # so that, where this worker is lost, its successor counts on

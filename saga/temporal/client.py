@@ -27,14 +27,14 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, LogUnavailable
-from saga.log import Record, SagaLog
 from saga.payload import compact
-from saga.settings import TemporalSettings
+from saga.process.settings import TemporalSettings
+from saga.runtime.permitted_commands import REFUSALS
+from saga.saga_log import Record, SagaLog
 from saga.temporal.connection import connect
 from saga.temporal.messages import BAD_RESULT, CONFLICT, RESULTS_AT_MOST, WORKFLOW, Begun, Timing
-from saga.temporal.searching import Searching, attributes
+from saga.temporal.search_attributes import Searching, attributes
 from saga.unreadable import Unreadable
-from saga.verbs import REFUSALS
 
 logger = logging.getLogger("saga")
 

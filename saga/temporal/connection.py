@@ -9,7 +9,7 @@ from temporalio.client import Client
 from temporalio.converter import DataConverter
 from temporalio.service import TLSConfig
 
-from saga.settings import TemporalSettings
+from saga.process.settings import TemporalSettings
 from saga.temporal.payloads import Payloads
 
 

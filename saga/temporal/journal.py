@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saga import course
+from saga import progress
 from saga.context import Context
 from saga.definition import TEMPORAL, SagaDefinition
-from saga.log import Present, Record
 from saga.machine import (
     ATTEMPT,
     CLAIMED,
@@ -29,6 +28,7 @@ from saga.machine import (
 )
 from saga.payload import compact
 from saga.retry import stall_delay
+from saga.saga_log import Present, Record
 from saga.temporal.messages import Begun, Carried, Made, Projection, Result
 
 STALLS_WHERE_NOBODY_UNDOES = "stalls where nobody undoes"  # histories of older versions have passed such a step over
@@ -86,7 +86,7 @@ class Journal:
             attempt = each.attempt
             line = Line(
                 self.seq + 1, round(each.at, 6), ATTEMPT, call.step.name, attempt.number, attempt.status_code,
-                round(attempt.duration_ms, 3), course.attempt_detail(call, attempt),
+                round(attempt.duration_ms, 3), progress.attempt_detail(call, attempt),
             )  # fmt: skip
             self._append(line)
 
@@ -115,8 +115,8 @@ class Journal:
         if nobody_undoes(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
             after = passed_over(after)
         step = before.step.name if before.step else None
-        self._append(Line(self.seq + 1, now, event, step, detail=course.event_detail(after, cause, detail)), result)
-        self.record = record = replace(self.record, **course.changes(self.record, before, event, after, cause))
+        self._append(Line(self.seq + 1, now, event, step, detail=progress.event_detail(after, cause, detail)), result)
+        self.record = record = replace(self.record, **progress.changes(self.record, before, event, after, cause))
         if step and step in after.results.keys() - before.results.keys():
             self._answered[step] = self.seq
             self.results_bytes += len(compact(result or {}).encode())
@@ -159,7 +159,7 @@ class Journal:
         self.lines, self.projected, self._answered = list(carried.lines), carried.projected, dict(carried.answered)
         context = Context.from_json(present.context)
         self.record = replace(self.record, **{**vars(present), "context": context}, results=carried.results)
-        self.saga = course.saga_of(self.record)
+        self.saga = progress.saga_of(self.record)
         self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saga.http import Attempt, Outcome
-from saga.log import Present
+from saga.call import Attempt, Outcome
 from saga.machine import Call, Calls, Line
+from saga.saga_log import Present
 
 WORKFLOW = "saga"  # the workflow's type, and what it knows:
 REPRESENTATION = "representation"  # a query,

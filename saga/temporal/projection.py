@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from saga.errors import LeaseLost, LogUnavailable, WriteRefused
-from saga.log import SagaLog
 from saga.machine import Line
+from saga.saga_log import SagaLog
 from saga.temporal.messages import Projection
 
 logger = logging.getLogger("saga")

@@ -17,11 +17,11 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
-    from saga import course
-    from saga.http import Outcome, Verdict
+    from saga import progress
+    from saga.call import Outcome, Verdict
     from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, Call, Event, State
-    from saga.representation import PUBLIC_STATUS, represent
     from saga.retry import longest
+    from saga.runtime.permitted_commands import refusal, resolved_by_hand, takes_no_result
     from saga.temporal.activities import Activities
     from saga.temporal.journal import Journal
     from saga.temporal.messages import (
@@ -37,8 +37,8 @@ with workflow.unsafe.imports_passed_through():
         Made,
         Order,
     )
-    from saga.temporal.searching import attributes
-    from saga.verbs import refusal, resolved_by_hand, takes_no_result
+    from saga.temporal.search_attributes import attributes
+    from saga.views.representation import PUBLIC_STATUS, represent
 
 ONCE = RetryPolicy(maximum_attempts=1)
 A_WHILE = RetryPolicy(maximum_attempts=3)
@@ -110,7 +110,7 @@ class SagaWorkflow:
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
-            if name := course.fault(when, call, journal.record.definition.faults, journal.record.context.faults):
+            if name := progress.fault(when, call, journal.record.definition.faults, journal.record.context.faults):
                 crashes.append(when)
                 journal.note(FAULT, {"fault": name})
                 break  # the other one strikes when the call is made again
@@ -131,12 +131,12 @@ class SagaWorkflow:
         journal.is_projected(answered.projected)
         journal.tried(call, answered.made)
         if answered.overdue:
-            event, cause = course.overdue(call)
+            event, cause = progress.overdue(call)
             journal.move(event, cause=cause)
         elif answered.outcome is None:
             journal.note(RELEASED)
         else:
-            event, cause = course.answered(journal.saga, call, answered.outcome, self._late())
+            event, cause = progress.answered(journal.saga, call, answered.outcome, self._late())
             journal.move(event, answered.outcome.result, cause)
 
     def _late(self) -> bool:
@@ -156,7 +156,7 @@ class SagaWorkflow:
         if not isinstance(error.cause, (ActivityTimeout, CancelledError)):
             workflow.logger.error("the activity of a call failed", exc_info=error)
             outcome = Outcome(Verdict.UNKNOWN, kind="failed", message="the worker failed at it: its output says why")
-            event, cause = course.answered(self._journal.saga, call, outcome, self._late())
+            event, cause = progress.answered(self._journal.saga, call, outcome, self._late())
             self._journal.move(event, cause=cause)
 
     async def _rest(self) -> None:
@@ -254,4 +254,4 @@ class SagaWorkflow:
             self._calling = None  # its answer counts no more
             journal.interrupted(Event.CANCELLED)
         step = journal.record.definition.steps[journal.saga.cursor].name
-        journal.move(Event.CANCELLED, cause=course.cancelled(step), detail=by)
+        journal.move(Event.CANCELLED, cause=progress.cancelled(step), detail=by)

@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from saga.database import Float, Json, Token, UtcTime, connect, is_duplicate, is_lock_conflict
-from saga.exchange import Statement, exchange
+from saga.storage.database import Float, Json, Token, UtcTime, connect, is_duplicate, is_lock_conflict
+from saga.storage.statement_batch import Statement, exchange
 from tests.conftest import Database
 
 metadata = MetaData()

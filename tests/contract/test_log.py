@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from saga import log_sql
 from saga.context import Context, Letter, StepProgress
-from saga.database import connect, create_tables
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
-from saga.log import Present, Record, SagaLog
 from saga.machine import Calls, Line, State
+from saga.saga_log import Present, Record, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from tests.conftest import Database
 from tests.world import signup
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from saga.errors import LeaseLost, LogUnavailable
-from saga.log import Record, SagaLog
 from saga.machine import Line
+from saga.saga_log import Record, SagaLog
 from tests.contract.test_log import NOW, begun, present, record
 from tests.contract.test_log import log as log  # the fixture
 

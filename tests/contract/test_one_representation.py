@@ -15,21 +15,22 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saga import course, http
-from saga.broker import Delivery
-from saga.choreography import Event as Heard
-from saga.choreography import Kind
+from saga import progress
+from saga.call import make_call
+from saga.choreography.broker import Delivery
+from saga.choreography.events import Event as Heard
+from saga.choreography.events import Kind
+from saga.choreography.observer import Follower, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver, Surroundings
 from saga.errors import LeaseLost
-from saga.follower import Follower, Waiting
-from saga.log import Record, SagaLog
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
-from saga.representation import represent
+from saga.saga_log import Record, SagaLog
 from saga.temporal.journal import Journal
 from saga.temporal.messages import Begun, Made, Timing
 from saga.temporal.projection import Projector
+from saga.views.representation import represent
 from tests.contract.test_log import log as log  # the fixture
 from tests.shapes import Anybody, Clock, definitions
 from tests.world import check_replay
@@ -127,8 +128,8 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
             journal.move(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
         elif what == "call":
             made: list[Made] = []
-            outcome = http.call(
-                course.request(record.id, call, journal.saga.calls, journal.saga.state == "sealing", "0" * 16, None),
+            outcome = make_call(
+                progress.request(record.id, call, journal.saga.calls, journal.saga.state == "sealing", "0" * 16, None),
                 anybody,
                 sleep=clock.sleep,
                 random=lambda: 0.5,
@@ -136,7 +137,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
                 after_attempt=lambda attempt, again, made=made: made.append(Made(attempt, clock())),  # type: ignore[misc]
             )
             journal.tried(call, made)
-            event, cause = course.answered(journal.saga, call, outcome, late=data.draw(st.booleans()))
+            event, cause = progress.answered(journal.saga, call, outcome, late=data.draw(st.booleans()))
             journal.move(event, outcome.result, cause)
         elif what == "lost":
             journal.interrupted()

@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError
 import service_a.app
 import service_b.app
 import service_c.app
-from saga.participant import Participant, Settings, Transaction, load_settings
-from saga.participant_metrics import OTHERS, STEPS
+from saga.kits.flask import Participant, Settings, Transaction, load_settings
+from saga.kits.metrics import OTHERS, STEPS
 from tests.conftest import Database
 from tests.service import Service, fail, things
 

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import Column, Engine, MetaData, Table, create_engine, inspect
 from sqlalchemy.dialects import mysql
 
-from saga import barrier, log_sql
-from saga.inbox import saga_inbox
-from saga.outbox import saga_outbox
+from saga import barrier
+from saga.choreography.inbox import saga_inbox
+from saga.choreography.outbox import saga_outbox
+from saga.storage import log_sql
 from service_a.app import users
 from service_b.app import addresses
 from service_c.app import payments

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import orchestrator.pages
-import saga.log
+import orchestrator.dashboard.pages
+import saga.saga_log
 from orchestrator.app import LINES, PAGE_BYTES, create_app
-from orchestrator.pages import FIRST_LINES, LATEST_LINES
+from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
+from saga.choreography.observer import Follower, Waiting
 from saga.context import replayed
-from saga.database import Json, connect, create_tables
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Driver, Surroundings
-from saga.follower import Follower, Waiting
-from saga.log import RECENT, Record, SagaLog
-from saga.log_sql import metadata
+from saga.http_client.transport import Answer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
-from saga.settings import load_settings
-from saga.transport import Answer
+from saga.process.settings import load_settings
+from saga.saga_log import RECENT, Record, SagaLog
+from saga.storage.database import Json, connect, create_tables
+from saga.storage.log_sql import metadata
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun, present, record
 from tests.stack import ROOT
@@ -43,7 +43,7 @@ class Read:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Read:
-    seen, line, decode = Read(), saga.log.line_of, Json.process_result_value
+    seen, line, decode = Read(), saga.saga_log.line_of, Json.process_result_value
 
     def counted_line(row: Any) -> Line:
         seen.lines += 1
@@ -53,7 +53,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
         seen.json_bytes += len(value or "")
         return decode(self, value, dialect)
 
-    monkeypatch.setattr(saga.log, "line_of", counted_line)
+    monkeypatch.setattr(saga.saga_log, "line_of", counted_line)
     monkeypatch.setattr(Json, "process_result_value", counted_json)
     return seen
 
@@ -70,8 +70,8 @@ def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) ->
     """The orchestrator over that log; the services' rows and health are not asked for."""
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
     sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off"}
-    monkeypatch.setattr(orchestrator.pages, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
-    monkeypatch.setattr("orchestrator.watch.Watch.look", lambda self: None)
+    monkeypatch.setattr(orchestrator.dashboard.pages, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
+    monkeypatch.setattr("orchestrator.dashboard.health.Watch.look", lambda self: None)
     app = create_app(load_settings({"SAGA_LOG_URL": database("orchestrator"), **nowhere, **sagas}))
     yield app.test_client()
     app.close()  # type: ignore[attr-defined]

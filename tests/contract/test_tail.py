@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, delete, insert
 
-from saga import log_sql
-from saga.database import connect, create_tables, transaction
-from saga.log import SagaLog
 from saga.machine import Line
-from saga.tail import LOOK_BACK, PATIENCE, Tail
+from saga.runtime.tail import LOOK_BACK, PATIENCE, Tail
+from saga.saga_log import SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables, transaction
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun, present
 from tests.stack import eventually

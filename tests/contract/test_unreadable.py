@@ -11,17 +11,18 @@ import pytest
 import requests
 from sqlalchemy import Engine, text
 
-from saga import log_sql, outbox
-from saga.choreography import Event, Kind
-from saga.database import connect, create_tables
+from saga.choreography import outbox
+from saga.choreography.events import Event, Kind
 from saga.driver import Surroundings
-from saga.engine import Engine as Orders
 from saga.errors import SagaUnreadable, WriteRefused
-from saga.log import Present, Record, SagaLog
 from saga.machine import Line, State
-from saga.recovery import Recovery
-from saga.set_aside import AGAIN, SetAside
-from saga.settings import load_settings
+from saga.process.settings import load_settings
+from saga.runtime.engine import Engine as Orders
+from saga.runtime.recovery import Recovery
+from saga.runtime.set_aside import AGAIN, SetAside
+from saga.saga_log import Present, Record, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from saga.temporal.messages import Projection, Result
 from saga.temporal.projection import Projector
 from saga.unreadable import Unreadable, UnreadableLine

@@ -13,9 +13,9 @@ import pytest
 import requests
 from sqlalchemy import Engine
 
-from saga import log_sql
-from saga.database import connect, create_tables
-from saga.log import SagaLog
+from saga.saga_log import SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from tests.conftest import databases
 from tests.spoilt import HEALTHY, INPUT, KINDS, Served, begun, raw, spoil
 from tests.stack import eventually

@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 
 from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
-from saga.participant import Participant, Refused, Transaction, business_table, load_settings
+from saga.kits.flask import Participant, Refused, Transaction, business_table, load_settings
 from tests.conftest import Database
 
 AMOUNT = "12345678901234567890.123"

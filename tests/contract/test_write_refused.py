@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from saga import log_sql, outbox
-from saga.choreography import started
-from saga.database import connect, create_tables
+from saga.choreography import outbox
+from saga.choreography.events import started
 from saga.driver import Surroundings
-from saga.engine import Engine
 from saga.errors import BadInput, LogUnavailable, WriteRefused
-from saga.log import NOTHING, Present, SagaLog
 from saga.machine import Line, State
 from saga.retry import stall_delay
+from saga.runtime.engine import Engine
+from saga.saga_log import NOTHING, Present, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from tests import mysql_server
 from tests.contract.test_log import NOW, begun, present, record
 from tests.ensemble import Ensemble

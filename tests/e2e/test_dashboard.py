@@ -16,7 +16,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from orchestrator.scenarios import SCENARIOS, Scenario
+from orchestrator.dashboard.scenarios import SCENARIOS, Scenario
 from tests.browser import SIZES, check_accessibility, opened
 from tests.conftest import databases
 from tests.stack import INPUT, Stack, eventually, impatient_sagas

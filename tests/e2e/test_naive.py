@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.naive import orphans, run_naive, sweep, verdict
+from orchestrator.dashboard.naive import orphans, run_naive, sweep, verdict
 from saga.definition import SagaDefinition, load_definitions
-from saga.faults import parse_plan
+from saga.faults.flags import parse_plan
 from tests.conftest import databases
 from tests.stack import INPUT, Stack, impatient_sagas
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 
-from saga.bulkhead import CALLS_PER_SERVICE
+from saga.runtime.bulkhead import CALLS_PER_SERVICE
 from tests.stack import INPUT, ROOT, Stack, eventually
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}

@@ -14,8 +14,8 @@ import requests
 
 from orchestrator.app import create_app
 from saga.errors import LogUnavailable
-from saga.log import SagaLog
-from saga.settings import load_settings
+from saga.process.settings import load_settings
+from saga.saga_log import SagaLog
 from tests.conftest import databases
 from tests.stack import Stack, eventually
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from orchestrator.scenarios import SCENARIOS
-from saga.asl import state_machine
+from orchestrator.dashboard.scenarios import SCENARIOS
 from saga.definition import SagaDefinition, Step, load_definition
+from saga.step_functions.asl import state_machine
 from tests.conftest import databases
 from tests.stack import INPUT, ROOT, SERVICES, Stack, eventually
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saga.asl import state_machine
 from saga.definition import SagaDefinition, Step, load_definition
 from saga.machine import State
+from saga.step_functions.asl import state_machine
 from tests.node import checked
 from tests.participants import Participants, Plan, by_the_machine, definitions, plans
 from tests.stack import ROOT

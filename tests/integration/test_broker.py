@@ -11,13 +11,13 @@ from pathlib import Path
 import nats
 import pytest
 
-from saga import broker, outbox
-from saga.broker import ACK, STREAM, Broker, Delivery, Reaction
-from saga.choreography import Event, Kind
-from saga.database import connect, create_tables
-from saga.dead_letter import DEAD, DEAD_STREAM
+from saga.choreography import broker, outbox
+from saga.choreography.broker import ACK, STREAM, Broker, Delivery, Reaction
+from saga.choreography.dead_letter import DEAD, DEAD_STREAM
+from saga.choreography.event_body import saga_id_of
+from saga.choreography.events import Event, Kind
 from saga.errors import BadInput, BrokerUnavailable
-from saga.event_body import saga_id_of
+from saga.storage.database import connect, create_tables
 from tests.nats_server import NatsServer
 from tests.stack import eventually
 

@@ -14,11 +14,11 @@ import pytest
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver
-from saga.engine import Engine
-from saga.lease_watch import LeaseWatch
-from saga.log import Present, Record
 from saga.machine import STARTED, Line, State
-from saga.recovery import Recovery
+from saga.runtime.engine import Engine
+from saga.runtime.lease_watch import LeaseWatch
+from saga.runtime.recovery import Recovery
+from saga.saga_log import Present, Record
 from tests.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"

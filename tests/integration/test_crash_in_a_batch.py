@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from saga import log as log_module
+from saga import saga_log as log_module
 from tests.world import Crash, World
 
 PAIRS = [("", ""), ("", "c:refuse"), ("b:after", "c&b:undo:1"), ("c:late", "b")]

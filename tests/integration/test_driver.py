@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from saga.context import Context
-from saga.course import saga_of
 from saga.driver import Driver
 from saga.errors import LeaseLost
-from saga.log import Record
+from saga.http_client.transport import Answer
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin, fold
-from saga.transport import Answer
+from saga.progress import saga_of
+from saga.saga_log import Record
 from tests.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from orchestrator.choreographer import shown
-from saga import listener
-from saga.broker import ACK, Delivery
-from saga.choreography import Event, Kind
+from saga.choreography import listener
+from saga.choreography.broker import ACK, Delivery
+from saga.choreography.event_fold import Early, follow
+from saga.choreography.events import Event, Kind
 from saga.context import replayed
 from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
-from saga.log import Record
 from saga.machine import Line
-from saga.observation import Early, follow
-from saga.representation import NEEDS_ATTENTION_AFTER
+from saga.saga_log import Record
+from saga.views.representation import NEEDS_ATTENTION_AFTER
 from tests.conftest import databases
 from tests.ensemble import Ensemble
 from tests.world import INPUT, SERVICES, Points, signup

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saga import inbox, listener
-from saga.broker import ACK, Delivery, Reaction
-from saga.dead_letter import DELIVERIES
+from saga.choreography import inbox, listener
+from saga.choreography.broker import ACK, Delivery, Reaction
+from saga.choreography.dead_letter import DELIVERIES
+from saga.choreography.outbox import withdraw
 from saga.definition import SagaDefinition
 from saga.errors import Conflict
 from saga.machine import PARKED
-from saga.outbox import withdraw
 from tests.ensemble import Ensemble
 from tests.world import signup
 
@@ -131,7 +131,7 @@ def test_a_saga_that_a_service_has_acted_for_is_never_abandoned(ensemble: Ensemb
 
 
 def test_what_is_withdrawn_is_published_by_nobody(ensemble: Ensemble) -> None:
-    from saga.choreography import started as events
+    from saga.choreography.events import started as events
 
     saga_id = ensemble.start()
     record = ensemble.log.find(saga_id)

@@ -11,11 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, event
 
 from orchestrator.gauges import FRESH, Asked, Gauges
-from saga import log_sql
-from saga.database import connect, create_tables
 from saga.errors import BrokerUnavailable
-from saga.log import Backlog, SagaLog
 from saga.machine import State
+from saga.saga_log import Backlog, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun, present
 

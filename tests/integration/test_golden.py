@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from saga.driver import Surroundings
-from saga.log import Record
+from saga.http_client.transport import Answer
 from saga.machine import Line
-from saga.transport import Answer
+from saga.saga_log import Record
 from tests.world import INPUT, Points, World, signup
 
 GOLDEN = Path(__file__).parent / "drives.golden.json"

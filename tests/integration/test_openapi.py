@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from orchestrator.app import create_app
-from saga.settings import load_settings
+from saga.process.settings import load_settings
 from tests.stack import ROOT
 
 CONFORMANCE = [

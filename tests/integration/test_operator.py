@@ -14,11 +14,11 @@ from sqlalchemy import select
 
 from saga.context import replayed
 from saga.driver import Driver
-from saga.engine import Engine
 from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
 from saga.machine import State
-from saga.operator import Operator
-from saga.representation import represent
+from saga.runtime.engine import Engine
+from saga.runtime.operator import Operator
+from saga.views.representation import represent
 from tests.world import SERVICES, Crash, Points, World, signup
 
 

@@ -16,9 +16,9 @@ from temporalio import activity
 from temporalio.client import WorkflowHandle
 from temporalio.worker import Worker
 
-from saga.http import Attempt, Outcome, Verdict
+from saga.call import Attempt, Outcome, Verdict
 from saga.machine import STALLED, Direction
-from saga.settings import TemporalSettings
+from saga.process.settings import TemporalSettings
 from saga.temporal.connection import connect
 from saga.temporal.messages import REPRESENTATION, RESOLVE, RESUME, WORKFLOW, Answered, Begun, Made, Order, Projection
 from saga.temporal.messages import Timing as Times

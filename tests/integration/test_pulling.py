@@ -12,14 +12,14 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from sqlalchemy import text
 
-from saga import broker, outbox
-from saga.abandoned import Abandoned
-from saga.broker import ACK, Broker, Delivery, Reaction
-from saga.choreography import Event, Kind
-from saga.database import connect, create_tables
-from saga.dead_letter import DEAD, DEAD_STREAM
-from saga.namespace import covers
-from saga.outbox import Relay
+from saga.choreography import broker, outbox
+from saga.choreography.abandoned import Abandoned
+from saga.choreography.broker import ACK, Broker, Delivery, Reaction
+from saga.choreography.dead_letter import DEAD, DEAD_STREAM
+from saga.choreography.events import Event, Kind
+from saga.choreography.namespace import covers
+from saga.choreography.outbox import Relay
+from saga.storage.database import connect, create_tables
 from tests.nats_server import NatsServer
 from tests.stack import eventually
 

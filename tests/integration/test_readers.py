@@ -17,21 +17,21 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import orchestrator.pages
+import orchestrator.dashboard.pages
 from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
-from orchestrator.calls import LEFT_OUT, read, with_gaps
-from orchestrator.sequence import sequence
-from orchestrator.story import root_cause, story
-from orchestrator.tally import tally
-from orchestrator.timeline import timeline
-from saga import cli
-from saga.audit import audit
-from saga.log import SagaLog
-from saga.representation import represent
-from saga.settings import load_settings
-from saga.transport import Transport
-from saga.verbs import permitted
+from orchestrator.dashboard.log_reader import LEFT_OUT, read, with_gaps
+from orchestrator.dashboard.saga_stats import tally
+from orchestrator.dashboard.sequence import sequence
+from orchestrator.dashboard.summary import root_cause, story
+from orchestrator.dashboard.timeline import timeline
+from saga.cli import main
+from saga.http_client.transport import Transport
+from saga.process.settings import load_settings
+from saga.runtime.permitted_commands import permitted
+from saga.saga_log import SagaLog
+from saga.views.audit import audit
+from saga.views.representation import represent
 from tests.scribe import SECRET, Scribe, scribes
 from tests.stack import ROOT
 
@@ -52,7 +52,7 @@ def test_any_saga_can_be_shown(scribe: Scribe) -> None:
     assert names == [step.name for step in scribe.record.definition.steps]
     permitted(scribe.record)
     now = None if scribe.record.ended else scribe.now + 1
-    line = cli.one_line(saga)
+    line = main.one_line(saga)
     assert saga["saga_id"] in line
     assert SECRET not in drawn(saga, lines, now) + line + json.dumps(saga) + json.dumps(lines)
 
@@ -83,13 +83,13 @@ def test_the_command_shows_any_saga(scribe: Scribe) -> None:
             page = {"/sagas": {"sagas": [saga]}, "/sagas/id": saga, "/sagas/id/log": {"lines": lines}}
             return 200, page[path]
 
-    for command, words in ((cli.list_sagas, []), (cli.show, ["id"]), (cli.show, ["id", "--json"])):
+    for command, words in ((main.list_sagas, []), (main.show, ["id"]), (main.show, ["id", "--json"])):
         result = CliRunner().invoke(command, words, obj=Api())
         assert result.exception is None, result.exception
         assert "id" in result.output
     stuck = [step for step in saga["steps"] if step["status"] not in ("DONE", "PENDING")]
     if saga["status"] == "STALLED" and stuck:
-        assert any(f"{step['name']} does not succeed" in cli.one_line(saga) for step in stuck)
+        assert any(f"{step['name']} does not succeed" in main.one_line(saga) for step in stuck)
 
 
 @pytest.mark.parametrize("way", ["A! B C", "A B! C D"])
@@ -104,7 +104,7 @@ def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way
         step = scribe.saga.step
         assert step
         assert saga["status"] == "STALLED"
-        assert f"  {step.name} does not succeed: no answer; again at" in cli.one_line(saga)
+        assert f"  {step.name} does not succeed: no answer; again at" in main.one_line(saga)
 
 
 def test_a_pivot_that_nobody_can_ask_says_so() -> None:
@@ -112,7 +112,7 @@ def test_a_pivot_that_nobody_can_ask_says_so() -> None:
     scribe.call(200)
     scribe.call(500, 3)
     assert scribe.saga.state == "stalled_deciding"
-    assert "  B does not succeed" in cli.one_line(scribe.shown()[0])
+    assert "  B does not succeed" in main.one_line(scribe.shown()[0])
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
     environ = {"SAGA_LOG_URL": f"sqlite:///{directory}/log.db", "SAGAS_DIR": str(ROOT / "orchestrator" / "sagas")}
     patch = pytest.MonkeyPatch()
-    patch.setattr(orchestrator.pages, "ask_all", lambda definition, *_: {s.name: None for s in definition.steps})
-    patch.setattr("orchestrator.watch.Watch.look", lambda self: None)
+    patch.setattr(
+        orchestrator.dashboard.pages, "ask_all", lambda definition, *_: {s.name: None for s in definition.steps}
+    )
+    patch.setattr("orchestrator.dashboard.health.Watch.look", lambda self: None)
     patch.setattr("orchestrator.bootstrap.Orchestrator.open", lambda self: None)
     parts = bootstrap(load_settings({**environ, **nowhere, "NATS_URL": "off"}))
     yield create_app(parts=parts), parts.log

@@ -36,7 +36,7 @@ if __name__ == "__main__":
     if os.environ.get("START_METHOD"):
         import multiprocessing
         multiprocessing.set_start_method(os.environ["START_METHOD"])
-    from saga.server import serve
+    from saga.process.server import serve
     serve("the_app:create_app", host="127.0.0.1", port=int(sys.argv[1]), variable="THE_PORT", threads=4)
 """
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.watch import TIMEOUT, Watch
-from saga.audit import audit
+from orchestrator.dashboard.health import TIMEOUT, Watch
 from saga.definition import SagaDefinition, Step
+from saga.http_client.transport import BODY_AT_MOST, Transport
 from saga.machine import State
-from saga.records import ask, ask_all
-from saga.transport import BODY_AT_MOST, Transport
+from saga.views.audit import audit
+from saga.views.records import ask, ask_all
 from tests.stack import ROOT
 
 NONE_OF_IT = b'{"records": [], "barrier": []}'
@@ -199,4 +199,4 @@ def test_nothing_that_calls_out_uses_another_client() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if "import requests" in path.read_text() or "from requests" in path.read_text()
     ]
-    assert found == ["saga/cli.py"]
+    assert found == ["saga/cli/main.py"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from saga.definition import SagaDefinition
-from saga.engine import Engine
 from saga.machine import State
-from saga.operator import Operator
-from saga.representation import represent
+from saga.runtime.engine import Engine
+from saga.runtime.operator import Operator
+from saga.views.representation import represent
 from tests.world import Points, World, signup
 
 

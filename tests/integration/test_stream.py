@@ -10,10 +10,10 @@ import pytest
 
 from orchestrator import stream as stream_module
 from orchestrator.stream import Stream
-from saga import log_sql
-from saga.database import connect, create_tables
-from saga.log import SagaLog
 from saga.machine import Line
+from saga.saga_log import SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from tests.conftest import Database
 from tests.contract.test_log import begun
 from tests.stack import eventually

@@ -12,19 +12,19 @@ import pytest
 from sqlalchemy import Engine
 from temporalio.testing import ActivityEnvironment
 
-from saga import log_sql
-from saga.database import connect, create_tables
+from saga.call import Verdict
 from saga.definition import TEMPORAL
-from saga.http import Verdict
-from saga.log import Record, SagaLog
-from saga.set_aside import AGAIN, SetAside
-from saga.settings import TemporalSettings
+from saga.http_client.transport import Answer, Transport
+from saga.process.settings import TemporalSettings
+from saga.runtime.set_aside import AGAIN, SetAside
+from saga.saga_log import Record, SagaLog
+from saga.storage import log_sql
+from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, Surroundings
 from saga.temporal.client import BATCH, CANNOT_BE_STARTED, Temporal
 from saga.temporal.journal import Journal
 from saga.temporal.messages import Answered, Begun, Order, Projection, Timing
 from saga.temporal.projection import Projector
-from saga.transport import Answer, Transport
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun
 from tests.world import INPUT, signup

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.story import root_cause, story
-from orchestrator.timeline import timeline
+from orchestrator.dashboard.summary import root_cause, story
+from orchestrator.dashboard.timeline import timeline
 from saga.machine import ENDED
-from saga.representation import represent, represent_line
+from saga.views.representation import represent, represent_line
 from tests.scribe import Shown
 from tests.world import INPUT, Points, World
 

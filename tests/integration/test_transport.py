@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from saga import dial
-from saga.transport import BODY_AT_MOST, Answer, Failure, Transport
+from saga.http_client import dial
+from saga.http_client.transport import BODY_AT_MOST, Answer, Failure, Transport
 
 SHORT = 0.3  # seconds of an attempt that is meant to run out
 AMPLE = 20.0  # seconds of one that is not
@@ -525,7 +525,7 @@ def test_the_addresses_are_tried_a_quarter_of_a_second_apart(monkeypatch: pytest
             waits.append(milliseconds)
             return self.poll_set.poll(0)
 
-    monkeypatch.setattr("saga.dial.select.poll", Poll)
+    monkeypatch.setattr("saga.http_client.dial.select.poll", Poll)
     seconds = iter([10.0, 10.0, 7.0, 0.0])
 
     def left() -> float:

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from statelint.config import Config
 from statelint.linter import Linter
 
-from saga.asl import BEGIN, COMPENSATED, COMPLETED, CONNECTION_ARN, state_machine
-from saga.cli import main
+from saga.cli.main import main
 from saga.definition import SagaDefinition, Step, load_definition
 from saga.errors import BadInput, NotExpressible
+from saga.step_functions.asl import BEGIN, COMPENSATED, COMPLETED, CONNECTION_ARN, state_machine
 from tests.node import checked
 from tests.participants import definitions
 from tests.stack import ROOT

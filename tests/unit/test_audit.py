@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.truth import Verdict, verdicts, violations
-from saga.audit import expected, violation
+from orchestrator.dashboard.truth import Verdict, verdicts, violations
 from saga.definition import SagaDefinition, Step, parse_definition
 from saga.errors import DefinitionError
-from saga.log import Record
 from saga.machine import State
+from saga.saga_log import Record
+from saga.views.audit import expected, violation
 
 COMPLETED, COMPENSATED = State.COMPLETED, State.COMPENSATED
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.scenarios import SCENARIOS, check, compare, predict
+from orchestrator.dashboard.scenarios import SCENARIOS, check, compare, predict
 from saga.errors import BadInput
-from saga.faults import parse_plan
+from saga.faults.flags import parse_plan
 
 CARDS = {scenario.slug: scenario for scenario in SCENARIOS}
 

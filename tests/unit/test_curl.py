@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.curl import curl, flags_of
+from orchestrator.dashboard.curl import curl, flags_of
 from saga.definition import SagaDefinition, Step
-from saga.faults import parse_plan
+from saga.faults.flags import parse_plan
 from saga.payload import mask
 
 URL = "http://localhost:5000/start"

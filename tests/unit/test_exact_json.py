@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga.choreography import Event, Kind, parse_event
+from saga.call import classify_attempt
+from saga.choreography.events import Event, Kind, parse_event
 from saga.errors import BadInput, NotJson
-from saga.http import judge
+from saga.http_client.transport import Answer
 from saga.payload import (
     DEPTH,
     canonical,
@@ -30,7 +31,6 @@ from saga.payload import (
     secret_texts,
     stored,
 )
-from saga.transport import Answer
 
 digits = st.text("0123456789", min_size=1, max_size=40)
 numbers = st.builds(
@@ -188,14 +188,14 @@ def test_an_event_keeps_digits_and_its_times_are_doubles() -> None:
 
 @pytest.mark.parametrize("status", [200, 409, 500])
 def test_an_answer_that_is_nested_too_deeply_says_so(status: int) -> None:
-    made = judge(Answer(1.0, status, {}, nested(600).encode()), 1)
+    made = classify_attempt(Answer(1.0, status, {}, nested(600).encode()), 1)
     assert made.message is not None
     assert "nested too deeply: 64 levels" in made.message
     assert made.verdict == {200: "unknown", 409: "refused", 500: "unknown"}[status]
 
 
 def test_an_answer_whose_number_cannot_be_kept_names_the_field_and_not_the_number() -> None:
-    made = judge(Answer(1.0, 200, {}, b'{"a": {"b": 1e400}}'), 1)
+    made = classify_attempt(Answer(1.0, 200, {}, b'{"a": {"b": 1e400}}'), 1)
     assert made.message == "HTTP 200 with a body that is not a JSON object: the number a.b cannot be kept exactly"
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from saga.errors import BadInput, Forbidden
-from saga.faults import Delay, Fault, FaultPlan, Kind, parse_delay, parse_fault, parse_plan, waited
+from saga.faults.flags import Delay, Fault, FaultPlan, Kind, parse_delay, parse_fault, parse_plan, waited
 
 STEPS = ["A", "B", "C"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from temporalio.converter import value_to_type
 
-from saga.http import Attempt, Verdict
+from saga.call import Attempt, Verdict
 from saga.machine import CANCEL_REQUESTED, FAULT, Event, State
-from saga.representation import represent
 from saga.temporal.journal import Journal
 from saga.temporal.messages import Begun, Made, Timing
+from saga.views.representation import represent
 from tests.world import INPUT, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"

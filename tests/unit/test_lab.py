@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from orchestrator import lab
+from orchestrator.dashboard import break_it
 from saga.definition import SagaDefinition
 from tests.world import INPUT, signup
 
@@ -30,7 +30,7 @@ def test_both_modes_are_started_alike_whichever_mode_the_form_has(mode: str) -> 
         check_heard=lambda definition: None,
     )
     app = Flask(__name__)
-    lab.register(app, parts, lambda saga_id: None)
+    break_it.register(app, parts, lambda saga_id: None)
     answer = app.test_client().post("/ui/both", data={**INPUT, "mode": mode})
     assert (answer.status_code, answer.location) == (303, "/ui/both/saga-1/saga-2")
     assert started == [("orchestration", "temporal"), ("choreography", "builtin")]

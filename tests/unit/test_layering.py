@@ -12,7 +12,7 @@ from tests.stack import ROOT
 OURS = {"saga", "orchestrator", "service_a", "service_b", "service_c"}
 PURE = {
     "machine": {"definition", "errors"},
-    "asl": {"definition", "errors", "machine", "retry"},
+    "step_functions.asl": {"definition", "errors", "machine", "retry"},
     "retry": set(),
     "errors": set(),
     "exact_json": set(),
@@ -44,8 +44,9 @@ def dotted(path: Path) -> str:
 @pytest.mark.parametrize("service", ["service_a", "service_b", "service_c"])
 def test_a_service_imports_the_kit_and_nothing_else_of_ours(service: str) -> None:
     for path in modules(service):
-        names = {".".join(name.split(".")[:2]) for name in imported(path)}
-        assert names <= {"saga.participant", service, f"{service}.app"}, path
+        names = {".".join(name.split(".")[:3]) for name in imported(path)}
+        kit = {"saga.kits.flask", "saga.kits.flask.Participant", "saga.kits.flask.Refused"}
+        assert names <= {*kit, service, f"{service}.app", f"{service}.app.service"}, path
 
 
 def test_nothing_imports_the_orchestrator_or_a_service() -> None:
@@ -55,7 +56,7 @@ def test_nothing_imports_the_orchestrator_or_a_service() -> None:
 
 @pytest.mark.parametrize("module", PURE)
 def test_the_pure_modules_import_only_what_they_may(module: str) -> None:
-    names = {name.split(".")[1] for name in imported(ROOT / "saga" / f"{module}.py") if "." in name}
+    names = {name.split(".")[1] for name in imported(ROOT / "saga" / f"{module.replace('.', '/')}.py") if "." in name}
     assert names <= PURE[module]
 
 
@@ -73,15 +74,15 @@ def test_no_module_of_the_library_imports_in_a_circle() -> None:
 
 
 def test_nothing_but_settings_reads_the_environment() -> None:
-    readers = {path.stem for path in modules("saga") if "os.environ" in path.read_text()}
-    assert readers == {"settings"}
+    readers = {dotted(path) for path in modules("saga") if "os.environ" in path.read_text()}
+    assert readers == {"process.settings"}
 
 
 def test_the_orchestrator_knows_no_table_of_a_service() -> None:
     """Pitfall 20: it asks the participants; it never reaches into their databases."""
     for path in modules("orchestrator"):
         assert not {
-            name for name in imported(path) if name.startswith(("service_", "saga.barrier", "saga.participant"))
+            name for name in imported(path) if name.startswith(("service_", "saga.barrier", "saga.participant", "saga.kits.flask."))
         }
         assert "TABLE_" not in path.read_text()
         assert "service_db_urls" not in path.read_text()

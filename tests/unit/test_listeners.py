@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator import listeners
 from orchestrator.listeners import Listeners
-from saga.broker import Listening
-from saga.choreography import heard_by
+from saga.choreography.broker import Listening
+from saga.choreography.events import heard_by
 from saga.definition import CHOREOGRAPHY
 from saga.errors import BadInput, BrokerUnavailable
 from tests.world import signup

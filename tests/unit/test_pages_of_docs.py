@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saga.settings import load_settings
+from saga.process.settings import load_settings
 from tests.diagram import PAGES as DIAGRAMS
 from tests.diagram import with_diagrams
 from tests.stack import ROOT
@@ -52,7 +52,7 @@ def test_a_diagram_shows_what_is_there(page: Path) -> None:
 
 
 def test_the_settings_of_the_readme_are_those_that_are_read() -> None:
-    source = (ROOT / "saga" / "settings.py").read_text()
+    source = (ROOT / "saga" / "process" / "settings.py").read_text()
     read = set(re.findall(r"\"([A-Z][A-Z_]+)\"", source)) | {
         f"SERVICE_{name}_{what}" for name in "ABC" for what in ("PORT", "URL", "DB_URL")
     }

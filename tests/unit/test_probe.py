@@ -10,7 +10,7 @@ import pytest
 from orchestrator.probe import probe
 from saga.definition import SagaDefinition, Step
 from saga.errors import Conflict
-from saga.transport import Answer, Failure
+from saga.http_client.transport import Answer, Failure
 
 OK = Answer(1.0, 200, {}, b'{"x_id": 7}')
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 
-from orchestrator.calls import attempts_of, read
-from orchestrator.sequence import HEIGHTS, LETTER, ROWS_AT_MOST, Diagram, sequence
-from orchestrator.tally import Tally, tally
+from orchestrator.dashboard.log_reader import attempts_of, read
+from orchestrator.dashboard.saga_stats import Tally, tally
+from orchestrator.dashboard.sequence import HEIGHTS, LETTER, ROWS_AT_MOST, Diagram, sequence
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event
 from tests.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from saga.errors import SettingsError
-from saga.settings import load_settings
+from saga.process.settings import load_settings
 from saga.temporal import require_temporal
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.axis import Tick
-from orchestrator.timeline import BARS_AT_MOST, Row, Timeline, timeline
-from orchestrator.words import length
+from orchestrator.dashboard.formatting import length
+from orchestrator.dashboard.time_axis import Tick
+from orchestrator.dashboard.timeline import BARS_AT_MOST, Row, Timeline, timeline
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, RELEASED, Event
 from tests.scribe import START, WORDS_OF_THE_LOG, Scribe, scribes

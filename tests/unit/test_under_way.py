@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from saga import cli
+from saga.cli import main
 from saga.definition import CHOREOGRAPHY
 from saga.machine import PARKED, RELEASED, REPLAYED, Event
-from saga.representation import represent, under_way
+from saga.views.representation import represent, under_way
 from tests.scribe import Scribe
 
 
@@ -103,5 +103,5 @@ def test_the_command_says_which_attempt_is_under_way(handed_over: bool, said: st
         def call(self, method: str, path: str, **arguments: Any) -> tuple[int, Any]:
             return 200, {"lines": lines} if path.endswith("/log") else saga
 
-    told = CliRunner().invoke(cli.show, ["id"], obj=Api()).output.splitlines()
+    told = CliRunner().invoke(main.show, ["id"], obj=Api()).output.splitlines()
     assert said in told[1]

@@ -1,0 +1,190 @@
+"""WRONG on purpose: the coordinator of most saga demos, to be run beside the correct one with the same fault.
+
+Its mistakes, each a common one:
+
+1. It keeps no log: a crash in the middle forgets the saga.
+2. A retry is a new request, with no idempotency key: what was done and not answered is done twice.
+3. A time-out or a 500 is taken for "nothing happened": the failed step's own effect is forgotten.
+4. A compensation is tried once, and its failure is passed over: "rolled back", it says.
+5. The pivot's unknown outcome is taken for a failure: what was committed there stays alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from saga.call import authorization
+from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput
+from saga.faults.flags import FaultPlan
+from saga.http_client.transport import Answer, Transport
+from saga.payload import parse_object
+from saga.views.records import AT_ONCE, ask, records_url
+
+ATTEMPTS = 3
+PATIENCE = 1.0  # seconds for a service's records
+
+
+@dataclass(frozen=True)
+class NaiveCall:
+    """One request; `status_code` is None where no answer came."""
+
+    step: str
+    direction: str
+    attempt: int
+    request_id: str
+    status_code: int | None
+    message: str
+
+
+@dataclass
+class NaiveRun:
+    """What it did, and what it says came of it."""
+
+    id: str
+    calls: list[NaiveCall] = field(default_factory=list)
+    says: str = "under way"
+
+
+class _Gone(Exception):
+    """Its process exits here: it would know nothing afterwards."""
+
+
+def run_naive(
+    definition: SagaDefinition,
+    input: Mapping[str, Any],
+    plan: FaultPlan,
+    run_id: str,
+    token: str | None = None,
+    transport: Transport | None = None,
+) -> NaiveRun:
+    """Run a saga as it should not be run; blocks until it is over, some seconds per time-out."""
+    calls = _Calls(transport or Transport(), token)
+    run, coordinator = NaiveRun(run_id), _Naive(definition.with_faults(plan.queries(), ()), plan, calls)
+    try:
+        run.says = coordinator.run(run, dict(input))
+    except _Gone:
+        run.says = "nothing any more: it crashed, and kept no log"
+    return run
+
+
+@dataclass(frozen=True)
+class _Calls:
+    transport: Transport
+    token: str | None
+
+    def post(self, step: Step, url: str, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
+        sent = {"Content-Type": "application/json", **headers, **authorization(url, self.token)}
+        return self.transport.post(url, sent, json.dumps(fields).encode(), step.timeout)
+
+
+class _Naive:
+    def __init__(self, definition: SagaDefinition, plan: FaultPlan, calls: _Calls):
+        self._steps = definition.steps
+        self._crashes = plan.orchestrator
+        self._calls = calls
+
+    def run(self, run: NaiveRun, known: dict[str, Any]) -> str:
+        done: list[tuple[Step, str]] = []  # mistake 1: only here, in memory
+        for step in self._steps:
+            result = self._act(run, step, known)
+            if result is None:
+                for finished, request_id in reversed(done):
+                    self._undo(run, finished, request_id, known)
+                return "ROLLED BACK"  # mistake 4: whatever became of it
+            done.append((step, run.calls[-1].request_id))
+            known.update(result)
+        return "COMPLETED"
+
+    def _act(self, run: NaiveRun, step: Step, known: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        for attempt in range(1, ATTEMPTS + 1):
+            request_id = f"naive-{run.id}-{step.name}-{attempt}"  # mistake 2: the service cannot know it for a retry
+            self._crash(f"before-{step.name}")
+            answer = self._call(run, step, step.action, "action", attempt, request_id, known)
+            self._crash(f"after-{step.name}")
+            if answer is not None:
+                return answer
+            if run.calls[-1].status_code == 409:
+                break
+        return None  # mistakes 3 and 5
+
+    def _undo(self, run: NaiveRun, step: Step, request_id: str, known: Mapping[str, Any]) -> None:
+        if step.compensation:
+            self._crash(f"before-undo-{step.name}")
+            self._call(run, step, step.compensation, "compensation", 1, request_id, known)
+            self._crash(f"after-undo-{step.name}")
+
+    def _call(
+        self,
+        run: NaiveRun,
+        step: Step,
+        url: str,
+        direction: str,
+        attempt: int,
+        request_id: str,
+        known: Mapping[str, Any],
+    ) -> Mapping[str, Any] | None:
+        headers = {"Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
+        fields = {name: known[name] for name in step.send if name in known}
+        answer = self._calls.post(step, url, fields, headers)
+        result, message = None, answer.message
+        if answer.failure is None and answer.status is not None:
+            try:
+                body = parse_object(answer.body, strict=False)
+                result = body if answer.status < 300 else None
+                message = str(body.get("error", ""))
+            except BadInput:
+                message = "an answer that is no JSON object"
+        run.calls.append(NaiveCall(step.name, direction, attempt, request_id, answer.status, message))
+        return result
+
+    def _crash(self, point: str) -> None:
+        if point in self._crashes:
+            raise _Gone
+
+
+def orphans(
+    run: NaiveRun, definition: SagaDefinition, token: str | None, transport: Transport | None = None
+) -> dict[str, list[dict[str, Any]] | None]:
+    """The services' own rows of all its attempts, by step; None where a service does not say."""
+    asking = transport or Transport()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        urls = [(step.name, records_url(step, request_id)) for step, request_id in _attempts(run.id, definition)]
+        answers = pool.map(lambda item: ask(item[1], asking, token, PATIENCE), urls)
+        found: dict[str, list[dict[str, Any]] | None] = {step.name: [] for step in definition.steps}
+        for (step_name, _), answer in zip(urls, answers, strict=True):
+            rows = found[step_name]
+            found[step_name] = None if rows is None or answer is None else [*rows, *answer["records"]]
+        return found
+
+
+def verdict(run: NaiveRun, rows: Mapping[str, list[dict[str, Any]] | None]) -> str | None:
+    """What is wrong with what it says; None where it happens to be true."""
+    expected = 1 if run.says == "COMPLETED" else 0
+    wrong = [
+        f"{step} has {len(found)} row{'s' if len(found) != 1 else ''} of it"
+        for step, found in rows.items()
+        if found is not None and len(found) != expected
+    ]
+    return f"It says {run.says}, but {', '.join(wrong)}." if wrong else None
+
+
+def sweep(run: NaiveRun, definition: SagaDefinition, token: str | None, transport: Transport | None = None) -> None:
+    """Undo all its attempts, as somebody would have to by hand; a pivot's rows cannot be undone, and stay.
+
+    The rows of one that does not answer are still shown.
+    """
+    calls = _Calls(transport or Transport(), token)
+    for step, request_id in _attempts(run.id, definition):
+        if step.compensation:
+            calls.post(step, step.compensation, {}, {"Saga-Id": request_id, "Saga-Step": step.name})
+
+
+def _attempts(run_id: str, definition: SagaDefinition) -> Iterator[tuple[Step, str]]:
+    for step in definition.steps:
+        for attempt in range(1, ATTEMPTS + 1):
+            yield step, f"naive-{run_id}-{step.name}-{attempt}"

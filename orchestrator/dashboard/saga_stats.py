@@ -1,0 +1,46 @@
+"""What a saga cost, counted from its log: messages, attempts, time. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.dashboard.log_reader import Line, read
+from saga.choreography.events import Kind
+from saga.definition import CHOREOGRAPHY
+
+
+@dataclass(frozen=True)
+class Tally:
+    """`messages`: HTTP requests, or events that a step published for the others; `again`: sent or delivered again.
+
+    `seconds` from its start to its end, None before that.
+    """
+
+    messages: int
+    attempts: int
+    again: int
+    seconds: float | None
+    or_more: bool = False  # its log is shown in parts, so that some are not counted
+
+
+def tally(saga: Mapping[str, Any], lines: Sequence[Line]) -> Tally:
+    """Of a saga's representation and its log, as the API shows them."""
+    told = read(lines)
+    calls = told.calls
+    attempts = sum(call.number for call in calls)
+    again = sum(max(0, call.number - 1) for call in calls)
+    messages = len(_events(lines)) if saga["mode"] == CHOREOGRAPHY else attempts
+    seconds = None
+    if saga["ended_at"]:
+        begin, end = (datetime.fromisoformat(saga[name]) for name in ("started_at", "ended_at"))
+        seconds = (end - begin).total_seconds()
+    return Tally(messages, attempts, again, seconds, told.left_out)
+
+
+def _events(lines: Sequence[Line]) -> set[str]:
+    """The subjects that it came by; not the failed attempts, of which nobody needs to hear."""
+    subjects = {str((line["detail"] or {}).get("subject") or "") for line in lines}
+    return {subject for subject in subjects if subject and not subject.endswith(f".{Kind.ATTEMPT}")}

@@ -1,0 +1,70 @@
+"""Who told whom, or who called whom, as a sequence diagram: a lane for each party, a row for each message. Pure.
+
+Of an orchestrated saga: the calls, all of them the orchestrator's, each with its answer. Of a choreographed one: the
+events, from the service that publishes one to the one that acts on it (the broker between them is not drawn); the
+orchestrator only listens. Positions are pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.dashboard.log_reader import Line
+from orchestrator.dashboard.messages import Row, messages
+from saga.definition import CHOREOGRAPHY
+
+ORCHESTRATOR = "orchestrator"
+ROWS_AT_MOST = 80  # those in the middle give way
+TOP, TIMES = 66, 42  # above the first row; left of the lanes
+GAP_AT_LEAST = 134  # between two lanes
+LETTER, HEAD_LETTER = 5.7, 7.2  # widths
+HEIGHTS = {"call": 50, "event": 34, "attempt": 28, "note": 28}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A party: the orchestrator or a step; `half` of its head's width."""
+
+    name: str
+    x: int
+    half: int
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """What to draw; `observed`: the orchestrator only listens."""
+
+    lanes: tuple[Lane, ...]
+    rows: tuple[Row, ...]
+    observed: bool
+    width: int
+    height: int
+
+
+def sequence(saga: Mapping[str, Any], lines: Sequence[Line]) -> Diagram:
+    """The diagram of a saga's representation and its log, as the API shows them."""
+    names = [ORCHESTRATOR, *(step["name"] for step in saga["steps"])]
+    rows = messages(names, saga, lines)
+    gap = _gap(names, rows)
+    halves = [int(HEAD_LETTER * len(name) / 2) + 9 for name in names]
+    lanes = tuple(Lane(name, TIMES + halves[0] + at * gap, halves[at]) for at, name in enumerate(names))
+    y, placed = TOP, []
+    for row in _folded(rows):
+        y += HEIGHTS[row.kind]
+        placed.append(replace(row, y=y))
+    return Diagram(lanes, tuple(placed), saga["mode"] == CHOREOGRAPHY, lanes[-1].x + halves[-1] + 2, y + 20)
+
+
+def _gap(names: Sequence[str], rows: Sequence[Row]) -> int:
+    texts = [*names, *(label for row in rows for label in (row.label, row.answer))]
+    return max(GAP_AT_LEAST, int(LETTER * max(map(len, texts))) + 14)
+
+
+def _folded(rows: list[Row]) -> list[Row]:
+    if len(rows) <= ROWS_AT_MOST:
+        return rows
+    first, last = rows[: ROWS_AT_MOST // 2], rows[1 - ROWS_AT_MOST // 2 :]
+    more = f"… {len(rows) - len(first) - len(last)} more"
+    return [*first, Row("note", 0, more, more), *last]

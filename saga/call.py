@@ -1,0 +1,264 @@
+"""A call of a participant: attempts over HTTP in, one outcome out. The only place that reads status codes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from saga.errors import BadInput
+from saga.http_client.transport import Answer, Failure, Transport
+from saga.payload import MASK, parse_object, readable
+from saga.retry import retry_request
+from saga.urls import credentials, masked
+
+MESSAGE_AT_MOST = 500  # characters of a participant's own message
+LOCATION_AT_MOST = 200  # characters of where a redirect points to
+NOT_NOW = (425, 429)  # a 4xx that is tried again, and changed nothing
+TIMED_OUT = 408  # a 4xx that says as much as a time-out: it may have happened
+
+
+class Verdict(StrEnum):
+    """What a call did at the participant, as far as its answers tell."""
+
+    DONE = "done"
+    REFUSED = "refused"  # certainly nothing
+    UNKNOWN = "unknown"  # perhaps something
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt and what it says, taken for itself."""
+
+    number: int
+    verdict: Verdict
+    retryable: bool
+    status_code: int | None
+    duration_ms: float
+    message: str | None = None
+    timed_out: bool = False  # also where the answer is a 408
+    result: Mapping[str, Any] | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """A call to make: up to 1 + `retries` attempts, numbered from `first_attempt`. Times are in seconds."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    timeout: float = 5.0
+    retries: int = 2
+    backoff: float = 0.2
+    first_attempt: int = 1
+    sealing: bool = False  # a pivot's compensation that asks whether it has committed
+    uncertain_before: bool = False  # an earlier attempt of this very call may have had an effect
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call came to; `kind` is the error's: refused, timeout, failed, or None where it is done."""
+
+    verdict: Verdict
+    result: Mapping[str, Any] | None = None
+    status_code: int | None = None
+    kind: str | None = None
+    message: str | None = None
+
+
+def authorization(url: str, token: str | None) -> dict[str, str]:
+    """The headers that show a service who calls: of every call, a participant's or a question's.
+
+    A URL that holds `user:password@` brings its own Authorization, which the transport sends; the token is not shown
+    to it.
+    """
+    try:
+        own = credentials(url)
+    except ValueError:  # it is no URL, and the transport says so
+        return {}
+    return {"Authorization": f"Bearer {token}"} if token and own is None else {}
+
+
+def make_call(
+    request: CallRequest,
+    transport: Transport,
+    *,
+    sleep: Callable[[float], Any],
+    random: Callable[[], float],
+    clock: Callable[[], float] = time.time,
+    before_attempt: Callable[[int], None] = lambda number: None,
+    after_attempt: Callable[[Attempt, bool], None] = lambda attempt, will_retry: None,
+) -> Outcome:
+    """Make the call. `before_attempt(number)` runs before every attempt, and what it raises ends the call;
+    `after_attempt(attempt, will_retry)` runs after every answer, before the wait. `clock` gives the time of day."""
+    attempts: list[Attempt] = []
+
+    def attempt(number: int) -> Attempt:
+        before_attempt(number)
+        headers = {**request.headers, "Saga-Attempt": str(number)}
+        answer = transport.post(request.url, headers, request.body, request.timeout)
+        attempts.append(classify_attempt(answer, number, clock))
+        return attempts[-1]
+
+    retry_request(
+        attempt,
+        should_retry=lambda made: made.retryable,
+        retry_after=lambda made: made.retry_after,
+        sleep=sleep,
+        random=random,
+        retries=request.retries,
+        backoff=request.backoff,
+        first=request.first_attempt,
+        answered=after_attempt,
+    )
+    return combine_attempts(request, attempts)
+
+
+def classify_attempt(answer: Answer, number: int, clock: Callable[[], float] = time.time) -> Attempt:
+    """What one answer says: the table of the participant contract, row by row."""
+    verdict, retryable, result = _classify(answer)
+    return Attempt(
+        number,
+        verdict,
+        retryable,
+        answer.status,
+        answer.duration_ms,
+        None if verdict is Verdict.DONE else _message(answer),
+        answer.failure is Failure.TIMED_OUT or answer.status == TIMED_OUT,
+        result,
+        _retry_after(answer, clock),
+    )
+
+
+def _classify(answer: Answer) -> tuple[Verdict, bool, Mapping[str, Any] | None]:
+    """(verdict, is it worth another attempt, result)."""
+    status = answer.status
+    if answer.failure is not None or status is None:
+        certain = answer.failure is Failure.NOT_CONNECTED
+        return (Verdict.REFUSED if certain else Verdict.UNKNOWN), True, None
+    if 200 <= status < 300:
+        result = _result(answer)
+        return (Verdict.UNKNOWN, True, None) if result is None else (Verdict.DONE, False, result)
+    if status in NOT_NOW:
+        return Verdict.REFUSED, True, None
+    if _refuses(status):
+        return Verdict.REFUSED, False, None
+    if 500 <= status < 600 and answer.headers.get("saga-effect", "").strip().lower() == "none":
+        return Verdict.REFUSED, True, None
+    if status == 503 and "retry-after" in answer.headers:  # also where it holds neither seconds nor a date
+        return Verdict.REFUSED, True, None
+    return Verdict.UNKNOWN, True, None
+
+
+def _refuses(status: int | None) -> bool:
+    """Whether the status code says no for good."""
+    return status is not None and 400 <= status < 500 and status != TIMED_OUT and status not in NOT_NOW
+
+
+def _result(answer: Answer) -> Mapping[str, Any] | None:
+    """What a 2xx says was done; None where it does not say that anything was."""
+    if answer.status == 204:
+        return {}
+    return None if answer.status == 202 else _object(answer)
+
+
+def combine_attempts(request: CallRequest, attempts: list[Attempt]) -> Outcome:
+    """What all attempts together say: refused only where every one of them certainly changed nothing."""
+    last = attempts[-1]
+    if last.verdict is Verdict.DONE:
+        return Outcome(Verdict.DONE, last.result, last.status_code)
+    verdict = last.verdict
+    if request.sealing:
+        verdict = Verdict.REFUSED if verdict is Verdict.REFUSED and last.status_code == 409 else Verdict.UNKNOWN
+    elif request.uncertain_before or any(made.verdict is Verdict.UNKNOWN for made in attempts):
+        verdict = Verdict.UNKNOWN
+    timed_out = any(made.timed_out for made in attempts)
+    kind = error_kind(verdict is Verdict.REFUSED, last.status_code, timed_out)
+    return Outcome(verdict, None, last.status_code, kind, last.message)
+
+
+def error_kind(certain: bool, status: int | None, timed_out: bool) -> str:
+    """What the caller may believe of a call that failed: refused, timeout or failed; for every coordinator.
+
+    `certain`: no attempt may have had an effect; `status`: the last attempt's; `timed_out`: one of the attempts was.
+    """
+    if certain and _refuses(status):
+        return "refused"
+    return "timeout" if timed_out or status == TIMED_OUT else "failed"
+
+
+def _object(answer: Answer) -> dict[str, Any] | None:
+    try:
+        return parse_object(answer.body, strict=False)
+    except BadInput:
+        return None
+
+
+def _message(answer: Answer) -> str:
+    status = answer.status
+    if answer.failure is not None or status is None:
+        return answer.message
+    if status == 202:
+        return "HTTP 202: it says that it will be done later, and a step that takes that long is not supported yet"
+    if 200 <= status < 300:
+        return f"HTTP {status} with a body that is not a JSON object{_why(answer)}"
+    if 300 <= status < 400:
+        return _redirect(answer)
+    said = (_object(answer) or {}).get("error")
+    if not said:
+        return f"HTTP {status}{_why(answer)}"
+    text = said if isinstance(said, str) else readable(said)
+    return text[:MESSAGE_AT_MOST]
+
+
+def _why(answer: Answer) -> str:
+    """What keeps a body of JSON from being read, where that is worth a word; it quotes none of its values."""
+    try:
+        parse_object(answer.body, "it", strict=False)
+    except BadInput as error:
+        if error.field:
+            return f": the number {error.field} cannot be kept exactly"
+        if "nested" in str(error):
+            return f": {error}"
+    return ""
+
+
+def _redirect(answer: Answer) -> str:
+    """Where it points to, without what may be a secret: a user and a password, a query, a fragment."""
+    said = answer.headers.get("location", "").strip()
+    if not said:
+        return f"HTTP {answer.status}"
+    try:
+        parts = urlsplit(masked(said))
+        host = parts.netloc.rpartition("@")[2]
+        authority = f"//{MASK}@{host}" if "@" in parts.netloc else f"//{host}" if host else ""
+        shown = (f"{parts.scheme}:" if parts.scheme else "") + authority + parts.path
+        shown += f"?{MASK}" if parts.query else ""
+    except ValueError:
+        return f"HTTP {answer.status} to a Location that is no URL, and redirects are not followed"
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+    shown = shown if len(shown) <= LOCATION_AT_MOST else f"{shown[: LOCATION_AT_MOST - 1]}…"
+    return f"HTTP {answer.status} to {shown}, and redirects are not followed"
+
+
+def _retry_after(answer: Answer, clock: Callable[[], float]) -> float | None:
+    """Retry-After in seconds from now (RFC 9110, section 10.2.3); None where it holds neither seconds nor a date."""
+    said = answer.headers.get("retry-after")
+    if said is None:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(said)
+            seconds = (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - clock()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

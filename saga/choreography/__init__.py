@@ -1,0 +1,1 @@
+"""Sagas without a coordinator, told from service to service over NATS JetStream. Needs the extra `[nats]`."""

@@ -1,0 +1,92 @@
+"""A dead letter: an event that is parked in a stream of its own, with who parked it and why. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nats.js.api import RawStreamMsg
+
+from saga.choreography.event_body import saga_id_of
+from saga.errors import BadInput
+from saga.payload import DEPTH, WRAPPED, iso, parse_object
+
+DEAD_STREAM, DEAD = "SAGA_DEAD", "dead."
+WITHOUT = "Saga-Without"  # a header: it has not got what its event carried
+DELIVERIES = "Saga-Deliveries"  # a header: how many attempts there were, over all replays
+
+_SUBJECT = re.compile(r"saga(\.[A-Za-z0-9_-]+)+")
+
+
+def headers_of(service: str, deliveries: int, reason: str) -> dict[str, str]:
+    """The headers of a dead letter."""
+    said = " ".join(reason.encode("ascii", "replace").decode().split())[:500] or "?"
+    return {"Saga-Service": service, DELIVERIES: str(deliveries), "Saga-Reason": said}
+
+
+def replayed(letter: int, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a dead letter that is published again: it takes the number of its attempts along."""
+    return {"Nats-Msg-Id": f"replay:{letter}", DELIVERIES: str(attempts_before(headers))}
+
+
+def attempts_before(headers: Mapping[str, str]) -> int:
+    """How many attempts at an event its headers tell of; 0 where they do not."""
+    said = headers.get(DELIVERIES, "")
+    return int(said) if re.fullmatch(r"[0-9]{1,9}", said) else 0
+
+
+def fits(id: str, subject: str) -> bool:
+    """Whether an event can be published under this id, on this subject."""
+    return _printable(id) and bool(_SUBJECT.fullmatch(subject))
+
+
+def misfit(service: str, id: str, subject: str, payload: bytes, most: int) -> str:
+    """Why an event in an outbox can never be published, and what to do about it; it fits not, or is too large."""
+    if not _printable(id):
+        return "its id in the saga_outbox is no printable ASCII text: mend it, and set published_at to NULL there"
+    if not _SUBJECT.fullmatch(subject):
+        return f"{subject!r} is no subject of a saga's event: mend it, then {_again(service, id)}"
+    size = f"an event of {len(payload)} bytes is too large for the broker"
+    return f"{size}: raise its max_payload ({most}), then {_again(service, id)}"
+
+
+def unreadable(service: str, id: str, payload: bytes) -> str | None:
+    """Why what an event in an outbox carries cannot be understood, and what to do about it; None where it can be."""
+    try:
+        parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
+    except BadInput as error:
+        return f"{error}: mend its payload, then {_again(service, id)}"
+    return None
+
+
+def _again(service: str, id: str) -> str:
+    return f"set published_at to NULL in the saga_outbox of {service} where event_id is {id}"
+
+
+def _printable(id: str) -> bool:
+    return id.isascii() and id.isprintable()
+
+
+def instead(service: str, id: str, subject: str, payload: bytes, reason: str) -> tuple[str, bytes, dict[str, str]]:
+    """(subject, payload, headers) of what is parked for an event that cannot be published."""
+    subject = subject if _SUBJECT.fullmatch(subject) else "saga.unknown"
+    known = id if _printable(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
+    headers = {**headers_of(service, 0, reason), "Nats-Msg-Id": f"misfit:{known}", WITHOUT: "payload"}
+    return DEAD + subject, json.dumps({"saga_id": saga_id_of(payload)}).encode(), headers
+
+
+def shown(message: RawStreamMsg) -> dict[str, Any]:
+    """A dead letter as it is listed, whoever parked it."""
+    headers = message.headers or {}
+    return {
+        "letter": message.seq,
+        "at": iso(message.time.timestamp() if message.time else None),
+        "subject": (message.subject or "").removeprefix(DEAD),
+        "service": headers.get("Saga-Service", ""),
+        "payload": message.data or b"",
+        "attempts": attempts_before(headers),
+        "message": headers.get("Saga-Reason", ""),
+    }

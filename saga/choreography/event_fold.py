@@ -1,0 +1,255 @@
+"""What an event says of a choreographed saga: its log goes on by the lines of the state machine. Pure.
+
+An event that is known already says nothing; one that came before its time is Early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from saga.choreography.events import Event as Heard
+from saga.choreography.events import Kind, subject
+from saga.context import Context
+from saga.machine import (
+    ABANDONED,
+    ATTEMPT,
+    BACKWARD,
+    ENDED,
+    FORWARD,
+    GIVE_UP_FAILED,
+    STALLED,
+    Direction,
+    Event,
+    Line,
+    State,
+    apply,
+    fold,
+    nobody_undoes,
+    passed_over,
+)
+from saga.progress import masked, saga_of
+from saga.saga_log import Record
+from saga.views.representation import NEEDS_ATTENTION_AFTER
+
+MESSAGE_AT_MOST = 500  # characters, where an event is too large for the log
+
+
+class Early(Exception):
+    """An event of the saga's future: what it follows from has not been heard yet."""
+
+
+def follow(record: Record, heard: Heard, remark: str | None = None) -> tuple[Record, list[Line]]:
+    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure.
+
+    `remark`: what the line that says that an action is done says beside it.
+    """
+    story = _Story(record, heard, remark)
+    story.hear()
+    return story.told()
+
+
+def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
+    """A saga that nobody has heard of, ended by an operator: it and the new lines of its log."""
+    saga, context = saga_of(record), record.context
+    step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
+    # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
+    event = Event.CANCELLED if saga.state is State.EXECUTING else Event.ACTION_REFUSED
+    told = subject(record.definition.name, Kind.ABANDONED)
+    detail = {"state": apply(saga, event).state, "message": message, "by": "operator", "subject": told}
+    noted = Line(context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
+    turned = Line(context.lines + 2, now, event, step, detail=detail)
+    for line in (noted, turned):
+        before, saga = saga, fold(saga, line, {})
+        context = context.after(line, before, saga)
+    error = {"step": step, "kind": "cancelled", "status_code": None, "message": message}
+    moved = replace(record, state=saga.state, cursor=saga.cursor, context=context)
+    return replace(moved, rounds=0, error=error, ended_at=now, due_at=None), [noted, turned]
+
+
+def shortened(heard: Heard) -> Heard:
+    """An event without what can be large: its result, and messages beyond their beginning."""
+
+    def short(part: Any) -> Any:
+        if not isinstance(part, Mapping):
+            return part
+        return {name: value[:MESSAGE_AT_MOST] if isinstance(value, str) else value for name, value in part.items()}
+
+    body = {**short(heard.body), "result": {}, "attempt": short(heard.body.get("attempt"))}
+    return replace(heard, body={**body, "error": short(heard.body.get("error"))})
+
+
+class _Story:
+    """A saga while one event is folded into it."""
+
+    def __init__(self, record: Record, heard: Heard, remark: str | None = None):
+        self.record = record
+        self._remark = remark
+        self.heard = heard
+        self.lines: list[Line] = []
+        self._context = record.context
+        self._at = round(heard.body.get("at") or record.context.at, 6)
+        self._rounds, self._error = record.rounds, record.error
+        self._results = {**record.results}
+        self.saga = saga_of(record)
+
+    def hear(self) -> None:
+        names = [step.name for step in self.record.definition.steps]
+        if self.heard.step not in names or self.heard.kind is Kind.GIVEN or self.saga.state in ENDED:
+            return
+        index, cursor = names.index(self.heard.step), self.saga.cursor
+        forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
+        body = self.heard.body
+        undoing = body.get("call") == Direction.COMPENSATION and not body.get("error")  # with one: it was giving up
+        back = self.heard.kind is Kind.UNDONE or undoing
+        if forward and (index > cursor or self.heard.kind is Kind.UNDONE):
+            raise Early
+        if back and index < cursor and not self._past_the_pivot:  # what it turns back for has not been heard yet
+            raise Early
+        if index != cursor:
+            return
+        if self.heard.kind is Kind.ATTEMPT:
+            self._attempt(forward)
+        elif self.heard.kind is Kind.DONE:
+            self._done(forward)
+        elif self.heard.kind is Kind.REFUSED and forward:
+            self._refused()
+        elif self.heard.kind in (Kind.REFUSED, Kind.UNDONE):
+            self._undone()
+
+    @property
+    def _past_the_pivot(self) -> bool:
+        return self.saga.state in (State.FINISHING, State.STALLED_FINISHING)
+
+    def told(self) -> tuple[Record, list[Line]]:
+        saga, ended = self.saga, self.saga.state in ENDED
+        return replace(
+            self.record,
+            state=saga.state,
+            cursor=saga.cursor,
+            context=self._context,
+            results=saga.results,
+            rounds=rounds_of(self._rounds, self._context),
+            error=None if saga.state is State.COMPLETED else self._error,
+            ended_at=self._at if ended else None,
+            due_at=None if ended else self.record.due_at,
+        ), self.lines
+
+    def _attempt(self, forward: bool) -> None:
+        body = self.heard.body
+        undoing = body.get("call") == Direction.COMPENSATION
+        if forward and undoing:
+            self._giving_up(body)
+            return
+        if not forward and not undoing:
+            return
+        if self.saga.step is None or self.saga.step.name != self.heard.step:
+            return  # it has no compensation, and was passed over
+        if body.get("number", 0) <= self.saga.calls.attempts:
+            return
+        self._resume()
+        self._line(body)
+        if body.get("stalls"):
+            certain = body.get("verdict") == "refused" and self.saga.state is not State.SEALING
+            self._add(Event(f"{body['call']}_{'refused' if certain else 'unknown'}"), body.get("message"))
+
+    def _giving_up(self, body: Mapping[str, Any]) -> None:
+        """Its action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
+        if not body.get("error"):
+            raise Early  # a later step refused, before which this one was done
+        if body.get("number", 0) > self._context.step(str(self.heard.step)).gave_up:
+            self._line(body, GIVE_UP_FAILED)
+
+    def _done(self, forward: bool) -> None:
+        body = self.heard.body
+        self._resume()
+        if forward and self.saga.state is State.DECIDING and body.get("in_doubt") and self.saga.step:
+            self._cause()
+            self._add(Event.ACTION_UNKNOWN)
+            self._resume()
+        if self.saga.state is State.SEALING:
+            self._line(body.get("attempt"))
+            self._add(Event.COMPENSATION_REFUSED)
+            self._error = None
+        elif self.saga.state in FORWARD:
+            if not body.get("in_doubt"):
+                self._line(body.get("attempt"))
+            self._results[str(self.heard.step)] = body.get("result") or {}
+            self._add(Event.ACTION_DONE, self._remark)
+
+    def _refused(self) -> None:
+        body = self.heard.body
+        message = self._cause()
+        undone = self.saga.step and self.saga.step.compensation  # without one it has sealed itself: nothing to undo
+        if body.get("uncertain") and undone:
+            self._add(Event.ACTION_UNKNOWN, message)
+            self._undone()
+            return
+        if (body.get("attempt") or {}).get("call") == Direction.ACTION:
+            self._line(body["attempt"])
+        self._add(Event.ACTION_REFUSED, message)
+
+    def _undone(self) -> None:
+        self._resume()
+        if self.saga.state in BACKWARD:
+            self._line(self.heard.body.get("attempt"))
+            self._add(Event.COMPENSATION_DONE)
+
+    def _cause(self) -> str | None:
+        """Keep the first cause of a roll-back."""
+        error = self.heard.body.get("error") or {}
+        message = error.get("message") or ""
+        self._error = self._error or masked(
+            self.record,
+            {
+                "step": self.heard.step,
+                "kind": error.get("kind") or "failed",
+                "status_code": error.get("status_code"),
+                "message": message,
+            },
+        )
+        return message or None
+
+    def _resume(self) -> None:
+        if self.saga.state in STALLED:
+            self._add(Event.RESUMED)
+
+    def _line(self, attempt: Mapping[str, Any] | None, event: str = ATTEMPT) -> None:
+        """An attempt, as the step told of it."""
+        if attempt:
+            detail = {name: attempt[name] for name in ("call", "verdict", "message") if attempt.get(name)}
+            number, status = attempt.get("number"), attempt.get("status_code")
+            self._append(event, detail, number, status, attempt.get("duration_ms"))
+
+    def _add(self, event: Event, message: str | None = None) -> None:
+        after = apply(self.saga, event)
+        if nobody_undoes(after):  # its service says itself what it does about it
+            after = passed_over(after)
+        state = after.state
+        told = {"message": message} if message else {}
+        self._append(event, {"state": state, **told, "subject": self.heard.subject})
+        if state in STALLED:
+            self._rounds += 1
+        elif event is not Event.RESUMED:
+            self._rounds = 0
+
+    def _append(
+        self,
+        event: str,
+        detail: Mapping[str, Any],
+        number: int | None = None,
+        status: int | None = None,
+        duration_ms: float | None = None,
+    ) -> None:
+        number_of_line = self._context.lines + 1
+        line = Line(number_of_line, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
+        before = self.saga
+        self.saga = fold(before, line, self._results)
+        self._context = self._context.after(line, before, self.saga)
+        self.lines.append(line)
+
+
+def rounds_of(rounds: int, context: Context) -> int:
+    """Those of the present call: where its event is parked, all that there are, so that it is found."""
+    return max(rounds, NEEDS_ATTENTION_AFTER) if context.parked else rounds

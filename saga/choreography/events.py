@@ -1,0 +1,270 @@
+"""Choreography: the same saga without a coordinator. Pure: who listens to whom follows from the steps' order.
+
+    saga.signup.started -> A acts -> saga.signup.A.done -> B acts -> saga.signup.B.done -> C acts ...
+                                     A undoes itself   <- saga.signup.B.refused     <- C.refused, or C.undone
+
+A step that gives up has sealed or undone itself in the transaction that its `refused` is written in, so whoever
+hears of it has only what lies before to undo. Events carry the fields that later steps need; a secret one goes to the
+step that needs it and to nobody else, ahead of the event that lets it act (`given`). The model is the choreographed
+saga of Richardson, "Microservices Patterns" (2018), section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from saga.choreography.event_body import check
+from saga.definition import SagaDefinition, Step
+from saga.errors import BadInput
+from saga.payload import DEPTH, WRAPPED, compact, holds, mask, parse_object, secret_texts
+
+PREFIX = "saga"
+
+
+class Kind(StrEnum):
+    """What an event says; the last token of its subject."""
+
+    STARTED = "started"  # by the orchestrator's outbox
+    GIVEN = "given"  # secret fields, for one step alone
+    DONE = "done"
+    REFUSED = "refused"  # the step did nothing, or has undone what it did; and never will do anything
+    UNDONE = "undone"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+    ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/choreography/abandoned.py)
+    ATTEMPT = "attempt"  # one that failed: for whoever observes
+
+
+OF_A_STEP = frozenset({Kind.GIVEN, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT})
+# What an observer has to hear: nobody's secrets, and no end that follows from what was heard before.
+OBSERVED = (Kind.STARTED, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a saga; `body` is what it carries beside the saga's id."""
+
+    saga: str
+    saga_id: str
+    kind: Kind
+    step: str | None
+    body: Mapping[str, Any]
+
+    @property
+    def subject(self) -> str:
+        """Where it is published."""
+        return subject(self.saga, self.kind, self.step)
+
+    @property
+    def id(self) -> str:
+        """The same for each time that it is published: the broker keeps one (Nats-Msg-Id)."""
+        what = [self.saga_id, self.step or "", self.kind]
+        if self.kind in (Kind.GIVEN, Kind.ATTEMPT):
+            what += [str(self.body[name]) for name in ("by", "call", "number") if name in self.body]
+        return ":".join(what)
+
+    def payload(self) -> bytes:
+        """As JSON."""
+        return compact({"saga_id": self.saga_id, **self.body}).encode()
+
+
+def subject(saga: str, kind: Kind, step: str | None = None) -> str:
+    """`saga.signup.B.done`, or `saga.signup.started`."""
+    return ".".join([PREFIX, saga, *([step] if step else []), kind])
+
+
+def observed() -> list[str]:
+    """The subjects of all sagas that an observer listens to."""
+    return [subject("*", kind, "*" if kind in OF_A_STEP else None) for kind in OBSERVED]
+
+
+def parse_event(subject: str, payload: bytes) -> Event:
+    """The event that was published as `payload`; BadInput where it is none."""
+    tokens = subject.split(".")
+    try:
+        kind = Kind(tokens[-1])
+    except ValueError:
+        raise BadInput(f"{subject}: there is no such event") from None
+    if tokens[0] != PREFIX or len(tokens) != (4 if kind in OF_A_STEP else 3):
+        raise BadInput(f"{subject}: there is no such event")
+    body = parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
+    saga_id = body.pop("saga_id", None)
+    if not isinstance(saga_id, str) or not 0 < len(saga_id) <= 255 or not (saga_id.isascii() and saga_id.isprintable()):
+        raise BadInput("saga_id is required: 1 to 255 printable ASCII characters", "saga_id")
+    body = check(body)
+    if kind is Kind.ATTEMPT and not {"call", "number"} <= body.keys():
+        raise BadInput("call and number are required")
+    return Event(tokens[1], saga_id, kind, tokens[2] if kind in OF_A_STEP else None, body)
+
+
+def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], at: float) -> list[Event]:
+    """What starts a saga: first the secrets to whom they concern, then the event that the first step listens to."""
+    faults = {step.name: found for step in definition.steps if (found := _faults(step))}
+    steps = [step.name for step in definition.steps]
+    open_to_all = {"fields": {}, "given": {}, "faults": faults, "steps": steps, "at": at}
+    given, fields, givers = _share(definition, saga_id, -1, open_to_all, input)
+    body = {**open_to_all, "fields": fields, "given": givers}
+    return [*given, Event(definition.name, saga_id, Kind.STARTED, None, body)]
+
+
+def abandoned(saga: str, saga_id: str, at: float) -> Event:
+    """What keeps whoever hears of the saga later from acting."""
+    return Event(saga, saga_id, Kind.ABANDONED, None, {"at": at})
+
+
+class Duty(StrEnum):
+    """What an event asks of a step that listens to it."""
+
+    ACT = "act"
+    UNDO = "undo"
+    KEEP = "keep"  # the secrets that it carries
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of one step in a choreographed saga."""
+
+    definition: SagaDefinition
+    index: int
+
+    @property
+    def step(self) -> Step:
+        """The step itself."""
+        return self.definition.steps[self.index]
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether it can still turn the saga back: the pivot can, what follows it cannot."""
+        return not any(step.pivot for step in self.definition.steps[: self.index])
+
+    def listens(self) -> dict[str, Duty]:
+        """The subjects that concern it."""
+        name, steps = self.definition.name, self.definition.steps
+        before = subject(name, Kind.DONE, steps[self.index - 1].name) if self.index else subject(name, Kind.STARTED)
+        heard = {before: Duty.ACT}
+        if self.step.send and self.definition.secret:  # any field may hold a secret one
+            heard[subject(name, Kind.GIVEN, self.step.name)] = Duty.KEEP
+        if self.index + 1 < len(steps):
+            after = steps[self.index + 1].name
+            heard |= {subject(name, kind, after): Duty.UNDO for kind in (Kind.REFUSED, Kind.UNDONE)}
+        return heard
+
+    def givers(self, event: Event) -> Sequence[int]:
+        """Who has sent secrets to it, by position; -1 is who started the saga."""
+        return list(event.body.get("given", {}).get(self.step.name, ()))
+
+    def fields(self, event: Event, given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """What its two calls get: of the event that lets it act, and of the secrets it was given, later ones last."""
+        known = dict(event.body.get("fields", {}))
+        for secrets in given:
+            known.update(secrets)
+        return {name: known[name] for name in self.step.send if name in known}
+
+    def faults(self, event: Event, call: str) -> list[tuple[str, str]]:
+        """The injected flags for its action or its compensation."""
+        return [(name, value) for name, value in event.body.get("faults", {}).get(self.step.name, {}).get(call, ())]
+
+    def knows(self, event: Event) -> bool:
+        """Whether the saga began with this step: one that did not is let pass by a step that was added since."""
+        return self.step.name in event.body.get("steps", (self.step.name,))
+
+    def is_next(self, event: Event) -> bool:
+        """Whether nobody stands between who tells and this step in the saga itself: it may have begun with other
+        steps than are known here. One that is no step of it has let it pass."""
+        steps, teller = list(event.body.get("steps", ())), event.step
+        if self.step.name not in steps or (teller and teller not in steps):
+            return True
+        return steps.index(self.step.name) == (steps.index(teller) + 1 if teller else 0)
+
+    def shown(self, value: Any, fields: Mapping[str, Any]) -> Any:
+        """What others may be told: the secrets among its fields are masked, also where they are echoed."""
+        secret = self.definition.secret
+        return mask(value, secret, secret_texts(fields, secret))
+
+    def done(
+        self, event: Event, result: Mapping[str, Any], news: Mapping[str, Any], acted_with: Mapping[str, Any]
+    ) -> list[Event]:
+        """What it publishes once its action has taken effect; `news` is for whoever observes."""
+        given, fields, givers = _share(self.definition, event.saga_id, self.index, event.body, result)
+        shown = self.shown(dict(result), acted_with)
+        done = self._event(event, Kind.DONE, {**news, "fields": fields, "given": givers, "result": shown})
+        last = self.index + 1 == len(self.definition.steps)
+        return [*given, done, *([self._end(event, Kind.COMPLETED, news)] if last else [])]
+
+    def refused(self, event: Event, news: Mapping[str, Any]) -> list[Event]:
+        """What it publishes once it certainly has no effect, and never will have."""
+        return [self._event(event, Kind.REFUSED, news), *self._turned_back(event, news)]
+
+    def undone(self, event: Event, news: Mapping[str, Any]) -> list[Event]:
+        """What it publishes once its compensation is done, or where it has none."""
+        return [self._event(event, Kind.UNDONE, news), *self._turned_back(event, news)]
+
+    def attempt(self, event: Event, news: Mapping[str, Any]) -> Event:
+        """What it tells of an attempt that failed."""
+        return Event(event.saga, event.saga_id, Kind.ATTEMPT, self.step.name, news)
+
+    def _turned_back(self, event: Event, news: Mapping[str, Any]) -> list[Event]:
+        return [self._end(event, Kind.COMPENSATED, news)] if self.index == 0 else []
+
+    def _event(self, event: Event, kind: Kind, body: Mapping[str, Any]) -> Event:
+        carried = {name: event.body[name] for name in ("faults", "steps") if name in event.body}
+        return Event(event.saga, event.saga_id, kind, self.step.name, {**carried, **body})
+
+    def _end(self, event: Event, kind: Kind, news: Mapping[str, Any]) -> Event:
+        return Event(event.saga, event.saga_id, kind, None, {"at": news.get("at")})
+
+
+def parts_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[str, tuple[Part, Duty]]:
+    """What the service called `name` listens to, and what each subject asks of it."""
+    heard: dict[str, tuple[Part, Duty]] = {}
+    for definition in definitions:
+        for index, step in enumerate(definition.steps):
+            if step.name == name:
+                part = Part(definition, index)
+                heard |= {subject: (part, duty) for subject, duty in part.listens().items()}
+    return heard
+
+
+def heard_by(definition: SagaDefinition) -> dict[str, str]:
+    """The subjects that must be listened to for the saga to go on, and back, each with the step that has to."""
+    needed: dict[str, str] = {}
+    for index, step in enumerate(definition.steps):
+        part = Part(definition, index)
+        after = Part(definition, index + 1) if index + 1 < len(definition.steps) else None
+        for heard, duty in part.listens().items():
+            if duty is Duty.ACT or (duty is Duty.UNDO and after and after.may_refuse):
+                needed[heard] = step.name
+    return needed
+
+
+def _share(
+    definition: SagaDefinition, saga_id: str, by: int, carried: Mapping[str, Any], new: Mapping[str, Any]
+) -> tuple[list[Event], dict[str, Any], dict[str, list[int]]]:
+    """(secrets to be given, the fields that later steps need, who gave to whom) after the step `by` has told `new`."""
+    secret, later = set(definition.secret), definition.steps[by + 1 :]
+    needed = {name for step in later for name in step.send}
+    known = {**carried["fields"], **new}
+    hidden = {name for name in needed & known.keys() if name in secret or holds(known[name], secret)}
+    fields = {name: value for name, value in known.items() if name in needed - hidden}
+    givers = {name: list(known_givers) for name, known_givers in carried.get("given", {}).items()}
+    events = []
+    for step in later:
+        secrets = {name: new[name] for name in step.send if name in hidden and name in new}
+        if secrets:
+            givers.setdefault(step.name, []).append(by)
+            events.append(Event(definition.name, saga_id, Kind.GIVEN, step.name, {"by": by, "fields": secrets}))
+    return events, fields, givers
+
+
+def _faults(step: Step) -> dict[str, list[tuple[str, str]]]:
+    """The flags that are injected into a step's two calls, as their URLs have them."""
+    found = {}
+    for call, url in (("action", step.action), ("compensation", step.compensation or "")):
+        flags = [(name, value) for name, value in parse_qsl(urlsplit(url).query) if name in ("fail", "delay")]
+        if flags:
+            found[call] = flags
+    return found

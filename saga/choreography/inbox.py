@@ -1,0 +1,98 @@
+"""What a step of a choreographed saga must remember: the secrets it was given, and the fields that it acted with.
+
+Its compensation gets the same fields as its action, and no event brings them back.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    bindparam,
+    cast,
+    delete,
+    insert,
+    select,
+)
+
+from saga.storage.database import Json, Token, UtcTime, transaction
+from saga.storage.statement_batch import Row, Statement
+
+OWN = -2  # the giver of what the step itself acted with: no position, which a step that is added would shift
+KEPT = 90 * 86_400.0  # seconds: a saga that is parked may be turned back as long after its action
+
+metadata = MetaData()
+
+saga_inbox = Table(
+    "saga_inbox",
+    metadata,
+    Column("saga_id", Token(255), primary_key=True),
+    Column("step", Token(64), primary_key=True),
+    Column("giver", Integer, primary_key=True),  # the position of the step that gave it, -1: who started; or OWN
+    Column("fields", Json, nullable=False),
+    Column("created_at", UtcTime, nullable=False, index=True),
+)
+
+_ANEW = insert(saga_inbox).prefix_with("OR IGNORE", dialect="sqlite").prefix_with("IGNORE", dialect="mysql")
+WRITE = Statement(_ANEW, *(column.name for column in saga_inbox.c))
+READ = (
+    select(saga_inbox.c.giver, cast(saga_inbox.c.fields, LargeBinary).label("fields"))
+    .where(saga_inbox.c.saga_id == bindparam("saga_id"), saga_inbox.c.step == bindparam("step"))
+    .order_by(saga_inbox.c.giver)
+)
+HAS_ACTED = select(saga_inbox.c.giver).where(
+    saga_inbox.c.saga_id == bindparam("saga_id"),
+    saga_inbox.c.step == bindparam("step"),
+    saga_inbox.c.giver == bindparam("giver"),
+)
+FORGET = delete(saga_inbox).where(saga_inbox.c.created_at < bindparam("before"))
+
+
+class Unreadable(Exception):
+    """A row of the inbox holds no JSON object: the step cannot know what it acted with, until somebody mends it."""
+
+
+def remembered(
+    engine: Engine, saga_id: str, step: str, giver: int, fields: Mapping[str, Any]
+) -> list[tuple[Statement, Sequence[Row]]]:
+    """What `exchange` writes the fields with."""
+    row = {"saga_id": saga_id, "step": step, "giver": giver, "fields": fields, "created_at": time.time()}
+    return [(WRITE, [WRITE.bind(engine.dialect, row)])]
+
+
+def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
+    """The fields, by the position of who gave them, in that order. Unreadable."""
+    with transaction(engine) as connection:
+        rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings().all()
+    return {row["giver"]: _object(row["fields"], step, row["giver"]) for row in rows}
+
+
+def _object(text: bytes, step: str, giver: int) -> dict[str, Any]:
+    try:
+        found = json.loads(bytes(text))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        row = f"its row in the saga_inbox of {step}, giver {giver}"
+        raise Unreadable(f"what {step} remembers of this saga is not a JSON object: mend {row}, then replay this")
+    return found
+
+
+def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:
+    """Whether the step has told that its action took effect: it remembers what it acted with since then."""
+    return execute(HAS_ACTED, {"saga_id": saga_id, "step": step, "giver": OWN}).first() is not None
+
+
+def forget(engine: Engine, now: float) -> None:
+    """Forget what is too old."""
+    with transaction(engine) as connection:
+        connection.execute(FORGET, {"before": now - KEPT})

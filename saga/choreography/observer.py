@@ -1,0 +1,265 @@
+"""Follows choreographed sagas: folds the events that their services publish into the saga log, and decides nothing.
+
+The log's lines are those of the state machine, so that a choreographed saga is read, shown and audited like any
+other. An event that is delivered again changes nothing; one that came before its time is asked for again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+from saga.choreography.broker import ACK, Delivery, Reaction
+from saga.choreography.dead_letter import DEAD
+from saga.choreography.event_body import saga_id_of
+from saga.choreography.event_fold import Early, abandon, follow, rounds_of, shortened
+from saga.choreography.events import OBSERVED, Kind, parse_event
+from saga.choreography.events import Event as Heard
+from saga.errors import (
+    BadInput,
+    Conflict,
+    IllegalEvent,
+    LeaseLost,
+    LogUnavailable,
+    NoSuchSaga,
+    SagaUnreadable,
+    WriteRefused,
+)
+from saga.machine import (
+    FAULT,
+    OVERDUE,
+    PARKED,
+    REPLAYED,
+    Direction,
+    Line,
+    next_call,
+)
+from saga.payload import iso
+from saga.progress import saga_of
+from saga.runtime.permitted_commands import refusal
+from saga.saga_log import Record, SagaLog
+from saga.unreadable import Unreadable
+
+logger = logging.getLogger("saga")
+
+KNOWN = 2000  # sagas whose present is kept in memory
+TRIES = 5  # at a saga that another orchestrator follows, too
+PATIENCE = 10.0  # seconds
+EARLY = 0.01  # seconds, doubling with each delivery
+EARLY_AT_MOST = 5.0
+
+
+class Waiting:
+    """Who waits for news of which saga."""
+
+    def __init__(self) -> None:
+        self._events: WeakValueDictionary[str, threading.Event] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def expect(self, saga_id: str) -> threading.Event:
+        """Is set by the next news of the saga; kept as long as somebody holds it."""
+        with self._lock:
+            event = self._events.get(saga_id) or threading.Event()
+            self._events[saga_id] = event
+            return event
+
+    def tell(self, saga_id: str) -> None:
+        """There is news of the saga."""
+        with self._lock:
+            event = self._events.pop(saga_id, None)
+        if event:
+            event.set()
+
+
+class Follower:
+    """Hears every event, and writes it into the log of the saga that it concerns."""
+
+    def __init__(
+        self,
+        log: SagaLog,
+        waiting: Waiting,
+        clock: Callable[[], float],
+        observe: Callable[[Record, Line], None],
+        exit: Callable[[int], None],
+    ):
+        self._log = log
+        self._waiting = waiting
+        self._clock = clock
+        self._observe = observe
+        self._exit = exit
+        self._known: OrderedDict[str, Record] = OrderedDict()
+
+    def patience(self, subject: str) -> float:
+        """Seconds that one event may take."""
+        return PATIENCE
+
+    def line(self, subject: str, payload: bytes) -> str | None:
+        """A saga's events stand in one line: the broker has them in the order in which one led to the other."""
+        return saga_id_of(payload)
+
+    def overslept(self, delivery: Delivery) -> Reaction:
+        """The log is slow: again."""
+        return Reaction(again=1.0)
+
+    def handle(self, delivery: Delivery) -> Reaction:
+        """Write what the event says."""
+        try:
+            if delivery.subject.startswith(DEAD):
+                self._parked(delivery)
+                return ACK
+            heard = parse_event(delivery.subject, delivery.payload)
+            self._hear(heard)
+        except BadInput as error:
+            logger.warning("event_not_understood subject=%s: %s", delivery.subject, error)
+        except Early:
+            return Reaction(again=min(EARLY_AT_MOST, EARLY * 2.0 ** min(delivery.number, 16)))
+        except (LeaseLost, LogUnavailable):
+            return Reaction(again=1.0)
+        except SagaUnreadable as error:  # its events are heard again where a newer version has the log; here, by nobody
+            logger.warning(
+                "event_left_alone saga_id=%s subject=%s: %s", saga_id_of(delivery.payload), delivery.subject, error
+            )
+        except (WriteRefused, IllegalEvent) as error:
+            logger.error(
+                "event_left_alone saga_id=%s subject=%s: %s", saga_id_of(delivery.payload), delivery.subject, error
+            )
+        return ACK
+
+    def overdue(self, record: Record) -> None:
+        """Its deadline has passed: nobody is in charge, so it is only marked. LeaseLost, LogUnavailable."""
+        self._note(record.id, OVERDUE, None, {}, due_at=None)
+
+    def replayed(self, saga_id: str, letter: int, subject: str) -> None:
+        """An operator has let a parked event be published again. LeaseLost, LogUnavailable."""
+        self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
+
+    def abandoned(self, saga_id: str, note: str) -> None:
+        """No service will ever act for it: it has ended. Conflict, LeaseLost, LogUnavailable."""
+        for _ in range(TRIES):
+            known = self._read(saga_id, fresh=True)
+            if known is None:
+                raise NoSuchSaga(f"there is no saga {saga_id!r}")
+            if why := refusal("abandon", known):
+                raise Conflict(why)
+            after, new = abandon(known, note, round(self._clock(), 6))
+            try:
+                self._write(known, after, new)
+                return
+            except LeaseLost:
+                continue
+        raise Conflict("it is moving too fast, try again")
+
+    def _hear(self, heard: Heard) -> None:
+        if heard.kind not in OBSERVED:
+            return
+        for fresh in (False, *[True] * TRIES):
+            known = self._read(heard.saga_id, fresh)
+            if known is None:  # forgotten, or started by an orchestrator with another log: one broker is for one stack
+                logger.warning("event_of_unknown_saga saga_id=%s subject=%s", heard.saga_id, heard.subject)
+                return
+            self._remember(known)
+            self._crash("after", heard, known)
+            try:
+                after, new = follow(known, heard)
+                if new:
+                    after = self._write_what_fits(known, heard, after, new)
+                self._crash("before", heard, after)
+                return
+            except Early:
+                if fresh:
+                    raise
+            except LeaseLost:  # another orchestrator has written meanwhile
+                continue
+        raise LeaseLost(heard.saga_id)
+
+    def _write_what_fits(self, record: Record, heard: Heard, after: Record, new: list[Line]) -> Record:
+        """Write what an event says; where the log cannot take all of it, that it happened, and why no more is known.
+
+        The step has acted, and the others go on with its result, which only the log will not have: nobody turns back.
+        """
+        try:
+            self._write(record, after, new)
+        except WriteRefused as error:
+            logger.error("event_not_stored saga_id=%s subject=%s: %s", record.id, heard.subject, error)
+            after, new = follow(record, shortened(heard), f"the result cannot be stored: {error}")
+            self._write(record, after, new)
+        return after
+
+    def _read(self, saga_id: str, fresh: bool) -> Record | None:
+        known = None if fresh else self._known.get(saga_id)
+        if known is None:
+            found = self._log.find(saga_id)
+            if isinstance(found, Unreadable):
+                raise SagaUnreadable(f"it cannot be read: {found.reason}")
+            known = found if found and found.definition.choreographed else None
+        return known
+
+    def _write(self, record: Record, after: Record, new: Sequence[Line]) -> None:
+        answered = {step: after.results[step] for step in after.results.keys() - record.results.keys()}
+        self._known.pop(record.id, None)
+        self._log.advance(record.id, record.epoch, after.present, new, answered, next_epoch=record.epoch + 1)
+        self._remember(replace(after, epoch=record.epoch + 1))
+        for line in new:
+            self._observe(after, line)
+        if after.ended:  # until then there is nothing to be told
+            self._waiting.tell(record.id)
+
+    def _remember(self, record: Record) -> None:
+        if not record.ended:
+            self._known[record.id] = record
+            while len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+
+    def _note(self, saga_id: str, event: str, step: str | None, detail: Mapping[str, Any], **changes: Any) -> None:
+        for _ in range(TRIES):
+            record = self._read(saga_id, fresh=True)
+            if record is None:
+                return
+            line = Line(record.context.lines + 1, round(self._clock(), 6), event, step, detail=detail)
+            saga = saga_of(record)
+            after = replace(record, **changes, context=record.context.after(line, saga, saga))
+            after = replace(after, rounds=rounds_of(after.rounds, after.context))
+            try:
+                self._write(record, after, [line])
+                return
+            except LeaseLost:
+                continue
+        raise LeaseLost(saga_id)
+
+    def _parked(self, delivery: Delivery) -> None:
+        subject = delivery.subject.removeprefix(DEAD)
+        saga_id = saga_id_of(delivery.payload)
+        if saga_id is None:
+            return  # the list of dead letters shows it
+        known = self._read(saga_id, fresh=True)
+        letter: dict[str, Any] = {
+            "letter": delivery.sequence,
+            "stored_at": iso(delivery.at),
+        }  # a broker's new disk counts from 1 again
+        if known and not known.context.knows(delivery.sequence, letter["stored_at"]):
+            message, service = delivery.headers.get("Saga-Reason", ""), delivery.headers.get("Saga-Service", "")
+            detail = {"subject": subject, "message": message, **letter, "service": service}
+            self._note(saga_id, PARKED, service or None, detail)
+
+    def _crash(self, when: str, heard: Heard, record: Record) -> None:
+        """The injected crash of the orchestrator, once a saga: before it has heard of a call, or before it says so."""
+        if not record.definition.faults:
+            return
+        if when == "after":
+            told = {Kind.DONE: "", Kind.REFUSED: "", Kind.UNDONE: "undo-"}.get(heard.kind)
+            point = None if told is None else f"{told}{heard.step}"
+        else:
+            call = next_call(saga_of(record))
+            back = "undo-" if call and call.direction is Direction.COMPENSATION else ""
+            point = f"{back}{call.step.name}" if call else None
+        name = f"{when}-{point}"
+        if point is None or name not in record.definition.faults:
+            return
+        if name not in record.context.faults:
+            self._note(record.id, FAULT, point.removeprefix("undo-"), {"fault": name})
+            self._exit(17)

@@ -1,0 +1,245 @@
+"""The transactional outbox: an event is a row, written in the local transaction whose news it is, then published.
+
+A relay publishes what is new and marks it. A crash between the two publishes it again: under the same id, which the
+broker knows for some minutes, and which whoever listens is safe against for ever. (Richardson, "Microservices
+Patterns", section 3.3.7.)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    cast,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from saga.choreography.dead_letter import unreadable
+from saga.choreography.events import Event
+from saga.errors import BrokerUnavailable, OutcomeUnknown
+from saga.storage.database import Json, Token, UtcTime, transaction
+from saga.storage.statement_batch import Row, Statement, exchange
+
+logger = logging.getLogger("saga")
+
+SKEW = 60.0  # seconds that the broker's clock may be behind
+BATCH = 256  # events published in one go
+KEPT = 7 * 86_400.0  # seconds that a published event is kept, as evidence
+MARK_WITHIN = 0.25  # seconds in which what is published is marked: many at once, and nobody waits for it
+LOOK = 1.0  # seconds between two looks, though nobody said that there is something new
+FORGET_EVERY = 60.0  # seconds
+
+metadata = MetaData()
+
+_number = Integer().with_variant(BigInteger(), "mysql", "mariadb")
+saga_outbox = Table(
+    "saga_outbox",
+    metadata,
+    Column("id", _number, primary_key=True),
+    Column("event_id", Token(400), nullable=False, unique=True),
+    Column("subject", String(255), nullable=False),
+    Column("payload", Json, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("published_at", UtcTime),
+    Index("saga_outbox_new", "published_at", "id"),
+)
+
+_COLUMNS = [column.name for column in saga_outbox.c if column.name != "id"]
+_ANEW = insert(saga_outbox).prefix_with("OR IGNORE", dialect="sqlite").prefix_with("IGNORE", dialect="mysql")
+WRITE = Statement(_ANEW, *_COLUMNS)  # an event that is there already is not written again
+# As bytes, which every row has: one that holds no JSON, or no text, must not keep the others from being read.
+_RAW = [cast(saga_outbox.c[name], LargeBinary).label(name) for name in ("event_id", "subject", "payload")]
+UNPUBLISHED = (
+    select(saga_outbox.c.id, *_RAW)
+    .where(saga_outbox.c.published_at.is_(None))
+    .order_by(saga_outbox.c.id)
+    .limit(bindparam("most"))
+)
+_THESE: Any = bindparam("these", expanding=True)
+MARK = update(saga_outbox).where(saga_outbox.c.id.in_(_THESE)).values(published_at=bindparam("now"))
+UNMARK = update(saga_outbox).where(saga_outbox.c.published_at < bindparam("before")).values(published_at=None)
+WITHDRAW = delete(saga_outbox).where(saga_outbox.c.event_id.in_(_THESE))
+FORGET = delete(saga_outbox).where(saga_outbox.c.published_at < bindparam("before"))
+
+
+def written(events: Iterable[Event], engine: Engine) -> list[tuple[Statement, Sequence[Row]]]:
+    """What `exchange` writes the events with."""
+    now = time.time()
+    rows = [
+        {
+            "event_id": event.id,
+            "subject": event.subject,
+            "payload": {"saga_id": event.saga_id, **event.body},
+            "created_at": now,
+            "published_at": None,
+        }
+        for event in events
+    ]
+    return [(WRITE, [WRITE.bind(engine.dialect, row) for row in rows])] if rows else []
+
+
+def put(engine: Engine, *news: tuple[Statement, Sequence[Row]]) -> None:
+    """Write what `written` gives, and the like, in a transaction of its own. OutcomeUnknown, SQLAlchemyError."""
+    with transaction(engine) as connection:
+        exchange(connection, *news, last=True)
+
+
+def withdraw(engine: Engine, events: Iterable[Event]) -> None:
+    """Take events out of the outbox, published or not. OutcomeUnknown, SQLAlchemyError."""
+    with transaction(engine) as connection:
+        connection.execute(WITHDRAW, {"these": [event.id for event in events]})
+
+
+class Publisher(Protocol):
+    """What a relay publishes to."""
+
+    def publish(self, events: Sequence[tuple[str, str, bytes]]) -> Sequence[bool]:
+        """Publish (id, subject, payload) in this order; gives which of them are durable there. BrokerUnavailable.
+
+        What can never be published, for what it is, is parked as a dead letter instead, and counts as durable.
+        """
+
+    def park(self, id: str, subject: str, payload: bytes, reason: str) -> bool:
+        """Park an event that cannot be understood; gives whether that is durable. BrokerUnavailable."""
+
+    def since(self) -> float:
+        """When the stream was made that is published to, in seconds since the epoch; 0: not known."""
+
+
+class Relay:
+    """One thread that publishes what is new in an outbox."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        publisher: Publisher,
+        clock: Callable[[], float] = time.time,
+        name: str = "this service",
+        monotonic: Callable[[], float] = time.monotonic,
+    ):
+        self.also_forget: Callable[[float], None] = lambda before: None
+        self._engine = engine
+        self._publisher = publisher
+        self._name = name  # of whose outbox it is
+        self._clock = clock
+        self._monotonic = monotonic
+        self._news = threading.Event()
+        self._closed = False
+        self._published: dict[int, None] = {}  # and not marked yet
+        self._mark_at = 0.0
+        self._since = 0.0  # of the stream that has all that is marked as published
+        self._forget_at = monotonic() + FORGET_EVERY
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+
+    def open(self) -> None:
+        """Start publishing."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Publish nothing more: the next process does."""
+        self._closed = True
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+
+    def notify(self) -> None:
+        """There is something new."""
+        self._news.set()
+
+    def round(self) -> bool:
+        """Publish one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
+        self._publish_again()
+        with transaction(self._engine) as connection:
+            found = connection.execute(UNPUBLISHED, {"most": BATCH + len(self._published)}).mappings().all()
+        rows = [row for row in found if row["id"] not in self._published]
+        if rows:
+            events = [(_text(row["event_id"]), _text(row["subject"]), bytes(row["payload"])) for row in rows]
+            told = self._told(events)
+            published = [row["id"] for row, durable in zip(rows, told, strict=True) if durable]
+            if not published:
+                raise BrokerUnavailable("the broker takes no event")
+            self._published.update(dict.fromkeys(published))
+            return len(published) == len(rows)  # where some were not taken, they are tried again after a rest
+        return False
+
+    def _told(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
+        """Which of the events are durable at the broker, or parked there. BrokerUnavailable."""
+        wrong = {event: reason for event in events if (reason := unreadable(self._name, event[0], event[2]))}
+        durable = iter(self._publisher.publish([event for event in events if event not in wrong]))
+        return [self._publisher.park(*event, wrong[event]) if event in wrong else next(durable) for event in events]
+
+    def mark(self) -> None:
+        """Mark what was published: after a crash before it, that is published again. The database's error."""
+        if self._published:
+            these = list(self._published)
+            with transaction(self._engine) as connection:
+                connection.execute(MARK, {"these": these, "now": self._clock()})
+            self._published.clear()
+
+    def _publish_again(self) -> None:
+        """A stream that is younger than what was published has lost it: the broker's disk is a new one."""
+        since = self._publisher.since()
+        if since > self._since:
+            with transaction(self._engine) as connection:
+                connection.execute(UNMARK, {"before": since + SKEW})
+            self._published.clear()
+            self._since = since
+
+    def _run(self) -> None:
+        away = False
+        while not self._closed:
+            self._news.clear()
+            try:
+                while not self._closed and self.round():
+                    self._mark_when_due()
+                self._mark_when_due()
+                away = False
+                self._forget()
+            except (BrokerUnavailable, SQLAlchemyError, OutcomeUnknown) as error:
+                if not away:
+                    logger.warning("relay_waits: %s", error if isinstance(error, BrokerUnavailable) else type(error))
+                away = True
+            except Exception:
+                logger.exception("relay_failed")
+            if not self._closed:  # else what woke it up has been cleared
+                self._news.wait(MARK_WITHIN if self._published else LOOK)
+        with suppress(SQLAlchemyError, OutcomeUnknown):
+            self.mark()
+
+    def _mark_when_due(self) -> None:
+        now = self._monotonic()
+        if not self._published:
+            self._mark_at = now + MARK_WITHIN
+        elif now >= self._mark_at or len(self._published) >= BATCH:
+            self.mark()
+
+    def _forget(self) -> None:
+        now = self._clock()
+        if self._monotonic() >= self._forget_at:
+            self._forget_at = self._monotonic() + FORGET_EVERY
+            with transaction(self._engine) as connection:
+                connection.execute(FORGET, {"before": now - KEPT})
+            self.also_forget(now)
+
+
+def _text(raw: bytes) -> str:
+    return bytes(raw).decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""The participant kit for one web framework each."""

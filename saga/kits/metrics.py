@@ -1,0 +1,56 @@
+"""What a participant counts for Prometheus: calls, however they came, and how long they took.
+
+A service is one process with one worker (saga/process/server.py), so that its numbers are whole. They begin at 0 with
+each start.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from saga.barrier import Handled
+from saga.machine import Direction
+
+STEPS = 50  # known by name; whoever calls with more names than that is counted under one
+OTHERS = "other"
+
+
+class Calls:
+    """Counts since the process started."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._calls = Counter(
+            "saga_participant_calls",
+            "Calls of a step's action or compensation, by how they were dealt with.",
+            ["step", "call", "verdict"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "saga_participant_call_seconds",
+            "How long the local transactions of calls took, with all that they waited for.",
+            ["step", "call"],
+            registry=self._registry,
+        )
+        self._steps: set[str] = set()
+        self._count_of, self._seconds_of = cache(self._calls.labels), cache(self._seconds.labels)
+
+    def count(self, step: str, call: Direction, handled: Handled, seconds: float) -> None:
+        """One more."""
+        step = self._known(step)
+        self._count_of(step, call, handled).inc()
+        self._seconds_of(step, call).observe(seconds)
+
+    def metrics(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def _known(self, step: str) -> str:
+        """Its name: a caller may send any, and must not fill the memory with them."""
+        if step not in self._steps:
+            if len(self._steps) >= STEPS:
+                return OTHERS
+            self._steps.add(step)
+        return step

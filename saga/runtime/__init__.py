@@ -1,0 +1,1 @@
+"""Many sagas at once: a bounded pool of drivers, waiting callers, leases, recovery, and what an operator may do."""

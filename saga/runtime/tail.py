@@ -1,0 +1,41 @@
+"""The saga log as one stream of lines, in the order of their commits, none left out.
+
+A line gets its id when it is written, and is seen once its transaction has committed: one with a lower id may be seen
+later. So the tail stops before an id that is missing, until that line is there, or certainly never will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from saga.saga_log import SagaLog
+
+LOOK_BACK = 1000  # lines before the newest: longer than any transaction under way at the start can be behind
+PATIENCE = 1.0  # seconds between the moment that an id is given and that its row can be seen as uncommitted
+
+
+class Tail:
+    """Knows up to where the log is settled: nothing will be added at or below `position`."""
+
+    def __init__(self, log: SagaLog, clock: Callable[[], float]):
+        self._log = log
+        self._clock = clock
+        self._holes: dict[tuple[int, int], float] | None = None  # first and last missing id: when that was first seen
+        self.position: int | None = None
+
+    def advance(self, most: int = 5000) -> int:
+        """Move over what is settled, `most` lines at a time; gives the new position. LogUnavailable."""
+        position = self.position if self.position is not None else max(0, self._log.last_line_id() - LOOK_BACK)
+        now = self._clock()
+        known, holes = self._holes, {}
+        settled = None
+        for line_id in self._log.line_ids(position, most):
+            if line_id > position + 1:
+                hole = (position + 1, line_id - 1)
+                holes[hole] = now - PATIENCE if known is None else known.get(hole, now)
+                if settled is None and (now - holes[hole] < PATIENCE or self._log.in_flight(*hole)):
+                    settled = position
+            position = line_id
+        self._holes = holes
+        self.position = position if settled is None else settled
+        return self.position

@@ -1,0 +1,1 @@
+"""A saga as a state machine of AWS Step Functions."""

@@ -1,0 +1,68 @@
+"""Search attributes of the workflows, where the server has them: without them all else works as well."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.service import RPCError
+
+from saga.saga_log import Record
+from saga.views.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS
+
+logger = logging.getLogger("saga")
+
+SAGA = SearchAttributeKey.for_keyword("SagaName")
+STATUS = SearchAttributeKey.for_keyword("SagaStatus")
+ATTENTION = SearchAttributeKey.for_bool("SagaNeedsAttention")
+
+TYPES = {
+    SAGA.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    STATUS.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    ATTENTION.name: IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+}
+AGAIN = 60.0  # seconds after which a server without them is asked again
+
+
+def attributes(record: Record) -> TypedSearchAttributes:
+    """What is looked for."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(SAGA, record.definition.name),
+            SearchAttributePair(STATUS, PUBLIC_STATUS[record.state]),
+            SearchAttributePair(ATTENTION, record.rounds >= NEEDS_ATTENTION_AFTER and not record.ended),
+        ]
+    )
+
+
+class Searching:
+    """Whether the server has our attributes; where it has not, it is asked to add them, which some do not allow."""
+
+    def __init__(self, namespace: str, clock: Callable[[], float]):
+        self._namespace = namespace
+        self._clock = clock
+        self._possible = False
+        self._asked_at = float("-inf")
+
+    async def possible(self, client: Client) -> bool:
+        """Whether a workflow may set them: those that were only just added, the server may not know everywhere."""
+        if self._possible or self._clock() < self._asked_at + AGAIN:
+            return self._possible
+        self._asked_at = self._clock()
+        try:
+            found = await client.operator_service.list_search_attributes(
+                ListSearchAttributesRequest(namespace=self._namespace)
+            )
+            missing = {name: kind for name, kind in TYPES.items() if found.custom_attributes.get(name) != kind}
+            self._possible = not missing
+            if missing:
+                await client.operator_service.add_search_attributes(
+                    AddSearchAttributesRequest(namespace=self._namespace, search_attributes=missing)
+                )
+        except RPCError as error:
+            logger.info("event=no_search_attributes: %s", error.message)
+        return self._possible

@@ -1,0 +1,90 @@
+"""All or nothing, as the participants' own records tell it: the orchestrator's word is what is being checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from saga.definition import NO_RECORDS, ONE, SKIP, SOME, Step
+from saga.http_client.transport import Transport
+from saga.machine import State
+from saga.saga_log import Record, Stored
+from saga.unreadable import Unreadable
+from saga.urls import masked
+from saga.views.records import AT_ONCE, ask, records_url
+
+TIMEOUT = 5.0  # seconds
+
+
+def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> dict[str, Any]:
+    """{"checked", "violations", "unreachable"} for sagas that have ended.
+
+    Those that cannot be read are not checked; where there are any, "unreadable" counts them. A violation is a step
+    whose participant has another number of records than `expected` says. Sagas of which a participant could not be
+    asked are in "unreachable", and not in "checked".
+    """
+    checked, violations, unreachable, sagas = 0, [], [], list(ended)
+    readable = [saga for saga in sagas if not isinstance(saga, Unreadable)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for wrong, silent in pool.map(lambda record: _check(record, transport, token), readable):
+            checked += not silent
+            violations += wrong
+            unreachable += silent
+    unreadable = {"unreadable": len(sagas) - len(readable)} if len(readable) < len(sagas) else {}
+    return {"checked": checked, "violations": violations, "unreachable": unreachable, **unreadable}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """From `least` to `most` records (None: any number more); `words` say so."""
+
+    least: int
+    most: int | None
+    words: str
+
+
+_NO_RECORD = Expected(0, 0, "no record")
+_OF_COMPLETED = {
+    ONE: Expected(1, 1, "one record"),
+    SOME: Expected(1, None, "at least one record"),
+    NO_RECORDS: _NO_RECORD,
+}
+
+
+def expected(step: Step, state: State) -> Expected | None:
+    """What a participant must have of a saga that ended in `state`, as the step's `records` says; None: not asked.
+
+    Of a compensated saga it must have no record, unless the step has no compensation: of that nothing was promised.
+    """
+    if step.records == SKIP:
+        return None
+    if state is State.COMPLETED:
+        return _OF_COMPLETED[step.records]
+    return _NO_RECORD if step.compensation is not None or step.unsaid or step.records == NO_RECORDS else None
+
+
+def violation(record: Record, step: Step, found: int) -> dict[str, Any] | None:
+    """What is wrong with so many records at a step of a saga; None where nothing is, or it has not ended."""
+    wanted = expected(step, record.state) if record.ended else None
+    if wanted is None or (found >= wanted.least and (wanted.most is None or found <= wanted.most)):
+        return None
+    place = {"saga_id": record.id, "step": step.name}
+    return {**place, "status": record.state.upper(), "expected": wanted.words, "found": found}
+
+
+def _check(
+    record: Record, transport: Transport, token: str | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    wrong, silent = [], []
+    for step in record.definition.steps:
+        if expected(step, record.state) is None:
+            continue
+        url = records_url(step, record.id)
+        answer = ask(url, transport, token, TIMEOUT)
+        if answer is None:
+            silent.append({"saga_id": record.id, "step": step.name, "url": masked(url)})
+        elif found := violation(record, step, len(answer["records"])):
+            wrong.append(found)
+    return wrong, silent

@@ -1,0 +1,167 @@
+"""A saga as the API shows it: its one representation, made from its row alone. Pure; secrets are masked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from saga.context import StepProgress
+from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, nobody_undoes
+from saga.payload import iso, mask
+from saga.progress import saga_of, secrets_of
+from saga.saga_log import Record, Stored
+from saga.unreadable import UNREADABLE, Unreadable
+
+NEEDS_ATTENTION_AFTER = 10  # rounds
+
+PUBLIC_STATUS: Mapping[State, str] = {
+    **dict.fromkeys(FORWARD, "RUNNING"),
+    **dict.fromkeys(BACKWARD, "COMPENSATING"),
+    **dict.fromkeys(STALLED, "STALLED"),
+    State.COMPLETED: "COMPLETED",
+    State.COMPENSATED: "COMPENSATED",
+}
+STATUSES = (*dict.fromkeys(PUBLIC_STATUS.values()), UNREADABLE)  # all that a saga may be shown with
+
+# What is said of a line though it is not known which fields of its saga are secret.
+_OPEN = frozenset({"state", "call", "verdict", "by", "interrupted", "epoch", "fault", "letter", "unreadable"})
+
+_UNDOING = BACKWARD | {State.STALLED_SEALING, State.STALLED_COMPENSATING}
+_TURNED_BACK = frozenset({State.COMPENSATING, State.STALLED_COMPENSATING, State.COMPENSATED})
+
+
+def represent(saga: Stored) -> dict[str, Any]:
+    """The object that every answer about a saga holds (times in ISO 8601, UTC)."""
+    if isinstance(saga, Unreadable):
+        return _represent_unreadable(saga)
+    return _represent(saga)
+
+
+def _represent_unreadable(saga: Unreadable) -> dict[str, Any]:
+    """The same keys for a saga that this version cannot read: what it is, as far as that is known, and why not more."""
+    snapshot = saga.snapshot or {}
+    mode, engine = (snapshot.get(name) if isinstance(snapshot.get(name), str) else None for name in ("mode", "engine"))
+    return {
+        "saga_id": saga.id,
+        "saga": saga.name,
+        "mode": mode,
+        "engine": engine,
+        "status": UNREADABLE,
+        "input": {} if saga.input is None or saga.secret is None else mask(saga.input, saga.secret),
+        "result": {},
+        "error": {"step": None, "kind": "unreadable", "status_code": None, "message": saga.reason},
+        "steps": [],
+        "started_at": iso(saga.started_at),
+        "ended_at": iso(saga.ended_at),
+        "due_at": iso(saga.due_at),
+        "overdue": False,
+        "needs_attention": not saga.ended,
+    }
+
+
+def _represent(record: Record) -> dict[str, Any]:
+    definition, secret, echoes = record.definition, record.definition.secret, secrets_of(record)
+    result: dict[str, Any] = {}
+    for step in definition.steps:
+        result.update(record.results.get(step.name, {}))
+    overdue = not record.ended and record.context.overdue
+    stuck = record.rounds >= NEEDS_ATTENTION_AFTER or bool(record.context.parked)
+    return {
+        "saga_id": record.id,
+        "saga": definition.name,
+        "mode": definition.mode,
+        "engine": definition.engine,
+        "status": PUBLIC_STATUS[record.state],
+        "input": mask(record.input, secret),
+        "result": mask(result, secret, echoes),
+        "error": record.error and _cause(record.error, secret, echoes),
+        "steps": [{**step, "error": mask(step["error"], secret, echoes)} for step in _steps(record)],
+        "started_at": iso(record.started_at),
+        "ended_at": iso(record.ended_at),
+        "due_at": iso(record.due_at),
+        "overdue": overdue,
+        "needs_attention": overdue or (stuck and not record.ended),
+    }
+
+
+def _cause(error: Mapping[str, Any], secret: Sequence[str], echoes: Iterable[str]) -> dict[str, Any]:
+    names = ("step", "kind", "status_code", "message")
+    return {**{name: error.get(name) for name in names}, "message": mask(error.get("message"), secret, echoes)}
+
+
+def represent_line(line: Line, saga: Stored | None) -> dict[str, Any]:
+    """One line of the log, masked by what its saga keeps secret; where that is not known, only what never is."""
+    return represent_lines([line], saga)[0]
+
+
+def represent_lines(lines: Iterable[Line], saga: Stored | None) -> list[dict[str, Any]]:
+    """Lines of one saga's log, masked by what it keeps secret; where that is not known, only what never is."""
+    secret, echoes = (saga.definition.secret, secrets_of(saga)) if isinstance(saga, Record) else ((), frozenset[str]())
+    withheld = isinstance(saga, Unreadable) and saga.secret != ()
+
+    def shown(detail: Mapping[str, Any] | None) -> Any:
+        if detail and withheld:
+            return {name: value for name, value in detail.items() if name in _OPEN}
+        return mask(detail, secret, echoes)
+
+    return [
+        {**vars(line), "at": None if math.isnan(line.at) else iso(line.at), "detail": shown(line.detail)}
+        for line in lines
+    ]
+
+
+def under_way(record: Record) -> bool:
+    """Whether an attempt of an action may be under way now: the saga has reached its step, and is in somebody's hands.
+
+    The log cannot know more: a call is sent without a line that says so first. Of a choreographed saga nobody is in
+    charge: its step acts once it hears of it, unless that event is parked.
+    """
+    held = not record.context.parked if record.definition.choreographed else record.owner is not None
+    return record.state in FORWARD and held
+
+
+def _steps(record: Record) -> list[dict[str, Any]]:
+    saga, shown = saga_of(record), []
+    for index, step in enumerate(record.definition.steps):
+        progress = record.context.step(step.name)
+        if index == saga.cursor and not record.ended:
+            progress = _now(progress, record, saga)
+        passed_over = saga.state in _TURNED_BACK and index > saga.cursor and step.compensation is None
+        if passed_over and progress.status in ("DONE", "UNKNOWN"):
+            progress = replace(progress, status="SKIPPED")
+        shown.append(_shown(step.name, progress))
+    return shown
+
+
+def _now(progress: StepProgress, record: Record, saga: Saga) -> StepProgress:
+    """The step at the cursor, with what is going on there."""
+    if saga.state in _UNDOING:
+        return replace(progress, status="COMPENSATING", error=nobody_undoes(saga) or progress.error)
+    if saga.state not in FORWARD:
+        return progress
+    calling = under_way(record)
+    doubtful = progress.effect == "none" and (saga.calls.uncertain or calling)
+    return replace(
+        progress,
+        status="RUNNING",
+        attempts=max(progress.attempts, saga.calls.attempts) + calling,
+        effect="unknown" if doubtful else progress.effect,
+        started_at=record.context.reached_at if progress.started_at is None else progress.started_at,
+        ended_at=None,
+    )
+
+
+def _shown(name: str, progress: StepProgress) -> dict[str, Any]:
+    began, ended = progress.started_at, progress.ended_at
+    return {
+        "name": name,
+        "status": progress.status,
+        "attempts": progress.attempts,
+        "effect": progress.effect,
+        "started_at": iso(began),
+        "ended_at": iso(ended),
+        "duration_ms": None if began is None or ended is None else round((ended - began) * 1000, 1),
+        "error": progress.error,
+    }
