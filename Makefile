@@ -15,15 +15,15 @@ up: setup ## Start the stack on SQLite files in var/; Ctrl-C stops it [ENGINE=te
 	@exec $(BIN)/python up.py
 
 test: $(VENV)/.dev ## Run every test, on SQLite and on a private MySQL
-	@$(BIN)/python -m tests.browser
-	@$(BIN)/python -m tests.node
-	@$(BIN)/python -m tests.mysql_server $(BIN)/python -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
+	@$(BIN)/python -m tests.support.browser
+	@$(BIN)/python -m tests.support.node
+	@$(BIN)/python -m tests.support.mysql_server $(BIN)/python -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
 
 test-compose: $(VENV)/.dev ## Bring the stack up with docker compose, on MySQL, and run the scenarios in it
 	@$(BIN)/python -m pytest --compose -v $(ARGS)
 
 screenshots: $(VENV)/.dev ## Take the pictures of the dashboard in docs/images anew, from a real run
-	@$(BIN)/python -m tests.browser
+	@$(BIN)/python -m tests.support.browser
 	@$(BIN)/python -m tests.screenshots $(or $(OUT),docs/images)
 
 bench: $(VENV)/.bench ## Measure it against the bare calls (9 minutes): make bench [ARGS="--only sagas --db sqlite"]

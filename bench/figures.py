@@ -12,7 +12,7 @@ from typing import Any
 from bench import fill
 from bench.load import Job, Run
 from bench.stage import HASTY, STEPS, Stage
-from tests.stack import SERVICES, eventually
+from tests.support.stack import SERVICES, eventually
 
 CLIENTS = 16
 SETTLE = 1.0  # seconds of warming up before a pair is measured

@@ -24,9 +24,9 @@ from saga.choreography.broker import STREAM
 from saga.process.settings import load_settings
 from saga.saga_log import SagaLog
 from saga.storage.database import connect
-from tests import mysql_server
-from tests.stack import ROOT, SERVICES, Stack, eventually, free_port, own_ports
-from tests.temporal_server import TemporalServer
+from tests.support import mysql_server
+from tests.support.stack import ROOT, SERVICES, Stack, eventually, free_port, own_ports
+from tests.support.temporal_server import TemporalServer
 
 DURABLE = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--max-connections=1000"]
 DURABLE += ["--innodb-buffer-pool-size=1G"]

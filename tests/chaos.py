@@ -35,10 +35,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
-from tests import mysql_server
-from tests.mysql_server import mysql_schemas
-from tests.stack import PROCESSES, ROOT, SERVICES, Stack, eventually, free_port, own_ports
-from tests.temporal_server import TemporalServer
+from tests.support import mysql_server
+from tests.support.mysql_server import mysql_schemas
+from tests.support.stack import PROCESSES, ROOT, SERVICES, Stack, eventually, free_port, own_ports
+from tests.support.temporal_server import TemporalServer
 
 CLIENTS = 6
 FAULTS = [

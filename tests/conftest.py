@@ -10,11 +10,11 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine, make_url, text
 
-from tests.mysql_server import DATABASES, mysql_schemas
-from tests.nats_server import NatsServer
-from tests.stack import Stack, free_port, own_ports
-from tests.temporal_server import TemporalServer
-from tests.world import World
+from tests.support.mysql_server import DATABASES, mysql_schemas
+from tests.support.nats_server import NatsServer
+from tests.support.stack import Stack, free_port, own_ports
+from tests.support.temporal_server import TemporalServer
+from tests.support.world import World
 
 Database = Callable[[str], str]
 

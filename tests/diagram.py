@@ -11,7 +11,7 @@ from saga.definition import SagaDefinition, load_definition, load_definitions
 from saga.machine import ENDED, STALLED, TRANSITIONS, State
 from saga.process.settings import load_settings
 from saga.step_functions.asl import ANY, REFUSALS, TOO_LARGE, state_machine
-from tests.stack import INPUT, ROOT
+from tests.support.stack import INPUT, ROOT
 
 HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}
 

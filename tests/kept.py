@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.engines import ENGINES, STEP_FUNCTIONS
-from tests.stack import ROOT
+from tests.support.engines import ENGINES, STEP_FUNCTIONS
+from tests.support.stack import ROOT
 
 PAGE = ROOT / "docs" / "choosing-an-engine.md"
 BEGIN, END = "<!-- what each engine keeps: python -m tests.kept -->\n", "<!-- end -->"

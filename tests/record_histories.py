@@ -15,8 +15,8 @@ from typing import Any
 import requests
 from temporalio.client import Client
 
-from tests.stack import Stack, eventually, free_port, impatient_sagas, own_ports
-from tests.temporal_server import TemporalServer
+from tests.support.stack import Stack, eventually, free_port, impatient_sagas, own_ports
+from tests.support.temporal_server import TemporalServer
 
 HISTORIES = Path(__file__).parent / "integration" / "histories"
 SAGAS = {

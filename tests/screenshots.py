@@ -10,8 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.browser import SIZES, chromium
-from tests.stack import Stack, eventually
+from tests.support.browser import SIZES, chromium
+from tests.support.stack import Stack, eventually
 
 # name of the file: page, colour scheme, size, height in pixels or the part of the page
 PICTURES: dict[str, tuple[str, str, str, int | str]] = {

@@ -22,7 +22,7 @@ from bench.figures import CLIENTS, Figure, say
 from bench.load import Job
 from bench.peers.load import Load
 from bench.stage import HASTY, Stage, hardware, stage
-from tests.stack import SERVICES
+from tests.support.stack import SERVICES
 
 RESULTS = Path(__file__).parent.parent / "results"
 KINDS = ("sqlite", "mysql")

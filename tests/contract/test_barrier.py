@@ -11,7 +11,7 @@ import pytest
 from saga import barrier
 from saga.errors import Refused
 from tests.conftest import Database
-from tests.service import Service, deadlock, fail, refuse
+from tests.support.service import Service, deadlock, fail, refuse
 
 
 @pytest.fixture

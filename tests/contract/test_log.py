@@ -17,7 +17,7 @@ from saga.saga_log import Present, Record, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.conftest import Database
-from tests.world import signup
+from tests.support.world import signup
 
 NOW = 1_800_000_000.123456
 CONTEXT = Context(1, NOW, NOW)

@@ -32,8 +32,8 @@ from saga.temporal.messages import Begun, Made, Timing
 from saga.temporal.projection import Projector
 from saga.views.representation import represent
 from tests.contract.test_log import log as log  # the fixture
-from tests.shapes import Anybody, Clock, definitions
-from tests.world import check_replay
+from tests.support.shapes import Anybody, Clock, definitions
+from tests.support.world import check_replay
 
 INPUT = {"pin": "4111"}
 LEASE = 1000.0

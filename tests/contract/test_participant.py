@@ -18,7 +18,7 @@ import service_c.app
 from saga.kits.flask import Participant, Settings, Transaction, load_settings
 from saga.kits.metrics import OTHERS, STEPS
 from tests.conftest import Database
-from tests.service import Service, fail, things
+from tests.support.service import Service, fail, things
 
 
 @pytest.fixture

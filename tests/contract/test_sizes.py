@@ -26,8 +26,8 @@ from saga.storage.database import Json, connect, create_tables
 from saga.storage.log_sql import metadata
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun, present, record
-from tests.stack import ROOT
-from tests.world import signup
+from tests.support.stack import ROOT
+from tests.support.world import signup
 
 MANY = 60_000  # lines
 FAR = NOW + 1e8  # nothing is due

@@ -15,7 +15,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables, transaction
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun, present
-from tests.stack import eventually
+from tests.support.stack import eventually
 
 
 @pytest.fixture

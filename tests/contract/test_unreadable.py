@@ -29,8 +29,22 @@ from saga.unreadable import Unreadable, UnreadableLine
 from service_a import app as service_a
 from tests.conftest import Database
 from tests.contract.test_log import present
-from tests.spoilt import DEFINITION, HEALTHY, INPUT, KINDS, NOW, Served, Well, begun, raw, row, saga, spoil, with_step
-from tests.stack import eventually
+from tests.support.spoilt import (
+    DEFINITION,
+    HEALTHY,
+    INPUT,
+    KINDS,
+    NOW,
+    Served,
+    Well,
+    begun,
+    raw,
+    row,
+    saga,
+    spoil,
+    with_step,
+)
+from tests.support.stack import eventually
 
 
 @pytest.fixture

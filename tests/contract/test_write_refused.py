@@ -23,10 +23,10 @@ from saga.runtime.engine import Engine
 from saga.saga_log import NOTHING, Present, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from tests import mysql_server
 from tests.contract.test_log import NOW, begun, present, record
-from tests.ensemble import Ensemble
-from tests.world import INPUT, World, signup
+from tests.support import mysql_server
+from tests.support.ensemble import Ensemble
+from tests.support.world import INPUT, World, signup
 
 LIMIT = 1 << 20  # bytes that the database takes at once
 LARGE = "x" * (2 * LIMIT)

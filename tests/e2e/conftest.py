@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 
 @pytest.fixture(scope="module")  # it leaves an event loop running in this thread, which no other test must find

@@ -12,8 +12,8 @@ import requests
 from sqlalchemy import create_engine, text
 
 from tests.e2e.test_choreography import ONE_EACH, QUICK, publish, saga_command
-from tests.nats_server import run_apart
-from tests.stack import Stack, eventually
+from tests.support.nats_server import run_apart
+from tests.support.stack import Stack, eventually
 
 NOTE = {"note": "A is gone for good, says Ada"}
 BOTH = pytest.mark.parametrize("kind", ["sqlite", "mysql"])

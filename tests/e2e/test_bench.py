@@ -12,7 +12,7 @@ import pytest
 from bench.figures import Figure, ratio
 from bench.load import Job, Load, Run
 from bench.report import table
-from tests.stack import ROOT
+from tests.support.stack import ROOT
 
 
 def run(rate: float, *latencies: float) -> Run:

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.conftest import databases
-from tests.stack import SERVICES, Stack, impatient_sagas
+from tests.support.stack import SERVICES, Stack, impatient_sagas
 
 MODES = ("orchestration", "choreography")
 KINDS = ("before", "after", "refuse", "lost", "late", "garbage")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.stack import ROOT, Stack, eventually
+from tests.support.stack import ROOT, Stack, eventually
 
 SAGA = """\
 name: paid

@@ -14,8 +14,8 @@ import nats
 import pytest
 import requests
 
-from tests.nats_server import run_apart
-from tests.stack import INPUT, ROOT, Stack, eventually, impatient_sagas
+from tests.support.nats_server import run_apart
+from tests.support.stack import INPUT, ROOT, Stack, eventually, impatient_sagas
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}

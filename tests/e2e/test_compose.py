@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests import nats_server
-from tests.stack import INPUT, ROOT, SERVICES, eventually
+from tests.support import nats_server
+from tests.support.stack import INPUT, ROOT, SERVICES, eventually
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 

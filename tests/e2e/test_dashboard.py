@@ -17,9 +17,9 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.dashboard.scenarios import SCENARIOS, Scenario
-from tests.browser import SIZES, check_accessibility, opened
 from tests.conftest import databases
-from tests.stack import INPUT, Stack, eventually, impatient_sagas
+from tests.support.browser import SIZES, check_accessibility, opened
+from tests.support.stack import INPUT, Stack, eventually, impatient_sagas
 
 SECRET = "4111-1111"
 CUT = ["ERR_", "Failed to load resource", "htmx:", "[object Event]"]  # what is logged where a connection breaks

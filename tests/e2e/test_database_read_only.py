@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from tests.stack import Stack, eventually
+from tests.support.stack import Stack, eventually
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import databases
-from tests.stack import ROOT, Stack, impatient_sagas
+from tests.support.stack import ROOT, Stack, impatient_sagas
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

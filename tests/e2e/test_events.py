@@ -14,7 +14,7 @@ import requests
 
 from orchestrator.stream import LISTENERS
 from tests.conftest import databases
-from tests.stack import Stack, eventually
+from tests.support.stack import Stack, eventually
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mysql"])

@@ -1,7 +1,7 @@
 """One contract for every engine: the same saga over the same services gives the same answer, and the same rows.
 
 Each test is a row of the table in docs/choosing-an-engine.md, and looks at the services' own rows (pitfall 17). What it
-needs of an engine beyond that is in tests/engines.py.
+needs of an engine beyond that is in tests/support/engines.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import pytest
 import requests
 
 from tests.conftest import databases
-from tests.engines import (
+from tests.kept import Case, promise
+from tests.support.engines import (
     BUILT_IN,
     CHOREOGRAPHY,
     HOLD,
@@ -30,9 +31,8 @@ from tests.engines import (
     rows_of,
     sagas_in,
 )
-from tests.kept import Case, promise
-from tests.odd_service import PRICE
-from tests.stack import SERVICES, Stack, eventually
+from tests.support.odd_service import PRICE
+from tests.support.stack import SERVICES, Stack, eventually
 
 ONE_EACH, NONE = {"A": 1, "B": 1, "C": 1}, {"A": 0, "B": 0, "C": 0}
 
@@ -282,7 +282,7 @@ def test_a_number_of_many_digits_is_kept_digit_for_digit(engine: Engine) -> None
 
 
 def odd_saga(engine: Engine, input: dict[str, str]) -> Answer:
-    """The saga of tests/odd_service.py; an `amount` is sent as a number, and a number is told as its text."""
+    """The saga of tests/support/odd_service.py; an `amount` is sent as a number, and a number is told as its text."""
     body = json.dumps(input)
     if "amount" in input:
         body = body.replace(json.dumps(input["amount"]), input["amount"])

@@ -15,8 +15,8 @@ import psutil
 import pytest
 import requests
 
-from tests import nats_server
-from tests.stack import INPUT, PROCESSES, ROOT, eventually, free_port
+from tests.support import nats_server
+from tests.support.stack import INPUT, PROCESSES, ROOT, eventually, free_port
 
 pytestmark = pytest.mark.xdist_group("make_up")  # both write var/ of this checkout
 

@@ -10,7 +10,7 @@ from orchestrator.dashboard.naive import orphans, run_naive, sweep, verdict
 from saga.definition import SagaDefinition, load_definitions
 from saga.faults.flags import parse_plan
 from tests.conftest import databases
-from tests.stack import INPUT, Stack, impatient_sagas
+from tests.support.stack import INPUT, Stack, impatient_sagas
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 
 from tests.e2e.test_choreography import QUICK
-from tests.stack import INPUT, ROOT, Stack, eventually
+from tests.support.stack import INPUT, ROOT, Stack, eventually
 
 
 def sagas(directory: Path, change: Callable[[str], str] = lambda text: text) -> str:

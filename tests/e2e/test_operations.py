@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from saga.runtime.bulkhead import CALLS_PER_SERVICE
-from tests.stack import INPUT, ROOT, Stack, eventually
+from tests.support.stack import INPUT, ROOT, Stack, eventually
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}

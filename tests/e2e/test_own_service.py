@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.stack import ROOT, Stack, eventually, free_port
+from tests.support.stack import ROOT, Stack, eventually, free_port
 
 PAGE = (ROOT / "docs" / "participants.md").read_text()
 INPUT = {"item": "lamp", "username": "ada"}

@@ -17,7 +17,7 @@ from saga.errors import LogUnavailable
 from saga.process.settings import load_settings
 from saga.saga_log import SagaLog
 from tests.conftest import databases
-from tests.stack import Stack, eventually
+from tests.support.stack import Stack, eventually
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.stack import ROOT, Stack, eventually
+from tests.support.stack import ROOT, Stack, eventually
 
 MakeStack = Callable[..., Stack]
 WRONG = "the log says undone, A has 1 row"

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.conftest import databases
-from tests.stack import INPUT, Stack, eventually
+from tests.support.stack import INPUT, Stack, eventually
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}

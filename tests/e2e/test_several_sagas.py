@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.conftest import databases
-from tests.stack import ROOT, Stack, eventually
+from tests.support.stack import ROOT, Stack, eventually
 
 
 def sagas_called(directory: Path, *names: str) -> str:

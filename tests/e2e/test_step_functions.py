@@ -19,10 +19,10 @@ from orchestrator.dashboard.scenarios import SCENARIOS
 from saga.definition import SagaDefinition, Step, load_definition
 from saga.step_functions.asl import state_machine
 from tests.conftest import databases
-from tests.stack import INPUT, ROOT, SERVICES, Stack, eventually
+from tests.support.stack import INPUT, ROOT, SERVICES, Stack, eventually
 
 if TYPE_CHECKING:
-    from tests.step_functions import StepFunctions
+    from tests.support.step_functions import StepFunctions
 
 pytestmark = pytest.mark.xdist_group("step functions")  # the interpreter takes seconds to import
 ONE_EACH, NONE = {"A": 1, "B": 1, "C": 1}, {"A": 0, "B": 0, "C": 0}
@@ -75,7 +75,7 @@ class Services:
 def services(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
 ) -> Iterator[Services]:
-    from tests.step_functions import StepFunctions
+    from tests.support.step_functions import StepFunctions
 
     directory = tmp_path_factory.mktemp("step-functions")
     environ = {"FAULT_HOLD_SECONDS": str(HOLD), "SAGA_TOKEN": TOKEN}
@@ -122,7 +122,7 @@ def test_past_its_deadline_a_saga_turns_back(services: Services) -> None:
 
 
 def test_without_the_connections_credentials_nothing_happens(services: Services) -> None:
-    from tests.step_functions import StepFunctions
+    from tests.support.step_functions import StepFunctions
 
     code, saga = StepFunctions().run(services.signup, INPUT)
     assert code == 409

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.stack import INPUT, Stack, eventually, free_port
-from tests.temporal_server import TemporalServer
+from tests.support.stack import INPUT, Stack, eventually, free_port
+from tests.support.temporal_server import TemporalServer
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}

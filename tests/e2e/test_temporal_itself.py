@@ -14,8 +14,8 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from tests.stack import INPUT, Stack, eventually, free_port
-from tests.temporal_server import TemporalServer
+from tests.support.stack import INPUT, Stack, eventually, free_port
+from tests.support.temporal_server import TemporalServer
 
 QUICK = {"LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "0.2", "RECOVERY_INTERVAL": "0.2"}
 KEY = base64.b64encode(bytes(range(32))).decode()

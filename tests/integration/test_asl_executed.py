@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from saga.definition import SagaDefinition, Step, load_definition
 from saga.machine import State
 from saga.step_functions.asl import state_machine
-from tests.node import checked
-from tests.participants import Participants, Plan, by_the_machine, definitions, plans
-from tests.stack import ROOT
+from tests.support.node import checked
+from tests.support.participants import Participants, Plan, by_the_machine, definitions, plans
+from tests.support.stack import ROOT
 
 if TYPE_CHECKING:
-    from tests.step_functions import Execution
+    from tests.support.step_functions import Execution
 
 pytestmark = pytest.mark.xdist_group("asl")  # the interpreter takes seconds to import
 INPUT = {"a": 'it\'s "odd" {% $x %} \\ é', "last": None, "list": []}
@@ -32,7 +32,7 @@ def step(name: str, **changes: Any) -> Step:
 
 def execute(there: Participants, input: Any = INPUT) -> Execution:
     """Run it; an attempt that is lost fails as one that Step Functions has timed out."""
-    from tests.step_functions import HttpError, StepFunctions
+    from tests.support.step_functions import HttpError, StepFunctions
 
     def invoke(arguments: Mapping[str, Any]) -> dict[str, Any]:
         body = json.loads(json.dumps(arguments["RequestBody"]))
@@ -51,7 +51,7 @@ def execute(there: Participants, input: Any = INPUT) -> Execution:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.step_functions.PACE", 0.0)
+    monkeypatch.setattr("tests.support.step_functions.PACE", 0.0)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -129,7 +129,7 @@ def test_a_compensation_is_made_until_it_succeeds_and_the_others_follow() -> Non
 
 @pytest.mark.parametrize(("rounds", "most"), [(1, 1), (2, 2), (9, 256), (10, 300), (100_000, 300)])
 def test_a_rest_is_at_most_five_minutes_however_often_it_is_taken(rounds: int, most: int) -> None:
-    from tests.step_functions import evaluate
+    from tests.support.step_functions import evaluate
 
     seconds = state_machine(signup())["States"]["Undo A rests"]["Seconds"]
     assert most / 2 <= evaluate(f"($rounds := {rounds}; {seconds[2:-2]})") <= most
@@ -176,7 +176,7 @@ def test_a_participants_own_words_are_told(cause: str, message: str) -> None:
 
 
 def _with_answer(name: str, error: Callable[[], tuple[str, str]]) -> Execution:
-    from tests.step_functions import HttpError, StepFunctions
+    from tests.support.step_functions import HttpError, StepFunctions
 
     def invoke(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if arguments["Headers"]["Idempotency-Key"].endswith(f":{name}:action"):
@@ -223,7 +223,7 @@ def test_every_error_of_an_http_task_turns_the_saga_back(
 )
 def test_what_a_2xx_says(answer: dict[str, Any], status: str) -> None:
     """204 is an empty result; 202 is not done."""
-    from tests.step_functions import StepFunctions
+    from tests.support.step_functions import StepFunctions
 
     def invoke(arguments: Mapping[str, Any]) -> dict[str, Any]:
         key = arguments["Headers"]["Idempotency-Key"]

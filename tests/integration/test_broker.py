@@ -18,8 +18,8 @@ from saga.choreography.event_body import saga_id_of
 from saga.choreography.events import Event, Kind
 from saga.errors import BadInput, BrokerUnavailable
 from saga.storage.database import connect, create_tables
-from tests.nats_server import NatsServer
-from tests.stack import eventually
+from tests.support.nats_server import NatsServer
+from tests.support.stack import eventually
 
 
 class Handled:

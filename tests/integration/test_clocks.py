@@ -19,7 +19,7 @@ from saga.runtime.engine import Engine
 from saga.runtime.lease_watch import LeaseWatch
 from saga.runtime.recovery import Recovery
 from saga.saga_log import Present, Record
-from tests.world import INPUT, LEASE, World, signup
+from tests.support.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 HOUR = 3600.0

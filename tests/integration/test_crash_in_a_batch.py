@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from saga import saga_log as log_module
-from tests.world import Crash, World
+from tests.support.world import Crash, World
 
 PAIRS = [("", ""), ("", "c:refuse"), ("b:after", "c&b:undo:1"), ("c:late", "b")]
 AMPLE = 30  # seconds

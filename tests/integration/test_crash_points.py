@@ -13,7 +13,7 @@ import pytest
 from saga.definition import Step
 from saga.errors import LeaseLost
 from saga.machine import ENDED
-from tests.world import Crash, ParticipantCrash, Points, World, signup
+from tests.support.world import Crash, ParticipantCrash, Points, World, signup
 
 SCENARIOS = [
     "", "a", "b", "c", "a:after", "b:after", "c:after", "a:after:1", "b:after:1", "c:before:2", "c:after:2",

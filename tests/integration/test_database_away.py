@@ -13,7 +13,7 @@ import pytest
 import requests
 from sqlalchemy import make_url
 
-from tests.stack import Stack, eventually
+from tests.support.stack import Stack, eventually
 
 ANSWER_WITHIN = 10  # seconds, of the contract
 

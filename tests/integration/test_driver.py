@@ -16,7 +16,7 @@ from saga.http_client.transport import Answer
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin, fold
 from saga.progress import saga_of
 from saga.saga_log import Record
-from tests.world import INPUT, LEASE, World, signup
+from tests.support.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 

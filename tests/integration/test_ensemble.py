@@ -24,8 +24,8 @@ from saga.machine import Line
 from saga.saga_log import Record
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 from tests.conftest import databases
-from tests.ensemble import Ensemble
-from tests.world import INPUT, SERVICES, Points, signup
+from tests.support.ensemble import Ensemble
+from tests.support.world import INPUT, SERVICES, Points, signup
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
 NONE = {"A": 0, "B": 0, "C": 0}

@@ -18,8 +18,8 @@ from saga.choreography.outbox import withdraw
 from saga.definition import SagaDefinition
 from saga.errors import Conflict
 from saga.machine import PARKED
-from tests.ensemble import Ensemble
-from tests.world import signup
+from tests.support.ensemble import Ensemble
+from tests.support.world import signup
 
 NONE = {"A": 0, "B": 0, "C": 0}
 ONE_EACH = {"A": 1, "B": 1, "C": 1}

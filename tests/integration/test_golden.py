@@ -19,7 +19,7 @@ from saga.driver import Surroundings
 from saga.http_client.transport import Answer
 from saga.machine import Line
 from saga.saga_log import Record
-from tests.world import INPUT, Points, World, signup
+from tests.support.world import INPUT, Points, World, signup
 
 GOLDEN = Path(__file__).parent / "drives.golden.json"
 DRIVES = {

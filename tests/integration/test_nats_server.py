@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import requests
 
-from tests.nats_server import NatsServer, answers, publish, read
-from tests.stack import Stack, free_port
+from tests.support.nats_server import NatsServer, answers, publish, read
+from tests.support.stack import Stack, free_port
 
 
 def test_an_acknowledged_message_outlives_kill_9_of_the_broker(nats_server: NatsServer) -> None:

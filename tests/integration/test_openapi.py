@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 
 from orchestrator.app import create_app
 from saga.process.settings import load_settings
-from tests.stack import ROOT
+from tests.support.stack import ROOT
 
 CONFORMANCE = [
     content_type_conformance,

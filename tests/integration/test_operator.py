@@ -19,7 +19,7 @@ from saga.machine import State
 from saga.runtime.engine import Engine
 from saga.runtime.operator import Operator
 from saga.views.representation import represent
-from tests.world import SERVICES, Crash, Points, World, signup
+from tests.support.world import SERVICES, Crash, Points, World, signup
 
 
 class Desk:

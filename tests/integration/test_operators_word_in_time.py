@@ -23,8 +23,8 @@ from saga.temporal.connection import connect
 from saga.temporal.messages import REPRESENTATION, RESOLVE, RESUME, WORKFLOW, Answered, Begun, Made, Order, Projection
 from saga.temporal.messages import Timing as Times
 from saga.temporal.workflow import SagaWorkflow
-from tests.temporal_server import TemporalServer
-from tests.world import INPUT, signup
+from tests.support.temporal_server import TemporalServer
+from tests.support.world import INPUT, signup
 
 HANG = 30  # seconds
 

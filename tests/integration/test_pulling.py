@@ -20,8 +20,8 @@ from saga.choreography.events import Event, Kind
 from saga.choreography.namespace import covers
 from saga.choreography.outbox import Relay
 from saga.storage.database import connect, create_tables
-from tests.nats_server import NatsServer
-from tests.stack import eventually
+from tests.support.nats_server import NatsServer
+from tests.support.stack import eventually
 
 SUBJECT = "saga.signup.started"
 PLACES = 3

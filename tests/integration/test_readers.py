@@ -32,8 +32,8 @@ from saga.runtime.permitted_commands import permitted
 from saga.saga_log import SagaLog
 from saga.views.audit import audit
 from saga.views.representation import represent
-from tests.scribe import SECRET, Scribe, scribes
-from tests.stack import ROOT
+from tests.support.scribe import SECRET, Scribe, scribes
+from tests.support.stack import ROOT
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import databases
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 MEBIBYTE = 1 << 20
 BODY = b'{"username": "ada", "address": "1 Main St", "payment": "4111"}'

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from tests.stack import ROOT, alive, eventually, free_port
+from tests.support.stack import ROOT, alive, eventually, free_port
 
 APP = """
 import os, signal, sys, time

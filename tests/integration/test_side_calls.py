@@ -18,7 +18,7 @@ from saga.http_client.transport import BODY_AT_MOST, Transport
 from saga.machine import State
 from saga.views.audit import audit
 from saga.views.records import ask, ask_all
-from tests.stack import ROOT
+from tests.support.stack import ROOT
 
 NONE_OF_IT = b'{"records": [], "barrier": []}'
 Answerer = Callable[[BaseHTTPRequestHandler], None]

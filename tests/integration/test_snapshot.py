@@ -13,7 +13,7 @@ from saga.machine import State
 from saga.runtime.engine import Engine
 from saga.runtime.operator import Operator
 from saga.views.representation import represent
-from tests.world import Points, World, signup
+from tests.support.world import Points, World, signup
 
 
 def test_a_saga_under_way_keeps_the_definition_it_was_started_with(tmp_path: Path) -> None:

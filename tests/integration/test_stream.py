@@ -16,7 +16,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.conftest import Database
 from tests.contract.test_log import begun
-from tests.stack import eventually
+from tests.support.stack import eventually
 
 LISTENERS = 120
 

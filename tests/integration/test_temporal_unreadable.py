@@ -27,7 +27,7 @@ from saga.temporal.messages import Answered, Begun, Order, Projection, Timing
 from saga.temporal.projection import Projector
 from tests.conftest import Database
 from tests.contract.test_log import NOW, begun
-from tests.world import INPUT, signup
+from tests.support.world import INPUT, signup
 
 TIMING = Timing(lease=10, stall_base=1, stall_max=300)
 

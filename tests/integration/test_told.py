@@ -13,8 +13,8 @@ from orchestrator.dashboard.summary import root_cause, story
 from orchestrator.dashboard.timeline import timeline
 from saga.machine import ENDED
 from saga.views.representation import represent, represent_line
-from tests.scribe import Shown
-from tests.world import INPUT, Points, World
+from tests.support.scribe import Shown
+from tests.support.world import INPUT, Points, World
 
 ALL = "All 3 steps took effect."
 COMMITTED = "Asked to undo it, C answered that it had committed, so the saga went forward and all 3 steps took effect."

@@ -20,9 +20,9 @@ from saga.cli.main import main
 from saga.definition import SagaDefinition, Step, load_definition
 from saga.errors import BadInput, NotExpressible
 from saga.step_functions.asl import BEGIN, COMPENSATED, COMPLETED, CONNECTION_ARN, state_machine
-from tests.node import checked
-from tests.participants import definitions
-from tests.stack import ROOT
+from tests.support.node import checked
+from tests.support.participants import definitions
+from tests.support.stack import ROOT
 
 HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}
 SAGAS = ROOT / "orchestrator" / "sagas"

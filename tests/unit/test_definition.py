@@ -9,7 +9,7 @@ import pytest
 
 from saga.definition import SagaDefinition, Step, load_definition, load_definitions, parse_definition
 from saga.errors import BadInput, DefinitionError
-from tests.stack import ROOT
+from tests.support.stack import ROOT
 
 ENVIRON = {f"SERVICE_{name}_URL": f"http://{name.lower()}" for name in "ABC"}
 GOOD = """\

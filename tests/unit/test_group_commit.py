@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from saga.storage.group_commit import SIZE_AT_MOST, WRITES_AT_MOST, GroupCommit
-from tests.stack import eventually
+from tests.support.stack import eventually
 
 AMPLE = 30  # seconds
 

@@ -13,7 +13,7 @@ from saga.machine import CANCEL_REQUESTED, FAULT, Event, State
 from saga.temporal.journal import Journal
 from saga.temporal.messages import Begun, Made, Timing
 from saga.views.representation import represent
-from tests.world import INPUT, signup
+from tests.support.world import INPUT, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 BEGUN = Begun(signup().snapshot, INPUT, 1000.0, 1060.0, Timing(lease=10, stall_base=1, stall_max=300))

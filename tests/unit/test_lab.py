@@ -10,7 +10,7 @@ from flask import Flask
 
 from orchestrator.dashboard import break_it
 from saga.definition import SagaDefinition
-from tests.world import INPUT, signup
+from tests.support.world import INPUT, signup
 
 
 @pytest.mark.parametrize("mode", ["orchestration", "choreography"])

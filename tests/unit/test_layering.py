@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import ROOT
+from tests.support.stack import ROOT
 
 OURS = {"saga", "orchestrator", "service_a", "service_b", "service_c"}
 PURE = {
@@ -82,7 +82,9 @@ def test_the_orchestrator_knows_no_table_of_a_service() -> None:
     """Pitfall 20: it asks the participants; it never reaches into their databases."""
     for path in modules("orchestrator"):
         assert not {
-            name for name in imported(path) if name.startswith(("service_", "saga.barrier", "saga.participant", "saga.kits.flask."))
+            name
+            for name in imported(path)
+            if name.startswith(("service_", "saga.barrier", "saga.participant", "saga.kits.flask."))
         }
         assert "TABLE_" not in path.read_text()
         assert "service_db_urls" not in path.read_text()

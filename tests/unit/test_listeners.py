@@ -12,7 +12,7 @@ from saga.choreography.broker import Listening
 from saga.choreography.events import heard_by
 from saga.definition import CHOREOGRAPHY
 from saga.errors import BadInput, BrokerUnavailable
-from tests.world import signup
+from tests.support.world import signup
 
 SIGNUP = signup().in_mode(CHOREOGRAPHY)
 

@@ -11,7 +11,7 @@ import pytest
 from saga.process.settings import load_settings
 from tests.diagram import PAGES as DIAGRAMS
 from tests.diagram import with_diagrams
-from tests.stack import ROOT
+from tests.support.stack import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -12,7 +12,7 @@ from orchestrator.dashboard.saga_stats import Tally, tally
 from orchestrator.dashboard.sequence import HEIGHTS, LETTER, ROWS_AT_MOST, Diagram, sequence
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event
-from tests.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
+from tests.support.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
 
 E = Event
 

@@ -12,7 +12,7 @@ from orchestrator.dashboard.log_reader import with_gaps
 from orchestrator.dashboard.summary import root_cause, story
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event, interrupted
-from tests.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
+from tests.support.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
 
 E = Event
 

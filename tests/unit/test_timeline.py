@@ -13,7 +13,7 @@ from orchestrator.dashboard.time_axis import Tick
 from orchestrator.dashboard.timeline import BARS_AT_MOST, Row, Timeline, timeline
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, RELEASED, Event
-from tests.scribe import START, WORDS_OF_THE_LOG, Scribe, scribes
+from tests.support.scribe import START, WORDS_OF_THE_LOG, Scribe, scribes
 
 E = Event
 

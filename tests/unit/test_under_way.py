@@ -12,7 +12,7 @@ from saga.cli import main
 from saga.definition import CHOREOGRAPHY
 from saga.machine import PARKED, RELEASED, REPLAYED, Event
 from saga.views.representation import represent, under_way
-from tests.scribe import Scribe
+from tests.support.scribe import Scribe
 
 
 def facts(scribe: Scribe, name: str) -> tuple[str, int, str]:

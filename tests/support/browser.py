@@ -1,4 +1,4 @@
-"""A real browser for tests: the system's Chromium, by Playwright; `python -m tests.browser` finds or installs it."""
+"""A real browser for tests (Chromium, by Playwright); `python -m tests.support.browser` finds or installs it."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ import psutil
 import requests
 from sqlalchemy import create_engine, text
 
-from tests import nats_server, odd_service
+from tests.support import nats_server, odd_service
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SERVICES = {"A": "service_a", "B": "service_b", "C": "service_c"}
 PROCESSES = ("service_a", "service_b", "service_c", "orchestrator")
 INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}
@@ -92,7 +92,7 @@ class Stack:
         return {"ENGINE": "temporal", "TEMPORAL_ADDRESS": address, "TEMPORAL_TASK_QUEUE": queue}
 
     def add_odd(self, ports: Iterator[int], sagas: Path) -> None:
-        """Before it starts: one process more, "odd", which is tests/odd_service.py, and the saga that calls it."""
+        """Before it starts: one process more, "odd" (odd_service.py), and the saga that calls it."""
         (sagas / "odd.yaml").write_text(odd_service.SAGA)
         self.ports["odd"] = free_port(ports)
         self.processes = (*self.processes, "odd")
@@ -138,7 +138,7 @@ class Stack:
         if process in self.workers:
             return [sys.executable, "-m", "orchestrator.temporal_worker"]
         if process == "odd":
-            return [sys.executable, "-m", "tests.odd_service"]
+            return [sys.executable, "-m", "tests.support.odd_service"]
         return [sys.executable, "-m", process if process in PROCESSES else "orchestrator"]
 
     def await_ready(self, process: str) -> None:

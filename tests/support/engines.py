@@ -17,7 +17,7 @@ import requests
 import uuid_utils
 
 from saga.definition import load_definition
-from tests.stack import INPUT, ROOT, SERVICES, Stack
+from tests.support.stack import INPUT, ROOT, SERVICES, Stack
 
 BUILT_IN, CHOREOGRAPHY, TEMPORAL, STEP_FUNCTIONS = ENGINES = (
     "built-in", "choreography", "Temporal", "Step Functions",
@@ -93,7 +93,7 @@ class OnStepFunctions:
     drivers = ()
 
     def __init__(self, stack: Stack, sagas: Path):
-        from tests.step_functions import StepFunctions  # takes seconds to import
+        from tests.support.step_functions import StepFunctions  # takes seconds to import
 
         self.stack = stack
         self._pool = ThreadPoolExecutor(16)

@@ -1,4 +1,4 @@
-"""What Node checks of an exported state machine: `python -m tests.node` installs its packages, once."""
+"""What Node checks of an exported state machine: `python -m tests.support.node` installs its packages, once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent / "asl"
+HERE = Path(__file__).parents[1] / "asl"
 LOCK, INSTALLED = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
 
 

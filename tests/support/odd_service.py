@@ -1,4 +1,4 @@
-"""A service of the tests' own, whose results are odd: `python -m tests.odd_service`, and the saga that calls it.
+"""A service whose results are odd: `python -m tests.support.odd_service`, and the saga that calls it.
 
 What it gives is said by the field `want`: a result that is too deep for the kit, an answer that is too deep for who
 asked over HTTP, or numbers of more digits than a double has.
@@ -64,4 +64,4 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 if __name__ == "__main__":
-    service.serve("tests.odd_service:create_app")
+    service.serve("tests.support.odd_service:create_app")

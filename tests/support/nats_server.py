@@ -17,7 +17,7 @@ from typing import Any
 
 import nats
 
-CONFIG = Path(__file__).parent.parent / "db" / "nats.conf"
+CONFIG = Path(__file__).parents[2] / "db" / "nats.conf"
 START_WITHIN = 30  # seconds
 
 

@@ -1,4 +1,4 @@
-"""A private MySQL for the tests: `python -m tests.mysql_server COMMAND …` runs COMMAND with TEST_MYSQL_URL set.
+"""A private MySQL for the tests: `python -m tests.support.mysql_server COMMAND …` runs COMMAND with TEST_MYSQL_URL set.
 
 Takes the first there is of: TEST_MYSQL_URL itself, a mysqld or mariadbd on the PATH, Docker, and, as root on
 Debian, an installation of mariadb-server. Where there is none, COMMAND runs without, and the tests say why they skip.
@@ -24,7 +24,7 @@ import mysql.connector
 from sqlalchemy import create_engine, make_url
 
 START_WITHIN = 120  # seconds
-INIT_SQL = Path(__file__).parent.parent / "db" / "init.sql"
+INIT_SQL = Path(__file__).parents[2] / "db" / "init.sql"
 PASSWORD = "test"
 DATABASES = ("orchestrator", "service_a", "service_b", "service_c")
 QUICK = [

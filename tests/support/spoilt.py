@@ -25,8 +25,8 @@ from saga.machine import Line, State
 from saga.payload import digest
 from saga.process.settings import load_settings
 from saga.saga_log import Record, SagaLog
-from tests.stack import ROOT
-from tests.world import signup
+from tests.support.stack import ROOT
+from tests.support.world import signup
 
 NOW = 1_700_000_000.0  # long ago: all of it is due
 INPUT = {"username": "ada", "payment": "4111"}

@@ -32,7 +32,7 @@ from saga.saga_log import Record, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.representation import represent
-from tests.world import INPUT, SERVICES, Crash, check_replay, quick, signup
+from tests.support.world import INPUT, SERVICES, Crash, check_replay, quick, signup
 
 
 @dataclass
