@@ -179,7 +179,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     telemetry.show(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)
     if temporal:
-        engine.hand_over = temporal.hand_over
+        engine.hand_over = temporal.start_workflow
     return Orchestrator(
         settings,
         definitions,
