@@ -89,7 +89,7 @@ class Temporal:
 
     def start_workflow(self, record: Record, seconds: float) -> None:
         """Start a new saga's workflow, in the background; news of its end, if that comes within `seconds`."""
-        asyncio.run_coroutine_threadsafe(self._start_and_wait(record, seconds), self._loop)
+        asyncio.run_coroutine_threadsafe(self._start_and_follow(record, seconds), self._loop)
 
     def tell(self, record: Record, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> None:
         """Pass an operator's word on; durable when this returns. Conflict, BadInput, EngineUnavailable."""
@@ -143,7 +143,7 @@ class Temporal:
             self._client = await connect(self._settings, lazy=True)
         return self._client
 
-    async def _start_and_wait(self, record: Record, seconds: float) -> None:
+    async def _start_and_follow(self, record: Record, seconds: float) -> None:
         try:
             await self._start(record)
             if seconds > 0:

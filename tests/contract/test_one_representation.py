@@ -97,7 +97,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         if driver.record.ended:
             break
         if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
-            claimed, held = log.take(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
+            claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
             driver = Driver(claimed, replace(around, owner="two"))
             driver.taken_over(held)
             if claimed.state in STALLED and data.draw(st.booleans()):
