@@ -20,7 +20,8 @@ from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
 from saga.choreography.observer import Follower
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
+from saga.definition_file import load_definitions
 from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, SagaUnreadable
 from saga.http_client.transport import Transport

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-from saga.definition import SagaDefinition, fits
+from saga.definition import SagaDefinition, type_check
 from saga.machine import (
     ATTEMPT,
     CANCEL_REQUESTED,
@@ -213,8 +213,8 @@ def _check(values: Any, shape: Mapping[str, Callable[[Any], bool]], place: str) 
         raise ContextError(f"{place} must be an object")
     if unknown := sorted(values.keys() - shape.keys()):
         raise ContextError(f"a newer version's field in {place}: {', '.join(unknown)[:100]}")
-    for name, fits_here in shape.items():
-        if name in values and not fits_here(values[name]):
+    for name, has_its_type in shape.items():
+        if name in values and not has_its_type(values[name]):
             raise ContextError(f"{place}.{name} is of no type that this version knows")
         if name not in values and name in _REQUIRED.get(place, ()):
             raise ContextError(f"{place}.{name} is missing")
@@ -228,17 +228,18 @@ _REQUIRED = {
     **{f"context.{name}": tuple(each.name for each in fields(Letter)) for name in ("parked", "replayed")},
 }
 _CALLS, _STEP, _LETTER = (
-    {name: fits(kind) for name, kind in get_type_hints(of).items()} for of in (CallHistory, StepProgress, Letter)
+    {name: type_check(annotation) for name, annotation in get_type_hints(of).items()}
+    for of in (CallHistory, StepProgress, Letter)
 )
 _SHAPE: Mapping[str, Callable[[Any], bool]] = {
-    "lines": fits(int),
-    "at": fits(float),
-    "reached_at": fits(float),
-    "calls": fits(dict),
-    "steps": fits(dict),
+    "lines": type_check(int),
+    "at": type_check(float),
+    "reached_at": type_check(float),
+    "calls": type_check(dict),
+    "steps": type_check(dict),
     "faults": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-    **dict.fromkeys(_FLAGS, fits(bool)),
-    **dict.fromkeys(_LETTERS, fits(list)),
+    **dict.fromkeys(_FLAGS, type_check(bool)),
+    **dict.fromkeys(_LETTERS, type_check(list)),
 }
 _AT_FIRST = {kind: {each.name: each.default for each in fields(kind)} for kind in (CallHistory, StepProgress)}
 
