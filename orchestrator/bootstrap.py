@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import uuid_utils
 
-from orchestrator.choreographer import Choreographer
+from orchestrator.choreography_coordinator import ChoreographyCoordinator
 from orchestrator.dashboard.health import HealthMonitor
 from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
@@ -56,11 +56,11 @@ class Orchestrator:
     telemetry: Telemetry
     stream: Stream
     health: HealthMonitor
-    choreographer: Choreographer | None  # None: choreography is off (NATS_URL)
+    choreographer: ChoreographyCoordinator | None  # None: choreography is off (NATS_URL)
     temporal: Temporal | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
 
     @property
-    def choreography(self) -> Choreographer:
+    def choreography(self) -> ChoreographyCoordinator:
         """BadInput where it is switched off."""
         if self.choreographer is None:
             raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
@@ -174,12 +174,12 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     telemetry.show_engine(engine)
     follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
     recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
-    choreographer = Choreographer(database, engine, follower, settings) if settings.nats_url else None
+    choreographer = ChoreographyCoordinator(database, engine, follower, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
     telemetry.show_gauges(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)
     if temporal:
-        engine.hand_over = temporal.hand_over
+        engine.start_workflow = temporal.start_workflow
     return Orchestrator(
         settings,
         definitions,

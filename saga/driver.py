@@ -75,7 +75,7 @@ class Driver:
         self.recovered = False  # it was claimed, not started here
         self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
         self.moved_at = around.monotonic()  # its claim's or its last write's time
-        self.parked = False  # it stands in line for a service, and has no thread
+        self.held_back = False  # it stands in line for a service, and has no thread
         self.news = threading.Event()  # nobody need wait for it any more
         self._around = around
         self._pending: list[Line] = []  # lines that the next write takes along

@@ -327,10 +327,10 @@ class SagaLog:
             return self._run(lambda connection: self._claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen}))
         return self._run(lambda connection: self._claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
-    def take(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
+    def preempt(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
         """Like `claim`, whoever holds it, as long as it is in `state`: an operator's word."""
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
-        return self._run(lambda connection: self._claimed(connection, sql.TAKE, {**values, "in_state": state}))
+        return self._run(lambda connection: self._claimed(connection, sql.PREEMPT, {**values, "in_state": state}))
 
     def due(self, now: float, most: int, owner: str | None = None) -> list[tuple[str, int]]:
         """At most `most` sagas that want a driver, longest waiting first: (id, epoch); none that is set aside.

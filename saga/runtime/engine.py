@@ -52,14 +52,16 @@ class Engine:
         self.breakers = Breakers(rest=min(around.stall_max, 4 * around.stall_base))
         self.waiting = Waiting()  # for news of choreographed sagas
         self.announce: Callable[[], None] = lambda: None  # there are events in the outbox
-        self.hand_over: Callable[[Record, float], None] = lambda record, seconds: None  # a new saga, to its workflow
+        self.start_workflow: Callable[[Record, float], None] = lambda record, seconds: (
+            None
+        )  # a new saga, to its workflow
         self._new_id = new_id
         self._closed = stop
         self._drivers: dict[str, Driver] = {}
         self._bulkhead: Bulkhead[Driver] = Bulkhead()
         self._ready: queue.SimpleQueue[Driver] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._free_seats = WAITERS
+        self._free_wait_slots = WAITERS
         self._threads = [threading.Thread(target=self._work, name=f"driver-{n}", daemon=True) for n in range(DRIVERS)]
         self._threads.append(threading.Thread(target=self._keep_leases, name="leases", daemon=True))
 
@@ -88,7 +90,7 @@ class Engine:
     @property
     def places_for_recovered(self) -> int:
         """How many more sagas recovery may bring, so that they leave room for new ones."""
-        recovered = [driver for driver in list(self._drivers.values()) if driver.recovered and not driver.parked]
+        recovered = [driver for driver in list(self._drivers.values()) if driver.recovered and not driver.held_back]
         lately = self.around.monotonic() - LATELY
         moving = sum(driver.moved_at > lately for driver in recovered)
         room = min(RECOVERED_MOVING - moving, DRIVERS // 2 - len(recovered), IN_FLIGHT - len(self._drivers))
@@ -115,18 +117,18 @@ class Engine:
         """
         until = self.around.monotonic() + seconds
         saga_id, driver = self._begin(definition, input, key, seconds)
-        seated = seconds > 0 and self._take_seat()
+        has_slot = seconds > 0 and self._take_wait_slot()
         try:
-            if driver and seated:
+            if driver and has_slot:
                 self._drivers[saga_id] = driver
                 self._work_on(driver, until)
                 if driver.record.ended:
                     return driver.record
             elif driver:
                 self.accept(driver)
-            return self._wait(saga_id, until) if seated else self.read(saga_id)
+            return self._wait(saga_id, until) if has_slot else self.read(saga_id)
         finally:
-            self._leave_seat(seated)
+            self._leave_wait_slot(has_slot)
 
     def _begin(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None, seconds: float
@@ -173,7 +175,7 @@ class Engine:
                 self.announce()
                 return record.id, None
             if definition.on_temporal:
-                self.hand_over(record, seconds)
+                self.start_workflow(record, seconds)
                 return record.id, None
             return record.id, Driver(record, self.around, since)
         return _same(known, definition, request_hash, key).id, None
@@ -203,7 +205,7 @@ class Engine:
         driver.trying = trying
         self.accept(driver)
 
-    def take(self, record: Record, why: str) -> Driver | None:
+    def preempt(self, record: Record, why: str) -> Driver | None:
         """Take a saga away from whoever drives it; None where it has moved on since `record` was read.
 
         Its driver, wherever it is, finds its next write refused. The caller writes, then gives the new one to
@@ -212,7 +214,7 @@ class Engine:
         around = self.around
         due_at, since = around.clock() + around.lease, around.monotonic()
         try:
-            record, held = around.log.take(record.id, record.epoch, record.state, around.owner, due_at)
+            record, held = around.log.preempt(record.id, record.epoch, record.state, around.owner, due_at)
         except LeaseLost:
             return None
         before = self._drivers.get(record.id)
@@ -239,21 +241,21 @@ class Engine:
     def wait(self, saga_id: str, seconds: float) -> Stored:
         """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
         or when it still stands in line for a service that is slow."""
-        seated = seconds > 0 and self._take_seat()
+        has_slot = seconds > 0 and self._take_wait_slot()
         try:
-            return self._wait(saga_id, self.around.monotonic() + seconds) if seated else self.read(saga_id)
+            return self._wait(saga_id, self.around.monotonic() + seconds) if has_slot else self.read(saga_id)
         finally:
-            self._leave_seat(seated)
+            self._leave_wait_slot(has_slot)
 
-    def _take_seat(self) -> bool:
+    def _take_wait_slot(self) -> bool:
         with self._lock:
-            free = self._free_seats > 0
-            self._free_seats -= free
+            free = self._free_wait_slots > 0
+            self._free_wait_slots -= free
             return free
 
-    def _leave_seat(self, seated: bool) -> None:
+    def _leave_wait_slot(self, has_slot: bool) -> None:
         with self._lock:
-            self._free_seats += seated
+            self._free_wait_slots += has_slot
 
     def _wait(self, saga_id: str, until: float) -> Stored:
         known: Stored | None = None
@@ -264,7 +266,7 @@ class Engine:
             if driver:
                 driver.news.wait(max(0.0, min(POLL, until - self.around.monotonic())))
                 known = driver.record
-                in_line = in_line + 1 if driver.parked else 0
+                in_line = in_line + 1 if driver.held_back else 0
                 if driver.record.ended or in_line > patience:
                     return known
                 if not driver.news.is_set() and self.around.monotonic() < until:
@@ -283,7 +285,7 @@ class Engine:
 
     def _patience(self) -> int:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
-        return self._free_seats * int(PATIENCE / POLL) // WAITERS
+        return self._free_wait_slots * int(PATIENCE / POLL) // WAITERS
 
     def read(self, saga_id: str) -> Stored:
         """The saga as the log has it; NoSuchSaga where there is none."""
@@ -307,7 +309,7 @@ class Engine:
             logger.error("event=write_refused saga_id=%s: %s", driver.record.id, error)
         except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
             logger.exception("driver_failed saga_id=%s", driver.record.id)
-        if not driver.parked:
+        if not driver.held_back:
             self._tried(driver)
             if self._drivers.get(driver.record.id) is driver:
                 del self._drivers[driver.record.id]
@@ -323,16 +325,16 @@ class Engine:
 
         Another thread goes on with it where the next call might go on past `until`.
         """
-        driver.parked = False
+        driver.held_back = False
         while (call := driver.next_call()) is not None:
             step, service = call.step, service_of(call.url)
-            driver.parked = True  # before another thread can be given it
+            driver.held_back = True  # before another thread can be given it
             if until and self.around.monotonic() + longest(step.timeout, step.retries, step.backoff) > until:
                 self._ready.put(driver)
                 return
             if not self._bulkhead.enter(service, driver):
                 return
-            driver.parked = False
+            driver.held_back = False
             try:
                 driver.make(call)
                 if driver.trying:

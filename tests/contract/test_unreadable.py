@@ -165,7 +165,7 @@ def test_a_claim_of_what_cannot_be_read_changes_nothing(engine: Engine, log: Sag
         with pytest.raises(SagaUnreadable, match=r"newer|known"):
             log.claim(saga_id, 1, "two", due_by=NOW + 99, due_at=NOW + 199)
         with pytest.raises(SagaUnreadable, match=r"newer|known"):
-            log.take(saga_id, 1, State.EXECUTING, "two", NOW + 199)
+            log.preempt(saga_id, 1, State.EXECUTING, "two", NOW + 199)
         assert raw(engine, saga_id) == before
 
 

@@ -44,7 +44,7 @@ from saga.unreadable import Unreadable
 NAME = ITS_STARTER
 
 
-class Choreographer:
+class ChoreographyCoordinator:
     """The outbox that `started` goes through, the follower that hears all events, and the dead letters."""
 
     def __init__(self, database: Database, engine: Engine, follower: Follower, settings: Settings):
@@ -94,10 +94,10 @@ class Choreographer:
             raise LogUnavailable("the saga log does not take the write") from error
         self._follower.abandoned(saga_id, note)
 
-    def _readable(self, saga_id: str, verb: str) -> Record:
+    def _readable(self, saga_id: str, command: str) -> Record:
         saga = self._engine.read(saga_id)
         if isinstance(saga, Unreadable):
-            raise SagaUnreadable(f"{REFUSALS[verb]}: it cannot be read: {saga.reason}")
+            raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
         return saga
 
     def _check_unheard(self, record: Record) -> None:
