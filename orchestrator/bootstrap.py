@@ -21,7 +21,7 @@ from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
 from saga.choreography.observer import Follower
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
-from saga.driver import Surroundings
+from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, SagaUnreadable
 from saga.http_client.transport import Transport
 from saga.process.settings import Settings
@@ -155,7 +155,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     saga_log = SagaLog(database)
     telemetry = Telemetry()
     stopping = threading.Event()
-    around = Surroundings(
+    deps = DriverDeps(
         log=saga_log,
         transport=Transport(),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
@@ -170,7 +170,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         stall_max=settings.stall_max_seconds,
         token=settings.token,
     )
-    engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
+    engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.show_engine(engine)
     follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
     recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
@@ -189,7 +189,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         recovery,
         telemetry,
         Stream(saga_log),
-        HealthMonitor(saga_log, definitions.values(), around.transport, settings.token, time.time, letters),
+        HealthMonitor(saga_log, definitions.values(), deps.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )

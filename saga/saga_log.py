@@ -24,7 +24,7 @@ from saga.choreography.events import Event as Told
 from saga.context import Context
 from saga.definition import SagaDefinition, SnapshotError
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken, SagaUnreadable, WriteRefused
-from saga.machine import ENDED, FOREIGN, UNENDED, Event, Line, Saga, State
+from saga.machine import BESIDE_THE_DRIVER, ENDED, UNENDED, Event, Line, Saga, State
 from saga.runtime.set_aside import Cause, SetAside
 from saga.storage import log_sql as sql
 from saga.storage.database import ASKED_WRONGLY, Written, is_duplicate, is_lock_conflict, refusal, transaction
@@ -207,7 +207,7 @@ class SagaLog:
 
     def _overtaken(self, saga_id: str, seq: int) -> bool:
         """Whether the line with this number is not the driver's own, whose COMMIT's answer was lost."""
-        return any(line.event in FOREIGN for line in self.lines_at(saga_id, [seq]))
+        return any(line.event in BESIDE_THE_DRIVER for line in self.lines_at(saga_id, [seq]))
 
     def note(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
         """Add a line to a saga that is in one of `states`, once, without taking it from its driver.

@@ -155,7 +155,7 @@ class _BreakIt:
             self._naive.popitem(last=False)
 
         def run() -> None:
-            token, transport = self.parts.settings.token, self.parts.engine.around.transport
+            token, transport = self.parts.settings.token, self.parts.engine.deps.transport
             self._naive[run_id] = run_naive(definition, body, plan, run_id, token, transport)
 
         threading.Thread(target=run, name="naive", daemon=True).start()
@@ -168,7 +168,7 @@ class _BreakIt:
             raise NoSuchSaga("there is no such saga")
         naive = self._naive.get(run_id)
         definition = self.parts.definition(view["saga"]["saga"])
-        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        token, transport = self.parts.settings.token, self.parts.engine.deps.transport
         left = orphans(naive, definition, token, transport) if naive else {}
         return render_template(
             "compare.html",
@@ -188,7 +188,7 @@ class _BreakIt:
         view = self._view(request.args.get("saga", ""))
         if naive is None or view is None:
             raise NoSuchSaga("there is no such run any more")
-        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        token, transport = self.parts.settings.token, self.parts.engine.deps.transport
         sweep(naive, self.parts.definition(view["saga"]["saga"]), token, transport)
         return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': view['saga']['saga_id']})}", 303)
 

@@ -30,7 +30,7 @@ from orchestrator.status_codes import status_code_of
 from orchestrator.stream import event_stream
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga, SagaUnreadable
-from saga.machine import ACTING, Line
+from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import compact, mask, parse_object, pretty
 from saga.progress import secrets_of
 from saga.runtime.permitted_commands import REFUSALS, permitted_commands
@@ -190,8 +190,8 @@ class _Pages:
     def _view(self, record: Record) -> dict[str, Any]:
         shown = with_gaps(represent_lines(self._lines(record), record))
         saga, history = represent(record), read_history(shown)
-        now = None if record.ended else self.parts.engine.around.clock()
-        transport, token = self.parts.engine.around.transport, self.parts.settings.token
+        now = None if record.ended else self.parts.engine.deps.clock()
+        transport, token = self.parts.engine.deps.transport, self.parts.settings.token
         found = ask_all(record.definition, record.id, transport, token, PATIENCE)
         self.parts.health.report(record.id, violations(record, found))
         return {
@@ -207,7 +207,7 @@ class _Pages:
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verdicts": verdicts(record, saga["steps"], found),
             "permitted_commands": permitted_commands(record),
-            "acting": record.state in ACTING,
+            "acting": record.state in STALLED_AT_AN_ACTION,
             "has_stalled": record.context.stalled,
             "under_way": under_way(record),
             "flags": flags_of(record.definition),
