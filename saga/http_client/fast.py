@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 
 import httptools
 
-from saga.http_client import dial
+from saga.http_client.dial import Resolver, connect
 from saga.http_client.transport import BODY_AT_MOST, Failure, HttpAnswer
 from saga.urls import credentials
 
@@ -79,7 +79,7 @@ class FastTransport:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, resolve: Callable[..., list[Any]] | None = None):
         self._clock = clock
-        self._resolver = dial.Resolver(resolve)
+        self._resolver = Resolver(resolve)
         self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
         self._tls: ssl.SSLContext | None = None
         self._closed = False
@@ -149,7 +149,7 @@ class FastTransport:
                     return connection
                 connection.close()
         left = partial(self._left, deadline)
-        raw = dial.connect(self._resolver.addresses(target.host, target.port, left()), left)
+        raw = connect(self._resolver.addresses(target.host, target.port, left()), left)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if target.scheme == "https":
