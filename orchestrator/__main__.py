@@ -22,7 +22,7 @@ def main() -> None:
     except BadInput as error:
         sys.exit(f"orchestrator: {error}")
     for definition in definitions.values():
-        for doubt in definition.doubts:
+        for doubt in definition.warnings:
             sys.stderr.write(f"orchestrator: warning: the saga {definition.name}: {doubt}\n")
     serve(
         "orchestrator.app:create_app",

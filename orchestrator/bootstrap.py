@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import uuid_utils
 
-from orchestrator.choreographer import Choreographer
+from orchestrator.choreography_coordinator import ChoreographyCoordinator
 from orchestrator.dashboard.health import Watch
 from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
@@ -21,7 +21,7 @@ from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
 from saga.choreography.observer import Follower
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
-from saga.driver import Surroundings
+from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, SagaUnreadable
 from saga.http_client import new_transport
 from saga.process.settings import Settings
@@ -56,11 +56,11 @@ class Orchestrator:
     telemetry: Telemetry
     stream: Stream
     watch: Watch
-    choreographer: Choreographer | None  # None: choreography is off (NATS_URL)
+    choreographer: ChoreographyCoordinator | None  # None: choreography is off (NATS_URL)
     temporal: Temporal | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
 
     @property
-    def choreography(self) -> Choreographer:
+    def choreography(self) -> ChoreographyCoordinator:
         """BadInput where it is switched off."""
         if self.choreographer is None:
             raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
@@ -155,7 +155,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     saga_log = SagaLog(database)
     telemetry = Telemetry()
     stopping = threading.Event()
-    around = Surroundings(
+    deps = DriverDeps(
         log=saga_log,
         transport=new_transport(),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
@@ -170,16 +170,16 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         stall_max=settings.stall_max_seconds,
         token=settings.token,
     )
-    engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
+    engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.watch(engine)
     follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
     recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
-    choreographer = Choreographer(database, engine, follower, settings) if settings.nats_url else None
+    choreographer = ChoreographyCoordinator(database, engine, follower, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
     telemetry.show(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)
     if temporal:
-        engine.hand_over = temporal.hand_over
+        engine.start_workflow = temporal.start_workflow
     return Orchestrator(
         settings,
         definitions,
@@ -189,7 +189,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         recovery,
         telemetry,
         Stream(saga_log),
-        Watch(saga_log, definitions.values(), around.transport, settings.token, time.time, letters),
+        Watch(saga_log, definitions.values(), deps.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )

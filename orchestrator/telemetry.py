@@ -39,7 +39,7 @@ class Telemetry:
     def watch(self, engine: Engine) -> None:
         """Show how many sagas `engine` drives, and how many of its log cannot be read."""
         self._in_flight.set_function(lambda: engine.in_flight)
-        self._unreadable.set_function(lambda: len(engine.around.log.aside))
+        self._unreadable.set_function(lambda: len(engine.deps.log.aside))
 
     def show(self, gauges: Collector) -> None:
         """Show these, too."""

@@ -24,7 +24,7 @@ from saga.process.settings import Settings, load_settings
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from saga.temporal.activities import Activities, Surroundings
+from saga.temporal.activities import Activities, ActivityDeps
 from saga.temporal.connection import connect as connect_temporal
 from saga.temporal.projection import Projector
 from saga.temporal.workflow import SagaWorkflow
@@ -69,8 +69,8 @@ async def _work(settings: Settings) -> None:
         await stopped.wait()
 
 
-def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> Surroundings:
-    return Surroundings(
+def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> ActivityDeps:
+    return ActivityDeps(
         projector=Projector(saga_log, tell),
         transport=new_transport(),
         executor=ThreadPoolExecutor(CALLS + CONNECTIONS),

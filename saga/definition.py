@@ -29,18 +29,23 @@ from saga.urls import masked
 
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
-NAME = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
-NONE = "none"  # in place of a compensation: there is nothing to undo
+NAME_PATTERN = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+NO_COMPENSATION = "none"  # in place of a compensation: there is nothing to undo
 NODES_AT_MOST = 20_000  # parts of a file, each alias counted as all that it stands for
-ONE, SOME, NO_RECORDS, SKIP = "one", "some", "none", "skip"  # how many records a step leaves: what the audit expects
-CALLS = ("action", "compensation")  # the fields of a step that hold URLs
+ONE_RECORD, SOME_RECORDS, NO_RECORDS, UNCHECKED = (
+    "one",
+    "some",
+    "none",
+    "skip",
+)  # how many records a step leaves: what the audit expects
+CALL_FIELDS = ("action", "compensation")  # the fields of a step that hold URLs
 
 FILE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["name", "steps"],
     "additionalProperties": False,
     "properties": {
-        "name": {"type": "string", "pattern": NAME},
+        "name": {"type": "string", "pattern": NAME_PATTERN},
         "input": {"type": "object"},
         "secret": {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
         "deadline": {"type": "number", "exclusiveMinimum": 0, "maximum": 31_536_000},
@@ -53,7 +58,7 @@ FILE_SCHEMA: dict[str, Any] = {
                 "required": ["name", "action"],
                 "additionalProperties": False,
                 "properties": {
-                    "name": {"type": "string", "pattern": NAME},
+                    "name": {"type": "string", "pattern": NAME_PATTERN},
                     "action": {"type": "string", "minLength": 1},
                     "compensation": {"type": "string", "minLength": 1},
                     "send": {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
@@ -61,7 +66,7 @@ FILE_SCHEMA: dict[str, Any] = {
                     "retries": {"type": "integer", "minimum": 0, "maximum": 100},
                     "backoff": {"type": "number", "minimum": 0, "maximum": 60},
                     "pivot": {"type": "boolean"},
-                    "records": {"enum": [ONE, SOME, NO_RECORDS, SKIP]},
+                    "records": {"enum": [ONE_RECORD, SOME_RECORDS, NO_RECORDS, UNCHECKED]},
                 },
             },
         },
@@ -87,7 +92,7 @@ class Step:
     backoff: float = 0.2
     pivot: bool = False
     unsaid: bool = False
-    records: str = ONE
+    records: str = ONE_RECORD
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class SagaDefinition:
         return self if engine == self.engine else replace(self, engine=engine)
 
     @property
-    def doubts(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is perhaps a slip of the pen: a name that nothing else in the definition knows."""
         given = set((self.input or {}).get("properties", {}))
         if not given:
@@ -219,7 +224,7 @@ def _known(values: Mapping[str, Any], fits: Mapping[str, Callable[[Any], bool]],
             found[name] = value
         elif name in ("name", "action"):
             raise SnapshotError(f"{place}.{name} is missing")
-    for name in CALLS:
+    for name in CALL_FIELDS:
         try:
             urlsplit(str(found.get(name)))
         except ValueError:
@@ -323,7 +328,7 @@ def _check(source: _Source, data: Any) -> None:
         if step["name"].lower() in names | {"orchestrator"}:
             raise source.error(["steps", index, "name"], f"the name {step['name']!r} is taken (case is not told apart)")
         names.add(step["name"].lower())
-        for field in CALLS:
+        for field in CALL_FIELDS:
             url = _undo(step) if field == "compensation" else step[field]
             if source.urls and url is not None and not _is_url(url):
                 text = url if "://" in url else masked(f"://{url}")[3:]
@@ -337,7 +342,9 @@ def _check(source: _Source, data: Any) -> None:
         if index < pivot and "compensation" not in step:
             where = "before the pivot" if pivots else "of a saga without a pivot"
             problem = f"it is missing: a step {where} says how it is undone. Give the URL of the call that undoes"
-            raise source.error(path, f"{problem} {step['name']}, or write `compensation: {NONE}` if it has no effect")
+            raise source.error(
+                path, f"{problem} {step['name']}, or write `compensation: {NO_COMPENSATION}` if it has no effect"
+            )
         if index > pivot and _undo(step):
             problem = "a step after the pivot is never undone, since the saga only goes forward from there: remove it"
             raise source.error(path, problem)
@@ -345,8 +352,8 @@ def _check(source: _Source, data: Any) -> None:
 
 def _undo(step: Mapping[str, Any]) -> str | None:
     """The URL of a step's compensation, in its file's words; None where it says that there is nothing to undo."""
-    undo = step.get("compensation", NONE)
-    return None if undo == NONE else undo
+    undo = step.get("compensation", NO_COMPENSATION)
+    return None if undo == NO_COMPENSATION else undo
 
 
 def _compose(text: str, file: str) -> yaml.Node | None:
@@ -454,7 +461,7 @@ class _Source:
             return {key: self.expand(value, environ, (*path, key)) for key, value in data.items()}
         if isinstance(data, list):
             return [self.expand(value, environ, (*path, index)) for index, value in enumerate(data)]
-        if not isinstance(data, str) or (not self.urls and path[:1] == ("steps",) and path[-1] in CALLS):
+        if not isinstance(data, str) or (not self.urls and path[:1] == ("steps",) and path[-1] in CALL_FIELDS):
             return data
 
         def value_of(match: re.Match[str]) -> str:

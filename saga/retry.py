@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, TypeVar
 
-TIMEOUT = 5.0  # seconds for one attempt, from connecting to the last byte
 RETRIES = 2
 BACKOFF = 0.2  # seconds before the first retry
 BACKOFF_AT_MOST = 5.0  # seconds: where the doubling ends

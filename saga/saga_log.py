@@ -24,7 +24,7 @@ from saga.choreography.events import Event as Told
 from saga.context import Context
 from saga.definition import SagaDefinition, SnapshotError
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken, SagaUnreadable, WriteRefused
-from saga.machine import ENDED, FOREIGN, UNENDED, Event, Line, Saga, State
+from saga.machine import BESIDE_THE_DRIVER, ENDED, UNENDED, Event, Line, Saga, State
 from saga.runtime.set_aside import Cause, SetAside
 from saga.storage import log_sql as sql
 from saga.storage.database import STATEMENT_REFUSED, EncodedJson, is_duplicate, is_lock_conflict, refusal, transaction
@@ -207,7 +207,7 @@ class SagaLog:
 
     def _overtaken(self, saga_id: str, seq: int) -> bool:
         """Whether the line with this number is not the driver's own, whose COMMIT's answer was lost."""
-        return any(line.event in FOREIGN for line in self.lines_at(saga_id, [seq]))
+        return any(line.event in BESIDE_THE_DRIVER for line in self.lines_at(saga_id, [seq]))
 
     def note(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
         """Add a line to a saga that is in one of `states`, once, without taking it from its driver.
@@ -327,10 +327,10 @@ class SagaLog:
             return self._run(lambda connection: self._claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen}))
         return self._run(lambda connection: self._claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
-    def take(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
+    def preempt(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
         """Like `claim`, whoever holds it, as long as it is in `state`: an operator's word."""
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
-        return self._run(lambda connection: self._claimed(connection, sql.TAKE, {**values, "in_state": state}))
+        return self._run(lambda connection: self._claimed(connection, sql.PREEMPT, {**values, "in_state": state}))
 
     def due(self, now: float, most: int, owner: str | None = None) -> list[tuple[str, int]]:
         """At most `most` sagas that want a driver, longest waiting first: (id, epoch); none that is set aside.

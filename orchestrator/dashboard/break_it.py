@@ -19,22 +19,22 @@ from orchestrator.probe import sample
 from orchestrator.status_codes import code_of
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition
 from saga.errors import BadInput, Conflict, NoSuchSaga, SagaError
-from saga.faults.flags import FaultPlan, Kind, parse_plan
+from saga.faults.flags import FaultKind, FaultPlan, parse_plan
 from saga.payload import parse_object
 
 NAIVE_RUNS = 20  # kept, in memory: a naive coordinator has no log
 NAIVE_AT_ONCE = 4
 INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}  # of the scenarios
 MEANINGS = {
-    Kind.BEFORE: "500 before its transaction",
-    Kind.AFTER: "commits, then 500",
-    Kind.REFUSE: "409, nothing done",
-    Kind.LOST: "commits, and the answer is lost",
-    Kind.LATE: "acts only after the time-out",
-    Kind.GARBAGE: "commits, then answers no JSON",
-    Kind.CRASH: "the process exits before its commit",
-    Kind.CRASH_AFTER: "the process exits after its commit",
-    Kind.UNDO: "its compensation answers 500",
+    FaultKind.BEFORE: "500 before its transaction",
+    FaultKind.AFTER: "commits, then 500",
+    FaultKind.REFUSE: "409, nothing done",
+    FaultKind.LOST: "commits, and the answer is lost",
+    FaultKind.LATE: "acts only after the time-out",
+    FaultKind.GARBAGE: "commits, then answers no JSON",
+    FaultKind.CRASH: "the process exits before its commit",
+    FaultKind.CRASH_AFTER: "the process exits after its commit",
+    FaultKind.UNDO: "its compensation answers 500",
 }
 
 _HERE = "the field"  # a JSON object's key, under which a form's field is read
@@ -100,7 +100,7 @@ class _Lab:
             "lab.html",
             scenarios=SCENARIOS if definition.name == "signup" else (),
             definition=definition,
-            kinds=list(Kind),
+            kinds=list(FaultKind),
             meanings=MEANINGS,
             faults=self.parts.settings.faults,
             flags=flags,
@@ -155,7 +155,7 @@ class _Lab:
             self._naive.popitem(last=False)
 
         def run() -> None:
-            token, transport = self.parts.settings.token, self.parts.engine.around.transport
+            token, transport = self.parts.settings.token, self.parts.engine.deps.transport
             self._naive[run_id] = run_naive(definition, body, plan, run_id, token, transport)
 
         threading.Thread(target=run, name="naive", daemon=True).start()
@@ -168,7 +168,7 @@ class _Lab:
             raise NoSuchSaga("there is no such saga")
         naive = self._naive.get(run_id)
         definition = self.parts.definition(view["saga"]["saga"])
-        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        token, transport = self.parts.settings.token, self.parts.engine.deps.transport
         left = orphans(naive, definition, token, transport) if naive else {}
         return render_template(
             "compare.html",
@@ -188,7 +188,7 @@ class _Lab:
         view = self._view(request.args.get("saga", ""))
         if naive is None or view is None:
             raise NoSuchSaga("there is no such run any more")
-        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        token, transport = self.parts.settings.token, self.parts.engine.deps.transport
         sweep(naive, self.parts.definition(view["saga"]["saga"]), token, transport)
         return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': view['saga']['saga_id']})}", 303)
 

@@ -30,10 +30,10 @@ from orchestrator.status_codes import code_of
 from orchestrator.stream import event_stream
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga, SagaUnreadable
-from saga.machine import ACTING, Line
+from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import compact, mask, parse_object, pretty
 from saga.progress import secrets_of
-from saga.runtime.permitted_commands import REFUSALS, permitted
+from saga.runtime.permitted_commands import REFUSALS, permitted_commands
 from saga.saga_log import Record
 from saga.unreadable import UNREADABLE, Unreadable
 from saga.views.records import ask_all
@@ -63,8 +63,8 @@ def register(app: Flask, parts: Orchestrator) -> None:
     pages = _Pages(parts)
     app.get("/", endpoint="ui_index")(pages.index)
     app.get("/ui/sagas/<saga_id>", endpoint="ui_saga")(pages.saga)
-    app.post("/ui/sagas/<saga_id>/<verb>", endpoint="ui_act")(pages.act)
-    app.get("/ui/sagas/<saga_id>/<verb>", endpoint="ui_acted")(pages.acted)
+    app.post("/ui/sagas/<saga_id>/<command>", endpoint="ui_act")(pages.act)
+    app.get("/ui/sagas/<saga_id>/<command>", endpoint="ui_acted")(pages.acted)
     app.get("/ui/dead-letters", endpoint="ui_dead_letters")(pages.dead_letters)
     app.post("/ui/dead-letters/<int:letter>/replay", endpoint="ui_replay")(pages.replay)
     app.get("/ui/dead-letters/<int:letter>/replay", endpoint="ui_replayed")(lambda letter: redirect("/ui/dead-letters"))
@@ -190,8 +190,8 @@ class _Pages:
     def _view(self, record: Record) -> dict[str, Any]:
         shown = with_gaps(represent_lines(self._lines(record), record))
         saga, told = represent(record), read(shown)
-        now = None if record.ended else self.parts.engine.around.clock()
-        transport, token = self.parts.engine.around.transport, self.parts.settings.token
+        now = None if record.ended else self.parts.engine.deps.clock()
+        transport, token = self.parts.engine.deps.transport, self.parts.settings.token
         found = ask_all(record.definition, record.id, transport, token, PATIENCE)
         self.parts.watch.tell(record.id, violations(record, found))
         return {
@@ -206,8 +206,8 @@ class _Pages:
             "sent": attempts_of(told),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verdicts": verdicts(record, saga["steps"], found),
-            "verbs": permitted(record),
-            "acting": record.state in ACTING,
+            "permitted_commands": permitted_commands(record),
+            "acting": record.state in STALLED_AT_AN_ACTION,
             "has_stalled": record.context.stalled,
             "under_way": under_way(record),
             "flags": flags_of(record.definition),
@@ -223,28 +223,28 @@ class _Pages:
         lines += log.lines_at(record.id, parked) if parked else []
         return lines + log.lines(record.id, latest) if record.context.lines > FIRST_LINES else lines
 
-    def act(self, saga_id: str, verb: str) -> Answer:
-        """An operator's verb, from a form."""
+    def act(self, saga_id: str, command: str) -> Answer:
+        """An operator's command, from a form."""
         try:
-            if verb == "cancel":
+            if command == "cancel":
                 self.parts.operator.cancel(saga_id)
-            elif verb == "resume":
+            elif command == "resume":
                 self.parts.resume(saga_id)
-            elif verb == "resolve":
+            elif command == "resolve":
                 given = request.form.get("result", "").strip()
                 result = parse_object(given, "result") if given else None
                 self.parts.resolve(saga_id, request.form.get("note", ""), result, request.form.get("outcome"))
-            elif verb == "abandon":
+            elif command == "abandon":
                 self.parts.abandon(saga_id, request.form.get("note", ""))
             else:
-                raise BadInput(f"there is no verb {verb!r}", "verb")
+                raise BadInput(f"there is no verb {command!r}", "verb")
         except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:
             return self._saga(saga_id, f"{error}.", code_of(error))
         return redirect(f"/ui/sagas/{saga_id}", 303)
 
-    def acted(self, saga_id: str, verb: str) -> Answer:
-        """The address of a verb, which a browser keeps after one was refused: the saga's page."""
-        if verb not in REFUSALS:
+    def acted(self, saga_id: str, command: str) -> Answer:
+        """The address of a command, which a browser keeps after one was refused: the saga's page."""
+        if command not in REFUSALS:
             raise NotFound
         return redirect(f"/ui/sagas/{quote(saga_id, safe='')}")
 

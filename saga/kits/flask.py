@@ -34,7 +34,7 @@ from saga.choreography import inbox, outbox
 from saga.choreography.events import parts_of
 from saga.choreography.wiring import Ensemble, join, load_heard
 from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown, Refused, SettingsError
-from saga.faults.flags import Delay, Fault, Kind, check_enabled, parse_delay, parse_fault, waited
+from saga.faults.flags import Delay, Fault, FaultKind, check_enabled, parse_delay, parse_fault, waited
 from saga.kits.flask_json import ExactJson
 from saga.kits.metrics import Calls
 from saga.kits.request_body import read_bodies
@@ -149,8 +149,8 @@ class _Routes:
         check_fields(self.schema, fields, self.service.secret)
         if call.dry_run:
             return call.answered(self._dry_run(call, fields))
-        struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
-        outcome = self.transactions.act(call.key(fields), fields, struck)
+        active_faults = {fault.kind for fault in faults if fault.strikes(call.attempt)}
+        outcome = self.transactions.act(call.key(fields), fields, active_faults)
         if outcome.garbage:
             return Response("<garbage>", 200, mimetype="text/html")
         return call.answered(outcome.answer, outcome.certain)
@@ -160,9 +160,9 @@ class _Routes:
         faults, delays = self._faults()
         call = _Call(self.service.name)
         self._wait(delays, call)
-        struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
-        fields = {} if Kind.UNDO in struck else self._fields()
-        outcome = self.transactions.compensate(call.key(fields), fields, struck)
+        active_faults = {fault.kind for fault in faults if fault.strikes(call.attempt)}
+        fields = {} if FaultKind.UNDO in active_faults else self._fields()
+        outcome = self.transactions.compensate(call.key(fields), fields, active_faults)
         return call.answered(outcome.answer, outcome.certain)
 
     def _dry_run(self, call: _Call, fields: Mapping[str, Any]) -> Answer:

@@ -17,7 +17,7 @@ from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
 from saga.choreography.observer import Follower, Waiting
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
@@ -150,7 +150,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
         def post(self, *_: Any) -> HttpAnswer:
             return HttpAnswer(1.0, 200, {}, b"{}")
 
-    around = Surroundings(
+    deps = DriverDeps(
         log,
         Undoes(),
         "two",
@@ -162,7 +162,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
         lambda *_: None,  # type: ignore[arg-type]
     )
     claimed, held = log.claim(after.id, 1, "two", due_by=FAR, due_at=FAR)
-    driver = Driver(claimed, around)
+    driver = Driver(claimed, deps)
     driver.taken_over(held)
     while call := driver.next_call():
         driver.make(call)
@@ -252,11 +252,11 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
         def post(self, url: str, *_: Any) -> HttpAnswer:
             return HttpAnswer(1.0, 200, {}, json.dumps({url: "x" * size}).encode())
 
-    around = Surroundings(
+    deps = DriverDeps(
         log, Gives(), "one", lambda: NOW, lambda _: None, lambda: 0.5, lambda: False, lambda _: None, lambda *_: None,  # type: ignore[arg-type]
         lease=1000,
     )  # fmt: skip
-    driver = Driver(made, around)
+    driver = Driver(made, deps)
     while call := driver.next_call():
         driver.make(call)
     found = log.find(made.id)

@@ -21,7 +21,7 @@ from tests.support.world import INPUT, LEASE, World, signup
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 
 
-def started(world: World, deadline: float | None = None, **around: Any) -> Driver:
+def started(world: World, deadline: float | None = None, **deps: Any) -> Driver:
     """A saga that nothing has happened to yet, in the hands of a driver."""
     definition = world.definition
     saga = begin(definition, INPUT)
@@ -31,7 +31,7 @@ def started(world: World, deadline: float | None = None, **around: Any) -> Drive
         None, None, world.now, None, None if deadline is None else world.now + deadline,
     )  # fmt: skip
     world.log.begin(record, [line])
-    return Driver(record, replace(world.around(lambda: 1), **around))
+    return Driver(record, replace(world.deps(lambda: 1), **deps))
 
 
 def found(world: World) -> Record:
@@ -228,6 +228,6 @@ def test_a_refusal_after_an_unknown_attempt_of_an_earlier_driver_is_unknown(worl
     before = saga_of(record)
     record = replace(record, context=record.context.after(earlier, before, fold(before, earlier, {})))
     world.log.advance(ID, 1, record.present, [earlier])
-    driver = Driver(record, replace(world.around(lambda: 1), transport=Refuses()))
+    driver = Driver(record, replace(world.deps(lambda: 1), transport=Refuses()))
     make_next(driver)
     assert events(world)[-1] == "action_unknown"

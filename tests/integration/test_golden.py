@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from saga.driver import Surroundings
+from saga.driver import DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import Line
 from saga.saga_log import Record
@@ -51,8 +51,8 @@ class Scribe(World):
         self.seen.append({"call": url, "headers": shown, "body": body.decode(), "timeout": timeout})
         return super().post(url, headers, body, timeout, epoch)
 
-    def around(self, *args: Any, **kwargs: Any) -> Surroundings:
-        return replace(super().around(*args, **kwargs), observe=self.observed, token="token")
+    def deps(self, *args: Any, **kwargs: Any) -> DriverDeps:
+        return replace(super().deps(*args, **kwargs), observe=self.observed, token="token")
 
     def observed(self, record: Record, line: Line) -> None:
         self.seen.append({"line": {**vars(line), "at": self.since(line.at)}, "saga": self.shown(record)})

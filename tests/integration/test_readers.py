@@ -28,7 +28,7 @@ from orchestrator.dashboard.timeline import timeline
 from saga.cli import main
 from saga.http_client import new_transport
 from saga.process.settings import load_settings
-from saga.runtime.permitted_commands import permitted
+from saga.runtime.permitted_commands import permitted_commands
 from saga.saga_log import SagaLog
 from saga.views.audit import audit
 from saga.views.representation import represent
@@ -50,7 +50,7 @@ def test_any_saga_can_be_shown(scribe: Scribe) -> None:
     saga, lines = scribe.shown()
     names = [step["name"] for step in saga["steps"]]
     assert names == [step.name for step in scribe.record.definition.steps]
-    permitted(scribe.record)
+    permitted_commands(scribe.record)
     now = None if scribe.record.ended else scribe.now + 1
     line = main.one_line(saga)
     assert saga["saga_id"] in line

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, event, func, select
 from saga.barrier import saga_barrier
 from saga.context import Context, replayed
 from saga.definition import SagaDefinition, Step
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.faults.flags import parse_plan
 from saga.http_client.transport import Failure, HttpAnswer
@@ -53,10 +53,10 @@ class CrashingLog(SagaLog):
     point: Callable[[str], None] = staticmethod(lambda name: None)
 
     def begin(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("begin", super().begin, *args, **kwargs)
+        return self._deps("begin", super().begin, *args, **kwargs)
 
     def advance(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("advance", self._checked, *args, **kwargs)
+        return self._deps("advance", self._checked, *args, **kwargs)
 
     def _checked(self, saga_id: str, *args: Any, **kwargs: Any) -> None:
         """Recovery is replay: at every write the row says what all its lines come to."""
@@ -64,12 +64,12 @@ class CrashingLog(SagaLog):
         check_replay(self, saga_id)
 
     def claim(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("claim", super().claim, *args, **kwargs)
+        return self._deps("claim", super().claim, *args, **kwargs)
 
     def note(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("note", super().note, *args, **kwargs)
+        return self._deps("note", super().note, *args, **kwargs)
 
-    def _around(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _deps(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.point(f"before {name}")
         result = method(*args, **kwargs)
         self.point(f"after {name}")
@@ -169,11 +169,11 @@ class World:
 
     # Driving
 
-    def around(self, epoch: Callable[[], int], owner: str = "one") -> Surroundings:
+    def deps(self, epoch: Callable[[], int], owner: str = "one") -> DriverDeps:
         def sleep(seconds: float) -> None:
             self.now += seconds
 
-        return Surroundings(
+        return DriverDeps(
             log=self.log,
             transport=self.transport(epoch),
             owner=owner,
@@ -206,7 +206,7 @@ class World:
         return saga_id if self.log.find(saga_id) else None
 
     def driver(self, record: Record, owner: str = "one") -> Driver:
-        return Driver(record, self.around(lambda: record.epoch, owner))
+        return Driver(record, self.deps(lambda: record.epoch, owner))
 
     def drive(self, driver: Driver) -> None:
         while (call := driver.next_call()) is not None:
