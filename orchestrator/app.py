@@ -16,7 +16,7 @@ from orchestrator import csrf, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
 from orchestrator.dashboard import pages
 from orchestrator.queries import before_in, status_in
-from orchestrator.status_codes import code_of
+from orchestrator.status_codes import status_code_of
 from orchestrator.stream import event_stream
 from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults.flags import parse_plan
@@ -264,7 +264,7 @@ def answer(saga: Stored) -> Response:
 
 
 def _saga_error(error: SagaError) -> Response:
-    code = code_of(error)
+    code = status_code_of(error)
     return _told(code, error, {"Retry-After": str(RETRY_AFTER)} if code == 503 else {}, getattr(error, "field", None))
 
 

@@ -71,7 +71,7 @@ def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) ->
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
     sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off"}
     monkeypatch.setattr(orchestrator.dashboard.pages, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
-    monkeypatch.setattr("orchestrator.dashboard.health.Watch.look", lambda self: None)
+    monkeypatch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
     app = create_app(load_settings({"SAGA_LOG_URL": database("orchestrator"), **nowhere, **sagas}))
     yield app.test_client()
     app.close()  # type: ignore[attr-defined]
