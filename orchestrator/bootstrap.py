@@ -24,7 +24,7 @@ from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinitio
 from saga.definition_file import load_definitions
 from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, SagaUnreadable
-from saga.http_client.transport import Transport
+from saga.http_client import new_transport
 from saga.process.settings import Settings
 from saga.runtime.engine import Engine
 from saga.runtime.operator import Operator, check_note
@@ -158,7 +158,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     stopping = threading.Event()
     deps = DriverDeps(
         log=saga_log,
-        transport=Transport(),
+        transport=new_transport(),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
         clock=time.time,
         sleep=stopping.wait,

@@ -18,7 +18,7 @@ from saga.choreography.observer import Follower, Waiting
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Driver, DriverDeps
-from saga.http_client.transport import Answer
+from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
 from saga.saga_log import RECENT, Record, SagaLog
@@ -147,8 +147,8 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
     read.lines = 0
 
     class Undoes:
-        def post(self, *_: Any) -> Answer:
-            return Answer(1.0, 200, {}, b"{}")
+        def post(self, *_: Any) -> HttpAnswer:
+            return HttpAnswer(1.0, 200, {}, b"{}")
 
     deps = DriverDeps(
         log,
@@ -249,8 +249,8 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
     log._writes.submit = measured  # type: ignore[method-assign]
 
     class Gives:
-        def post(self, url: str, *_: Any) -> Answer:
-            return Answer(1.0, 200, {}, json.dumps({url: "x" * size}).encode())
+        def post(self, url: str, *_: Any) -> HttpAnswer:
+            return HttpAnswer(1.0, 200, {}, json.dumps({url: "x" * size}).encode())
 
     deps = DriverDeps(
         log, Gives(), "one", lambda: NOW, lambda _: None, lambda: 0.5, lambda: False, lambda _: None, lambda *_: None,  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from saga.driver import DriverDeps
-from saga.http_client.transport import Answer
+from saga.http_client.transport import HttpAnswer
 from saga.machine import Line
 from saga.saga_log import Record
 from tests.support.world import INPUT, Points, World, signup
@@ -46,7 +46,7 @@ class Scribe(World):
         self.start_time = self.now
         self.seen: list[Any] = []
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> HttpAnswer:
         shown = {**headers, "traceparent": headers["traceparent"][:36]}  # what follows is random
         self.seen.append({"call": url, "headers": shown, "body": body.decode(), "timeout": timeout})
         return super().post(url, headers, body, timeout, epoch)

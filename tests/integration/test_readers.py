@@ -26,7 +26,7 @@ from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.summary import root_cause, summarize
 from orchestrator.dashboard.timeline import timeline
 from saga.cli import main
-from saga.http_client.transport import Transport
+from saga.http_client import new_transport
 from saga.process.settings import load_settings
 from saga.runtime.permitted_commands import permitted_commands
 from saga.saga_log import SagaLog
@@ -157,4 +157,4 @@ def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scr
         assert SECRET not in answer.text, path
         assert saga_id in answer.text or path.endswith(("/log", "/?attention=1")), path
     if record.ended:
-        assert audit([found], Transport(), None)["checked"] in (0, 1)
+        assert audit([found], new_transport(), None)["checked"] in (0, 1)

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.dashboard.health import TIMEOUT, HealthMonitor
 from saga.definition import SagaDefinition, Step
+from saga.http_client import new_transport
 from saga.http_client.transport import BODY_AT_MOST, Transport
 from saga.machine import State
 from saga.views.audit import audit
@@ -93,7 +94,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    made = Transport()
+    made = new_transport()
     yield made
     made.close()
 
