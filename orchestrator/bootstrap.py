@@ -26,6 +26,7 @@ from saga.errors import BadInput, Conflict, SagaUnreadable
 from saga.http_client.transport import Transport
 from saga.process.settings import Settings
 from saga.runtime.engine import Engine
+from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator, check_note
 from saga.runtime.permitted_commands import REFUSALS, refusal
 from saga.runtime.recovery import Recovery
@@ -34,6 +35,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
 from saga.unreadable import Unreadable
+from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
     from saga.temporal.client import Temporal
@@ -50,6 +52,8 @@ class Orchestrator:
     settings: Settings
     definitions: Mapping[str, SagaDefinition]
     log: SagaLog
+    search: SagaSearch
+    lines: LogLines
     engine: Engine
     operator: Operator
     recovery: Recovery
@@ -153,6 +157,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     create_tables(database, log_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
+    search, lines = SagaSearch(saga_log), LogLines(saga_log)
     telemetry = Telemetry()
     stopping = threading.Event()
     around = Surroundings(
@@ -184,12 +189,14 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         settings,
         definitions,
         saga_log,
+        search,
+        lines,
         engine,
         Operator(engine, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
         recovery,
         telemetry,
-        Stream(saga_log),
-        Watch(saga_log, definitions.values(), around.transport, settings.token, time.time, letters),
+        Stream(saga_log, lines),
+        Watch(saga_log, search, definitions.values(), around.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )
