@@ -16,11 +16,11 @@ from sqlalchemy import Connection, Engine, Executable, RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from saga.errors import LeaseLost, LogUnavailable, Overtaken, SagaUnreadable, WriteRefused
-from saga.machine import FOREIGN, Line, State
+from saga.machine import BESIDE_THE_DRIVER, Line, State
 from saga.record import Present, Record, Stored, read_row
 from saga.set_aside import Cause, SetAside
 from saga.storage import log_sql as sql
-from saga.storage.database import ASKED_WRONGLY, Written, is_duplicate
+from saga.storage.database import STATEMENT_REFUSED, EncodedJson, is_duplicate
 from saga.storage.group_commit import GroupCommit
 from saga.storage.log_database import LogDatabase
 from saga.storage.log_writes import Also, Fate, LogWrite, write_together
@@ -52,7 +52,7 @@ class SagaLog:
         `also`: statements with their bound rows, which are executed in the same transaction.
         """
         definition = record.definition
-        values = {**vars(record), "name": definition.name, "definition": Written(definition.snapshot_text)}
+        values = {**vars(record), "name": definition.name, "definition": EncodedJson(definition.snapshot_text)}
         values["context"] = record.context.as_json()
         row = self.database.bind(sql.BEGIN, values)
         write = LogWrite(row, None, self._bound(record.id, lines), also=also)
@@ -91,7 +91,7 @@ class SagaLog:
 
     def _overtaken(self, saga_id: str, seq: int) -> bool:
         """Whether the line with this number is somebody else's, and not the driver's own, written by a lost COMMIT."""
-        return any(line.event in FOREIGN for line in self.lines_at(saga_id, [seq]))
+        return any(line.event in BESIDE_THE_DRIVER for line in self.lines_at(saga_id, [seq]))
 
     def note(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
         """Add a line to a saga that is in one of `states`, once, without taking it from its driver.
@@ -154,7 +154,7 @@ class SagaLog:
         """Write all in one transaction; where the database refuses what one of them says, each in one of its own."""
         try:
             return self.database.attempt(lambda connection: write_together(connection, writes))
-        except (*ASKED_WRONGLY, WriteRefused):
+        except (*STATEMENT_REFUSED, WriteRefused):
             return [self._write_alone(write) for write in writes]
         except LogUnavailable as error:
             return [error] * len(writes)
@@ -188,13 +188,17 @@ class SagaLog:
         """
         values: dict[str, Any] = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
         if seen is not None:
-            return self.database.run(lambda connection: self._claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen}))
+            return self.database.run(
+                lambda connection: self._claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen})
+            )
         return self.database.run(lambda connection: self._claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
     def preempt(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
         """Take a saga over as `claim` does, but for an operator: whoever holds it, as long as it is in `state`."""
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
-        return self.database.run(lambda connection: self._claimed(connection, sql.PREEMPT, {**values, "in_state": state}))
+        return self.database.run(
+            lambda connection: self._claimed(connection, sql.PREEMPT, {**values, "in_state": state})
+        )
 
     def find(self, saga_id: str) -> Stored | None:
         """The saga with this id; None where there is none."""
@@ -254,7 +258,9 @@ class SagaLog:
 
     def lines(self, saga_id: str, after: int = 0, most: int = ALL) -> list[Line]:
         """The saga's lines with numbers above `after`, oldest first."""
-        lines = [line_of(row) for row in self.database.select(sql.LINES, {"saga_id": saga_id, "after": after, "most": most})]
+        lines = [
+            line_of(row) for row in self.database.select(sql.LINES, {"saga_id": saga_id, "after": after, "most": most})
+        ]
         self._judge(saga_id, lines, after == 0 and len(lines) < most)
         return lines
 

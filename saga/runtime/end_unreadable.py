@@ -11,7 +11,7 @@ from saga.errors import LeaseLost
 from saga.machine import Event, Line, State
 from saga.saga_log import SagaLog
 from saga.storage import log_sql as sql
-from saga.storage.statement_batch import exchange
+from saga.storage.statement_batch import execute_batch
 
 FAR_ON = 1_000_000_000  # the number of a line where the number of the last one cannot be read
 
@@ -29,7 +29,7 @@ def end_unreadable(log: SagaLog, saga_id: str, state: State, now: float, detail:
         last = connection.execute(sql.LAST_SEQ, {"saga_id": saga_id}).scalar_one()
         line = Line(last + 1 if isinstance(last, int) else FAR_ON, now, Event.RESOLVED, detail=detail)
         row = log.database.bind(sql.WRITE_LINES, {**vars(line), "saga_id": saga_id})
-        exchange(connection, (sql.WRITE_LINES, [row]), last=True)
+        execute_batch(connection, (sql.WRITE_LINES, [row]), with_commit=True)
 
     log.database.run(work)
     log.aside.drop(saga_id)

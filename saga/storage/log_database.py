@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from saga.errors import LogUnavailable, OutcomeUnknown, WriteRefused
-from saga.storage.database import ASKED_WRONGLY, is_duplicate, is_lock_conflict, refusal, transaction
+from saga.storage.database import STATEMENT_REFUSED, is_duplicate, is_lock_conflict, refusal, transaction
 from saga.storage.statement_batch import Row, Statement
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
@@ -55,13 +55,13 @@ class LogDatabase:
         """
         try:
             return self.attempt(work, engine)
-        except ASKED_WRONGLY as error:
+        except STATEMENT_REFUSED as error:
             if isinstance(error, IntegrityError) and is_duplicate(error):
                 raise
             raise _refused(error) or LogUnavailable(_UNAVAILABLE) from error
 
     def attempt(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
-        """Like `run`; but where the database refuses a statement, its own error is raised: one of ASKED_WRONGLY.
+        """Like `run`; but where the database refuses a statement, its own error is raised: one of STATEMENT_REFUSED.
 
         So a batch of writes can be tried again one by one.
         """
@@ -70,7 +70,7 @@ class LogDatabase:
             try:
                 with transaction(engine or self.engine) as connection:
                     return work(connection)
-            except ASKED_WRONGLY:
+            except STATEMENT_REFUSED:
                 raise
             except (OverflowError, UnicodeEncodeError) as error:  # the driver cannot even send it
                 raise WriteRefused(f"{_REFUSED}: {refusal(error)}") from error

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from sqlalchemy import Connection
 
 from saga.storage import log_sql as sql
-from saga.storage.statement_batch import Row, Statement, exchange
+from saga.storage.statement_batch import Row, Statement, execute_batch
 
 Also = Sequence[tuple[Statement, Sequence[Row]]]  # statements, each with the rows of values that are bound to it
 
@@ -52,12 +52,12 @@ def write_together(connection: Connection, writes: Sequence[LogWrite]) -> list[F
     moved = [index for index, write in enumerate(writes) if write.advance]
     sent = [(sql.BEGIN, begun)] if begun else []
     sent += [(sql.ADVANCE, [write.advance]) for write in writes if write.advance]
-    found = exchange(connection, *sent)[len(sent) - len(moved) :]
+    found = execute_batch(connection, *sent)[len(sent) - len(moved) :]
     fenced = {index for index, rows in zip(moved, found, strict=True) if rows != 1}
     kept = [write for index, write in enumerate(writes) if index not in fenced]
     also = [each for write in kept for each in write.also]
     results = [row for write in kept for row in write.results]
     if lines := [line for write in kept for line in write.lines]:
         answered = [(sql.WRITE_RESULTS, results)] if results else []
-        exchange(connection, *also, *answered, (sql.WRITE_LINES, lines), last=True)
+        execute_batch(connection, *also, *answered, (sql.WRITE_LINES, lines), with_commit=True)
     return [Fate.FENCED if index in fenced else Fate.WRITTEN for index in range(len(writes))]

@@ -29,8 +29,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.payload import compact
 from saga.process.settings import TemporalSettings
-from saga.runtime.permitted_commands import REFUSALS
 from saga.runtime.due_sagas import DueSagas
+from saga.runtime.permitted_commands import REFUSALS
 from saga.saga_log import Record, SagaLog
 from saga.temporal.connection import connect
 from saga.temporal.messages import BAD_RESULT, CONFLICT, RESULTS_AT_MOST, WORKFLOW, Timing, WorkflowInput

@@ -23,7 +23,7 @@ from saga.choreography.events import Kind
 from saga.choreography.observer import Follower, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
 from saga.saga_log import Record, SagaLog
@@ -77,10 +77,10 @@ def shown(log: SagaLog, saga_id: str) -> str:
 @ANY
 @given(data=st.data())
 def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock)
     observed: list[Line] = []
-    around = Surroundings(
+    deps = DriverDeps(
         log=log,
         transport=Anybody(data, clock),
         owner="one",
@@ -92,13 +92,13 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         observe=lambda _, line: observed.append(line),
         lease=LEASE,
     )
-    driver = Driver(record, around)
+    driver = Driver(record, deps)
     for _ in range(data.draw(st.integers(0, 30))):
         if driver.record.ended:
             break
         if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
             claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
-            driver = Driver(claimed, replace(around, owner="two"))
+            driver = Driver(claimed, replace(deps, owner="two"))
             driver.taken_over(held)
             if claimed.state in STALLED and data.draw(st.booleans()):
                 driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})
@@ -114,7 +114,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
 @ANY
 @given(data=st.data())
 def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=TEMPORAL)
     begins = WorkflowInput(
         record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0)
@@ -158,7 +158,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
 @ANY
 @given(data=st.data())
 def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
     latest: list[Record] = []
     follower = Follower(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)

@@ -22,7 +22,7 @@ from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
 from saga.machine import Line
 from saga.saga_log import Record
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import databases
 from tests.support.ensemble import Ensemble
 from tests.support.world import INPUT, SERVICES, Points, signup
@@ -179,7 +179,7 @@ def test_a_compensation_that_never_succeeds_is_parked_and_not_called_undone(ense
     assert saga["steps"][0]["status"] == "COMPENSATING"
     assert ensemble.rows(saga_id) == {"A": 1, "B": 0, "C": 0}
     assert [subject for subject, _ in ensemble.broker.parked] == ["saga.signup.B.refused"]
-    assert [found.id for found in ensemble.log.search(attention=NEEDS_ATTENTION_AFTER)] == [saga_id]
+    assert [found.id for found in SagaSearch(ensemble.log).find(SagaQuery(needs_attention=True))] == [saga_id]
 
 
 @pytest.mark.parametrize("told_late", [False, True])
@@ -194,7 +194,7 @@ def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(ensemble: Ense
     ensemble.follower.handle(parked)
 
     def found() -> list[str]:
-        return [record.id for record in ensemble.log.search(attention=NEEDS_ATTENTION_AFTER)]
+        return [record.id for record in SagaSearch(ensemble.log).find(SagaQuery(needs_attention=True))]
 
     assert ensemble.record(saga_id)["needs_attention"]
     assert found() == [saga_id]
