@@ -70,7 +70,7 @@ class ChoreographyCoordinator:
         try:
             self._listeners.check(definition)
         except BadInput:
-            if key is None or self._engine.around.log.find_by_key(key) is None:
+            if key is None or self._engine.deps.log.find_by_key(key) is None:
                 raise
 
     def abandon(self, saga_id: str, note: str) -> None:
@@ -83,7 +83,7 @@ class ChoreographyCoordinator:
         if why := refusal("abandon", record):
             raise Conflict(why)
         self._check_unheard(record)
-        event = abandoned(record.definition.name, saga_id, self._engine.around.clock())
+        event = abandoned(record.definition.name, saga_id, self._engine.deps.clock())
         if self._ensemble.broker.publish([(event.id, event.subject, event.payload())]) != [True]:
             raise BrokerUnavailable("the broker takes no event")
         self._check_unheard(record)  # whoever hears of it from now on finds that it is abandoned
@@ -118,7 +118,7 @@ class ChoreographyCoordinator:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
         letters = self._ensemble.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
-        records = self._engine.around.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
+        records = self._engine.deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:

@@ -18,8 +18,8 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from orchestrator.bootstrap import CONNECTIONS, temporal_client
-from orchestrator.telemetry import tell
-from saga.http_client.transport import Transport
+from orchestrator.telemetry import log_line
+from saga.http_client import new_transport
 from saga.process.settings import Settings, load_settings
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
@@ -71,8 +71,8 @@ async def _work(settings: Settings) -> None:
 
 def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> ActivityDeps:
     return ActivityDeps(
-        projector=Projector(saga_log, tell),
-        transport=Transport(),
+        projector=Projector(saga_log, log_line),
+        transport=new_transport(),
         executor=ThreadPoolExecutor(CALLS + CONNECTIONS),
         clock=time.time,
         random=random.random,

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from saga.cli.api import USAGE, fail
-from saga.definition import SagaDefinition, load_definitions
+from saga.definition import SagaDefinition
+from saga.definition_file import load_definitions
 from saga.errors import BadInput
 from saga.process.settings import load_settings
 from saga.step_functions import asl

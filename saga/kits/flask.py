@@ -42,7 +42,7 @@ from saga.local_transaction import Function, LocalTransactions
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object, sayable, schema_of
 from saga.process import server
 from saga.process.settings import Settings, load_settings
-from saga.storage.database import ASKED_WRONGLY, Token, connect, create_tables, decodable
+from saga.storage.database import STATEMENT_REFUSED, Token, connect, create_tables, decodable
 
 __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
 
@@ -231,7 +231,7 @@ class _Routes:
             self.app.logger.error("call_failed: %s", error)
             return _nothing_done(f"the service failed, and rolled back: {error}")
         self.app.logger.error("call_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
-        away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
+        away = isinstance(error, SQLAlchemyError) and not isinstance(error, STATEMENT_REFUSED)
         return _nothing_done("the database does not answer" if away else "the service failed, and rolled back")
 
     def _fields(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Operator:
                 f"outcome is required of a saga that cannot be read: {states}, as you have left it", "outcome"
             )
         state = State(outcome)
-        log, now = self._engine.around.log, round(self._engine.around.clock(), 6)
+        log, now = self._engine.deps.log, round(self._engine.deps.clock(), 6)
         try:
             log.end_unreadable(saga.id, state, now, {**BY, "note": note, "state": state})
         except LeaseLost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saga.machine import ACTING, STALLED, State
+from saga.machine import STALLED, STALLED_AT_AN_ACTION, State
 from saga.saga_log import Record
 
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
@@ -47,7 +47,7 @@ def refusal(command: str, record: Record) -> str | None:
 
 def takes_no_result(record: Record) -> str | None:
     """Why the stalled call of a saga cannot be given a result by hand; None where it is an action."""
-    if record.state in ACTING:
+    if record.state in STALLED_AT_AN_ACTION:
         return None
     step = record.definition.steps[record.cursor].name
     return f"result: the call that stalled is the compensation of {step}, which gives later steps nothing"

@@ -21,9 +21,9 @@ from saga.machine import (
     State,
     apply,
     begin,
+    cannot_undo,
     fold,
     next_call,
-    nobody_undoes,
     passed_over,
 )
 from saga.payload import compact
@@ -112,7 +112,7 @@ class Journal:
         """Apply an event."""
         before, now = self.saga, self._now()
         after = apply(before, event, result)
-        if nobody_undoes(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
+        if cannot_undo(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
             after = passed_over(after)
         step = before.step.name if before.step else None
         self._append(Line(self.seq + 1, now, event, step, detail=progress.event_detail(after, cause, detail)), result)

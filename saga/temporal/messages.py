@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.call import Attempt, Outcome
-from saga.machine import Call, Calls, Line
+from saga.machine import Call, CallHistory, Line
 from saga.saga_log import Present
 
 WORKFLOW = "saga"  # the workflow's type, and what it knows:
@@ -78,7 +78,7 @@ class CallActivityInput:
 
     projection: Projection
     call: Call
-    calls: Calls
+    calls: CallHistory
     sealing: bool
     deadline_at: float | None  # from which on no attempt is made
     lease: float

@@ -12,7 +12,7 @@ import pytest
 from saga.context import Context, Letter, StepProgress
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
-from saga.machine import Calls, Line, State
+from saga.machine import CallHistory, Line, State
 from saga.saga_log import Present, Record, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -62,7 +62,7 @@ FULL = Context(
     lines=1,
     at=NOW,
     reached_at=NOW,
-    calls=Calls(3, 1, uncertain=True),
+    calls=CallHistory(3, 1, uncertain=True),
     steps={"A": StepProgress("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepProgress()},
     cancelled=True,
     stalled=True,

@@ -23,7 +23,7 @@ from saga.choreography.events import Kind
 from saga.choreography.observer import Follower, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
 from saga.saga_log import Record, SagaLog
@@ -80,7 +80,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
     log, clock = Checked(log._engine), Clock()
     record = begun(log, data, clock)
     observed: list[Line] = []
-    around = Surroundings(
+    deps = DriverDeps(
         log=log,
         transport=Anybody(data, clock),
         owner="one",
@@ -92,13 +92,13 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         observe=lambda _, line: observed.append(line),
         lease=LEASE,
     )
-    driver = Driver(record, around)
+    driver = Driver(record, deps)
     for _ in range(data.draw(st.integers(0, 30))):
         if driver.record.ended:
             break
         if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
             claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
-            driver = Driver(claimed, replace(around, owner="two"))
+            driver = Driver(claimed, replace(deps, owner="two"))
             driver.taken_over(held)
             if claimed.state in STALLED and data.draw(st.booleans()):
                 driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})

@@ -14,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from saga.call import Verdict
 from saga.definition import TEMPORAL
-from saga.http_client.transport import Answer, Transport
+from saga.http_client.transport import HttpAnswer, Transport
 from saga.process.settings import TemporalSettings
 from saga.runtime.set_aside import AGAIN, SetAside
 from saga.saga_log import Record, SagaLog
@@ -117,8 +117,8 @@ class Unreadable(Projector):
 
 
 class Done(Transport):
-    def post(self, *args: Any, **kwargs: Any) -> Answer:
-        return Answer(1.0, 200, {}, b'{"user_id": 7}')
+    def post(self, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return HttpAnswer(1.0, 200, {}, b'{"user_id": 7}')
 
 
 def test_a_call_is_made_though_the_log_of_its_saga_cannot_be_read() -> None:
