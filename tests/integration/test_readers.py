@@ -33,7 +33,7 @@ from saga.runtime.permitted_commands import permitted_commands
 from saga.saga_log import SagaLog
 from saga.views.audit import audit
 from saga.views.representation import represent
-from tests.support.scribe import SECRET, Scribe, scribes
+from tests.support.log_writer import SECRET, LogWriter, written_logs
 from tests.support.stack import ROOT
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -46,8 +46,8 @@ def drawn(saga: dict[str, Any], lines: list[dict[str, Any]], now: float | None) 
 
 
 @settings(ANY, max_examples=300)
-@given(scribe=scribes())
-def test_any_saga_can_be_shown(scribe: Scribe) -> None:
+@given(scribe=written_logs())
+def test_any_saga_can_be_shown(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
     names = [step["name"] for step in saga["steps"]]
     assert names == [step.name for step in scribe.record.definition.steps]
@@ -59,8 +59,8 @@ def test_any_saga_can_be_shown(scribe: Scribe) -> None:
 
 
 @settings(ANY, max_examples=300)
-@given(scribe=scribes(most=80), data=st.data())
-def test_any_saga_can_be_drawn_with_lines_left_out(scribe: Scribe, data: st.DataObject) -> None:
+@given(scribe=written_logs(most=80), data=st.data())
+def test_any_saga_can_be_drawn_with_lines_left_out(scribe: LogWriter, data: st.DataObject) -> None:
     saga, lines = scribe.shown()
     first = data.draw(st.integers(1, max(1, len(lines) - 1)))
     latest = data.draw(st.integers(first, len(lines)))
@@ -75,8 +75,8 @@ def test_any_saga_can_be_drawn_with_lines_left_out(scribe: Scribe, data: st.Data
 
 
 @settings(ANY, max_examples=150)
-@given(scribe=scribes())
-def test_the_command_shows_any_saga(scribe: Scribe) -> None:
+@given(scribe=written_logs())
+def test_the_command_shows_any_saga(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
 
     class Api:
@@ -97,7 +97,7 @@ def test_the_command_shows_any_saga(scribe: Scribe) -> None:
 def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way: str) -> None:
     """What `saga list` met at night."""
     for status in (409, 500, None):
-        scribe = Scribe(way)
+        scribe = LogWriter(way)
         while scribe.saga.state != "finishing":
             scribe.call(200)
         scribe.call(status, 3)
@@ -109,7 +109,7 @@ def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way
 
 
 def test_a_pivot_that_nobody_can_ask_says_so() -> None:
-    scribe = Scribe("A B*!")
+    scribe = LogWriter("A B*!")
     scribe.call(200)
     scribe.call(500, 3)
     assert scribe.saga.state == "stalled_deciding"
@@ -134,8 +134,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
 
 
 @settings(ANY, max_examples=60)
-@given(scribe=scribes())
-def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scribe: Scribe) -> None:
+@given(scribe=written_logs())
+def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scribe: LogWriter) -> None:
     made, log = app
     client, saga_id = made.test_client(), "0193aaaa-0000-7000-8000-000000000000"
     record = replace(scribe.record, id=saga_id, ended_at=None)
