@@ -18,7 +18,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.backlog import Backlog, backlog
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun, present
+from tests.contract.test_saga_log import NOW, begun, present
 
 HANG = 20.0  # seconds
 
