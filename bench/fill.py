@@ -10,7 +10,7 @@ from sqlalchemy import insert, text
 
 from bench.load import INPUT, Job
 from bench.stage import Stage
-from saga.definition import load_definitions
+from saga.definition_file import load_definitions
 from saga.machine import STARTED
 from saga.saga_log import SagaLog
 from saga.storage import log_sql

@@ -16,7 +16,7 @@ from orchestrator import csrf, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
 from orchestrator.dashboard import pages
 from orchestrator.queries import before_in, status_in
-from orchestrator.status_codes import code_of
+from orchestrator.status_codes import status_code_of
 from orchestrator.stream import event_stream
 from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults.flags import parse_plan
@@ -200,14 +200,14 @@ class _Routes:
         _only_these_flags("since", "limit")
         most = int(_number("limit", 100, 1, 500))
         ended = self.parts.log.search(states=ENDED, ended_since=_time("since"), most=most)
-        return jsonify(audit(ended, self.parts.engine.around.transport, self.parts.settings.token))
+        return jsonify(audit(ended, self.parts.engine.deps.transport, self.parts.settings.token))
 
     def prune(self) -> Response:
         """Forget one batch of sagas that ended long ago."""
         _only_these_flags("older_than", "limit")
         if "older_than" not in request.args:
             raise BadInput("older_than is required: seconds since the saga ended", "older_than")
-        before = self.parts.engine.around.clock() - _number("older_than", 0, 0, 1e9)
+        before = self.parts.engine.deps.clock() - _number("older_than", 0, 0, 1e9)
         return jsonify(pruned=self.parts.log.prune(before, int(_number("limit", 500, 1, 500))))
 
     def test_status(self) -> Response:
@@ -217,7 +217,7 @@ class _Routes:
         if not service:
             raise BadInput("service is required: /test_status?service=a", "service")
         first = self.parts.definition_or_first(named)
-        transport, token = self.parts.engine.around.transport, self.parts.settings.token
+        transport, token = self.parts.engine.deps.transport, self.parts.settings.token
         others = [] if named else [self.parts.definition(name) for name in self.parts.definitions]
         for definition in (first, *others):
             for step in definition.steps:
@@ -264,7 +264,7 @@ def answer(saga: Stored) -> Response:
 
 
 def _saga_error(error: SagaError) -> Response:
-    code = code_of(error)
+    code = status_code_of(error)
     return _told(code, error, {"Retry-After": str(RETRY_AFTER)} if code == 503 else {}, getattr(error, "field", None))
 
 

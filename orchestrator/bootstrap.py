@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import uuid_utils
 
-from orchestrator.choreographer import Choreographer
-from orchestrator.dashboard.health import Watch
+from orchestrator.choreography_coordinator import ChoreographyCoordinator
+from orchestrator.dashboard.health import HealthMonitor
 from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
 from saga.choreography.observer import Observer
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
-from saga.driver import Surroundings
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
+from saga.definition_file import load_definitions
+from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, SagaUnreadable
-from saga.http_client.transport import Transport
+from saga.http_client import new_transport
 from saga.process.settings import Settings
 from saga.runtime.engine import Engine
 from saga.runtime.operator import Operator, check_note
@@ -55,12 +56,12 @@ class Orchestrator:
     recovery: Recovery
     telemetry: Telemetry
     stream: Stream
-    watch: Watch
-    choreographer: Choreographer | None  # None: choreography is off (NATS_URL)
+    health: HealthMonitor
+    choreographer: ChoreographyCoordinator | None  # None: choreography is off (NATS_URL)
     temporal: Temporal | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
 
     @property
-    def choreography(self) -> Choreographer:
+    def choreography(self) -> ChoreographyCoordinator:
         """BadInput where it is switched off."""
         if self.choreographer is None:
             raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
@@ -107,7 +108,7 @@ class Orchestrator:
     ) -> None:
         """Go on as if the call that stalled a saga had succeeded; the services are asked whether that is so."""
         self.operator.resolve(saga_id, note, result, outcome)
-        self.watch.doubt(saga_id)
+        self.health.recheck(saga_id)
 
     @property
     def default_saga(self) -> str | None:
@@ -155,9 +156,9 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     saga_log = SagaLog(database)
     telemetry = Telemetry()
     stopping = threading.Event()
-    around = Surroundings(
+    deps = DriverDeps(
         log=saga_log,
-        transport=Transport(),
+        transport=new_transport(),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
         clock=time.time,
         sleep=stopping.wait,
@@ -170,16 +171,16 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         stall_max=settings.stall_max_seconds,
         token=settings.token,
     )
-    engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
-    telemetry.watch(engine)
+    engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
+    telemetry.show_engine(engine)
     observer = Observer(saga_log, engine.waiting, time.time, telemetry.observe, exit)
     recovery = Recovery(engine, settings.recovery_interval, observer.overdue)
-    choreographer = Choreographer(database, engine, observer, settings) if settings.nats_url else None
+    choreographer = ChoreographyCoordinator(database, engine, observer, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
-    telemetry.show(Gauges(saga_log, letters, time.time, time.monotonic))
+    telemetry.show_gauges(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)
     if temporal:
-        engine.hand_over = temporal.hand_over
+        engine.start_workflow = temporal.start_workflow
     return Orchestrator(
         settings,
         definitions,
@@ -189,7 +190,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         recovery,
         telemetry,
         Stream(saga_log),
-        Watch(saga_log, definitions.values(), around.transport, settings.token, time.time, letters),
+        HealthMonitor(saga_log, definitions.values(), deps.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )

@@ -31,7 +31,7 @@ AFTER_A_BUG = 1.0  # seconds
 KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
 PAGES_KEPT = 16  # for others who catch up from the same place
-NEWS_EVERY = 0.75  # seconds, at the least
+CHANGES_EVERY = 0.75  # seconds, at the least
 HEARTBEAT = 15.0  # seconds: finds listeners that have gone
 ANSWER_WITHIN = 5.0
 
@@ -111,14 +111,14 @@ class Stream:
                     said = time.monotonic()
                     yield events or _at(position)
 
-    def news(self, position: int) -> Iterator[bytes]:
+    def changes(self, position: int) -> Iterator[bytes]:
         """An event without content, at most one a second, whenever lines have come: all that a list has to know."""
         with self._listening(to_lines=False):
             yield _start(position)
             while not self._closed:
                 seen, position = position, self._after(position)
                 yield b"data: lines have come\n\n" if position > seen else _at(position)
-                time.sleep(NEWS_EVERY)
+                time.sleep(CHANGES_EVERY)
 
     @contextmanager
     def _listening(self, to_lines: bool = True) -> Iterator[None]:

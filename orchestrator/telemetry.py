@@ -36,12 +36,12 @@ class Telemetry:
             "saga_unreadable", "Sagas that this process has found and cannot read.", registry=self.registry
         )
 
-    def watch(self, engine: Engine) -> None:
+    def show_engine(self, engine: Engine) -> None:
         """Show how many sagas `engine` drives, and how many of its log cannot be read."""
         self._in_flight.set_function(lambda: engine.in_flight)
-        self._unreadable.set_function(lambda: len(engine.around.log.aside))
+        self._unreadable.set_function(lambda: len(engine.deps.log.aside))
 
-    def show(self, gauges: Collector) -> None:
+    def show_gauges(self, gauges: Collector) -> None:
         """Show these, too."""
         self.registry.register(gauges)
 
@@ -57,14 +57,14 @@ class Telemetry:
             self._of_events(name, line.event).inc()
             if detail.get("state") in ENDED:
                 self._ended.labels(name, detail["state"]).inc()
-        tell(record.id, line)
+        log_line(record.id, line)
 
     def metrics(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
 
 
-def tell(saga_id: str, line: Line) -> None:
+def log_line(saga_id: str, line: Line) -> None:
     """A line of the saga log, to the process's output. No payload, no message: they may hold personal data."""
     detail = line.detail or {}
     went_well = detail.get("verdict") == Verdict.DONE if line.event == ATTEMPT else line.event == Event.ACTION_DONE

@@ -24,13 +24,13 @@ from saga.choreography.events import SagaEvent
 from saga.context import Context
 from saga.definition import SagaDefinition, SnapshotError
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken, SagaUnreadable, WriteRefused
-from saga.machine import ENDED, FOREIGN, UNENDED, Event, Line, Saga, State
+from saga.machine import BESIDE_THE_DRIVER, ENDED, UNENDED, Event, Line, Saga, State
 from saga.runtime.set_aside import Cause, SetAside
 from saga.storage import log_sql as sql
-from saga.storage.database import ASKED_WRONGLY, Written, is_duplicate, is_lock_conflict, refusal, transaction
+from saga.storage.database import STATEMENT_REFUSED, EncodedJson, is_duplicate, is_lock_conflict, refusal, transaction
 from saga.storage.group_commit import GroupCommit
 from saga.storage.log_sql import sagas
-from saga.storage.statement_batch import Row, Statement, exchange
+from saga.storage.statement_batch import Row, Statement, execute_batch
 from saga.unreadable import (
     UNREADABLE,
     Unreadable,
@@ -169,7 +169,7 @@ class SagaLog:
     def begin(self, record: Record, lines: Sequence[Line], events: Sequence[SagaEvent] = ()) -> Stored | None:
         """Write a new saga, and the events that start it; where its idempotency key is known, give that saga."""
         definition = record.definition
-        values = {**vars(record), "name": definition.name, "definition": Written(definition.snapshot_text)}
+        values = {**vars(record), "name": definition.name, "definition": EncodedJson(definition.snapshot_text)}
         values["context"] = record.context.as_json()
         row = self._bind(sql.BEGIN, values)
         sent = outbox.written(events, self._engine)
@@ -207,7 +207,7 @@ class SagaLog:
 
     def _overtaken(self, saga_id: str, seq: int) -> bool:
         """Whether the line with this number is not the driver's own, whose COMMIT's answer was lost."""
-        return any(line.event in FOREIGN for line in self.lines_at(saga_id, [seq]))
+        return any(line.event in BESIDE_THE_DRIVER for line in self.lines_at(saga_id, [seq]))
 
     def note(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
         """Add a line to a saga that is in one of `states`, once, without taking it from its driver.
@@ -276,7 +276,7 @@ class SagaLog:
         """All in one transaction; where the database refuses what one of them says, each in one of its own."""
         try:
             return self._try(lambda connection: _written(connection, writes))
-        except (*ASKED_WRONGLY, WriteRefused):
+        except (*STATEMENT_REFUSED, WriteRefused):
             return [self._write_alone(write) for write in writes]
         except LogUnavailable as error:
             return [error] * len(writes)
@@ -298,7 +298,7 @@ class SagaLog:
                 raise LeaseLost(saga_id)
             last = connection.execute(sql.LAST_SEQ, {"saga_id": saga_id}).scalar_one()
             line = Line(last + 1 if isinstance(last, int) else FAR_ON, now, Event.RESOLVED, detail=detail)
-            exchange(connection, (sql.WRITE_LINES, self._bound(saga_id, [line])), last=True)
+            execute_batch(connection, (sql.WRITE_LINES, self._bound(saga_id, [line])), with_commit=True)
 
         self._run(work)
         self.aside.drop(saga_id)
@@ -327,10 +327,10 @@ class SagaLog:
             return self._run(lambda connection: self._claimed(connection, sql.CLAIM_AS_SEEN, {**values, "seen": seen}))
         return self._run(lambda connection: self._claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
-    def take(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
+    def preempt(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
         """Like `claim`, whoever holds it, as long as it is in `state`: an operator's word."""
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
-        return self._run(lambda connection: self._claimed(connection, sql.TAKE, {**values, "in_state": state}))
+        return self._run(lambda connection: self._claimed(connection, sql.PREEMPT, {**values, "in_state": state}))
 
     def due(self, now: float, most: int, owner: str | None = None) -> list[tuple[str, int]]:
         """At most `most` sagas that want a driver, longest waiting first: (id, epoch); none that is set aside.
@@ -635,7 +635,7 @@ class SagaLog:
         """`work` in a transaction; LogUnavailable where it cannot be done, but for a row that is there already."""
         try:
             return self._try(work, engine)
-        except ASKED_WRONGLY as error:
+        except STATEMENT_REFUSED as error:
             if isinstance(error, IntegrityError) and is_duplicate(error):
                 raise
             raise _refused(error) or LogUnavailable(_UNAVAILABLE) from error
@@ -643,14 +643,14 @@ class SagaLog:
     def _try(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
         """`work` in a transaction: once more where the connection was lost or a lock was; LogUnavailable after that.
 
-        One of ASKED_WRONGLY, or WriteRefused, where the database refuses what it is asked.
+        One of STATEMENT_REFUSED, or WriteRefused, where the database refuses what it is asked.
         """
         started = time.monotonic()
         while True:
             try:
                 with transaction(engine or self._engine) as connection:
                     return work(connection)
-            except ASKED_WRONGLY:
+            except STATEMENT_REFUSED:
                 raise
             except (OverflowError, UnicodeEncodeError) as error:  # the driver cannot even say it
                 raise WriteRefused(f"{_REFUSED}: {refusal(error)}") from error
@@ -673,14 +673,14 @@ def _written(connection: Connection, writes: Sequence[_Write]) -> list[_Fate]:
     moved = [index for index, write in enumerate(writes) if write.advance]
     sent = [(sql.BEGIN, begun)] if begun else []
     sent += [(sql.ADVANCE, [write.advance]) for write in writes if write.advance]
-    found = exchange(connection, *sent)[len(sent) - len(moved) :]
+    found = execute_batch(connection, *sent)[len(sent) - len(moved) :]
     fenced = {index for index, rows in zip(moved, found, strict=True) if rows != 1}
     lines = [line for index, write in enumerate(writes) if index not in fenced for line in write.lines]
     events = [event for index, write in enumerate(writes) if index not in fenced for event in write.events]
     results = [row for index, write in enumerate(writes) if index not in fenced for row in write.results]
     if lines:
         answered = [(sql.WRITE_RESULTS, results)] if results else []
-        exchange(connection, *events, *answered, (sql.WRITE_LINES, lines), last=True)
+        execute_batch(connection, *events, *answered, (sql.WRITE_LINES, lines), with_commit=True)
     return [_Fate.FENCED if index in fenced else _Fate.WRITTEN for index in range(len(writes))]
 
 

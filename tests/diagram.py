@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from saga.choreography.events import EventKind, StepSubscription, Task, parse_event, started, subject
-from saga.definition import SagaDefinition, load_definition, load_definitions
+from saga.definition import SagaDefinition
+from saga.definition_file import load_definition, load_definitions
 from saga.machine import ENDED, STALLED, TRANSITIONS, State
 from saga.process.settings import load_settings
 from saga.step_functions.asl import ANY, REFUSALS, TOO_LARGE, state_machine

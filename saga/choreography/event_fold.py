@@ -24,8 +24,8 @@ from saga.machine import (
     Line,
     State,
     apply,
+    cannot_undo,
     fold,
-    nobody_undoes,
     passed_over,
 )
 from saga.progress import masked, saga_of
@@ -223,7 +223,7 @@ class _EventFold:
 
     def _add(self, event: Event, message: str | None = None) -> None:
         after = apply(self.saga, event)
-        if nobody_undoes(after):  # its service says itself what it does about it
+        if cannot_undo(after):  # its service says itself what it does about it
             after = passed_over(after)
         state = after.state
         told = {"message": message} if message else {}

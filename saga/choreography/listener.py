@@ -29,7 +29,7 @@ from saga.local_transaction import LocalTransactions, Outcome
 from saga.machine import Direction
 from saga.payload import check_fields, digest
 from saga.retry import backoff_delay, jittered, stall_delay
-from saga.storage.database import ASKED_WRONGLY
+from saga.storage.database import STATEMENT_REFUSED
 from saga.storage.statement_batch import Row, Statement
 
 logger = logging.getLogger("saga")
@@ -409,5 +409,5 @@ def _said(error: Exception) -> str:
     if isinstance(error, OutcomeUnknown | BadInput | Forbidden):
         return str(error)
     logger.error("event_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
-    away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
+    away = isinstance(error, SQLAlchemyError) and not isinstance(error, STATEMENT_REFUSED)
     return "the database does not answer" if away else "the service failed, and rolled back"

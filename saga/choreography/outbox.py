@@ -37,7 +37,7 @@ from saga.choreography.dead_letter import unreadable
 from saga.choreography.events import SagaEvent
 from saga.errors import BrokerUnavailable, OutcomeUnknown
 from saga.storage.database import Json, Token, UtcTime, transaction
-from saga.storage.statement_batch import Row, Statement, exchange
+from saga.storage.statement_batch import Row, Statement, execute_batch
 
 logger = logging.getLogger("saga")
 
@@ -82,7 +82,7 @@ FORGET = delete(saga_outbox).where(saga_outbox.c.published_at < bindparam("befor
 
 
 def written(events: Iterable[SagaEvent], engine: Engine) -> list[tuple[Statement, Sequence[Row]]]:
-    """What `exchange` writes the events with."""
+    """What `execute_batch` writes the events with."""
     now = time.time()
     rows = [
         {
@@ -100,7 +100,7 @@ def written(events: Iterable[SagaEvent], engine: Engine) -> list[tuple[Statement
 def put(engine: Engine, *news: tuple[Statement, Sequence[Row]]) -> None:
     """Write what `written` gives, and the like, in a transaction of its own. OutcomeUnknown, SQLAlchemyError."""
     with transaction(engine) as connection:
-        exchange(connection, *news, last=True)
+        execute_batch(connection, *news, with_commit=True)
 
 
 def withdraw(engine: Engine, events: Iterable[SagaEvent]) -> None:

@@ -15,7 +15,8 @@ from saga.choreography.broker import Broker
 from saga.choreography.events import EventKind, SagaEvent, StepSubscription, Task
 from saga.choreography.listener import Listener, ListenerDeps
 from saga.choreography.outbox import Relay
-from saga.definition import SagaDefinition, load_definition
+from saga.definition import SagaDefinition
+from saga.definition_file import load_definition
 from saga.errors import DefinitionError
 from saga.local_transaction import LocalTransactions
 from saga.process.settings import Settings

@@ -14,7 +14,8 @@ import click
 import requests
 
 from saga.context import ITS_STARTER
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION, load_definitions
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
+from saga.definition_file import load_definitions
 from saga.errors import BadInput
 from saga.machine import FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, STARTED
 from saga.payload import decode, parse_object, pretty

@@ -110,7 +110,7 @@ LET_GO = update(sagas).where(_OWNED, sagas.c.due_at.is_not(None)).values(due_at=
 _NEXT_OWNER = {"epoch": sagas.c.epoch + 1, "owner": bindparam("owner"), "due_at": bindparam("new_due_at")}
 CLAIM = update(sagas).where(_OWNED, sagas.c.due_at <= bindparam("due_by")).values(_NEXT_OWNER)
 CLAIM_AS_SEEN = update(sagas).where(_OWNED, sagas.c.due_at == bindparam("seen")).values(_NEXT_OWNER)
-TAKE = update(sagas).where(_OWNED, sagas.c.state == bindparam("in_state")).values(_NEXT_OWNER)
+PREEMPT = update(sagas).where(_OWNED, sagas.c.state == bindparam("in_state")).values(_NEXT_OWNER)
 POSTPONE = update(sagas).where(_OWNED, sagas.c.owner.is_(None)).values(due_at=bindparam("new_due_at"))
 _OF_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
 BARE = [column for column in sagas.c if column.name != "input"]  # without what a caller or a step gave

@@ -12,7 +12,7 @@ import pytest
 from saga.context import Context, Letter, StepProgress
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
-from saga.machine import Calls, Line, State
+from saga.machine import CallHistory, Line, State
 from saga.saga_log import Present, Record, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -62,7 +62,7 @@ FULL = Context(
     lines=1,
     at=NOW,
     reached_at=NOW,
-    calls=Calls(3, 1, uncertain=True),
+    calls=CallHistory(3, 1, uncertain=True),
     steps={"A": StepProgress("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepProgress()},
     cancelled=True,
     stalled=True,
@@ -133,7 +133,7 @@ def test_an_older_epoch_writes_nothing(log: SagaLog) -> None:
         lambda: log.advance(made.id, 1, present(made, cursor=2), [Line(2, NOW, "attempt")]),
         lambda: log.renew(made.id, 1, NOW + 99),
         lambda: log.claim(made.id, 1, "three", due_by=NOW + 99, due_at=NOW + 99),
-        lambda: log.take(made.id, 1, State.EXECUTING, "three", NOW + 99),
+        lambda: log.preempt(made.id, 1, State.EXECUTING, "three", NOW + 99),
     ):
         with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
             write()
@@ -246,9 +246,9 @@ def test_only_what_is_due_is_claimed_and_by_one_alone(log: SagaLog) -> None:
 def test_a_claim_says_whether_somebody_held_it(log: SagaLog) -> None:
     made = begun(log, owner=None)
     assert log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW)[1] is False
-    assert log.take(made.id, 2, State.EXECUTING, "three", NOW + 99)[1] is True
+    assert log.preempt(made.id, 2, State.EXECUTING, "three", NOW + 99)[1] is True
     with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
-        log.take(made.id, 3, State.COMPENSATING, "four", NOW)
+        log.preempt(made.id, 3, State.COMPENSATING, "four", NOW)
 
 
 def test_what_is_due_comes_longest_waiting_first(log: SagaLog) -> None:

@@ -22,12 +22,12 @@ from saga.choreography.events import EventKind, SagaEvent
 from saga.choreography.observer import Observer, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
 from saga.saga_log import Record, SagaLog
 from saga.temporal.journal import Journal
-from saga.temporal.messages import Begun, Made, Timing
+from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from saga.views.representation import represent
 from tests.contract.test_log import log as log  # the fixture
@@ -79,7 +79,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
     log, clock = Checked(log._engine), Clock()
     record = begun(log, data, clock)
     observed: list[Line] = []
-    around = Surroundings(
+    deps = DriverDeps(
         log=log,
         transport=Anybody(data, clock),
         owner="one",
@@ -91,13 +91,13 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         observe=lambda _, line: observed.append(line),
         lease=LEASE,
     )
-    driver = Driver(record, around)
+    driver = Driver(record, deps)
     for _ in range(data.draw(st.integers(0, 30))):
         if driver.record.ended:
             break
         if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
-            claimed, held = log.take(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
-            driver = Driver(claimed, replace(around, owner="two"))
+            claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
+            driver = Driver(claimed, replace(deps, owner="two"))
             driver.taken_over(held)
             if claimed.state in STALLED and data.draw(st.booleans()):
                 driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})
@@ -115,7 +115,9 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
 def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: st.DataObject) -> None:
     log, clock = Checked(log._engine), Clock()
     record = begun(log, data, clock, owner=TEMPORAL)
-    begins = Begun(record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0))
+    begins = WorkflowInput(
+        record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0)
+    )
     journal = Journal(record.id, begins, clock, lambda: 0.5)
     projector, anybody = Projector(log, lambda saga_id, line: None), Anybody(data, clock)
     for _ in range(data.draw(st.integers(0, 30))):
@@ -126,14 +128,14 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         if call is None:
             journal.move(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
         elif what == "call":
-            made: list[Made] = []
+            made: list[AttemptRecord] = []
             outcome = make_call(
                 progress.request(record.id, call, journal.saga.calls, journal.saga.state == "sealing", "0" * 16, None),
                 anybody,
                 sleep=clock.sleep,
                 random=lambda: 0.5,
                 before_attempt=lambda number: None,
-                after_attempt=lambda attempt, again, made=made: made.append(Made(attempt, clock())),  # type: ignore[misc]
+                after_attempt=lambda attempt, again, made=made: made.append(AttemptRecord(attempt, clock())),  # type: ignore[misc]
             )
             journal.tried(call, made)
             event, cause = progress.answered(journal.saga, call, outcome, late=data.draw(st.booleans()))
@@ -143,7 +145,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         elif what == "note":
             journal.note(data.draw(st.sampled_from([RELEASED, FAULT])), {"fault": "before-A"})
         else:
-            journal = Journal(record.id, journal.carried(), clock, lambda: 0.5)
+            journal = Journal(record.id, journal.continued(), clock, lambda: 0.5)
         if data.draw(st.booleans()):
             journal.is_projected(projector.project(journal.projection()))
             assert not journal.lines

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from saga.choreography import outbox
 from saga.choreography.events import Event, EventKind
-from saga.driver import Surroundings
+from saga.driver import DriverDeps
 from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
 from saga.process.settings import load_settings
@@ -90,11 +90,11 @@ def test_recovery_goes_past_it(engine: Engine, log: SagaLog, name: str) -> None:
 
 def recovering(log: SagaLog) -> tuple[Recovery, list[str]]:
     """A recovery whose engine drives nothing, and the ids of what it has claimed."""
-    around = Surroundings(
+    deps = DriverDeps(
         log=log, transport=Well(), owner="here", clock=lambda: NOW + 100, sleep=lambda seconds: None,
         random=lambda: 0.5, stopping=lambda: False, exit=lambda code: None, observe=lambda record, line: None,
     )  # fmt: skip
-    engine = Orders(around, new_id=lambda: "", stop=threading.Event())
+    engine = Orders(deps, new_id=lambda: "", stop=threading.Event())
     claimed: list[str] = []
     engine.accept = lambda driver: claimed.append(driver.record.id)  # type: ignore[method-assign]
     return Recovery(engine, 1.0), claimed
@@ -165,7 +165,7 @@ def test_a_claim_of_what_cannot_be_read_changes_nothing(engine: Engine, log: Sag
         with pytest.raises(SagaUnreadable, match=r"newer|known"):
             log.claim(saga_id, 1, "two", due_by=NOW + 99, due_at=NOW + 199)
         with pytest.raises(SagaUnreadable, match=r"newer|known"):
-            log.take(saga_id, 1, State.EXECUTING, "two", NOW + 199)
+            log.preempt(saga_id, 1, State.EXECUTING, "two", NOW + 199)
         assert raw(engine, saga_id) == before
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import event
 
 from saga.choreography import outbox
 from saga.choreography.events import started
-from saga.driver import Surroundings
+from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
 from saga.retry import stall_delay
@@ -67,7 +67,7 @@ def test_a_begin_that_is_too_large_is_refused_and_nothing_is_started(log: SagaLo
 
 
 def test_a_start_that_is_too_large_names_the_field_and_says_why(log: SagaLog) -> None:
-    engine = Engine(around(log), new_id=lambda: record(1).id, stop=threading.Event())
+    engine = Engine(deps(log), new_id=lambda: record(1).id, stop=threading.Event())
     with pytest.raises(BadInput, match=r"input: .*too large.*Nothing was started") as refused:
         engine.start(signup(), {"username": LARGE})
     assert refused.value.field == "input"
@@ -121,9 +121,9 @@ def test_a_log_without_its_tables_is_unavailable_and_not_refusing(tmp_path: Path
         SagaLog(connect(f"sqlite:///{tmp_path}/empty.db")).begin(record(1), [Line(1, NOW, "started")])
 
 
-def around(log: SagaLog) -> Any:
+def deps(log: SagaLog) -> Any:
     """What an engine needs from outside, with this log."""
-    return Surroundings(
+    return DriverDeps(
         log=log, transport=None, owner="here", clock=lambda: NOW, sleep=lambda seconds: None, random=lambda: 0.5,  # type: ignore[arg-type]
         stopping=lambda: False, exit=lambda code: None, observe=lambda record, line: None,
     )  # fmt: skip

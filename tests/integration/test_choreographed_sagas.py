@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.choreographer import shown
+from orchestrator.choreography_coordinator import shown
 from saga.choreography import listener
 from saga.choreography.broker import ACK, Delivery
 from saga.choreography.event_fold import Early, fold_event

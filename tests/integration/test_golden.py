@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from saga.driver import Surroundings
-from saga.http_client.transport import Answer
+from saga.driver import DriverDeps
+from saga.http_client.transport import HttpAnswer
 from saga.machine import Line
 from saga.saga_log import Record
 from tests.support.world import INPUT, Points, World, signup
@@ -46,13 +46,13 @@ class Scribe(World):
         self.start_time = self.now
         self.seen: list[Any] = []
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> HttpAnswer:
         shown = {**headers, "traceparent": headers["traceparent"][:36]}  # what follows is random
         self.seen.append({"call": url, "headers": shown, "body": body.decode(), "timeout": timeout})
         return super().post(url, headers, body, timeout, epoch)
 
-    def around(self, *args: Any, **kwargs: Any) -> Surroundings:
-        return replace(super().around(*args, **kwargs), observe=self.observed, token="token")
+    def deps(self, *args: Any, **kwargs: Any) -> DriverDeps:
+        return replace(super().deps(*args, **kwargs), observe=self.observed, token="token")
 
     def observed(self, record: Record, line: Line) -> None:
         self.seen.append({"line": {**vars(line), "at": self.since(line.at)}, "saga": self.shown(record)})

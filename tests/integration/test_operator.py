@@ -27,8 +27,8 @@ class Desk:
 
     def __init__(self, world: World):
         self.world = world
-        around = world.around(lambda: 0, owner="desk")
-        self.engine = Engine(around, new_id=lambda: "", stop=threading.Event())
+        deps = world.deps(lambda: 0, owner="desk")
+        self.engine = Engine(deps, new_id=lambda: "", stop=threading.Event())
         self.engine.accept = self.drive  # type: ignore[method-assign]
         self.operator = Operator(self.engine)
         self.driven: list[Any] = []
@@ -218,7 +218,7 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     saga_id = stopped_at(world, "", "before call B")
     record = world.log.find(saga_id)
     assert record
-    waiting = Driver(record, world.around(lambda: record.epoch, owner="desk"))
+    waiting = Driver(record, world.deps(lambda: record.epoch, owner="desk"))
     call = waiting.next_call()
     assert call
     desk.engine._drivers[saga_id] = waiting

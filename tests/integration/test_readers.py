@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 import orchestrator.dashboard.pages
 from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
-from orchestrator.dashboard.log_reader import LEFT_OUT, read, with_gaps
-from orchestrator.dashboard.saga_stats import tally
+from orchestrator.dashboard.log_reader import LEFT_OUT, read_history, with_gaps
+from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
-from orchestrator.dashboard.summary import root_cause, story
+from orchestrator.dashboard.summary import root_cause, summarize
 from orchestrator.dashboard.timeline import timeline
 from saga.cli import main
-from saga.http_client.transport import Transport
+from saga.http_client import new_transport
 from saga.process.settings import load_settings
-from saga.runtime.permitted_commands import permitted
+from saga.runtime.permitted_commands import permitted_commands
 from saga.saga_log import SagaLog
 from saga.views.audit import audit
 from saga.views.representation import represent
@@ -40,7 +40,7 @@ ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 def drawn(saga: dict[str, Any], lines: list[dict[str, Any]], now: float | None) -> str:
     """All that the dashboard makes of them, as one text."""
-    told = [story(saga, lines), root_cause(saga, lines), tally(saga, lines), read(lines)]
+    told = [summarize(saga, lines), root_cause(saga, lines), stats_of(saga, lines), read_history(lines)]
     return str([*told, timeline(saga, lines, now), sequence(saga, lines)])
 
 
@@ -50,7 +50,7 @@ def test_any_saga_can_be_shown(scribe: Scribe) -> None:
     saga, lines = scribe.shown()
     names = [step["name"] for step in saga["steps"]]
     assert names == [step.name for step in scribe.record.definition.steps]
-    permitted(scribe.record)
+    permitted_commands(scribe.record)
     now = None if scribe.record.ended else scribe.now + 1
     line = main.one_line(saga)
     assert saga["saga_id"] in line
@@ -125,7 +125,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
     patch.setattr(
         orchestrator.dashboard.pages, "ask_all", lambda definition, *_: {s.name: None for s in definition.steps}
     )
-    patch.setattr("orchestrator.dashboard.health.Watch.look", lambda self: None)
+    patch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
     patch.setattr("orchestrator.bootstrap.Orchestrator.open", lambda self: None)
     parts = bootstrap(load_settings({**environ, **nowhere, "NATS_URL": "off"}))
     yield create_app(parts=parts), parts.log
@@ -157,4 +157,4 @@ def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scr
         assert SECRET not in answer.text, path
         assert saga_id in answer.text or path.endswith(("/log", "/?attention=1")), path
     if record.ended:
-        assert audit([found], Transport(), None)["checked"] in (0, 1)
+        assert audit([found], new_transport(), None)["checked"] in (0, 1)

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 
-from orchestrator.dashboard.log_reader import attempts_of, read
-from orchestrator.dashboard.saga_stats import Tally, tally
+from orchestrator.dashboard.log_reader import attempts_of, read_history
+from orchestrator.dashboard.saga_stats import SagaStats, stats_of
 from orchestrator.dashboard.sequence import HEIGHTS, LETTER, ROWS_AT_MOST, Diagram, sequence
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event
@@ -128,7 +128,7 @@ def test_a_cancel_is_no_crash(why: str | None) -> None:
     scribe.call()
     assert [row[3] for row in rows(scribe)][1:] == ["B", "B", "cancelled", "undo B", "undo A"]
     assert words(scribe)[2] == "the orchestrator perhaps calls B, attempt 2: an operator does not wait for its answer"
-    told = read(scribe.shown()[1])
+    told = read_history(scribe.shown()[1])
     assert (told.taken_over, told.crashes) == (0, 0)
     assert attempts_of(told) == {"A": 1, "B": 2}
 
@@ -140,7 +140,7 @@ def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_cal
     scribe.event(E.CANCELLED, "cancelled")
     scribe.call()
     assert [row[3] for row in rows(scribe)] == ["A", "cancelled", "undo A"]
-    assert attempts_of(read(scribe.shown()[1]))["B"] == 0
+    assert attempts_of(read_history(scribe.shown()[1]))["B"] == 0
 
 
 @pytest.mark.parametrize("why", ["cancelled", "resumed", "resolved"])
@@ -150,7 +150,7 @@ def test_what_an_operator_took_was_not_taken_over_after_a_crash(why: str) -> Non
     scribe.claim(why=why)
     scribe.call()
     assert "taken over" not in [row[3] for row in rows(scribe)]
-    assert read(scribe.shown()[1]).taken_over == 0
+    assert read_history(scribe.shown()[1]).taken_over == 0
 
 
 def test_events_go_from_step_to_step_and_the_orchestrator_only_listens() -> None:
@@ -261,11 +261,11 @@ def test_what_it_cost_is_counted() -> None:
     for scribe, messages in ((Scribe(), 8), (heard(), 4)):
         scribe.call(seconds=1.0)
         scribe.call(500, times=3)
-        assert tally(*scribe.shown()) == Tally(messages - (2 if messages == 4 else 4), 4, 2, None)
+        assert stats_of(*scribe.shown()) == SagaStats(messages - (2 if messages == 4 else 4), 4, 2, None)
         scribe.attempt(500)
         scribe.call()
         scribe.call(seconds=0.5)
-        cost = tally(*scribe.shown())
+        cost = stats_of(*scribe.shown())
         assert (cost.attempts, cost.again) == (7, 3)
         assert cost.seconds is not None
         assert 1.5 < cost.seconds < 1.6
@@ -285,7 +285,7 @@ def test_nothing_overlaps_and_no_secret_is_drawn(scribe: Scribe) -> None:
 @given(scribes(WORDS_OF_THE_LOG))
 def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: Scribe) -> None:
     drawn(scribe)
-    tally(*scribe.shown())
+    stats_of(*scribe.shown())
 
 
 @given(scribes())

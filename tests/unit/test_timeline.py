@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.time_axis import Tick
-from orchestrator.dashboard.timeline import BARS_AT_MOST, Row, Timeline, timeline
+from orchestrator.dashboard.timeline import BARS_AT_MOST, Timeline, TimelineRow, timeline
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, RELEASED, Event
 from tests.support.scribe import START, WORDS_OF_THE_LOG, Scribe, scribes
@@ -83,7 +83,7 @@ def test_every_step_has_a_row_and_compensations_follow_in_the_order_of_their_cal
     scribe.call()
     chart = drawn(scribe)
     assert [row.label for row in chart.rows] == ["A", "B", "C", "D", "undo B", "undo A"]
-    assert chart.rows[3] == Row("D", ())
+    assert chart.rows[3] == TimelineRow("D", ())
     assert titles(chart, "undo B") == ["B compensation, attempt 1: HTTP 200 in 10 ms (done)"]
 
 
@@ -202,7 +202,7 @@ def test_clocks_that_disagree_draw_nothing_backwards() -> None:
 
 def test_without_a_line_there_is_nothing_to_draw() -> None:
     saga, _ = Scribe("A").shown()
-    assert timeline(saga, [], 5.0) == Timeline(0.0, 0.0, (Tick(0.0, "0"),), (Row("A", ()),))
+    assert timeline(saga, [], 5.0) == Timeline(0.0, 0.0, (Tick(0.0, "0"),), (TimelineRow("A", ()),))
 
 
 def stalled_for(seconds: float) -> Timeline:

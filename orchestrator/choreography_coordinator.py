@@ -44,7 +44,7 @@ from saga.unreadable import Unreadable
 NAME = ITS_STARTER
 
 
-class Choreographer:
+class ChoreographyCoordinator:
     """The outbox that `started` goes through, the observer that hears all events, and the dead letters."""
 
     def __init__(self, database: Database, engine: Engine, observer: Observer, settings: Settings):
@@ -70,7 +70,7 @@ class Choreographer:
         try:
             self._listeners.check(definition)
         except BadInput:
-            if key is None or self._engine.around.log.find_by_key(key) is None:
+            if key is None or self._engine.deps.log.find_by_key(key) is None:
                 raise
 
     def abandon(self, saga_id: str, note: str) -> None:
@@ -83,7 +83,7 @@ class Choreographer:
         if why := refusal("abandon", record):
             raise Conflict(why)
         self._check_unheard(record)
-        event = abandoned(record.definition.name, saga_id, self._engine.around.clock())
+        event = abandoned(record.definition.name, saga_id, self._engine.deps.clock())
         if self._endpoint.broker.publish([(event.id, event.subject, event.payload())]) != [True]:
             raise BrokerUnavailable("the broker takes no event")
         self._check_unheard(record)  # whoever hears of it from now on finds that it is abandoned
@@ -94,10 +94,10 @@ class Choreographer:
             raise LogUnavailable("the saga log does not take the write") from error
         self._observer.abandoned(saga_id, note)
 
-    def _readable(self, saga_id: str, verb: str) -> Record:
+    def _readable(self, saga_id: str, command: str) -> Record:
         saga = self._engine.read(saga_id)
         if isinstance(saga, Unreadable):
-            raise SagaUnreadable(f"{REFUSALS[verb]}: it cannot be read: {saga.reason}")
+            raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
         return saga
 
     def _check_unheard(self, record: Record) -> None:
@@ -118,7 +118,7 @@ class Choreographer:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
         letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
-        records = self._engine.around.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
+        records = self._engine.deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:
