@@ -30,7 +30,7 @@ from saga.temporal.journal import Journal
 from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from saga.views.representation import represent
-from tests.contract.test_log import log as log  # the fixture
+from tests.contract.test_saga_log import log as log  # the fixture
 from tests.support.shapes import Anybody, Clock, definitions
 from tests.support.world import check_replay
 

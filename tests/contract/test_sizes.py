@@ -25,7 +25,7 @@ from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
 from saga.storage.log_sql import metadata
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun, present, record
+from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support.stack import ROOT
 from tests.support.world import signup
 

@@ -28,8 +28,9 @@ from saga.temporal.projection import Projector
 from saga.unreadable import Unreadable, UnreadableLine
 from service_a import app as service_a
 from tests.conftest import Database
-from tests.contract.test_log import present
-from tests.support.spoilt import (
+from tests.contract.test_saga_log import present
+from tests.support.stack import eventually
+from tests.support.unreadable_rows import (
     DEFINITION,
     HEALTHY,
     INPUT,
@@ -44,7 +45,6 @@ from tests.support.spoilt import (
     spoil,
     with_step,
 )
-from tests.support.stack import eventually
 
 
 @pytest.fixture

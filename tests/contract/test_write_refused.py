@@ -23,7 +23,7 @@ from saga.runtime.engine import Engine
 from saga.saga_log import NOTHING, Present, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from tests.contract.test_log import NOW, begun, present, record
+from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support import mysql_server
 from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.world import INPUT, World, signup
