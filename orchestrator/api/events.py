@@ -16,7 +16,7 @@ blueprint = Blueprint("events", __name__)
 def latest_lines(orchestrator: Orchestrator) -> Response:
     """The latest lines of all sagas, newest first."""
     check_flags("limit")
-    found = orchestrator.log.latest_lines(whole_number_in("limit", 100, 1, 500))
+    found = orchestrator.lines.latest(whole_number_in("limit", 100, 1, 500))
     records = orchestrator.log.find_many({saga_id for saga_id, _ in found})
     return jsonify(
         lines=[{"saga_id": saga_id, **represent_line(line, records.get(saga_id))} for saga_id, line in found]

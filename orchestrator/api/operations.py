@@ -15,7 +15,9 @@ from orchestrator.request_arguments import check_flags, time_in, whole_number_in
 from saga.definition import SagaDefinition
 from saga.errors import BadInput
 from saga.machine import ENDED
+from saga.runtime.pruning import prune
 from saga.views.audit import audit
+from saga.views.saga_search import SagaQuery
 
 OPENAPI = Path(__file__).parent.parent / "openapi.json"
 
@@ -27,18 +29,18 @@ def audit_sagas(orchestrator: Orchestrator) -> Response:
     """Compare the sagas that ended last with the participants' own records: all or nothing, or what is wrong."""
     check_flags("since", "limit")
     most = whole_number_in("limit", 100, 1, 500)
-    ended = orchestrator.log.search(states=ENDED, ended_since=time_in("since"), most=most)
+    ended = orchestrator.search.find(SagaQuery(states=ENDED, ended_since=time_in("since"), most=most))
     return jsonify(audit(ended, orchestrator.engine.deps.transport, orchestrator.settings.token))
 
 
 @blueprint.post("/prune")
-def prune(orchestrator: Orchestrator) -> Response:
+def prune_sagas(orchestrator: Orchestrator) -> Response:
     """Delete one batch of the sagas that ended at least `older_than` seconds ago."""
     check_flags("older_than", "limit")
     if "older_than" not in request.args:
         raise BadInput("older_than is required: seconds since the saga ended", "older_than")
     before = orchestrator.engine.deps.clock() - whole_number_in("older_than", 0, 0, 10**9)
-    return jsonify(pruned=orchestrator.log.prune(before, whole_number_in("limit", 500, 1, 500)))
+    return jsonify(pruned=prune(orchestrator.log, before, whole_number_in("limit", 500, 1, 500)))
 
 
 @blueprint.post("/test_status")

@@ -18,9 +18,11 @@ from orchestrator.starting import definition_to_start
 from orchestrator.status_codes import status_code_of_saga
 from saga.errors import NoSuchSaga
 from saga.payload import parse_object
-from saga.saga_log import Record, Stored
+from saga.saga_log import Record
 from saga.views.raw_export import raw_export
+from saga.views.raw_rows import raw_rows
 from saga.views.representation import represent, represent_lines
+from saga.views.saga_search import SagaQuery
 
 PAGE_BYTES = 8 << 20  # of input and results, in a page of sagas
 LINES, LINES_AT_MOST = 1000, 10_000  # in a page of a saga's log
@@ -42,7 +44,7 @@ def start(orchestrator: Orchestrator) -> Response:
     wait = 0.0 if prefers_async() else seconds_in("wait", WAIT, WAIT_AT_MOST)
     key = idempotency_key()
     body = parse_object(request.get_data())
-    orchestrator.check_heard(definition, key)
+    orchestrator.check_listeners(definition, key)
     saga = represent(orchestrator.engine.run(definition, body, key, wait))
     response = jsonify(saga)
     response.status_code = status_code_of_saga(saga)
@@ -56,16 +58,16 @@ def list_sagas(orchestrator: Orchestrator) -> Response:
     """The latest sagas: a page has as many as `limit` says, or fewer where they are large."""
     check_flags("status", "saga", "q", "limit", "before")
     states, readable = status_in(request.args)
+    query = SagaQuery(
+        states=states,
+        readable=readable,
+        name=request.args.get("saga", ""),
+        q=request.args.get("q", ""),
+        before=before_in(request.args),
+        most=whole_number_in("limit", 50, 1, 500),
+    )
     for _ in range(SEARCHES):
-        found = orchestrator.log.search(
-            states=states,
-            readable=readable,
-            name=request.args.get("saga", ""),
-            q=request.args.get("q", ""),
-            before=before_in(request.args),
-            most=whole_number_in("limit", 50, 1, 500),
-        )
-        page: list[Stored] = orchestrator.log.filled(found, PAGE_BYTES)
+        page = orchestrator.search.filled(orchestrator.search.find(query), PAGE_BYTES)
         if not readable or all(isinstance(saga, Record) for saga in page):
             break  # else one of them was just found to be unreadable, which the next search knows
     return jsonify(sagas=[represent(saga) for saga in page if not readable or isinstance(saga, Record)])
@@ -91,7 +93,7 @@ def show_log(orchestrator: Orchestrator, saga_id: str) -> Response:
 @blueprint.get("/sagas/<saga_id>/export")
 def export(orchestrator: Orchestrator, saga_id: str) -> Response:
     """One saga's row and lines as the database has them, whatever is in them."""
-    found = orchestrator.log.raw(saga_id)
+    found = raw_rows(orchestrator.log, saga_id)
     if found is None:
         raise NoSuchSaga(f"there is no saga {saga_id!r}")
     return jsonify(raw_export(*found))
