@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from saga.errors import BadInput
 from saga.http_client.transport import Failure, HttpAnswer, Transport
 from saga.payload import MASK, parse_object, readable
-from saga.retry import retry_request
+from saga.retry import BACKOFF, RETRIES, TIMEOUT, retry_request
 from saga.urls import credentials, masked
 
 MESSAGE_AT_MOST = 500  # characters of a participant's own message
@@ -54,9 +54,9 @@ class CallRequest:
     url: str
     headers: Mapping[str, str]
     body: bytes
-    timeout: float = 5.0
-    retries: int = 2
-    backoff: float = 0.2
+    timeout: float = TIMEOUT
+    retries: int = RETRIES
+    backoff: float = BACKOFF
     first_attempt: int = 1
     sealing: bool = False  # a pivot's compensation that asks whether it has committed
     uncertain_before: bool = False  # an earlier attempt of this very call may have had an effect
