@@ -1,6 +1,6 @@
 """Performance only: our own HTTP/1.1 client takes about a tenth of the processor time that `requests` takes for a call.
 
-Measured for the three calls of a saga: 6.4 ms with a `requests.Session`, 3.0 with urllib3, 1.4 with `http.client`, about
+Measured for three calls: 6.4 ms with a `requests.Session`, 3.0 with urllib3, 1.4 with `http.client`, about
 half of that with this one. Its time-out bounds a whole attempt, too, from connecting to the last byte.
 
 `transport.py` is the interface: `post()` and `get()`. Behind it are `fast.py`, which is ours, with `dial.py`, and
