@@ -3,7 +3,8 @@
 import sys
 
 from orchestrator.stream import LISTENERS
-from saga.definition import TEMPORAL, load_definitions
+from saga.definition import TEMPORAL
+from saga.definition_file import load_definitions
 from saga.errors import BadInput
 from saga.process.server import serve
 from saga.process.settings import load_settings

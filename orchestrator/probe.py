@@ -12,7 +12,7 @@ from saga import progress
 from saga.call import MESSAGE_AT_MOST
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput, Conflict
-from saga.http_client.transport import Answer, Transport
+from saga.http_client.transport import HttpAnswer, Transport
 from saga.machine import Call, CallHistory, Direction
 from saga.payload import parse_object
 
@@ -59,7 +59,7 @@ class _Service:
         self._token = token
         self._saga_id = str(uuid_utils.uuid7())
 
-    def post(self, direction: Direction, more: Mapping[str, str] | None = None) -> Answer:
+    def post(self, direction: Direction, more: Mapping[str, str] | None = None) -> HttpAnswer:
         """One attempt."""
         step = self._step
         url = step.action if direction is Direction.ACTION else str(step.compensation)
@@ -69,11 +69,11 @@ class _Service:
         return self._transport.post(made.url, headers, made.body, made.timeout)
 
 
-def _good(answer: Answer) -> bool:
+def _good(answer: HttpAnswer) -> bool:
     return answer.failure is None and answer.status is not None and 200 <= answer.status < 300
 
 
-def _said(answer: Answer) -> dict[str, Any]:
+def _said(answer: HttpAnswer) -> dict[str, Any]:
     if answer.failure is not None:
         return {"status_code": answer.status, "answer": {"error": answer.message}}
     try:

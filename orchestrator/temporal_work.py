@@ -19,7 +19,7 @@ from temporalio.worker import Worker
 
 from orchestrator.bootstrap import CONNECTIONS, temporal_client
 from orchestrator.telemetry import log_line
-from saga.http_client.transport import Transport
+from saga.http_client import new_transport
 from saga.process.settings import Settings, load_settings
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
@@ -72,7 +72,7 @@ async def _work(settings: Settings) -> None:
 def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> ActivityDeps:
     return ActivityDeps(
         projector=Projector(saga_log, log_line),
-        transport=Transport(),
+        transport=new_transport(),
         executor=ThreadPoolExecutor(CALLS + CONNECTIONS),
         clock=time.time,
         random=random.random,

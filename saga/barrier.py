@@ -31,8 +31,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.errors import Refused
 from saga.payload import compact, sayable
-from saga.storage.database import Json, Token, UtcTime, Written, is_duplicate, is_lock_conflict, transaction
-from saga.storage.statement_batch import Row, Statement, exchange
+from saga.storage.database import EncodedJson, Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
+from saga.storage.statement_batch import Row, Statement, execute_batch
 
 metadata = MetaData()
 
@@ -291,14 +291,14 @@ class _BarrierRow:
 
     def save(self, answer: StepAnswer, text: str, also_write: AlsoWrite) -> None:
         """Execute the transaction's last statements: save the answer, whose body is `text`, and also write."""
-        values = SAVE_RESPONSE.bind(self._connection.dialect, {**self._where, "new_response": Written(text)})
-        exchange(self._connection, *also_write(answer), (SAVE_RESPONSE, [values]), last=True)
+        values = SAVE_RESPONSE.bind(self._connection.dialect, {**self._where, "new_response": EncodedJson(text)})
+        execute_batch(self._connection, *also_write(answer), (SAVE_RESPONSE, [values]), with_commit=True)
 
     def end(self, answer: StepAnswer, also_write: AlsoWrite) -> StepAnswer:
         """Execute the transaction's last statements where the answer is saved already, and give the answer."""
         if statements := also_write(answer):
-            exchange(self._connection, *statements, last=True)
+            execute_batch(self._connection, *statements, with_commit=True)
         return answer
 
     def _execute(self, statement: Statement, values: Mapping[str, Any]) -> int:
-        return exchange(self._connection, (statement, [statement.bind(self._connection.dialect, values)]))[0]
+        return execute_batch(self._connection, (statement, [statement.bind(self._connection.dialect, values)]))[0]

@@ -19,7 +19,7 @@ from saga.barrier import AlsoWrite, Barrier, Handled, Key, StepAnswer, Transacti
 from saga.errors import NotJson, OutcomeUnknown, Refused
 from saga.machine import Direction
 from saga.payload import sayable
-from saga.storage.database import ASKED_WRONGLY
+from saga.storage.database import STATEMENT_REFUSED
 
 logger = logging.getLogger("saga")
 
@@ -190,7 +190,7 @@ def failure_message(error: Exception) -> str:
     if isinstance(error, NotJson):
         return f"the service failed, and rolled back: {error}"
     # A database that refuses a statement has answered.
-    away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
+    away = isinstance(error, SQLAlchemyError) and not isinstance(error, STATEMENT_REFUSED)
     return "the database does not answer" if away else "the service failed, and rolled back"
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from sqlalchemy import Engine
 
-from saga.choreography import inbox
+from saga.choreography import inbox, outbox
 from saga.choreography.broker import Broker
-from saga.choreography.events import Duty, Event, Kind, Part
-from saga.choreography.listener import Listener, Surroundings
+from saga.choreography.events import EventKind, SagaEvent, subscriptions_of
+from saga.choreography.listener import Listener, ListenerDeps
 from saga.choreography.outbox import Relay
-from saga.definition import SagaDefinition, load_definition
+from saga.definition import SagaDefinition
+from saga.definition_file import load_definition
 from saga.errors import DefinitionError
 from saga.local_transaction import LocalTransactions
+from saga.participant import ParticipantDefinition
 from saga.process.settings import Settings
+from saga.storage.database import create_tables
 
 logger = logging.getLogger("saga")
 
 
-class Ensemble:
+class MessageEndpoint:
     """The broker and the relay of one process."""
 
     def __init__(self, name: str, engine: Engine, settings: Settings):
@@ -43,7 +47,7 @@ class Ensemble:
         self.broker.close()
 
 
-def load_heard(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
+def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
     """The sagas in `directory` whose files are right, for who calls no URL; of a wrong one the log tells."""
     found = []
     for path in sorted(directory.glob("*.yaml")):
@@ -54,32 +58,40 @@ def load_heard(directory: Path, environ: Mapping[str, str]) -> list[SagaDefiniti
     return found
 
 
-def join(
-    name: str,
-    heard: Mapping[str, tuple[Part, Duty]],
+def attach_listener(
+    participant: ParticipantDefinition,
     transactions: LocalTransactions,
     schema: Draft202012Validator,
-    secret: Sequence[str],
     settings: Settings,
-) -> Ensemble:
-    """The ensemble of a service: it listens to the subjects in `heard`, and does what they ask."""
-    ensemble = Ensemble(name, transactions.engine, settings)
+    closed: threading.Event,
+) -> MessageEndpoint | None:
+    """Let the service take part in the choreographed sagas of SAGAS_DIR that have a step of its name.
 
-    def tell(event: Event) -> None:
-        ensemble.broker.tell(event.id, event.subject, event.payload())
+    Gives its connection to the broker, which is opened already; None where no saga has such a step. `closed` is set
+    when the service stops.
+    """
+    for metadata in (outbox.metadata, inbox.metadata):
+        create_tables(transactions.engine, metadata)
+    heard = subscriptions_of(participant.name, load_valid_definitions(settings.sagas_dir, settings.environ))
+    if not heard:
+        return None
+    endpoint = MessageEndpoint(participant.name, transactions.engine, settings)
 
-    around = Surroundings(
+    def tell(event: SagaEvent) -> None:
+        endpoint.broker.tell(event.id, event.subject, event.payload())
+
+    deps = ListenerDeps(
         transactions=transactions,
         schema=schema,
-        secret=secret,
-        faults=settings.faults,
+        secret=participant.secret,
         stall_base=settings.stall_base_seconds,
         stall_max=settings.stall_max_seconds,
-        notify=ensemble.relay.notify,
+        notify=endpoint.relay.notify,
         tell=tell,
-        closed=transactions.closed,
+        closed=closed,
     )
-    ensemble.relay.also_forget = partial(inbox.forget, transactions.engine)
-    beginnings = [subject for subject in heard if subject.endswith(f".{Kind.STARTED}")]
-    ensemble.broker.consume(name, list(heard), Listener(heard, around), abandonable=beginnings)
-    return ensemble
+    endpoint.relay.also_forget = partial(inbox.forget, transactions.engine)
+    beginnings = [subject for subject in heard if subject.endswith(f".{EventKind.STARTED}")]
+    endpoint.broker.consume(participant.name, list(heard), Listener(heard, deps), abandonable=beginnings)
+    endpoint.open()
+    return endpoint

@@ -12,7 +12,7 @@ import pytest
 from saga.context import Context
 from saga.driver import Driver
 from saga.errors import LeaseLost
-from saga.http_client.transport import Answer
+from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin, fold
 from saga.progress import saga_of
 from saga.saga_log import Record
@@ -177,9 +177,9 @@ def test_it_sends_what_the_contract_says(world: World) -> None:
     sent: list[dict[str, str]] = []
 
     class Ear:
-        def post(self, url: str, headers: dict[str, str], body: bytes, timeout: float) -> Answer:
+        def post(self, url: str, headers: dict[str, str], body: bytes, timeout: float) -> HttpAnswer:
             sent.append({**headers, "url": url, "body": body.decode(), "timeout": str(timeout)})
-            return Answer(1.0, 409, {}, b'{"error": "no"}')
+            return HttpAnswer(1.0, 409, {}, b'{"error": "no"}')
 
     driver = started(world, transport=Ear(), token="sesame")
     make_next(driver)
@@ -220,8 +220,8 @@ def test_a_refusal_after_an_unknown_attempt_of_an_earlier_driver_is_unknown(worl
     """The log remembers that attempt: a 409 may be the answer to a duplicate of what it did."""
 
     class Refuses:
-        def post(self, *_: Any) -> Answer:
-            return Answer(1.0, 409, {}, b'{"error": "known already"}')
+        def post(self, *_: Any) -> HttpAnswer:
+            return HttpAnswer(1.0, 409, {}, b'{"error": "known already"}')
 
     record = started(world).record
     earlier = Line(2, world.now, ATTEMPT, "A", 1, 500, 1.0, {"call": "action", "verdict": "unknown"})

@@ -14,10 +14,10 @@ from temporalio.testing import ActivityEnvironment
 
 from saga.call import Verdict
 from saga.definition import TEMPORAL
-from saga.http_client.transport import Answer, Transport
+from saga.http_client.transport import HttpAnswer, Transport
 from saga.process.settings import TemporalSettings
-from saga.runtime.set_aside import AGAIN, SetAside
 from saga.saga_log import Record, SagaLog
+from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, ActivityDeps
@@ -26,7 +26,7 @@ from saga.temporal.journal import Journal
 from saga.temporal.messages import CallActivityInput, CallActivityResult, Projection, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun
+from tests.contract.test_saga_log import NOW, begun
 from tests.support.world import INPUT, signup
 
 TIMING = Timing(lease=10, stall_base=1, stall_max=300)
@@ -117,8 +117,8 @@ class Unreadable(Projector):
 
 
 class Done(Transport):
-    def post(self, *args: Any, **kwargs: Any) -> Answer:
-        return Answer(1.0, 200, {}, b'{"user_id": 7}')
+    def post(self, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return HttpAnswer(1.0, 200, {}, b'{"user_id": 7}')
 
 
 def test_a_call_is_made_though_the_log_of_its_saga_cannot_be_read() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from saga.definition import SagaDefinition, Step, load_definition, load_definitions, parse_definition
+from saga.definition import SagaDefinition, Step
+from saga.definition_file import load_definition, load_definitions, parse_definition
 from saga.errors import BadInput, DefinitionError
 from tests.support.stack import ROOT
 
