@@ -19,7 +19,7 @@ from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
-from saga.choreography.observer import Follower
+from saga.choreography.observer import Observer
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
 from saga.definition_file import load_definitions
 from saga.driver import DriverDeps
@@ -128,10 +128,10 @@ class Orchestrator:
             raise Conflict(refusal("abandon", saga) or CHOREOGRAPHY_OFF)
         self.choreographer.abandon(saga_id, note)
 
-    def check_heard(self, definition: SagaDefinition, key: str | None = None) -> None:
+    def check_listeners(self, definition: SagaDefinition, key: str | None = None) -> None:
         """BadInput where a choreographed saga would start that one of its steps certainly does not hear of."""
         if definition.choreographed:
-            self.choreography.check_heard(definition, key)
+            self.choreography.check_listeners(definition, key)
 
     def definition(self, name: str | None) -> SagaDefinition:
         """The saga called `name`, for a new start; BadInput where there is none, or one must be named."""
@@ -176,9 +176,9 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     )
     engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.show_engine(engine)
-    follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
-    recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
-    choreographer = ChoreographyCoordinator(database, engine, follower, settings) if settings.nats_url else None
+    observer = Observer(saga_log, engine.waiting, time.time, telemetry.observe, exit)
+    recovery = Recovery(engine, settings.recovery_interval, observer.overdue)
+    choreographer = ChoreographyCoordinator(database, engine, observer, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
     telemetry.show_gauges(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)

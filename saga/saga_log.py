@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from saga.choreography import outbox
-from saga.choreography.events import Event as Told
+from saga.choreography.events import SagaEvent
 from saga.context import Context
 from saga.definition import SagaDefinition, SnapshotError
 from saga.errors import LeaseLost, LogUnavailable, OutcomeUnknown, Overtaken, SagaUnreadable, WriteRefused
@@ -166,7 +166,7 @@ class SagaLog:
         self._dialect = engine.dialect
         self._writes = GroupCommit(self._write_all, _Write.size)
 
-    def begin(self, record: Record, lines: Sequence[Line], events: Sequence[Told] = ()) -> Stored | None:
+    def begin(self, record: Record, lines: Sequence[Line], events: Sequence[SagaEvent] = ()) -> Stored | None:
         """Write a new saga, and the events that start it; where its idempotency key is known, give that saga."""
         definition = record.definition
         values = {**vars(record), "name": definition.name, "definition": EncodedJson(definition.snapshot_text)}

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from saga.choreography.events import Kind as Told
-from saga.choreography.events import started, subject
+from saga.choreography.events import EventKind, started, subject
 from saga.choreography.observer import Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
@@ -51,7 +50,7 @@ class Engine:
         self.deps = deps
         self.breakers = Breakers(rest=min(deps.stall_max, 4 * deps.stall_base))
         self.waiting = Waiting()  # for news of choreographed sagas
-        self.announce: Callable[[], None] = lambda: None  # there are events in the outbox
+        self.notify_relay: Callable[[], None] = lambda: None  # there are events in the outbox
         self.start_workflow: Callable[[Record, float], None] = lambda record, seconds: (
             None
         )  # a new saga, to its workflow
@@ -175,7 +174,7 @@ class Engine:
         if known is None:
             self.deps.observe(record, line)
             if definition.choreographed:
-                self.announce()
+                self.notify_relay()
                 return record.id, None
             if definition.on_temporal:
                 self.start_workflow(record, seconds)
@@ -379,4 +378,4 @@ def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str
 def _mode(definition: SagaDefinition) -> dict[str, Any] | None:
     if not definition.choreographed:
         return None
-    return {"mode": definition.mode, "subject": subject(definition.name, Told.STARTED)}
+    return {"mode": definition.mode, "subject": subject(definition.name, EventKind.STARTED)}

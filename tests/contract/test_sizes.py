@@ -14,7 +14,7 @@ import orchestrator.dashboard.pages
 import saga.saga_log
 from orchestrator.app import LINES, PAGE_BYTES, create_app
 from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
-from saga.choreography.observer import Follower, Waiting
+from saga.choreography.observer import Observer, Waiting
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
@@ -25,7 +25,7 @@ from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
 from saga.storage.log_sql import metadata
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun, present, record
+from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support.stack import ROOT
 from tests.support.world import signup
 
@@ -175,9 +175,9 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    follower = Follower(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
-    follower.overdue(after)
-    follower.replayed(after.id, 1, "saga.signup.A.done")
+    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer.overdue(after)
+    observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0
     found = log.find(after.id)
     assert found

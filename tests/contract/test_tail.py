@@ -14,7 +14,7 @@ from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables, transaction
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun, present
+from tests.contract.test_saga_log import NOW, begun, present
 from tests.support.stack import eventually
 
 

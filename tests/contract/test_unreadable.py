@@ -12,7 +12,7 @@ import requests
 from sqlalchemy import Engine, text
 
 from saga.choreography import outbox
-from saga.choreography.events import Event, Kind
+from saga.choreography.events import EventKind, SagaEvent
 from saga.driver import DriverDeps
 from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
@@ -28,8 +28,9 @@ from saga.temporal.projection import Projector
 from saga.unreadable import Unreadable, UnreadableLine
 from service_a import app as service_a
 from tests.conftest import Database
-from tests.contract.test_log import present
-from tests.support.spoilt import (
+from tests.contract.test_saga_log import present
+from tests.support.stack import eventually
+from tests.support.unreadable_rows import (
     DEFINITION,
     HEALTHY,
     INPUT,
@@ -44,7 +45,6 @@ from tests.support.spoilt import (
     spoil,
     with_step,
 )
-from tests.support.stack import eventually
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_an_outbox_row_that_is_no_event_is_parked_and_holds_up_no_other(engine: 
         for number in range(300):  # more than are published in one go
             values = {"id": f"bad.{number}", "payload": payload, "at": "2026-01-01 00:00:00.000000"}
             connection.execute(text(bad), values)
-    events = [Event("signup", f"saga-{number}", Kind.STARTED, None, {}) for number in range(5)]
+    events = [SagaEvent("signup", f"saga-{number}", EventKind.STARTED, None, {}) for number in range(5)]
     outbox.put(engine, *outbox.written(events, engine))
     broker = Published()
     relay = outbox.Relay(engine, broker)

@@ -17,8 +17,8 @@ from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.conftest import databases
-from tests.support.spoilt import HEALTHY, INPUT, KINDS, Served, begun, raw, spoil
 from tests.support.stack import eventually
+from tests.support.unreadable_rows import HEALTHY, INPUT, KINDS, Served, begun, raw, spoil
 
 
 @dataclass

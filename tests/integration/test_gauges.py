@@ -17,7 +17,7 @@ from saga.saga_log import Backlog, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun, present
+from tests.contract.test_saga_log import NOW, begun, present
 
 HANG = 20.0  # seconds
 

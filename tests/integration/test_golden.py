@@ -38,7 +38,7 @@ DRIVES = {
 }
 
 
-class Scribe(World):
+class LogWriter(World):
     """A world that writes down what it sees; times count from the saga's start."""
 
     def __init__(self, directory: Path):
@@ -70,7 +70,7 @@ class Scribe(World):
         return None if at is None else round(at - self.start_time, 3)
 
 
-def told(world: Scribe, saga_id: str | None) -> Any:
+def told(world: LogWriter, saga_id: str | None) -> Any:
     assert saga_id
     record = world.finish(saga_id)
     lines = [{**vars(line), "at": world.since(line.at)} for line in world.log.lines(saga_id)]
@@ -78,7 +78,7 @@ def told(world: Scribe, saga_id: str | None) -> Any:
 
 
 def drive(directory: Path, name: str) -> Any:
-    world = Scribe(directory)
+    world = LogWriter(directory)
     try:
         if name == GOES_ON:
             a, b, c = world.definition.steps

@@ -15,7 +15,7 @@ from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.conftest import Database
-from tests.contract.test_log import begun
+from tests.contract.test_saga_log import begun
 from tests.support.stack import eventually
 
 LISTENERS = 120

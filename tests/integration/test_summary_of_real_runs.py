@@ -13,7 +13,7 @@ from orchestrator.dashboard.summary import root_cause, summarize
 from orchestrator.dashboard.timeline import timeline
 from saga.machine import ENDED
 from saga.views.representation import represent, represent_line
-from tests.support.scribe import Shown
+from tests.support.log_writer import Shown
 from tests.support.world import INPUT, Points, World
 
 ALL = "All 3 steps took effect."

@@ -26,7 +26,7 @@ from saga.temporal.journal import Journal
 from saga.temporal.messages import CallActivityInput, CallActivityResult, Projection, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun
+from tests.contract.test_saga_log import NOW, begun
 from tests.support.world import INPUT, signup
 
 TIMING = Timing(lease=10, stall_base=1, stall_max=300)

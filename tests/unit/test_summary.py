@@ -12,17 +12,17 @@ from orchestrator.dashboard.log_reader import with_gaps
 from orchestrator.dashboard.summary import root_cause, summarize
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event, interrupted
-from tests.support.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
+from tests.support.log_writer import SECRET, WORDS_OF_THE_LOG, LogWriter, written_logs
 
 E = Event
 
 
-def fails_at_b(scribe: Scribe) -> None:
+def fails_at_b(scribe: LogWriter) -> None:
     scribe.call()
     scribe.call(500, times=3, message="out of disk")
 
 
-def stalls_at_a(scribe: Scribe) -> None:
+def stalls_at_a(scribe: LogWriter) -> None:
     """B refuses, and A does not let itself be undone, for two rounds."""
     scribe.call()
     scribe.call(409, message="no such address")
@@ -31,18 +31,18 @@ def stalls_at_a(scribe: Scribe) -> None:
     scribe.call(500, times=3, message="locked")
 
 
-def sealing(scribe: Scribe) -> None:
+def sealing(scribe: LogWriter) -> None:
     scribe.call()
     scribe.call()
     scribe.call(None, times=3, message="no answer within 5 s")
 
 
-def completed(s: Scribe) -> None:
+def completed(s: LogWriter) -> None:
     for _ in range(3):
         s.call()
 
 
-def retried(s: Scribe) -> None:
+def retried(s: LogWriter) -> None:
     s.call()
     s.attempt(503, "refused")
     s.attempt(503, "refused")
@@ -53,41 +53,41 @@ def retried(s: Scribe) -> None:
     s.call()
 
 
-def refused(s: Scribe) -> None:
+def refused(s: LogWriter) -> None:
     s.call()
     s.call(409, message="no such\n address")
 
 
-def refused_after_no_answer(s: Scribe) -> None:
+def refused_after_no_answer(s: LogWriter) -> None:
     s.call()
     s.attempt(None)
     s.call(409, message="you again")
 
 
-def refused_first(s: Scribe) -> None:
+def refused_first(s: LogWriter) -> None:
     s.call(409)
 
 
-def timed_out(s: Scribe) -> None:
+def timed_out(s: LogWriter) -> None:
     s.call()
     s.call(None, times=3)
     s.call()
     s.call()
 
 
-def failed_without_effect(s: Scribe) -> None:
+def failed_without_effect(s: LogWriter) -> None:
     s.call()
     s.call(500, times=3, verdict="refused", message="out of disk")
     s.call()
 
 
-def deadline_between(s: Scribe) -> None:
+def deadline_between(s: LogWriter) -> None:
     s.call()
     s.event(E.DEADLINE_PASSED, "deadline")
     s.call()
 
 
-def deadline_in_an_answer(s: Scribe) -> None:
+def deadline_in_an_answer(s: LogWriter) -> None:
     s.call()
     s.attempt()
     s.event(E.DEADLINE_PASSED, "deadline")
@@ -95,7 +95,7 @@ def deadline_in_an_answer(s: Scribe) -> None:
     s.call()
 
 
-def cancelled_in_a_call(s: Scribe) -> None:
+def cancelled_in_a_call(s: LogWriter) -> None:
     s.call()
     s.claim(seconds=0)
     s.event(E.CANCELLED, "cancelled")
@@ -103,7 +103,7 @@ def cancelled_in_a_call(s: Scribe) -> None:
     s.call()
 
 
-def cancelled_while_retrying(s: Scribe) -> None:
+def cancelled_while_retrying(s: LogWriter) -> None:
     s.call()
     s.attempt(500)
     s.claim(seconds=0)
@@ -111,7 +111,7 @@ def cancelled_while_retrying(s: Scribe) -> None:
     s.call()
 
 
-def cancel_asked_at_the_pivot(s: Scribe) -> None:
+def cancel_asked_at_the_pivot(s: LogWriter) -> None:
     s.call()
     s.call()
     s.claim(seconds=0)
@@ -119,19 +119,19 @@ def cancel_asked_at_the_pivot(s: Scribe) -> None:
     s.call()
 
 
-def committed(s: Scribe) -> None:
+def committed(s: LogWriter) -> None:
     sealing(s)
     s.call(409)
 
 
-def sealed(s: Scribe) -> None:
+def sealed(s: LogWriter) -> None:
     sealing(s)
     s.call()
     s.call()
     s.call()
 
 
-def sealed_by_hand(s: Scribe) -> None:
+def sealed_by_hand(s: LogWriter) -> None:
     sealing(s)
     s.call(500)
     s.event(E.RESOLVED, note="not charged, Ada")
@@ -139,12 +139,12 @@ def sealed_by_hand(s: Scribe) -> None:
     s.call()
 
 
-def resolved(s: Scribe) -> None:
+def resolved(s: LogWriter) -> None:
     stalls_at_a(s)
     s.event(E.RESOLVED, note="removed by hand,\nAda")
 
 
-def taken_over(s: Scribe) -> None:
+def taken_over(s: LogWriter) -> None:
     s.call()
     s.claim()
     s.claim()
@@ -154,28 +154,28 @@ def taken_over(s: Scribe) -> None:
     s.call()
 
 
-def crashed_in_a_call_that_then_fails(s: Scribe) -> None:
+def crashed_in_a_call_that_then_fails(s: LogWriter) -> None:
     s.call()
     s.claim()
     s.call(500, times=2)
 
 
-def running(s: Scribe) -> None:
+def running(s: LogWriter) -> None:
     s.call()
     s.call()
 
 
-def running_again(s: Scribe) -> None:
+def running_again(s: LogWriter) -> None:
     s.call()
     s.attempt(500)
 
 
-def long_note(s: Scribe) -> None:
+def long_note(s: LogWriter) -> None:
     stalls_at_a(s)
     s.event(E.RESOLVED, note="x" * 1000)
 
 
-TOLD: list[tuple[Callable[[Scribe], None], str, str | None]] = [
+TOLD: list[tuple[Callable[[LogWriter], None], str, str | None]] = [
     (completed, "All 3 steps took effect.", None),
     (
         retried,
@@ -281,8 +281,10 @@ TOLD: list[tuple[Callable[[Scribe], None], str, str | None]] = [
 
 
 @pytest.mark.parametrize(("happened", "told", "cause"), TOLD, ids=[row[0].__name__ for row in TOLD])
-def test_what_happened_is_told_in_plain_words(happened: Callable[[Scribe], None], told: str, cause: str | None) -> None:
-    scribe = Scribe()
+def test_what_happened_is_told_in_plain_words(
+    happened: Callable[[LogWriter], None], told: str, cause: str | None
+) -> None:
+    scribe = LogWriter()
     happened(scribe)
     saga, lines = scribe.shown()
     assert summarize(saga, lines) == told
@@ -290,11 +292,11 @@ def test_what_happened_is_told_in_plain_words(happened: Callable[[Scribe], None]
 
 
 def test_before_its_first_answer_it_says_what_it_waits_for() -> None:
-    assert summarize(*Scribe().shown()) == "A has not answered yet (attempt 1)."
+    assert summarize(*LogWriter().shown()) == "A has not answered yet (attempt 1)."
 
 
 def test_a_step_that_cannot_be_undone_is_said_to_stay() -> None:
-    scribe = Scribe("A* B* C")
+    scribe = LogWriter("A* B* C")
     scribe.call()
     scribe.call(None)
     assert summarize(*scribe.shown()) == (
@@ -304,7 +306,7 @@ def test_a_step_that_cannot_be_undone_is_said_to_stay() -> None:
 
 
 def test_a_pivot_that_nobody_can_ask_is_said_to_be_what_it_is_stalled_at() -> None:
-    scribe = Scribe("A B*!")
+    scribe = LogWriter("A B*!")
     scribe.call()
     scribe.call(None, times=2)
     assert root_cause(*scribe.shown()) == (
@@ -315,7 +317,7 @@ def test_a_pivot_that_nobody_can_ask_is_said_to_be_what_it_is_stalled_at() -> No
 
 
 def test_past_the_pivot_it_only_goes_forward() -> None:
-    scribe = Scribe("charge! mail")
+    scribe = LogWriter("charge! mail")
     scribe.call()
     scribe.call(400, message="no such address")
     assert root_cause(*scribe.shown()) == (
@@ -328,7 +330,7 @@ def test_past_the_pivot_it_only_goes_forward() -> None:
 
 
 def test_it_goes_forward_from_a_pivot_that_had_committed_and_says_where_it_is() -> None:
-    scribe = Scribe("charge! mail")
+    scribe = LogWriter("charge! mail")
     scribe.call(None)
     scribe.call(409)
     assert summarize(*scribe.shown()) == (
@@ -338,7 +340,7 @@ def test_it_goes_forward_from_a_pivot_that_had_committed_and_says_where_it_is() 
 
 
 def test_after_ten_rounds_it_is_said_to_need_attention() -> None:
-    scribe = Scribe("A B")
+    scribe = LogWriter("A B")
     scribe.call()
     scribe.call(409)
     for _ in range(10):
@@ -353,9 +355,9 @@ def test_after_ten_rounds_it_is_said_to_need_attention() -> None:
     )
 
 
-def heard(text: str = "A B C!") -> Scribe:
+def heard(text: str = "A B C!") -> LogWriter:
     """A choreographed saga."""
-    return Scribe(text, mode=CHOREOGRAPHY)
+    return LogWriter(text, mode=CHOREOGRAPHY)
 
 
 def test_of_a_choreographed_saga_nobody_is_said_to_call_or_to_answer() -> None:
@@ -478,7 +480,7 @@ def test_what_is_on_its_way_back_when_its_deadline_passes_needs_nobody_to_turn_i
 def test_why_it_turned_back_is_told_though_the_lines_that_say_so_are_left_out(
     event: Event, kind: str, told: str
 ) -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.event(event, kind)
     scribe.call()
@@ -496,26 +498,26 @@ def test_a_crash_of_who_only_listens_holds_up_nobody() -> None:
 
 
 def test_a_long_note_is_cut() -> None:
-    scribe = Scribe()
+    scribe = LogWriter()
     long_note(scribe)
     assert "“" + "x" * 199 + "…”" in summarize(*scribe.shown())
 
 
 def test_one_step_is_one_step() -> None:
-    scribe = Scribe("A")
+    scribe = LogWriter("A")
     scribe.call()
     assert summarize(*scribe.shown()) == "Its one step took effect."
 
 
 def test_a_log_whose_words_are_masked_is_told_without_them() -> None:
     """A payment of "completed" is masked wherever that word is said, also in the log's own words."""
-    scribe = Scribe("A", {"pin": "completed"})
+    scribe = LogWriter("A", {"pin": "completed"})
     scribe.call()
     assert summarize(*scribe.shown()) == "It is COMPLETED."
 
 
-@given(scribes())
-def test_whatever_happened_can_be_told_and_no_secret_is(scribe: Scribe) -> None:
+@given(written_logs())
+def test_whatever_happened_can_be_told_and_no_secret_is(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
     told, cause = summarize(saga, lines), root_cause(saga, lines)
     assert told.endswith(".")
@@ -525,16 +527,16 @@ def test_whatever_happened_can_be_told_and_no_secret_is(scribe: Scribe) -> None:
     assert "None" not in told
 
 
-@given(scribes(WORDS_OF_THE_LOG))
-def test_a_log_whose_own_words_are_masked_can_be_told(scribe: Scribe) -> None:
+@given(written_logs(WORDS_OF_THE_LOG))
+def test_a_log_whose_own_words_are_masked_can_be_told(scribe: LogWriter) -> None:
     """A secret may be a word that the log itself uses: it is then masked there too."""
     saga, lines = scribe.shown()
     root_cause(saga, lines)
     assert summarize(saga, lines).endswith(".")
 
 
-@given(scribes())
-def test_nothing_is_said_to_be_undone_or_to_have_taken_effect_that_is_not(scribe: Scribe) -> None:
+@given(written_logs())
+def test_nothing_is_said_to_be_undone_or_to_have_taken_effect_that_is_not(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
     told = summarize(saga, lines)
     effects = {step["name"]: step["effect"] for step in saga["steps"]}
