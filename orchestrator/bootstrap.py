@@ -27,6 +27,7 @@ from saga.errors import BadInput, Conflict, SagaUnreadable
 from saga.http_client import new_transport
 from saga.process.settings import Settings
 from saga.runtime.engine import Engine
+from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator, check_note
 from saga.runtime.permitted_commands import REFUSALS, refusal
 from saga.runtime.recovery import Recovery
@@ -35,6 +36,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
 from saga.unreadable import Unreadable
+from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
     from saga.temporal.client import Temporal
@@ -51,6 +53,8 @@ class Orchestrator:
     settings: Settings
     definitions: Mapping[str, SagaDefinition]
     log: SagaLog
+    search: SagaSearch
+    lines: LogLines
     engine: Engine
     operator: Operator
     recovery: Recovery
@@ -154,6 +158,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     create_tables(database, log_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
+    search, lines = SagaSearch(saga_log), LogLines(saga_log)
     telemetry = Telemetry()
     stopping = threading.Event()
     deps = DriverDeps(
@@ -185,12 +190,14 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         settings,
         definitions,
         saga_log,
+        search,
+        lines,
         engine,
         Operator(engine, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
         recovery,
         telemetry,
-        Stream(saga_log),
-        HealthMonitor(saga_log, definitions.values(), deps.transport, settings.token, time.time, letters),
+        Stream(saga_log, lines),
+        HealthMonitor(saga_log, search, definitions.values(), deps.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )

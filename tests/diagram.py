@@ -11,7 +11,8 @@ from saga.definition import SagaDefinition
 from saga.definition_file import load_definition, load_definitions
 from saga.machine import ENDED, STALLED, TRANSITIONS, State
 from saga.process.settings import load_settings
-from saga.step_functions.asl import ANY, REFUSALS, TOO_LARGE, state_machine
+from saga.step_functions.asl import state_machine
+from saga.step_functions.http_task import ANY, REFUSALS, TOO_LARGE
 from tests.support.stack import INPUT, ROOT
 
 HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
+from saga.choreography import outbox
 from saga.choreography.events import EventKind, started, subject
 from saga.choreography.observer import Waiting
 from saga.context import Context
@@ -164,8 +165,9 @@ class Engine:
             deadline_at=deadline,
         )
         events = started(definition, record.id, input, now) if definition.choreographed else []
+        also = outbox.written(events, self.deps.log.database.engine)
         try:
-            known = self.deps.log.begin(record, [line], events)
+            known = self.deps.log.begin(record, [line], also)
         except WriteRefused as error:  # all else of a new saga is small, and ours
             raise BadInput(f"input: {error}. Nothing was started", "input") from error
         if known is None:

@@ -76,7 +76,7 @@ def shown(log: SagaLog, saga_id: str) -> str:
 @ANY
 @given(data=st.data())
 def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock)
     observed: list[Line] = []
     deps = DriverDeps(
@@ -113,7 +113,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
 @ANY
 @given(data=st.data())
 def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=TEMPORAL)
     begins = WorkflowInput(
         record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0)
@@ -157,7 +157,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
 @ANY
 @given(data=st.data())
 def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
     latest: list[Record] = []
     observer = Observer(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)

@@ -21,6 +21,7 @@ from saga.driver import Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
 from saga.storage.log_sql import metadata
@@ -270,7 +271,7 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
 def test_what_is_forgotten_leaves_no_results(log: SagaLog) -> None:
     made = begun(log, state=State.COMPLETED, ended_at=NOW - 1)
     log.advance(made.id, 1, present(made), [Line(2, NOW, "action_done", "A")], {"A": {"a": 1}})
-    assert log.prune(NOW, 10) == 1
+    assert prune(log, NOW, 10) == 1
     assert log.begin(record(), [Line(1, NOW, STARTED)]) is None
     again = log.find(made.id)
     assert again

@@ -22,7 +22,7 @@ from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
 from saga.machine import Line
 from saga.saga_log import Record
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import databases
 from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.world import INPUT, SERVICES, Points, signup
@@ -179,7 +179,7 @@ def test_a_compensation_that_never_succeeds_is_parked_and_not_called_undone(worl
     assert saga["steps"][0]["status"] == "COMPENSATING"
     assert world.rows(saga_id) == {"A": 1, "B": 0, "C": 0}
     assert [subject for subject, _ in world.broker.parked] == ["saga.signup.B.refused"]
-    assert [found.id for found in world.log.search(attention=NEEDS_ATTENTION_AFTER)] == [saga_id]
+    assert [found.id for found in SagaSearch(world.log).find(SagaQuery(needs_attention=True))] == [saga_id]
 
 
 @pytest.mark.parametrize("told_late", [False, True])
@@ -194,7 +194,7 @@ def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(world: Choreog
     world.observer.handle(parked)
 
     def found() -> list[str]:
-        return [record.id for record in world.log.search(attention=NEEDS_ATTENTION_AFTER)]
+        return [record.id for record in SagaSearch(world.log).find(SagaQuery(needs_attention=True))]
 
     assert world.record(saga_id)["needs_attention"]
     assert found() == [saga_id]

@@ -139,7 +139,7 @@ def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scr
     made, log = app
     client, saga_id = made.test_client(), "0193aaaa-0000-7000-8000-000000000000"
     record = replace(scribe.record, id=saga_id, ended_at=None)
-    with log._engine.begin() as connection:
+    with log.database.engine.begin() as connection:
         for table in ("sagas", "saga_log", "saga_results"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
     log.begin(record, scribe.lines)

@@ -104,7 +104,7 @@ class CheckedLog(SagaLog):
 
     def advance(self, saga_id: str, *args: Any, **kwargs: Any) -> None:
         super().advance(saga_id, *args, **kwargs)
-        if self._dialect.name == "sqlite":  # elsewhere it costs too many round trips
+        if self.database.engine.dialect.name == "sqlite":  # elsewhere it costs too many round trips
             check_replay(self, saga_id)
 
 
@@ -177,7 +177,9 @@ class ChoreographedWorld:
             saga_id, definition, input, saga.state, saga.cursor, context, 1, None, None, 0, None, None, None, now,
             None, None,
         )  # fmt: skip
-        self.log.begin(record, [line], started(definition, saga_id, input, now))
+        self.log.begin(
+            record, [line], outbox.written(started(definition, saga_id, input, now), self.engines["orchestrator"])
+        )
         return saga_id
 
     def play(self, most: int = 2000) -> None:
