@@ -11,7 +11,7 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 from sqlalchemy import Engine
 
-from saga.choreography import inbox, outbox
+from saga.choreography import inbox, outbox, require_nats
 from saga.choreography.broker import Broker
 from saga.choreography.events import EventKind, SagaEvent, subscriptions_of
 from saga.choreography.listener import Listener, ListenerDeps
@@ -33,7 +33,7 @@ class MessageEndpoint:
     def __init__(self, name: str, engine: Engine, settings: Settings):
         # A process that dies in the middle of an event lets another have it after a third of a lease.
         ack_wait = settings.lease_seconds / 3
-        self.broker = Broker(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
+        self.broker = _connect(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
         self.relay = Relay(engine, self.broker, name=name)
 
     def open(self) -> None:
@@ -45,6 +45,14 @@ class MessageEndpoint:
         """Let go: what is under way is delivered again."""
         self.relay.close()
         self.broker.close()
+
+
+def _connect(url: str, name: str, ack_wait: float, prefix: str) -> Broker:
+    """The connection to NATS, not opened yet. Raises SettingsError where its client is not installed."""
+    require_nats()
+    from saga.choreography.jetstream.broker import NatsBroker  # not in the base installation
+
+    return NatsBroker(url, name, ack_wait, prefix)
 
 
 def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
@@ -77,8 +85,8 @@ def attach_listener(
         return None
     endpoint = MessageEndpoint(participant.name, transactions.engine, settings)
 
-    def tell(event: SagaEvent) -> None:
-        endpoint.broker.tell(event.id, event.subject, event.payload())
+    def publish_unconfirmed(event: SagaEvent) -> None:
+        endpoint.broker.publish_unconfirmed(event.id, event.subject, event.payload())
 
     deps = ListenerDeps(
         transactions=transactions,
@@ -87,7 +95,7 @@ def attach_listener(
         stall_base=settings.stall_base_seconds,
         stall_max=settings.stall_max_seconds,
         notify=endpoint.relay.notify,
-        tell=tell,
+        publish_unconfirmed=publish_unconfirmed,
         closed=closed,
     )
     endpoint.relay.also_forget = partial(inbox.forget, transactions.engine)

@@ -65,7 +65,7 @@ class Broker:
             self.world.point(f"after publish {subject}")
         return [True] * len(events)
 
-    def since(self) -> float:
+    def created_at(self) -> float:
         return self.created
 
     def lose_everything(self) -> None:
@@ -154,7 +154,7 @@ class ChoreographedWorld:
                 stall_base=1.0,
                 stall_max=60.0,
                 notify=lambda: None,
-                tell=self._tell,
+                publish_unconfirmed=self._publish_unconfirmed,
                 closed=self.participants[name].closed,
                 clock=self._clock,
                 random=lambda: 0.5,
@@ -298,7 +298,7 @@ class ChoreographedWorld:
         if work := connection.info.pop("work", None):
             self.done.append(work)
 
-    def _tell(self, event: SagaEvent) -> None:
+    def _publish_unconfirmed(self, event: SagaEvent) -> None:
         self.broker.put(event.subject, event.payload())
 
     def _clock(self) -> float:
