@@ -19,7 +19,7 @@ from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
-from saga.choreography.observer import Follower
+from saga.choreography.observer import Observer
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
 from saga.definition_file import load_definitions
 from saga.driver import DriverDeps
@@ -27,6 +27,7 @@ from saga.errors import BadInput, Conflict, SagaUnreadable
 from saga.http_client import new_transport
 from saga.process.settings import Settings
 from saga.runtime.engine import Engine
+from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator, check_note
 from saga.runtime.permitted_commands import REFUSALS, refusal
 from saga.runtime.recovery import Recovery
@@ -35,6 +36,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
 from saga.unreadable import Unreadable
+from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
     from saga.temporal.client import Temporal
@@ -51,6 +53,8 @@ class Orchestrator:
     settings: Settings
     definitions: Mapping[str, SagaDefinition]
     log: SagaLog
+    search: SagaSearch
+    lines: LogLines
     engine: Engine
     operator: Operator
     recovery: Recovery
@@ -127,10 +131,10 @@ class Orchestrator:
             raise Conflict(refusal("abandon", saga) or CHOREOGRAPHY_OFF)
         self.choreographer.abandon(saga_id, note)
 
-    def check_heard(self, definition: SagaDefinition, key: str | None = None) -> None:
+    def check_listeners(self, definition: SagaDefinition, key: str | None = None) -> None:
         """BadInput where a choreographed saga would start that one of its steps certainly does not hear of."""
         if definition.choreographed:
-            self.choreography.check_heard(definition, key)
+            self.choreography.check_listeners(definition, key)
 
     def definition(self, name: str | None) -> SagaDefinition:
         """The saga called `name`, for a new start; BadInput where there is none, or one must be named."""
@@ -154,6 +158,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     create_tables(database, log_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
+    search, lines = SagaSearch(saga_log), LogLines(saga_log)
     telemetry = Telemetry()
     stopping = threading.Event()
     deps = DriverDeps(
@@ -173,9 +178,9 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     )
     engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.show_engine(engine)
-    follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
-    recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
-    choreographer = ChoreographyCoordinator(database, engine, follower, settings) if settings.nats_url else None
+    observer = Observer(saga_log, engine.waiting, time.time, telemetry.observe, exit)
+    recovery = Recovery(engine, settings.recovery_interval, observer.overdue)
+    choreographer = ChoreographyCoordinator(database, engine, observer, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
     telemetry.show_gauges(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)
@@ -185,12 +190,14 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         settings,
         definitions,
         saga_log,
+        search,
+        lines,
         engine,
         Operator(engine, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
         recovery,
         telemetry,
-        Stream(saga_log),
-        HealthMonitor(saga_log, definitions.values(), deps.transport, settings.token, time.time, letters),
+        Stream(saga_log, lines),
+        HealthMonitor(saga_log, search, definitions.values(), deps.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )

@@ -47,7 +47,7 @@ class Telemetry:
 
     def observe(self, record: Record, line: Line) -> None:
         """Told of every line, once it is durable."""
-        name, detail = record.definition.name, line.detail or {}
+        name, detail = record.definition.name, line.facts
         if line.event == ATTEMPT:
             attempts = self._of_attempts(name, line.step, detail.get("call"), detail.get("verdict"))
             attempts.observe((line.duration_ms or 0) / 1000)
@@ -66,7 +66,7 @@ class Telemetry:
 
 def log_line(saga_id: str, line: Line) -> None:
     """A line of the saga log, to the process's output. No payload, no message: they may hold personal data."""
-    detail = line.detail or {}
+    detail = line.facts
     went_well = detail.get("verdict") == Verdict.DONE if line.event == ATTEMPT else line.event == Event.ACTION_DONE
     if went_well and detail.get("state") not in ENDED:
         return  # the saga goes on as it should: its log tells that

@@ -64,7 +64,7 @@ class StepProgress:
 
     def after(self, line: Line, before: Saga, after: Saga) -> StepProgress:
         """After a line of this step's; `before` and `after` are the saga on both sides of it."""
-        detail = line.detail or {}
+        detail = line.facts
         if line.event == ATTEMPT:
             return self._attempted(line, detail)
         if line.event == GIVE_UP_FAILED:
@@ -146,7 +146,7 @@ class Context:
             calls=after.calls,
             steps=self._steps(line, before, after),
             stalled=self.stalled or (moved and after.state in STALLED),
-            heard=self.heard or (before.definition.choreographed and not _by_its_starter(line)),
+            heard=self.heard or (before.definition.choreographed and not by_its_starter(line)),
         )
         noted = _NOTED.get(line.event)
         return noted(context, line) if noted else context
@@ -249,8 +249,18 @@ def _told(value: CallHistory | StepProgress) -> dict[str, Any]:
     return {name: each for name, each in vars(value).items() if each != at_first[name]}
 
 
-def _by_its_starter(line: Line) -> bool:
-    return line.event in _UNHEARD or (line.event == PARKED and (line.detail or {}).get("service") == ITS_STARTER)
+def by_its_starter(line: Line) -> bool:
+    """Whether a line of a choreographed saga can be written before any service has heard of the saga."""
+    return line.event in _UNHEARD or (line.event == PARKED and line.facts.get("service") == ITS_STARTER)
+
+
+def parked_after(parked: Sequence[Letter], line: Line) -> tuple[Letter, ...]:
+    """The events that are parked after one more line: parking adds one, a replay takes it away."""
+    if line.event not in (PARKED, REPLAYED):
+        return tuple(parked)
+    letter = _letter(line)
+    others = tuple(each for each in parked if each.letter != letter.letter)
+    return (*others, letter) if line.event == PARKED else others
 
 
 def _cancelled(context: Context, line: Line) -> Context:
@@ -262,25 +272,23 @@ def _overdue(context: Context, line: Line) -> Context:
 
 
 def _struck(context: Context, line: Line) -> Context:
-    return replace(context, faults=(*context.faults, str((line.detail or {}).get("fault"))))
+    return replace(context, faults=(*context.faults, str(line.facts.get("fault"))))
 
 
 def _parked(context: Context, line: Line) -> Context:
-    letter = _letter(line)
-    waiting = [each for each in context.parked if each.letter != letter.letter]
-    return replace(context, parked=(*waiting, letter))
+    return replace(context, parked=parked_after(context.parked, line))
 
 
 def _replayed(context: Context, line: Line) -> Context:
     number = _letter(line).letter
     gone = [each for each in context.parked if each.letter == number]
-    waiting = tuple(each for each in context.parked if each.letter != number)
+    waiting = parked_after(context.parked, line)
     return replace(context, parked=waiting, replayed=(*context.replayed, *gone)[-REPLAYED_AT_MOST:])
 
 
 def _letter(line: Line) -> Letter:
-    detail = line.detail or {}
-    return Letter(int(detail.get("letter", 0)), detail.get("subject"), detail.get("stored_at"), line.seq)
+    facts = line.facts
+    return Letter(int(facts.get("letter", 0)), facts.get("subject"), facts.get("stored_at"), line.seq)
 
 
 _NOTED: Mapping[str, Callable[[Context, Line], Context]] = {

@@ -204,7 +204,7 @@ class Driver:
         message = f"the result cannot be stored: {error}"
         last = self._pending[-1] if self._pending else None
         if last and last.event == ATTEMPT:
-            detail = {**(last.detail or {}), "verdict": Verdict.UNKNOWN, "message": message}
+            detail = {**last.facts, "verdict": Verdict.UNKNOWN, "message": message}
             self._pending[-1] = replace(last, detail=detail)
             self._fold_anew()
         return Outcome(Verdict.UNKNOWN, None, outcome.status_code, "failed", message)

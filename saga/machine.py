@@ -263,6 +263,11 @@ class Line:
     duration_ms: float | None = None
     detail: Mapping[str, Any] | None = None
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What `detail` says; empty where there is none."""
+        return self.detail or {}
+
 
 # Lines that are no transitions. Only the first two change what is known of the call at the cursor.
 ATTEMPT, CLAIMED = "attempt", "claimed"
@@ -280,7 +285,7 @@ BESIDE_THE_DRIVER = frozenset(
 
 def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Saga:
     """The saga after one line of its log; `results` holds what the actions answered, by step."""
-    detail = line.detail or {}
+    detail = line.facts
     if line.event == ATTEMPT:
         return attempted(saga, line.attempt or 0, uncertain=detail.get("verdict") == "unknown")
     if line.event == CLAIMED:

@@ -24,6 +24,7 @@ from saga.runtime.bulkhead import service_of
 from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 from saga.views.audit import audit
+from saga.views.saga_search import SagaQuery, SagaSearch
 
 logger = logging.getLogger("saga")
 
@@ -69,6 +70,7 @@ class HealthMonitor:
     def __init__(
         self,
         log: SagaLog,
+        search: SagaSearch,
         definitions: Iterable[SagaDefinition],
         transport: Transport,
         token: str | None,
@@ -77,6 +79,7 @@ class HealthMonitor:
         monotonic: Callable[[], float] = time.monotonic,
     ):
         self._log = log
+        self._search = search
         self._transport = transport
         self._token = token
         self._clock = clock
@@ -154,7 +157,7 @@ class HealthMonitor:
             ]
         broker_problem, letters = self._ask_broker()
         try:
-            ended = {record.id: record for record in self._log.search(states=ENDED, most=AUDITED)}
+            ended = {record.id: record for record in self._search.find(SagaQuery(states=ENDED, most=AUDITED))}
             ended.update(self._log.find_many(self._wrong - ended.keys(), bare=True))  # until it is right, it is shown
         except LogUnavailable as error:
             return HealthReport(self._clock(), services, str(error), broker_problem, letters, 0, [], [])

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.dashboard.formatting import length, times
 from orchestrator.dashboard.log_reader import LEFT_OUT, ShownLine, by_operator, cut_short
-from saga.choreography.events import Kind
+from saga.choreography.events import EventKind
 from saga.definition import CHOREOGRAPHY
 from saga.machine import (
     ABANDONED,
@@ -281,9 +281,12 @@ class _Heard(_Reading):
 
     def _published(self, line: ShownLine, subject: str) -> None:
         source, kind = self._lane(line["step"]), subject.rpartition(".")[2]
-        if kind in (Kind.ATTEMPT, Kind.ABANDONED):  # the attempt itself is drawn, and so is what the operator did
+        if kind in (
+            EventKind.ATTEMPT,
+            EventKind.ABANDONED,
+        ):  # the attempt itself is drawn, and so is what the operator did
             return
-        forward = kind in (Kind.DONE, Kind.STARTED)
+        forward = kind in (EventKind.DONE, EventKind.STARTED)
         target: int | None = source + 1 if forward else source - 1
         if target not in range(1, len(self.names)):
             target = None

@@ -36,15 +36,16 @@ from saga.progress import secrets_of
 from saga.runtime.permitted_commands import REFUSALS, permitted_commands
 from saga.saga_log import Record
 from saga.unreadable import UNREADABLE, Unreadable
+from saga.views.backlog import count_states
 from saga.views.records import ask_all
 from saga.views.representation import (
-    NEEDS_ATTENTION_AFTER,
     PUBLIC_STATUS,
     STATUSES,
     represent,
     represent_lines,
     under_way,
 )
+from saga.views.saga_search import SagaQuery
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
@@ -135,14 +136,16 @@ class _Pages:
         attention = attention_in(asked)
         name = asked.get("saga", "")
         states, readable = status_in(asked)
-        records = self.parts.log.search(
-            states=states,
-            name=name,
-            q=asked.get("q", "").strip(),
-            before=before_in(asked),
-            attention=NEEDS_ATTENTION_AFTER if attention else 0,
-            most=PAGE + 1,
-            readable=readable,
+        records = self.parts.search.find(
+            SagaQuery(
+                states=states,
+                name=name,
+                q=asked.get("q", "").strip(),
+                before=before_in(asked),
+                needs_attention=attention,
+                most=PAGE + 1,
+                readable=readable,
+            )
         )
         shown = records[:PAGE]
         return render_template(
@@ -159,7 +162,7 @@ class _Pages:
     def _chips(self) -> list[tuple[str, str]]:
         """Each status and how many sagas have it."""
         numbers = dict.fromkeys(STATUSES, 0)
-        for state, number in self.parts.log.count_states(COUNTED + 1).items():
+        for state, number in count_states(self.parts.log, COUNTED + 1).items():
             numbers[_PUBLIC.get(state, UNREADABLE)] += number
         return [(name, f"{COUNTED}+" if number > COUNTED else str(number)) for name, number in numbers.items()]
 

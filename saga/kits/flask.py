@@ -31,8 +31,8 @@ from werkzeug.exceptions import HTTPException
 from saga import barrier
 from saga.barrier import Answer, Key, Transaction
 from saga.choreography import inbox, outbox
-from saga.choreography.events import parts_of
-from saga.choreography.wiring import Ensemble, join, load_heard
+from saga.choreography.events import subscriptions_of
+from saga.choreography.wiring import MessageEndpoint, attach_listener, load_valid_definitions
 from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown, Refused, SettingsError
 from saga.faults.flags import Delay, Fault, FaultKind, check_enabled, parse_delay, parse_fault, waited
 from saga.kits.flask_json import ExactJson
@@ -106,7 +106,7 @@ class _Routes:
         )
         self.app = app = Flask(service.name)
         app.json = ExactJson(app)
-        self.ensemble: Ensemble | None = None  # where choreographed sagas are known here
+        self.message_endpoint: MessageEndpoint | None = None  # where choreographed sagas are known here
         app.close = self.close  # type: ignore[attr-defined]
         app.url_map.merge_slashes = False  # a saga's id may hold two
         app.before_request(self.check_token)
@@ -130,15 +130,17 @@ class _Routes:
         settings, service = self.settings, self.service
         if settings.nats_url is None or not settings.sagas_dir.is_dir():
             return
-        if heard := parts_of(service.name, load_heard(settings.sagas_dir, settings.environ)):
-            self.ensemble = join(service.name, heard, self.transactions, self.schema, service.secret, settings)
-            self.ensemble.open()
+        if heard := subscriptions_of(service.name, load_valid_definitions(settings.sagas_dir, settings.environ)):
+            self.message_endpoint = attach_listener(
+                service.name, heard, self.transactions, self.schema, service.secret, settings
+            )
+            self.message_endpoint.open()
 
     def close(self) -> None:
         """End the holds, and listen to nothing more."""
         self.closed.set()
-        if self.ensemble:
-            self.ensemble.close()
+        if self.message_endpoint:
+            self.message_endpoint.close()
 
     def invoke(self) -> Response:
         """The action."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from saga.choreography.events import Kind as Told
-from saga.choreography.events import started, subject
+from saga.choreography import outbox
+from saga.choreography.events import EventKind, started, subject
 from saga.choreography.observer import Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
@@ -51,7 +51,7 @@ class Engine:
         self.deps = deps
         self.breakers = Breakers(rest=min(deps.stall_max, 4 * deps.stall_base))
         self.waiting = Waiting()  # for news of choreographed sagas
-        self.announce: Callable[[], None] = lambda: None  # there are events in the outbox
+        self.notify_relay: Callable[[], None] = lambda: None  # there are events in the outbox
         self.start_workflow: Callable[[Record, float], None] = lambda record, seconds: (
             None
         )  # a new saga, to its workflow
@@ -165,14 +165,15 @@ class Engine:
             deadline_at=deadline,
         )
         events = started(definition, record.id, input, now) if definition.choreographed else []
+        also = outbox.written(events, self.deps.log.database.engine)
         try:
-            known = self.deps.log.begin(record, [line], events)
+            known = self.deps.log.begin(record, [line], also)
         except WriteRefused as error:  # all else of a new saga is small, and ours
             raise BadInput(f"input: {error}. Nothing was started", "input") from error
         if known is None:
             self.deps.observe(record, line)
             if definition.choreographed:
-                self.announce()
+                self.notify_relay()
                 return record.id, None
             if definition.on_temporal:
                 self.start_workflow(record, seconds)
@@ -380,4 +381,4 @@ def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str
 def _mode(definition: SagaDefinition) -> dict[str, Any] | None:
     if not definition.choreographed:
         return None
-    return {"mode": definition.mode, "subject": subject(definition.name, Told.STARTED)}
+    return {"mode": definition.mode, "subject": subject(definition.name, EventKind.STARTED)}

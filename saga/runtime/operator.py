@@ -14,6 +14,7 @@ from saga.driver import Driver
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, SagaUnreadable
 from saga.machine import CANCEL_REQUESTED, ENDED, STALLED, Event, State
 from saga.payload import compact
+from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.engine import Engine
 from saga.runtime.permitted_commands import (
     BY,
@@ -137,7 +138,7 @@ class Operator:
         state = State(outcome)
         log, now = self._engine.deps.log, round(self._engine.deps.clock(), 6)
         try:
-            log.end_unreadable(saga.id, state, now, {**BY, "note": note, "state": state})
+            end_unreadable(log, saga.id, state, now, {**BY, "note": note, "state": state})
         except LeaseLost:
             raise Conflict(f"{REFUSALS['resolve']}: it has ended") from None
 

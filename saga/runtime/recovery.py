@@ -11,10 +11,11 @@ from saga.errors import LeaseLost, LogUnavailable, SagaUnreadable
 from saga.machine import STALLED, State
 from saga.retry import jittered
 from saga.runtime.bulkhead import service_of
+from saga.runtime.due_sagas import DueSagas
 from saga.runtime.engine import Engine
 from saga.runtime.lease_watch import LeaseWatch
-from saga.runtime.set_aside import Cause
 from saga.saga_log import Record
+from saga.set_aside import Cause
 from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
@@ -34,6 +35,7 @@ class Recovery:
     def __init__(self, engine: Engine, interval: float, overdue: Callable[[Record], None] = lambda record: None):
         self._engine = engine
         self._interval = interval  # seconds
+        self._due_sagas = DueSagas(engine.deps.log)
         self._overdue = overdue  # told of a choreographed saga whose deadline has passed
         self._freed = False
         self._opened_at, self._opened = round(engine.deps.clock(), 6), engine.deps.monotonic()
@@ -58,7 +60,7 @@ class Recovery:
         if not self._freed:  # at start: what a process of our name held, it holds no more
             now = deps.clock()
             opened_at = min(self._opened_at, now - (deps.monotonic() - self._opened))  # should it have been set back
-            deps.log.free(deps.owner, now, before=opened_at + deps.lease)
+            self._due_sagas.free(deps.owner, now, before=opened_at + deps.lease)
             self._freed = True
         places = min(BATCH, engine.places_for_recovered)
         if not places:
@@ -75,7 +77,7 @@ class Recovery:
             except Exception as error:  # a bug, which must not stop the others; this one is left alone for a while
                 logger.exception("recovery_failed saga_id=%s", saga_id)
                 deps.log.aside.put(Unreadable(saga_id, f"recovery fails at it ({type(error).__name__})"), Cause.LOG)
-        deps.log.postpone(postponed)
+        self._due_sagas.postpone(postponed)
         return more
 
     def _due(self, places: int) -> tuple[list[_Due], bool]:
@@ -87,7 +89,7 @@ class Recovery:
         leases = self._overdue_leases()
         while True:
             due: list[tuple[str, int, float | None]] = [
-                (saga_id, epoch, None) for saga_id, epoch in deps.log.due(deps.clock(), most, deps.owner)
+                (saga_id, epoch, None) for saga_id, epoch in self._due_sagas.due(deps.clock(), most, deps.owner)
             ]
             full = len(due) == most
             due += leases[: most - len(due)]
@@ -135,7 +137,7 @@ class Recovery:
             return []
         self._watched_at = since
         slack = self._interval / 2  # of clocks that agree
-        found = deps.log.doubted(
+        found = self._due_sagas.doubted(
             deps.owner,
             soon=now + deps.lease / 2,
             longest_lease=now + deps.lease + slack,
@@ -143,7 +145,7 @@ class Recovery:
             most=WATCHED,
         )
         missing = self._watch.watched - {saga_id for saga_id, _, _ in found}
-        return list(self._watch.over(found, deps.log.due_times(missing), now, since))
+        return list(self._watch.over(found, self._due_sagas.due_times(missing), now, since))
 
     def _claim(self, saga_id: str, epoch: int, trying: str | None, seen: float | None) -> bool:
         try:

@@ -29,6 +29,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.payload import compact
 from saga.process.settings import TemporalSettings
+from saga.runtime.due_sagas import DueSagas
 from saga.runtime.permitted_commands import REFUSALS
 from saga.saga_log import Record, SagaLog
 from saga.temporal.connection import connect
@@ -100,7 +101,7 @@ class Temporal:
 
     def look(self) -> bool:
         """Start a batch of what was not started; gives whether there may be more. LogUnavailable, EngineUnavailable."""
-        saga_ids = self._log.unstarted(self._clock(), BATCH)
+        saga_ids = DueSagas(self._log).unstarted(self._clock(), BATCH)
         for record in self._log.find_many(saga_ids).values() if saga_ids else ():
             if isinstance(record, Unreadable) or record.epoch > 1:  # set aside by the log; or it has gone on meanwhile
                 continue

@@ -1,7 +1,7 @@
 """A saga's row says what all its lines come to, at every write, whoever writes; and it is shown the same by everybody.
 
 On SQLite and MySQL, for sagas of any shape with participants that answer anything: the built-in driver, a workflow's
-journal, and the follower of a choreographed saga (whose worlds of tests/integration/test_ensemble.py check it, too).
+journal, and the observer of a choreographed saga (whose worlds of test_choreographed_sagas.py check it, too).
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from saga import progress
 from saga.call import make_call
 from saga.choreography.broker import Delivery
-from saga.choreography.events import Event as Heard
-from saga.choreography.events import Kind
-from saga.choreography.observer import Follower, Waiting
+from saga.choreography.events import EventKind, SagaEvent
+from saga.choreography.observer import Observer, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver, DriverDeps
@@ -77,7 +76,7 @@ def shown(log: SagaLog, saga_id: str) -> str:
 @ANY
 @given(data=st.data())
 def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock)
     observed: list[Line] = []
     deps = DriverDeps(
@@ -114,7 +113,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
 @ANY
 @given(data=st.data())
 def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=TEMPORAL)
     begins = WorkflowInput(
         record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0)
@@ -158,26 +157,26 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
 @ANY
 @given(data=st.data())
 def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
     latest: list[Record] = []
-    follower = Follower(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)
+    observer = Observer(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)
     names = [step.name for step in record.definition.steps]
-    kinds = [Kind.DONE, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT]
+    kinds = [EventKind.DONE, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT]
     heard: list[tuple[str, bytes]] = []
     for _ in range(data.draw(st.integers(0, 25))):
         clock.now += data.draw(st.floats(0, 3))
         what = data.draw(st.integers(0, 9))
         if what == 0:
-            follower.overdue(record)
+            observer.overdue(record)
         elif what == 1:
-            follower.replayed(record.id, data.draw(st.integers(1, 3)), "saga.any.A.done")
+            observer.replayed(record.id, data.draw(st.integers(1, 3)), "saga.any.A.done")
         elif what == 2:
             letter = data.draw(st.integers(1, 3))
             payload, headers = json.dumps({"saga_id": record.id}).encode(), {"Saga-Service": names[0]}
-            follower.handle(Delivery("dead.saga.any.A.done", payload, 1, letter, headers, clock()))
+            observer.handle(Delivery("dead.saga.any.A.done", payload, 1, letter, headers, clock()))
         elif what == 3 and heard:
-            follower.handle(Delivery(*data.draw(st.sampled_from(heard)), 2, 1, {}))
+            observer.handle(Delivery(*data.draw(st.sampled_from(heard)), 2, 1, {}))
         else:
             number, back = data.draw(st.integers(1, 4)), data.draw(st.booleans())
             attempt = {
@@ -191,10 +190,10 @@ def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.
             body = {"at": clock(), "attempt": attempt, "result": {"id": number}}
             body |= {"error": error, "uncertain": data.draw(st.booleans())} if data.draw(st.booleans()) else {}
             kind = data.draw(st.sampled_from(kinds))
-            if kind is Kind.ATTEMPT:
+            if kind is EventKind.ATTEMPT:
                 body = {"at": clock(), **attempt, "stalls": data.draw(st.booleans())}
-            event = Heard("any", record.id, kind, data.draw(st.sampled_from(names)), body)
+            event = SagaEvent("any", record.id, kind, data.draw(st.sampled_from(names)), body)
             heard.append((event.subject, event.payload()))
-            follower.handle(Delivery(*heard[-1], 1, 1, {}))
+            observer.handle(Delivery(*heard[-1], 1, 1, {}))
         if latest:
             assert json.dumps(represent(latest[-1])) == shown(log, record.id)

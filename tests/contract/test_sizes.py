@@ -14,13 +14,14 @@ import orchestrator.dashboard.pages
 import saga.saga_log
 from orchestrator.app import LINES, PAGE_BYTES, create_app
 from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
-from saga.choreography.observer import Follower, Waiting
+from saga.choreography.observer import Observer, Waiting
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
 from saga.storage.log_sql import metadata
@@ -177,9 +178,9 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    follower = Follower(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
-    follower.overdue(after)
-    follower.replayed(after.id, 1, "saga.signup.A.done")
+    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer.overdue(after)
+    observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0
     found = log.find(after.id)
     assert found
@@ -270,7 +271,7 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
 def test_what_is_forgotten_leaves_no_results(log: SagaLog) -> None:
     made = begun(log, state=State.COMPLETED, ended_at=NOW - 1)
     log.advance(made.id, 1, present(made), [Line(2, NOW, "action_done", "A")], {"A": {"a": 1}})
-    assert log.prune(NOW, 10) == 1
+    assert prune(log, NOW, 10) == 1
     assert log.begin(record(), [Line(1, NOW, STARTED)]) is None
     again = log.find(made.id)
     assert again

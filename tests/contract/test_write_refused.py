@@ -25,7 +25,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support import mysql_server
-from tests.support.ensemble import Ensemble
+from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.world import INPUT, World, signup
 
 LIMIT = 1 << 20  # bytes that the database takes at once
@@ -192,13 +192,13 @@ def test_an_observed_result_that_cannot_be_stored_is_left_out_and_the_saga_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A choreographed saga's services go on with it, whatever the log can take: nobody turns back."""
-    ensemble = Ensemble(tmp_path)
-    refusing(ensemble.log, monkeypatch, "A")
-    saga_id, other = ensemble.start(input=INPUT), ensemble.start(input=INPUT)
-    ensemble.play()
+    world = ChoreographedWorld(tmp_path)
+    refusing(world.log, monkeypatch, "A")
+    saga_id, other = world.start(input=INPUT), world.start(input=INPUT)
+    world.play()
     for each in (saga_id, other):
-        assert ensemble.record(each)["status"] == "COMPLETED"
-        told = [line.detail for line in ensemble.log.lines(each) if line.event == "action_done" and line.step == "A"]
+        assert world.record(each)["status"] == "COMPLETED"
+        told = [line.detail for line in world.log.lines(each) if line.event == "action_done" and line.step == "A"]
         assert "the result cannot be stored" in str(told)
-        assert ensemble.rows(each) == {"A": 1, "B": 1, "C": 1}
-    ensemble.close()
+        assert world.rows(each) == {"A": 1, "B": 1, "C": 1}
+    world.close()

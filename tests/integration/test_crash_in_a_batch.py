@@ -118,7 +118,7 @@ def _watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(log_module, "execute_batch", watched)
-    event.listen(world.log._engine, "commit", lambda connection: world.point("before commit"))
+    event.listen(world.log.database.engine, "commit", lambda connection: world.point("before commit"))
 
 
 def test_the_points_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.summary import root_cause, summarize
 from orchestrator.dashboard.timeline import timeline
-from saga.cli import main
+from saga.cli.look import list_sagas, show
+from saga.cli.output import one_line
 from saga.http_client import new_transport
 from saga.process.settings import load_settings
 from saga.runtime.permitted_commands import permitted_commands
@@ -52,7 +53,7 @@ def test_any_saga_can_be_shown(scribe: LogWriter) -> None:
     assert names == [step.name for step in scribe.record.definition.steps]
     permitted_commands(scribe.record)
     now = None if scribe.record.ended else scribe.now + 1
-    line = main.one_line(saga)
+    line = one_line(saga)
     assert saga["saga_id"] in line
     assert SECRET not in drawn(saga, lines, now) + line + json.dumps(saga) + json.dumps(lines)
 
@@ -83,13 +84,13 @@ def test_the_command_shows_any_saga(scribe: LogWriter) -> None:
             page = {"/sagas": {"sagas": [saga]}, "/sagas/id": saga, "/sagas/id/log": {"lines": lines}}
             return 200, page[path]
 
-    for command, words in ((main.list_sagas, []), (main.show, ["id"]), (main.show, ["id", "--json"])):
+    for command, words in ((list_sagas, []), (show, ["id"]), (show, ["id", "--json"])):
         result = CliRunner().invoke(command, words, obj=Api())
         assert result.exception is None, result.exception
         assert "id" in result.output
     stuck = [step for step in saga["steps"] if step["status"] not in ("DONE", "PENDING")]
     if saga["status"] == "STALLED" and stuck:
-        assert any(f"{step['name']} does not succeed" in main.one_line(saga) for step in stuck)
+        assert any(f"{step['name']} does not succeed" in one_line(saga) for step in stuck)
 
 
 @pytest.mark.parametrize("way", ["A! B C", "A B! C D"])
@@ -104,7 +105,7 @@ def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way
         step = scribe.saga.step
         assert step
         assert saga["status"] == "STALLED"
-        assert f"  {step.name} does not succeed: no answer; again at" in main.one_line(saga)
+        assert f"  {step.name} does not succeed: no answer; again at" in one_line(saga)
 
 
 def test_a_pivot_that_nobody_can_ask_says_so() -> None:
@@ -112,7 +113,7 @@ def test_a_pivot_that_nobody_can_ask_says_so() -> None:
     scribe.call(200)
     scribe.call(500, 3)
     assert scribe.saga.state == "stalled_deciding"
-    assert "  B does not succeed" in main.one_line(scribe.shown()[0])
+    assert "  B does not succeed" in one_line(scribe.shown()[0])
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scr
     made, log = app
     client, saga_id = made.test_client(), "0193aaaa-0000-7000-8000-000000000000"
     record = replace(scribe.record, id=saga_id, ended_at=None)
-    with log._engine.begin() as connection:
+    with log.database.engine.begin() as connection:
         for table in ("sagas", "saga_log", "saga_results"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
     log.begin(record, scribe.lines)

@@ -163,11 +163,13 @@ def test_proxies_and_netrc_are_not_used(
 
 
 class Log:
-    def search(self, **wanted: Any) -> list[Any]:
-        return []
-
     def find_many(self, ids: Any, bare: bool) -> dict[str, Any]:
         return {}
+
+
+class Search:
+    def find(self, query: Any) -> list[Any]:
+        return []
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_a_light_shows_what_the_service_says(
     serve: Serve, transport: Transport, answer: Answerer, problem: str | None
 ) -> None:
     service = serve(answer)
-    monitor = HealthMonitor(Log(), [definition(f"http://u:secret@{service.at}")], transport, "t", time.time)  # type: ignore[arg-type]
+    monitor = HealthMonitor(Log(), Search(), [definition(f"http://u:secret@{service.at}")], transport, "t", time.time)  # type: ignore[arg-type]
     (light,) = monitor._find_out().services
     assert (light.name, light.url, light.problem) == ("A", service.url, problem)
     ((path, sent),) = service.asked

@@ -16,8 +16,8 @@ from saga.call import Verdict
 from saga.definition import TEMPORAL
 from saga.http_client.transport import HttpAnswer, Transport
 from saga.process.settings import TemporalSettings
-from saga.runtime.set_aside import AGAIN, SetAside
 from saga.saga_log import Record, SagaLog
+from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, ActivityDeps

@@ -87,7 +87,7 @@ class World:
         self.calls: list[tuple[str, str]] = []  # (epoch of its driver, url): every attempt
         self.log = CrashingLog(quick(connect(f"sqlite:///{directory}/log.db")))
         self.log.point = lambda name: self.point(name)
-        create_tables(self.log._engine, log_sql.metadata)
+        create_tables(self.log.database.engine, log_sql.metadata)
         self.engines: dict[str, Engine] = {}
         self.apps: dict[str, Flask] = {}
         for name, service in SERVICES.items():
@@ -96,7 +96,7 @@ class World:
 
     def close(self) -> None:
         """Close the databases."""
-        for engine in (self.log._engine, *self.engines.values()):
+        for engine in (self.log.database.engine, *self.engines.values()):
             engine.dispose()
 
     def _serve(self, name: str, service: Participant, directory: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga.call import classify_attempt
-from saga.choreography.events import Event, Kind, parse_event
+from saga.choreography.events import EventKind, SagaEvent, parse_event
 from saga.errors import BadInput, NotJson
 from saga.http_client.transport import HttpAnswer
 from saga.payload import (
@@ -174,7 +174,7 @@ def test_a_schema_that_never_ends_is_bad_input() -> None:
 
 def test_an_event_carries_the_deepest_input_and_nothing_deeper() -> None:
     fields = parse_object(nested(DEPTH))
-    event = Event("signup", "s1", Kind.STARTED, None, {"fields": fields, "at": 1.5})
+    event = SagaEvent("signup", "s1", EventKind.STARTED, None, {"fields": fields, "at": 1.5})
     assert parse_event(event.subject, event.payload()).body["fields"] == fields
     with pytest.raises(BadInput, match="deeply"):
         parse_event("saga.signup.started", b'{"saga_id": "s1", "fields": ' + nested(600).encode() + b"}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from saga.cli import main
+from saga.cli.look import show
 from saga.definition import CHOREOGRAPHY
 from saga.machine import PARKED, RELEASED, REPLAYED, Event
 from saga.views.representation import represent, under_way
@@ -103,5 +103,5 @@ def test_the_command_says_which_attempt_is_under_way(handed_over: bool, said: st
         def call(self, method: str, path: str, **arguments: Any) -> tuple[int, Any]:
             return 200, {"lines": lines} if path.endswith("/log") else saga
 
-    told = CliRunner().invoke(main.show, ["id"], obj=Api()).output.splitlines()
+    told = CliRunner().invoke(show, ["id"], obj=Api()).output.splitlines()
     assert said in told[1]
