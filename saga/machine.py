@@ -72,9 +72,6 @@ S, E, M = State, Event, Move  # so that the table fits its lines
 
 # The whole behaviour of a saga. An event that has no row here is a bug of ours (IllegalEvent). What depends on the
 # cursor's position alone is not in the table: `_settle` says it (the pivot comes next, no step is left, ...).
-
-# All that an event does to a saga. An event without a row here, in a state, is a bug of ours (IllegalEvent). What follows
-# from the cursor's position alone is in `_settle`: that the pivot comes next, that no step is left.
 TRANSITIONS: Mapping[tuple[State, Event], tuple[State, Move]] = {
     (S.EXECUTING, E.ACTION_DONE): (S.EXECUTING, M.NEXT),
     (S.EXECUTING, E.ACTION_REFUSED): (S.COMPENSATING, M.PREVIOUS),
