@@ -23,6 +23,7 @@ from saga.runtime.engine import Engine
 from saga.saga_log import NOTHING, Present, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
+from tests.conftest import on_one_worker
 from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support import mysql_server
 from tests.support.choreographed_world import ChoreographedWorld
@@ -42,7 +43,7 @@ def small_mysql(mysql_admin: str) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(params=["sqlite", "mysql"])
+@pytest.fixture(params=["sqlite", *on_one_worker("small packets", "mysql")])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
     mysql = request.param == "mysql"
     engine = connect(request.getfixturevalue("small_mysql") if mysql else f"sqlite:///{tmp_path}/log.db")
