@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from saga import progress
 from saga.context import Context
 from saga.definition import TEMPORAL, SagaDefinition
 from saga.machine import (
-    ATTEMPT,
     CLAIMED,
     ENDED,
     STALLED,
@@ -18,13 +18,10 @@ from saga.machine import (
     Call,
     Event,
     Line,
+    Saga,
     State,
-    apply,
     begin,
-    cannot_undo,
-    fold,
     next_call,
-    passed_over,
 )
 from saga.payload import compact
 from saga.retry import stall_delay
@@ -50,16 +47,20 @@ class Journal:
         self._clock = clock
         self._random = random
         definition = SagaDefinition.from_json(workflow_input.definition)
-        self.saga = begin(definition, workflow_input.input)
-        first = Line(1, workflow_input.started_at, STARTED)
-        context = Context().after(first, self.saga, self.saga)
-        self.record = _record(saga_id, workflow_input, definition, self.saga.state, context)
+        saga = begin(definition, workflow_input.input)
+        context = Context().after(Line(1, workflow_input.started_at, STARTED), saga, saga)
+        self.record = _record(saga_id, workflow_input, definition, saga.state, context)
         self.lines: list[Line] = []  # those that the saga log may not have
         self.projected = 1  # up to which line the saga log is known to be
         self._answered: dict[str, int] = {}  # results that the saga log may not have: the numbers of their lines
         self.results_bytes = 0
         if workflow_input.carried and workflow_input.present:
             self._continue_from(workflow_input.carried, workflow_input.present)
+
+    @property
+    def saga(self) -> Saga:
+        """The saga as the state machine knows it."""
+        return progress.saga_of(self.record)
 
     @property
     def seq(self) -> int:
@@ -69,12 +70,12 @@ class Journal:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.saga.state in ENDED
+        return self.record.state in ENDED
 
     @property
     def stalled(self) -> bool:
         """Whether it rests until it is due."""
-        return self.saga.state in STALLED
+        return self.record.state in STALLED
 
     def next_call(self) -> Call | None:
         """The call to make now."""
@@ -83,11 +84,7 @@ class Journal:
     def tried(self, call: Call, made: Sequence[AttemptRecord]) -> None:
         """After attempts of the call at the cursor."""
         for each in made:
-            attempt = each.attempt
-            line = Line(
-                self.seq + 1, round(each.at, 6), ATTEMPT, call.step.name, attempt.number, attempt.status_code,
-                round(attempt.duration_ms, 3), progress.attempt_detail(call, attempt),
-            )  # fmt: skip
+            line = progress.attempt_line(self.seq + 1, round(each.at, 6), call, each.attempt)
             self._append(line)
 
     def interrupted(self, why: str | None = None) -> None:
@@ -99,8 +96,8 @@ class Journal:
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Something that is no event of the state machine."""
-        step = self.saga.step.name if self.saga.step else None
-        self._append(Line(self.seq + 1, self._now(), event, step, detail=detail))
+        step = self.saga.step
+        self._append(Line(self.seq + 1, self._now(), event, step.name if step else None, detail=detail))
 
     def move(
         self,
@@ -110,24 +107,19 @@ class Journal:
         detail: Mapping[str, Any] | None = None,
     ) -> None:
         """Apply an event."""
-        before, now = self.saga, self._now()
-        after = apply(before, event, result)
-        if cannot_undo(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
-            after = passed_over(after)
-        step = before.step.name if before.step else None
-        self._append(Line(self.seq + 1, now, event, step, detail=progress.event_detail(after, cause, detail)), result)
-        self.record = record = replace(self.record, **progress.changes(self.record, before, event, after, cause))
-        if step and step in after.results.keys() - before.results.keys():
-            self._answered[step] = self.seq
+        before, now = self.record, self._now()
+        moved, line = progress.after_event(
+            before, event, now, result, cause, detail, passes_over=lambda: not self._patched(STALLS_WHERE_NOBODY_UNDOES)
+        )
+        self.record = progress.with_due_time(moved, now, owner=TEMPORAL, due_at=None, stalled=partial(self._rest, now))
+        self.lines.append(line)
+        if line.step and line.step in moved.results.keys() - before.results.keys():
+            self._answered[line.step] = line.seq
             self.results_bytes += len(compact(result or {}).encode())
-        if after.state in ENDED:
-            self.record = replace(record, owner=None, due_at=None, ended_at=now)
-        elif after.state in STALLED:
-            timing = self._input.timing
-            rest = stall_delay(record.rounds, timing.stall_base, timing.stall_max, self._random)
-            self.record = replace(record, due_at=now + rest)
-        else:
-            self.record = replace(record, due_at=None)
+
+    def _rest(self, now: float, rounds: int) -> tuple[str | None, float | None]:
+        timing = self._input.timing
+        return TEMPORAL, now + stall_delay(rounds, timing.stall_base, timing.stall_max, self._random)
 
     def projection(self) -> Projection:
         """What the saga log should show, and perhaps does not yet."""
@@ -144,10 +136,8 @@ class Journal:
     def _now(self) -> float:
         return round(self._clock(), 6)  # as the log keeps it
 
-    def _append(self, line: Line, result: Mapping[str, Any] | None = None) -> None:
-        before = self.saga
-        self.saga = fold(before, line, {} if result is None else {line.step or "": result})
-        self.record = replace(self.record, context=self.record.context.after(line, before, self.saga))
+    def _append(self, line: Line) -> None:
+        self.record = progress.after_line(self.record, line)
         self.lines.append(line)
 
     def continued(self) -> WorkflowInput:
@@ -159,7 +149,6 @@ class Journal:
         self.lines, self.projected, self._answered = list(carried.lines), carried.projected, dict(carried.answered)
         context = Context.from_json(present.context)
         self.record = replace(self.record, **{**vars(present), "context": context}, results=carried.results)
-        self.saga = progress.saga_of(self.record)
         self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())
 
 

@@ -19,6 +19,7 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 with workflow.unsafe.imports_passed_through():
     from saga import progress
     from saga.call import Outcome, Verdict
+    from saga.faults.crashes import crash_of
     from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, Call, Event, State
     from saga.retry import longest
     from saga.runtime.permitted_commands import refusal, resolved_by_hand, takes_no_result
@@ -110,7 +111,7 @@ class SagaWorkflow:
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
-            if name := progress.fault(when, call, journal.record.definition.faults, journal.record.context.faults):
+            if name := crash_of(when, call, journal.record.definition.faults, journal.record.context.faults):
                 crashes.append(when)
                 journal.note(FAULT, {"fault": name})
                 break  # the other one strikes when the call is made again
@@ -247,11 +248,11 @@ class SagaWorkflow:
     def _cancel(self) -> None:
         journal = self._journal
         by = {"by": "operator"}
-        if journal.saga.state is not State.EXECUTING:
+        cause = progress.cancelled(journal.record)
+        if cause is None:
             journal.note(CANCEL_REQUESTED, by)
             return
         if self._calling:
             self._calling = None  # its answer counts no more
             journal.interrupted(Event.CANCELLED)
-        step = journal.record.definition.steps[journal.saga.cursor].name
-        journal.move(Event.CANCELLED, cause=progress.cancelled(step), detail=by)
+        journal.move(Event.CANCELLED, cause=cause, detail=by)

@@ -22,7 +22,7 @@ from saga.choreography.events import EventKind, SagaEvent
 from saga.choreography.observer import Observer, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
-from saga.driver import Driver, DriverDeps
+from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
 from saga.saga_log import Record, SagaLog
@@ -87,7 +87,6 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         sleep=clock.sleep,
         random=lambda: data.draw(st.floats(0, 1)),
         stopping=lambda: False,
-        exit=lambda code: None,
         observe=lambda _, line: observed.append(line),
         lease=LEASE,
     )
@@ -97,8 +96,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
             break
         if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
             claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
-            driver = Driver(claimed, replace(deps, owner="two"))
-            driver.taken_over(held)
+            driver = Driver(claimed, replace(deps, owner="two"), Claim(held))
             if claimed.state in STALLED and data.draw(st.booleans()):
                 driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})
         elif data.draw(st.integers(0, 9)) == 0:

@@ -17,7 +17,7 @@ from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
 from saga.choreography.observer import Observer, Waiting
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
-from saga.driver import Driver, DriverDeps
+from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
@@ -159,12 +159,10 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
         lambda _: None,
         lambda: 0.5,
         lambda: False,
-        lambda _: None,
         lambda *_: None,  # type: ignore[arg-type]
     )
     claimed, held = log.claim(after.id, 1, "two", due_by=FAR, due_at=FAR)
-    driver = Driver(claimed, deps)
-    driver.taken_over(held)
+    driver = Driver(claimed, deps, Claim(held))
     while call := driver.next_call():
         driver.make(call)
     assert driver.record.state == State.COMPENSATED
@@ -254,7 +252,7 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
             return HttpAnswer(1.0, 200, {}, json.dumps({url: "x" * size}).encode())
 
     deps = DriverDeps(
-        log, Gives(), "one", lambda: NOW, lambda _: None, lambda: 0.5, lambda: False, lambda _: None, lambda *_: None,  # type: ignore[arg-type]
+        log, Gives(), "one", lambda: NOW, lambda _: None, lambda: 0.5, lambda: False, lambda *_: None,  # type: ignore[arg-type]
         lease=1000,
     )  # fmt: skip
     driver = Driver(made, deps)

@@ -96,7 +96,7 @@ def recovering(log: SagaLog) -> tuple[Recovery, list[str]]:
     """A recovery whose engine drives nothing, and the ids of what it has claimed."""
     deps = DriverDeps(
         log=log, transport=Well(), owner="here", clock=lambda: NOW + 100, sleep=lambda seconds: None,
-        random=lambda: 0.5, stopping=lambda: False, exit=lambda code: None, observe=lambda record, line: None,
+        random=lambda: 0.5, stopping=lambda: False, observe=lambda record, line: None,
     )  # fmt: skip
     engine = Orders(deps, new_id=lambda: "", stop=threading.Event())
     claimed: list[str] = []
