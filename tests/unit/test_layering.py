@@ -12,7 +12,9 @@ from tests.support.stack import ROOT
 OURS = {"saga", "orchestrator", "service_a", "service_b", "service_c"}
 PURE = {
     "machine": {"definition", "errors"},
-    "step_functions.asl": {"definition", "errors", "machine", "retry"},
+    "step_functions.asl": {"definition", "errors", "machine", "step_functions"},
+    "step_functions.http_task": {"definition", "machine", "retry", "step_functions"},
+    "step_functions.jsonata": {"definition"},
     "retry": set(),
     "errors": set(),
     "exact_json": set(),
