@@ -99,7 +99,7 @@ class _Routes:
         key, mode = _idempotency_key(), self.parts.mode(request.args.get("mode"))
         body = parse_object(request.get_data())
         definition = definition.with_faults(plan.queries(), plan.orchestrator).in_mode(mode)
-        self.parts.check_listeners(definition, key)
+        self.parts.check_start(definition, key)
         return answer(self.parts.engine.run(definition, body, key, wait))
 
     def sagas(self) -> Response:

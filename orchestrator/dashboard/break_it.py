@@ -125,7 +125,7 @@ class _BreakIt:
             _, body, plan = self._asked_for()
             plain = self.parts.definition(request.form.get("saga"))  # whichever mode the form has, on the engine set
             definitions = [plain.in_mode(self.parts.mode(mode)) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
-            self.parts.check_listeners(definitions[-1])  # before either is started
+            self.parts.check_start(definitions[-1])  # before either is started
             saga_ids = [self._start(each, body, plan) for each in definitions]
         except SagaError as error:
             return self._refused(error)
@@ -208,7 +208,7 @@ class _BreakIt:
         return definition.in_mode(self.parts.mode(request.form.get("mode"))), body, plan
 
     def _start(self, definition: SagaDefinition, body: Mapping[str, Any], plan: FaultPlan) -> str:
-        self.parts.check_listeners(definition)
+        self.parts.check_start(definition)
         return self.parts.engine.start(definition.with_faults(plan.queries(), plan.orchestrator), body)
 
     def _refused(self, error: SagaError) -> tuple[str, int]:

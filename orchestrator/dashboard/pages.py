@@ -15,7 +15,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
 
-from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
+from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard import break_it
 from orchestrator.dashboard.curl import Curl, curl, flags_of
 from orchestrator.dashboard.formatting import length
@@ -28,12 +28,13 @@ from orchestrator.dashboard.truth import verdicts, violations
 from orchestrator.queries import attention_in, before_in, status_in
 from orchestrator.status_codes import status_code_of
 from orchestrator.stream import event_stream
+from saga.choreography.coordinator import CHOREOGRAPHY_OFF
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga, SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import compact, mask, parse_object, pretty
 from saga.progress import secrets_of
-from saga.runtime.permitted_commands import REFUSALS, permitted_commands
+from saga.runtime.permitted_commands import REFUSALS
 from saga.saga_log import Record
 from saga.unreadable import UNREADABLE, Unreadable
 from saga.views.backlog import count_states
@@ -209,7 +210,7 @@ class _Pages:
             "sent": attempts_of(history),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verdicts": verdicts(record, saga["steps"], found),
-            "permitted_commands": permitted_commands(record),
+            "permitted_commands": self.parts.operator.permitted_commands(record),
             "acting": record.state in STALLED_AT_AN_ACTION,
             "has_stalled": record.context.stalled,
             "under_way": under_way(record),

@@ -52,7 +52,7 @@ class ListenerDeps:
     stall_base: float
     stall_max: float
     notify: Callable[[], None]  # there is news in the outbox
-    tell: Callable[[SagaEvent], None]  # news that may be lost
+    publish_unconfirmed: Callable[[SagaEvent], None]  # of an event that may be lost
     closed: threading.Event
     clock: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
@@ -391,7 +391,7 @@ class Listener:
         told = attempt.told(verdict, status, self._deps.clock())
         line = {**told["attempt"], "message": message}
         news = {"at": told["at"], **line, "stalls": stalls, "error": error}
-        self._deps.tell(attempt.part.attempt(attempt.event, news))
+        self._deps.publish_unconfirmed(attempt.part.attempt(attempt.event, news))
 
     def _pause(self, part: StepSubscription, number: int) -> float:
         return jittered(backoff_delay(part.step.backoff, number), self._deps.random)

@@ -10,7 +10,7 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 from sqlalchemy import Engine
 
-from saga.choreography import inbox
+from saga.choreography import inbox, require_nats
 from saga.choreography.broker import Broker
 from saga.choreography.events import EventKind, SagaEvent, StepSubscription, Task
 from saga.choreography.listener import Listener, ListenerDeps
@@ -30,7 +30,7 @@ class MessageEndpoint:
     def __init__(self, name: str, engine: Engine, settings: Settings):
         # A process that dies in the middle of an event lets another have it after a third of a lease.
         ack_wait = settings.lease_seconds / 3
-        self.broker = Broker(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
+        self.broker = _connect(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
         self.relay = Relay(engine, self.broker, name=name)
 
     def open(self) -> None:
@@ -42,6 +42,14 @@ class MessageEndpoint:
         """Let go: what is under way is delivered again."""
         self.relay.close()
         self.broker.close()
+
+
+def _connect(url: str, name: str, ack_wait: float, prefix: str) -> Broker:
+    """The connection to NATS, not opened yet. Raises SettingsError where its client is not installed."""
+    require_nats()
+    from saga.choreography.jetstream.broker import NatsBroker  # not in the base installation
+
+    return NatsBroker(url, name, ack_wait, prefix)
 
 
 def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
@@ -66,8 +74,8 @@ def attach_listener(
     """The endpoint of a service: it listens to the subjects in `heard`, and does what they ask."""
     endpoint = MessageEndpoint(name, transactions.engine, settings)
 
-    def tell(event: SagaEvent) -> None:
-        endpoint.broker.tell(event.id, event.subject, event.payload())
+    def publish_unconfirmed(event: SagaEvent) -> None:
+        endpoint.broker.publish_unconfirmed(event.id, event.subject, event.payload())
 
     deps = ListenerDeps(
         transactions=transactions,
@@ -77,7 +85,7 @@ def attach_listener(
         stall_base=settings.stall_base_seconds,
         stall_max=settings.stall_max_seconds,
         notify=endpoint.relay.notify,
-        tell=tell,
+        publish_unconfirmed=publish_unconfirmed,
         closed=transactions.closed,
     )
     endpoint.relay.also_forget = partial(inbox.forget, transactions.engine)

@@ -14,13 +14,14 @@ import orchestrator.dashboard.pages
 import saga.saga_log
 from orchestrator.app import LINES, PAGE_BYTES, create_app
 from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
-from saga.choreography.observer import Observer, Waiting
+from saga.choreography.observer import Observer
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
@@ -176,7 +177,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer = Observer(log, EndSignals(), lambda: NOW, lambda *_: None, lambda _: None)
     observer.overdue(after)
     observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0

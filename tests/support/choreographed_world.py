@@ -21,13 +21,14 @@ from saga.choreography import outbox
 from saga.choreography.broker import Delivery, Handler
 from saga.choreography.events import SagaEvent, started, subscriptions_of
 from saga.choreography.listener import Listener, ListenerDeps
-from saga.choreography.observer import Observer, Waiting
+from saga.choreography.observer import Observer
 from saga.choreography.outbox import Relay, saga_outbox
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, SagaDefinition
 from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
 from saga.machine import STARTED, Line, begin
+from saga.runtime.end_signals import EndSignals
 from saga.saga_log import Record, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -64,7 +65,7 @@ class Broker:
             self.world.point(f"after publish {subject}")
         return [True] * len(events)
 
-    def since(self) -> float:
+    def created_at(self) -> float:
         return self.created
 
     def lose_everything(self) -> None:
@@ -154,7 +155,7 @@ class ChoreographedWorld:
                 stall_base=1.0,
                 stall_max=60.0,
                 notify=lambda: None,
-                tell=self._tell,
+                publish_unconfirmed=self._publish_unconfirmed,
                 closed=self.transactions[name].closed,
                 clock=self._clock,
                 random=lambda: 0.5,
@@ -162,7 +163,7 @@ class ChoreographedWorld:
             self.listeners[name] = Listener(self._heard(name), deps)
         for name, engine in self.engines.items():
             self.relays[name] = Relay(engine, self.broker, self._clock)
-        self.observer = Observer(self.log, Waiting(), self._clock, lambda record, line: None, self._exit)
+        self.observer = Observer(self.log, EndSignals(), self._clock, lambda record, line: None, self._exit)
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
         """A saga that has been started: its row and its events are in the log's database."""
@@ -296,7 +297,7 @@ class ChoreographedWorld:
         if work := connection.info.pop("work", None):
             self.done.append(work)
 
-    def _tell(self, event: SagaEvent) -> None:
+    def _publish_unconfirmed(self, event: SagaEvent) -> None:
         self.broker.put(event.subject, event.payload())
 
     def _clock(self) -> float:
