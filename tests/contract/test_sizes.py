@@ -12,7 +12,8 @@ from flask.testing import FlaskClient
 
 import orchestrator.dashboard.pages
 import saga.saga_log
-from orchestrator.app import LINES, PAGE_BYTES, create_app
+from orchestrator.api.sagas import LINES, PAGE_BYTES
+from orchestrator.app import create_app
 from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
 from saga.choreography.observer import Observer
 from saga.context import replayed

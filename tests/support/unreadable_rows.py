@@ -157,7 +157,7 @@ class Served:
             patch.setattr(orchestrator.bootstrap, "new_transport", Well)
             self.parts = bootstrap(load_settings(settings))
         self.log = self.parts.log
-        self._app = create_app(parts=self.parts)
+        self._app = create_app(orchestrator=self.parts)
         self._server = make_server("127.0.0.1", 0, self._app, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

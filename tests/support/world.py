@@ -114,7 +114,7 @@ class World:
             compensation=self._watched(name, "compensation", service.compensation),
         )
         app = watched.create_app(settings)
-        engine: Engine = app.view_functions["invoke"].__self__.engine  # type: ignore[attr-defined]
+        engine: Engine = app.extensions["saga"].transactions.engine
         quick(engine)
         event.listen(engine, "commit", lambda connection: self._at_commit(name, connection))
         event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
