@@ -23,6 +23,7 @@ from saga.errors import BadInput
 from saga.faults.flags import FaultPlan
 from saga.http_client import new_transport
 from saga.http_client.transport import HttpAnswer, Transport
+from saga.machine import fields_for
 from saga.payload import parse_object
 from saga.views.records import AT_ONCE, ask, records_url
 
@@ -130,8 +131,7 @@ class _Naive:
         known: Mapping[str, Any],
     ) -> Mapping[str, Any] | None:
         headers = {"Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
-        fields = {name: known[name] for name in step.send if name in known}
-        answer = self._calls.post(step, url, fields, headers)
+        answer = self._calls.post(step, url, fields_for(step, known), headers)
         result, message = None, answer.message
         if answer.failure is None and answer.status is not None:
             try:

@@ -16,7 +16,7 @@ from orchestrator.api.sagas import LINES, PAGE_BYTES
 from orchestrator.app import create_app
 from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
 from saga.choreography.observer import Observer
-from saga.context import replayed
+from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
@@ -96,7 +96,7 @@ def stalled(log: SagaLog, lines: int, mode: str = "", **changes: Any) -> Record:
         found.append(Line(seq + 1, NOW + number, "compensation_unknown", "A", detail={"state": "stalled_compensating"}))
         if len(found) < lines:
             found.append(Line(seq + 2, NOW + number, "resumed", "A", detail={"state": "compensating"}))
-    saga_, context = replayed(definition, made.input, [Line(1, NOW, STARTED), *found], {"A": {"user_id": 7}})
+    saga_, context = replay(definition, made.input, [Line(1, NOW, STARTED), *found], {"A": {"user_id": 7}})
     after = replace(made, state=saga_.state, cursor=saga_.cursor, context=context, rounds=number)
     for start in range(0, len(found), 5000):
         part = found[start : start + 5000]
@@ -199,7 +199,7 @@ def test_what_is_parked_is_shown_though_its_line_is_left_out(log: SagaLog, clien
     }
     lines = [Line(after.context.lines + 1, NOW, PARKED, "A", detail=detail)]
     lines += [Line(lines[0].seq + n, NOW, "released") for n in range(1, 301)]
-    saga_, context = replayed(after.definition, after.input, [*log.lines(after.id), *lines], after.results)
+    saga_, context = replay(after.definition, after.input, [*log.lines(after.id), *lines], after.results)
     log.advance(after.id, 1, replace(after, context=context).present, lines)
     assert saga_.state == after.state
     page = client.get(f"/ui/sagas/{after.id}").text

@@ -39,6 +39,7 @@ from tests.support.unreadable_rows import (
     INPUT,
     KINDS,
     NOW,
+    PAIRS,
     Served,
     Well,
     begun,
@@ -77,7 +78,7 @@ def serve(engine: Engine, database: Database) -> Iterator[Callable[[], Served]]:
         each.close()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("database", "name"), PAIRS, indirect=["database"])
 def test_recovery_goes_past_it(engine: Engine, log: SagaLog, name: str) -> None:
     """Each kind by itself, due before the healthy ones."""
     bad = begun(log, 1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import saga
 from tests.support.stack import ROOT
 
 OURS = {"saga", "orchestrator", "service_a", "service_b", "service_c"}
@@ -207,3 +210,15 @@ def test_no_import_points_upwards() -> None:
         if level(other) > level(name) and not any(each.startswith(f"{other}.") for each in others)
     }
     assert upwards == set()
+
+
+def test_importing_the_library_loads_nothing_else() -> None:
+    """Its exports are loaded one by one, when they are asked for."""
+    program = "import sys, saga; print(*(name for name in sys.modules if name.startswith('saga.')))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", saga.__all__)
+def test_each_export_of_the_library_is_what_it_is_called(name: str) -> None:
+    assert getattr(saga, name).__name__ == name
