@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import uuid_utils
 
 from orchestrator.choreography_coordinator import ChoreographyCoordinator
-from orchestrator.dashboard.health import HealthMonitor
 from orchestrator.gauges import Gauges
+from orchestrator.health import HealthMonitor
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
