@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import uuid_utils
 
 from orchestrator.choreography_coordinator import ChoreographyCoordinator
-from orchestrator.dashboard.health import HealthMonitor
 from orchestrator.gauges import Gauges
+from orchestrator.health import HealthMonitor
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
@@ -221,6 +221,8 @@ def temporal_client(
     """What hands sagas over to Temporal; `tell` is told of their ends."""
     from saga.temporal.client import Temporal  # not in the base installation
     from saga.temporal.messages import Timing
+    from saga.temporal.workflow_client import WorkflowClient
 
     timing = Timing(settings.lease_seconds, settings.stall_base_seconds, settings.stall_max_seconds)
-    return Temporal(settings.temporal, timing, saga_log, time.time, settings.recovery_interval, tell)
+    workflows = WorkflowClient(settings.temporal, timing)
+    return Temporal(workflows, saga_log, time.time, settings.recovery_interval, tell)

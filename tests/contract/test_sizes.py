@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import orchestrator.dashboard.pages
+import orchestrator.dashboard.saga_view
 import saga.saga_log
 from orchestrator.api.sagas import LINES, PAGE_BYTES
 from orchestrator.app import create_app
-from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
+from orchestrator.dashboard.saga_view import FIRST_LINES, LATEST_LINES
 from saga.choreography.observer import Observer, Waiting
 from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
@@ -72,8 +72,8 @@ def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) ->
     """The orchestrator over that log; the services' rows and health are not asked for."""
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
     sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off"}
-    monkeypatch.setattr(orchestrator.dashboard.pages, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
-    monkeypatch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
+    monkeypatch.setattr(orchestrator.dashboard.saga_view, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
+    monkeypatch.setattr("orchestrator.health.HealthMonitor.latest", lambda self: None)
     app = create_app(load_settings({"SAGA_LOG_URL": database("orchestrator"), **nowhere, **sagas}))
     yield app.test_client()
     app.close()  # type: ignore[attr-defined]
