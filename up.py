@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
-from saga.definition import TEMPORAL, load_definitions
+from saga.definition import TEMPORAL
+from saga.definition_file import load_definitions
 from saga.errors import BadInput
 from saga.process.server import port_problem
 from saga.process.settings import Settings, broker_url, load_settings, reachable

@@ -12,6 +12,8 @@ from typing import Any
 from bench import fill
 from bench.load import Job, Run
 from bench.stage import HASTY, STEPS, Stage
+from saga.runtime.due_sagas import DueSagas
+from saga.views.backlog import count_states
 from tests.support.stack import SERVICES, eventually
 
 CLIENTS = 16
@@ -221,7 +223,7 @@ def many_ended(stage: Stage, rounds: int, seconds: float, number: int) -> list[F
     log, took = stage.log("orchestrator2"), []
     for _ in range(20):
         began = time.perf_counter()
-        log.due(time.time(), 32)
+        DueSagas(log).due(time.time(), 32)
         took.append(1000 * (time.perf_counter() - began))
     found.append(Figure(f"recovery's look {case}", stage.kind, statistics.median(took), "≤ 20", "ms"))
     return found
@@ -238,14 +240,14 @@ def many_unfinished(stage: Stage, number: int, seconds: float) -> list[Figure]:
     began = time.monotonic()
     say(f"{stage.kind}: {number:,} unfinished sagas at start")
     latencies: list[float] = []
-    while log.due(time.time() + 3600, 1):
+    while DueSagas(log).due(time.time() + 3600, 1):
         if time.monotonic() - began > 300:
             raise RuntimeError("the unfinished sagas are not driven")
         latencies += stage.load.run(Job("start", [stage.stack.url], seconds, clients)).latencies
     took = time.monotonic() - began
-    eventually(lambda: not log.due(time.time() + 3600, 1))
+    eventually(lambda: not DueSagas(log).due(time.time() + 3600, 1))
     p99 = statistics.quantiles(latencies, n=100)[98] / statistics.quantiles(usual.latencies, n=100)[98]
-    states = {str(state): count for state, count in log.count_states(10**7).items() if count}
+    states = {str(state): count for state, count in count_states(log, 10**7).items() if count}
     return [
         Figure(
             f"new sagas' p99 while {number:,} unfinished ones are driven ÷ usual", stage.kind, p99, "≤ 3", "×",

@@ -10,7 +10,7 @@ from sqlalchemy import insert, text
 
 from bench.load import INPUT, Job
 from bench.stage import Stage
-from saga.definition import load_definitions
+from saga.definition_file import load_definitions
 from saga.machine import STARTED
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
@@ -25,7 +25,7 @@ NUMBERED = {  # the id `:have` further on, and a text of it
 
 def ended(log: SagaLog, stage: Stage, number: int, progress: Callable[[int], None]) -> None:
     """Copies of one completed saga, with its lines."""
-    engine = log._engine
+    engine = log.database.engine
     stage.load.run(Job("start", [stage.stack.url_of("orchestrator2")], 0.05))
     with engine.begin() as connection:
         first = connection.execute(text("SELECT MIN(id) FROM sagas")).scalar_one()
@@ -63,7 +63,7 @@ def unfinished(log: SagaLog, stage: Stage, number: int) -> None:
     }  # fmt: skip
     ids = [f"11111111-0000-7000-8000-{index:012d}" for index in range(number)]
     for some in (ids[start : start + 1000] for start in range(0, number, 1000)):
-        with log._engine.begin() as connection:
+        with log.database.engine.begin() as connection:
             connection.execute(insert(log_sql.sagas), [{**common, "id": saga_id} for saga_id in some])
             lines = [{"saga_id": saga_id, "seq": 1, "at": now, "event": STARTED} for saga_id in some]
             connection.execute(insert(log_sql.saga_log), lines)

@@ -3,7 +3,8 @@
 import sys
 
 from orchestrator.stream import LISTENERS
-from saga.definition import TEMPORAL, load_definitions
+from saga.definition import TEMPORAL
+from saga.definition_file import load_definitions
 from saga.errors import BadInput
 from saga.process.server import serve
 from saga.process.settings import load_settings
@@ -22,7 +23,7 @@ def main() -> None:
     except BadInput as error:
         sys.exit(f"orchestrator: {error}")
     for definition in definitions.values():
-        for doubt in definition.doubts:
+        for doubt in definition.warnings:
             sys.stderr.write(f"orchestrator: warning: the saga {definition.name}: {doubt}\n")
     serve(
         "orchestrator.app:create_app",

@@ -16,7 +16,7 @@ from orchestrator import csrf, probe
 from orchestrator.bootstrap import Orchestrator, bootstrap
 from orchestrator.dashboard import pages
 from orchestrator.queries import before_in, status_in
-from orchestrator.status_codes import code_of
+from orchestrator.status_codes import status_code_of
 from orchestrator.stream import event_stream
 from saga.errors import BadInput, NoSuchSaga, SagaError
 from saga.faults.flags import parse_plan
@@ -25,10 +25,13 @@ from saga.kits.request_body import read_bodies
 from saga.machine import ENDED
 from saga.payload import parse_object
 from saga.process.settings import Settings, load_settings
+from saga.runtime.pruning import prune
 from saga.saga_log import Record, Stored
 from saga.views.audit import audit
 from saga.views.raw_export import raw_export
+from saga.views.raw_rows import raw_rows
 from saga.views.representation import represent, represent_line, represent_lines
+from saga.views.saga_search import SagaQuery
 
 BODY_AT_MOST = 1 << 20  # bytes
 PAGE_BYTES = 8 << 20  # of input and results, in a page of sagas
@@ -96,23 +99,24 @@ class _Routes:
         key, mode = _idempotency_key(), self.parts.mode(request.args.get("mode"))
         body = parse_object(request.get_data())
         definition = definition.with_faults(plan.queries(), plan.orchestrator).in_mode(mode)
-        self.parts.check_heard(definition, key)
+        self.parts.check_listeners(definition, key)
         return answer(self.parts.engine.run(definition, body, key, wait))
 
     def sagas(self) -> Response:
         """The latest sagas, a page at a time: as many as the limit says, or as few as are large together."""
         _only_these_flags("status", "saga", "q", "limit", "before")
         states, readable = status_in(request.args)
+        query = SagaQuery(
+            states=states,
+            readable=readable,
+            name=request.args.get("saga", ""),
+            q=request.args.get("q", ""),
+            before=before_in(request.args),
+            most=int(_number("limit", 50, 1, 500)),
+        )
         for _ in range(LOOKS):
-            found = self.parts.log.search(
-                states=states,
-                readable=readable,
-                name=request.args.get("saga", ""),
-                q=request.args.get("q", ""),
-                before=before_in(request.args),
-                most=int(_number("limit", 50, 1, 500)),
-            )
-            page = self.parts.log.filled(found, PAGE_BYTES)
+            found = self.parts.search.find(query)
+            page = self.parts.search.filled(found, PAGE_BYTES)
             if not readable or all(isinstance(saga, Record) for saga in page):
                 break  # else one of them was just found to be unreadable: the next search knows that
         return jsonify(sagas=[represent(saga) for saga in page if not readable or isinstance(saga, Record)])
@@ -132,7 +136,7 @@ class _Routes:
 
     def export(self, saga_id: str) -> Response:
         """One saga's row and lines as the database has them, whatever is in them."""
-        found = self.parts.log.raw(saga_id)
+        found = raw_rows(self.parts.log, saga_id)
         if found is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
         return jsonify(raw_export(*found))
@@ -140,7 +144,7 @@ class _Routes:
     def latest_lines(self) -> Response:
         """The latest lines of all sagas, newest first."""
         _only_these_flags("limit")
-        found = self.parts.log.latest_lines(int(_number("limit", 100, 1, 500)))
+        found = self.parts.lines.latest(int(_number("limit", 100, 1, 500)))
         records = self.parts.log.find_many({saga_id for saga_id, _ in found})
         return jsonify(
             lines=[{"saga_id": saga_id, **represent_line(line, records.get(saga_id))} for saga_id, line in found]
@@ -199,16 +203,16 @@ class _Routes:
         """All or nothing, as the participants' own records tell it."""
         _only_these_flags("since", "limit")
         most = int(_number("limit", 100, 1, 500))
-        ended = self.parts.log.search(states=ENDED, ended_since=_time("since"), most=most)
-        return jsonify(audit(ended, self.parts.engine.around.transport, self.parts.settings.token))
+        ended = self.parts.search.find(SagaQuery(states=ENDED, ended_since=_time("since"), most=most))
+        return jsonify(audit(ended, self.parts.engine.deps.transport, self.parts.settings.token))
 
     def prune(self) -> Response:
         """Forget one batch of sagas that ended long ago."""
         _only_these_flags("older_than", "limit")
         if "older_than" not in request.args:
             raise BadInput("older_than is required: seconds since the saga ended", "older_than")
-        before = self.parts.engine.around.clock() - _number("older_than", 0, 0, 1e9)
-        return jsonify(pruned=self.parts.log.prune(before, int(_number("limit", 500, 1, 500))))
+        before = self.parts.engine.deps.clock() - _number("older_than", 0, 0, 1e9)
+        return jsonify(pruned=prune(self.parts.log, before, int(_number("limit", 500, 1, 500))))
 
     def test_status(self) -> Response:
         """One call to a service, undone again."""
@@ -217,7 +221,7 @@ class _Routes:
         if not service:
             raise BadInput("service is required: /test_status?service=a", "service")
         first = self.parts.definition_or_first(named)
-        transport, token = self.parts.engine.around.transport, self.parts.settings.token
+        transport, token = self.parts.engine.deps.transport, self.parts.settings.token
         others = [] if named else [self.parts.definition(name) for name in self.parts.definitions]
         for definition in (first, *others):
             for step in definition.steps:
@@ -264,7 +268,7 @@ def answer(saga: Stored) -> Response:
 
 
 def _saga_error(error: SagaError) -> Response:
-    code = code_of(error)
+    code = status_code_of(error)
     return _told(code, error, {"Retry-After": str(RETRY_AFTER)} if code == 503 else {}, getattr(error, "field", None))
 
 

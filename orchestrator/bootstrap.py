@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import uuid_utils
 
-from orchestrator.choreographer import Choreographer
-from orchestrator.dashboard.health import Watch
+from orchestrator.choreography_coordinator import ChoreographyCoordinator
+from orchestrator.dashboard.health import HealthMonitor
 from orchestrator.gauges import Gauges
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
-from saga.choreography.observer import Follower
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition, load_definitions
-from saga.driver import Surroundings
+from saga.choreography.observer import Observer
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
+from saga.definition_file import load_definitions
+from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, SagaUnreadable
-from saga.http_client.transport import Transport
+from saga.http_client import new_transport
 from saga.process.settings import Settings
 from saga.runtime.engine import Engine
+from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator, check_note
 from saga.runtime.permitted_commands import REFUSALS, refusal
 from saga.runtime.recovery import Recovery
@@ -34,6 +36,7 @@ from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
 from saga.unreadable import Unreadable
+from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
     from saga.temporal.client import Temporal
@@ -50,17 +53,19 @@ class Orchestrator:
     settings: Settings
     definitions: Mapping[str, SagaDefinition]
     log: SagaLog
+    search: SagaSearch
+    lines: LogLines
     engine: Engine
     operator: Operator
     recovery: Recovery
     telemetry: Telemetry
     stream: Stream
-    watch: Watch
-    choreographer: Choreographer | None  # None: choreography is off (NATS_URL)
+    health: HealthMonitor
+    choreographer: ChoreographyCoordinator | None  # None: choreography is off (NATS_URL)
     temporal: Temporal | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
 
     @property
-    def choreography(self) -> Choreographer:
+    def choreography(self) -> ChoreographyCoordinator:
         """BadInput where it is switched off."""
         if self.choreographer is None:
             raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
@@ -107,7 +112,7 @@ class Orchestrator:
     ) -> None:
         """Go on as if the call that stalled a saga had succeeded; the services are asked whether that is so."""
         self.operator.resolve(saga_id, note, result, outcome)
-        self.watch.doubt(saga_id)
+        self.health.recheck(saga_id)
 
     @property
     def default_saga(self) -> str | None:
@@ -126,10 +131,10 @@ class Orchestrator:
             raise Conflict(refusal("abandon", saga) or CHOREOGRAPHY_OFF)
         self.choreographer.abandon(saga_id, note)
 
-    def check_heard(self, definition: SagaDefinition, key: str | None = None) -> None:
+    def check_listeners(self, definition: SagaDefinition, key: str | None = None) -> None:
         """BadInput where a choreographed saga would start that one of its steps certainly does not hear of."""
         if definition.choreographed:
-            self.choreography.check_heard(definition, key)
+            self.choreography.check_listeners(definition, key)
 
     def definition(self, name: str | None) -> SagaDefinition:
         """The saga called `name`, for a new start; BadInput where there is none, or one must be named."""
@@ -153,11 +158,12 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     create_tables(database, log_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
+    search, lines = SagaSearch(saga_log), LogLines(saga_log)
     telemetry = Telemetry()
     stopping = threading.Event()
-    around = Surroundings(
+    deps = DriverDeps(
         log=saga_log,
-        transport=Transport(),
+        transport=new_transport(),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
         clock=time.time,
         sleep=stopping.wait,
@@ -170,26 +176,28 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         stall_max=settings.stall_max_seconds,
         token=settings.token,
     )
-    engine = Engine(around, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
-    telemetry.watch(engine)
-    follower = Follower(saga_log, engine.waiting, time.time, telemetry.observe, exit)
-    recovery = Recovery(engine, settings.recovery_interval, follower.overdue)
-    choreographer = Choreographer(database, engine, follower, settings) if settings.nats_url else None
+    engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
+    telemetry.show_engine(engine)
+    observer = Observer(saga_log, engine.waiting, time.time, telemetry.observe, exit)
+    recovery = Recovery(engine, settings.recovery_interval, observer.overdue)
+    choreographer = ChoreographyCoordinator(database, engine, observer, settings) if settings.nats_url else None
     letters = choreographer.count_dead_letters if choreographer else None
-    telemetry.show(Gauges(saga_log, letters, time.time, time.monotonic))
+    telemetry.show_gauges(Gauges(saga_log, letters, time.time, time.monotonic))
     temporal = _temporal(settings, saga_log, engine.waiting.tell)
     if temporal:
-        engine.hand_over = temporal.hand_over
+        engine.start_workflow = temporal.start_workflow
     return Orchestrator(
         settings,
         definitions,
         saga_log,
+        search,
+        lines,
         engine,
         Operator(engine, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
         recovery,
         telemetry,
-        Stream(saga_log),
-        Watch(saga_log, definitions.values(), around.transport, settings.token, time.time, letters),
+        Stream(saga_log, lines),
+        HealthMonitor(saga_log, search, definitions.values(), deps.transport, settings.token, time.time, letters),
         choreographer,
         temporal,
     )

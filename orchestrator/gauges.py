@@ -17,7 +17,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from saga.errors import BrokerUnavailable, LogUnavailable
-from saga.saga_log import Backlog, SagaLog
+from saga.saga_log import SagaLog
+from saga.views.backlog import Backlog, backlog
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
 logger = logging.getLogger("saga")
@@ -40,7 +41,7 @@ class Gauges(Collector):
         monotonic: Callable[[], float],
         within: float = WITHIN,
     ):
-        self._backlog = Asked(lambda: log.backlog(clock(), NEEDS_ATTENTION_AFTER, COUNTED), monotonic, within)
+        self._backlog = Asked(lambda: backlog(log, clock(), COUNTED), monotonic, within)
         self._letters = Asked(letters, monotonic, within) if letters else None
 
     def describe(self) -> list[Metric]:

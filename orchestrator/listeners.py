@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from saga.choreography.broker import Broker, Listening
-from saga.choreography.events import heard_by
+from saga.choreography.broker import Broker, ConsumerStatus
+from saga.choreography.events import needed_subscriptions
 from saga.choreography.namespace import covers
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable
@@ -32,7 +32,7 @@ class Listeners:
 
     def check(self, definition: SagaDefinition) -> None:
         """BadInput, naming the step and what to start, where a step certainly has no listener."""
-        needed = heard_by(definition)
+        needed = needed_subscriptions(definition)
         if self._heard >= needed.items():
             return
         with self._asking:  # of those who start at the same time one asks
@@ -55,11 +55,11 @@ class Listeners:
                 time.sleep(LOOK)
 
 
-def _hears(listening: Sequence[Listening], step: str, subject: str) -> bool:
+def _hears(listening: Sequence[ConsumerStatus], step: str, subject: str) -> bool:
     return any(each.durable == step and any(covers(one, subject) for one in each.subjects) for each in listening)
 
 
-def _said(definition: SagaDefinition, step: str, listening: Sequence[Listening]) -> str:
+def _said(definition: SagaDefinition, step: str, listening: Sequence[ConsumerStatus]) -> str:
     names = sorted(each.durable for each in listening if not each.durable.startswith("orchestrator"))
     if step in names:
         problem = f"the service {step} listens to other events: start it again, with this saga's file in its SAGAS_DIR"

@@ -12,8 +12,8 @@ from saga import progress
 from saga.call import MESSAGE_AT_MOST
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput, Conflict
-from saga.http_client.transport import Answer, Transport
-from saga.machine import Call, Calls, Direction
+from saga.http_client.transport import HttpAnswer, Transport
+from saga.machine import Call, CallHistory, Direction
 from saga.payload import parse_object
 
 UNDONE_WITHIN = 3  # attempts
@@ -59,21 +59,21 @@ class _Service:
         self._token = token
         self._saga_id = str(uuid_utils.uuid7())
 
-    def post(self, direction: Direction, more: Mapping[str, str] | None = None) -> Answer:
+    def post(self, direction: Direction, more: Mapping[str, str] | None = None) -> HttpAnswer:
         """One attempt."""
         step = self._step
         url = step.action if direction is Direction.ACTION else str(step.compensation)
         call = Call(step, direction, url, self._fields)
-        made = progress.request(self._saga_id, call, Calls(), False, secrets.token_hex(8), self._token)
+        made = progress.request(self._saga_id, call, CallHistory(), False, secrets.token_hex(8), self._token)
         headers = {**made.headers, "Saga-Attempt": "1", **(more or {})}
         return self._transport.post(made.url, headers, made.body, made.timeout)
 
 
-def _good(answer: Answer) -> bool:
+def _good(answer: HttpAnswer) -> bool:
     return answer.failure is None and answer.status is not None and 200 <= answer.status < 300
 
 
-def _said(answer: Answer) -> dict[str, Any]:
+def _said(answer: HttpAnswer) -> dict[str, Any]:
     if answer.failure is not None:
         return {"status_code": answer.status, "answer": {"error": answer.message}}
     try:

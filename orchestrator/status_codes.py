@@ -32,6 +32,6 @@ STATUS_CODES: dict[type[SagaError], int] = {
 }
 
 
-def code_of(error: SagaError) -> int:
+def status_code_of(error: SagaError) -> int:
     """The status code; 500 is our own bug."""
     return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)

@@ -19,6 +19,7 @@ from flask import Response
 
 from saga.errors import LogUnavailable, Overloaded
 from saga.payload import readable
+from saga.runtime.log_lines import LogLines
 from saga.runtime.tail import Tail
 from saga.saga_log import SagaLog
 from saga.views.representation import represent_line
@@ -31,7 +32,7 @@ AFTER_A_BUG = 1.0  # seconds
 KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
 PAGES_KEPT = 16  # for others who catch up from the same place
-NEWS_EVERY = 0.75  # seconds, at the least
+CHANGES_EVERY = 0.75  # seconds, at the least
 HEARTBEAT = 15.0  # seconds: finds listeners that have gone
 ANSWER_WITHIN = 5.0
 
@@ -50,9 +51,10 @@ class _Batch:
 class Stream:
     """The log's end, watched for all listeners at once."""
 
-    def __init__(self, log: SagaLog):
+    def __init__(self, log: SagaLog, lines: LogLines):
         self._log = log
-        self._tail = Tail(log, time.monotonic)
+        self._lines = lines
+        self._tail = Tail(lines, time.monotonic)
         lock = threading.Lock()
         self._changed = threading.Condition(lock)  # the position, or there are no more: listeners wait for that
         self._looked = threading.Condition(lock)  # at the log: whoever wants to know where it ends waits for that
@@ -94,7 +96,7 @@ class Stream:
         if self._listeners >= LISTENERS:
             raise Overloaded(f"{LISTENERS} listeners are the most that this process serves: try again later")
         now = self.now()
-        if last_seen is None or (last_seen > now and last_seen > self._log.last_line_id()):  # of another log
+        if last_seen is None or (last_seen > now and last_seen > self._lines.last_id()):  # of another log
             return now
         return last_seen
 
@@ -111,14 +113,14 @@ class Stream:
                     said = time.monotonic()
                     yield events or _at(position)
 
-    def news(self, position: int) -> Iterator[bytes]:
+    def changes(self, position: int) -> Iterator[bytes]:
         """An event without content, at most one a second, whenever lines have come: all that a list has to know."""
         with self._listening(to_lines=False):
             yield _start(position)
             while not self._closed:
                 seen, position = position, self._after(position)
                 yield b"data: lines have come\n\n" if position > seen else _at(position)
-                time.sleep(NEWS_EVERY)
+                time.sleep(CHANGES_EVERY)
 
     @contextmanager
     def _listening(self, to_lines: bool = True) -> Iterator[None]:
@@ -181,7 +183,7 @@ class Stream:
     def _look(self) -> None:
         before = self._position
         if not self._listeners:  # nobody has followed the log's end meanwhile: it may be far from where we were
-            self._tail, before = Tail(self._log, time.monotonic), None
+            self._tail, before = Tail(self._lines, time.monotonic), None
         position = self._tail.advance()
         batch = None
         if self._to_lines and before is not None and position > before:
@@ -196,7 +198,7 @@ class Stream:
                 self._changed.notify_all()
 
     def _read(self, after: int, upto: int, most: int) -> _Batch:
-        lines = self._log.lines_between(after, upto, most)
+        lines = self._lines.between(after, upto, most)
         records = self._log.find_many({saga_id for _, saga_id, _ in lines})
         events = [
             (saga_id, _event(line_id, saga_id, represent_line(line, records.get(saga_id))))

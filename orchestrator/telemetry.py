@@ -36,18 +36,18 @@ class Telemetry:
             "saga_unreadable", "Sagas that this process has found and cannot read.", registry=self.registry
         )
 
-    def watch(self, engine: Engine) -> None:
+    def show_engine(self, engine: Engine) -> None:
         """Show how many sagas `engine` drives, and how many of its log cannot be read."""
         self._in_flight.set_function(lambda: engine.in_flight)
-        self._unreadable.set_function(lambda: len(engine.around.log.aside))
+        self._unreadable.set_function(lambda: len(engine.deps.log.aside))
 
-    def show(self, gauges: Collector) -> None:
+    def show_gauges(self, gauges: Collector) -> None:
         """Show these, too."""
         self.registry.register(gauges)
 
     def observe(self, record: Record, line: Line) -> None:
         """Told of every line, once it is durable."""
-        name, detail = record.definition.name, line.detail or {}
+        name, detail = record.definition.name, line.facts
         if line.event == ATTEMPT:
             attempts = self._of_attempts(name, line.step, detail.get("call"), detail.get("verdict"))
             attempts.observe((line.duration_ms or 0) / 1000)
@@ -57,16 +57,16 @@ class Telemetry:
             self._of_events(name, line.event).inc()
             if detail.get("state") in ENDED:
                 self._ended.labels(name, detail["state"]).inc()
-        tell(record.id, line)
+        log_line(record.id, line)
 
     def metrics(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
 
 
-def tell(saga_id: str, line: Line) -> None:
+def log_line(saga_id: str, line: Line) -> None:
     """A line of the saga log, to the process's output. No payload, no message: they may hold personal data."""
-    detail = line.detail or {}
+    detail = line.facts
     went_well = detail.get("verdict") == Verdict.DONE if line.event == ATTEMPT else line.event == Event.ACTION_DONE
     if went_well and detail.get("state") not in ENDED:
         return  # the saga goes on as it should: its log tells that

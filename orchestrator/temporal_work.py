@@ -18,13 +18,13 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from orchestrator.bootstrap import CONNECTIONS, temporal_client
-from orchestrator.telemetry import tell
-from saga.http_client.transport import Transport
+from orchestrator.telemetry import log_line
+from saga.http_client import new_transport
 from saga.process.settings import Settings, load_settings
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from saga.temporal.activities import Activities, Surroundings
+from saga.temporal.activities import Activities, ActivityDeps
 from saga.temporal.connection import connect as connect_temporal
 from saga.temporal.projection import Projector
 from saga.temporal.workflow import SagaWorkflow
@@ -69,10 +69,10 @@ async def _work(settings: Settings) -> None:
         await stopped.wait()
 
 
-def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> Surroundings:
-    return Surroundings(
-        projector=Projector(saga_log, tell),
-        transport=Transport(),
+def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> ActivityDeps:
+    return ActivityDeps(
+        projector=Projector(saga_log, log_line),
+        transport=new_transport(),
         executor=ThreadPoolExecutor(CALLS + CONNECTIONS),
         clock=time.time,
         random=random.random,

@@ -6,7 +6,7 @@ import logging
 import sys
 
 from saga.errors import BadInput
-from saga.process.server import keep
+from saga.process.server import restart_forever
 from saga.process.settings import load_settings
 from saga.temporal import require_temporal
 
@@ -21,7 +21,7 @@ def main() -> None:
         sys.exit(f"temporal_worker: {error}")
     from orchestrator.temporal_work import work  # needs what was just asked for
 
-    keep(work)
+    restart_forever(work)
 
 
 if __name__ == "__main__":

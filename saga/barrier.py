@@ -24,8 +24,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.errors import Refused
 from saga.payload import compact, sayable
-from saga.storage.database import Json, Token, UtcTime, Written, is_duplicate, is_lock_conflict, transaction
-from saga.storage.statement_batch import Row, Statement, exchange
+from saga.storage.database import EncodedJson, Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
+from saga.storage.statement_batch import Row, Statement, execute_batch
 
 metadata = MetaData()
 
@@ -202,7 +202,7 @@ def _compensate(connection: Connection, key: Key, compensation: Work, news: News
 def _told(connection: Connection, answer: Answer, news: News) -> Answer:
     """Write the news of an answer that is saved already."""
     if told := news(answer):
-        exchange(connection, *told, last=True)
+        execute_batch(connection, *told, with_commit=True)
     return answer
 
 
@@ -236,12 +236,12 @@ def _move(
 
 def _answer(connection: Connection, key: Key, answer: Answer, text: str, news: News) -> None:
     """Save what the last statements of the transaction are: the answer, whose body is `text`, and its news."""
-    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": Written(text)})
-    exchange(connection, *news(answer), (ANSWER, [row]), last=True)
+    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": EncodedJson(text)})
+    execute_batch(connection, *news(answer), (ANSWER, [row]), with_commit=True)
 
 
 def _execute(connection: Connection, statement: Statement, values: Mapping[str, Any]) -> int:
-    return exchange(connection, (statement, [statement.bind(connection.dialect, values)]))[0]
+    return execute_batch(connection, (statement, [statement.bind(connection.dialect, values)]))[0]
 
 
 def _row(key: Key) -> dict[str, str]:

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from saga.errors import BadInput
-from saga.http_client.transport import Answer, Failure, Transport
+from saga.http_client.transport import Failure, HttpAnswer, Transport
 from saga.payload import MASK, parse_object, readable
-from saga.retry import retry_request
+from saga.retry import BACKOFF, RETRIES, TIMEOUT, retry_request
 from saga.urls import credentials, masked
 
 MESSAGE_AT_MOST = 500  # characters of a participant's own message
@@ -54,9 +54,9 @@ class CallRequest:
     url: str
     headers: Mapping[str, str]
     body: bytes
-    timeout: float = 5.0
-    retries: int = 2
-    backoff: float = 0.2
+    timeout: float = TIMEOUT
+    retries: int = RETRIES
+    backoff: float = BACKOFF
     first_attempt: int = 1
     sealing: bool = False  # a pivot's compensation that asks whether it has committed
     uncertain_before: bool = False  # an earlier attempt of this very call may have had an effect
@@ -121,7 +121,7 @@ def make_call(
     return combine_attempts(request, attempts)
 
 
-def classify_attempt(answer: Answer, number: int, clock: Callable[[], float] = time.time) -> Attempt:
+def classify_attempt(answer: HttpAnswer, number: int, clock: Callable[[], float] = time.time) -> Attempt:
     """What one answer says: the table of the participant contract, row by row."""
     verdict, retryable, result = _classify(answer)
     return Attempt(
@@ -137,7 +137,7 @@ def classify_attempt(answer: Answer, number: int, clock: Callable[[], float] = t
     )
 
 
-def _classify(answer: Answer) -> tuple[Verdict, bool, Mapping[str, Any] | None]:
+def _classify(answer: HttpAnswer) -> tuple[Verdict, bool, Mapping[str, Any] | None]:
     """(verdict, is it worth another attempt, result)."""
     status = answer.status
     if answer.failure is not None or status is None:
@@ -162,7 +162,7 @@ def _refuses(status: int | None) -> bool:
     return status is not None and 400 <= status < 500 and status != TIMED_OUT and status not in NOT_NOW
 
 
-def _result(answer: Answer) -> Mapping[str, Any] | None:
+def _result(answer: HttpAnswer) -> Mapping[str, Any] | None:
     """What a 2xx says was done; None where it does not say that anything was."""
     if answer.status == 204:
         return {}
@@ -194,14 +194,14 @@ def error_kind(certain: bool, status: int | None, timed_out: bool) -> str:
     return "timeout" if timed_out or status == TIMED_OUT else "failed"
 
 
-def _object(answer: Answer) -> dict[str, Any] | None:
+def _object(answer: HttpAnswer) -> dict[str, Any] | None:
     try:
         return parse_object(answer.body, strict=False)
     except BadInput:
         return None
 
 
-def _message(answer: Answer) -> str:
+def _message(answer: HttpAnswer) -> str:
     status = answer.status
     if answer.failure is not None or status is None:
         return answer.message
@@ -218,7 +218,7 @@ def _message(answer: Answer) -> str:
     return text[:MESSAGE_AT_MOST]
 
 
-def _why(answer: Answer) -> str:
+def _why(answer: HttpAnswer) -> str:
     """What keeps a body of JSON from being read, where that is worth a word; it quotes none of its values."""
     try:
         parse_object(answer.body, "it", strict=False)
@@ -230,7 +230,7 @@ def _why(answer: Answer) -> str:
     return ""
 
 
-def _redirect(answer: Answer) -> str:
+def _redirect(answer: HttpAnswer) -> str:
     """Where it points to, without what may be a secret: a user and a password, a query, a fragment."""
     said = answer.headers.get("location", "").strip()
     if not said:
@@ -248,7 +248,7 @@ def _redirect(answer: Answer) -> str:
     return f"HTTP {answer.status} to {shown}, and redirects are not followed"
 
 
-def _retry_after(answer: Answer, clock: Callable[[], float]) -> float | None:
+def _retry_after(answer: HttpAnswer, clock: Callable[[], float]) -> float | None:
     """Retry-After in seconds from now (RFC 9110, section 10.2.3); None where it holds neither seconds nor a date."""
     said = answer.headers.get("retry-after")
     if said is None:

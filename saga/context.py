@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-from saga.definition import SagaDefinition, fits
+from saga.definition import SagaDefinition, type_check
 from saga.machine import (
     ATTEMPT,
     CANCEL_REQUESTED,
@@ -24,7 +24,7 @@ from saga.machine import (
     REPLAYED,
     STALLED,
     STARTED,
-    Calls,
+    CallHistory,
     Direction,
     Event,
     Line,
@@ -34,7 +34,7 @@ from saga.machine import (
     fold,
 )
 
-_NO_CALLS = Calls()
+_NO_CALLS = CallHistory()
 ITS_STARTER = "orchestrator"  # parks what it cannot publish: then no service has heard of it
 _UNHEARD = frozenset({STARTED, OVERDUE, FAULT})  # lines of a choreographed saga that no service has caused
 REPLAYED_AT_MOST = 20  # letters that are remembered after they were replayed, so that none is noted twice
@@ -64,14 +64,14 @@ class StepProgress:
 
     def after(self, line: Line, before: Saga, after: Saga) -> StepProgress:
         """After a line of this step's; `before` and `after` are the saga on both sides of it."""
-        detail = line.detail or {}
+        detail = line.facts
         if line.event == ATTEMPT:
             return self._attempted(line, detail)
         if line.event == GIVE_UP_FAILED:
             return replace(self, error=detail.get("message"), gave_up=max(self.gave_up, line.attempt or 0))
         return self if line.event in NOTES else self._moved(Event(line.event), before, after)
 
-    def interrupted(self, calls: Calls, reached_at: float) -> StepProgress:
+    def interrupted(self, calls: CallHistory, reached_at: float) -> StepProgress:
         """After its action's driver has vanished, which counts as an attempt that may have had its effect."""
         effect = "unknown" if self.effect == "none" else self.effect
         started_at = reached_at if self.started_at is None else self.started_at
@@ -125,7 +125,7 @@ class Context:
     lines: int = 0  # how many there are, which is the number of the last one
     at: float = 0.0  # the time of the last one
     reached_at: float = 0.0  # when the saga reached the step at the cursor
-    calls: Calls = _NO_CALLS
+    calls: CallHistory = _NO_CALLS
     steps: Mapping[str, StepProgress] = field(default_factory=dict)  # those that something is known of
     cancelled: bool = False  # somebody has asked for it
     stalled: bool = False  # it has stalled at least once
@@ -146,7 +146,7 @@ class Context:
             calls=after.calls,
             steps=self._steps(line, before, after),
             stalled=self.stalled or (moved and after.state in STALLED),
-            heard=self.heard or (before.definition.choreographed and not _by_its_starter(line)),
+            heard=self.heard or (before.definition.choreographed and not by_its_starter(line)),
         )
         noted = _NOTED.get(line.event)
         return noted(context, line) if noted else context
@@ -196,7 +196,7 @@ class Context:
             lines=told["lines"],
             at=told["at"],
             reached_at=told["reached_at"],
-            calls=Calls(**calls),
+            calls=CallHistory(**calls),
             steps={name: StepProgress(**step) for name, step in told["steps"].items()},
             faults=tuple(told.get("faults", ())),
             **{name: told[name] for name in _FLAGS if name in told},
@@ -213,8 +213,8 @@ def _check(values: Any, shape: Mapping[str, Callable[[Any], bool]], place: str) 
         raise ContextError(f"{place} must be an object")
     if unknown := sorted(values.keys() - shape.keys()):
         raise ContextError(f"a newer version's field in {place}: {', '.join(unknown)[:100]}")
-    for name, fits_here in shape.items():
-        if name in values and not fits_here(values[name]):
+    for name, has_its_type in shape.items():
+        if name in values and not has_its_type(values[name]):
             raise ContextError(f"{place}.{name} is of no type that this version knows")
         if name not in values and name in _REQUIRED.get(place, ()):
             raise ContextError(f"{place}.{name} is missing")
@@ -228,28 +228,39 @@ _REQUIRED = {
     **{f"context.{name}": tuple(each.name for each in fields(Letter)) for name in ("parked", "replayed")},
 }
 _CALLS, _STEP, _LETTER = (
-    {name: fits(kind) for name, kind in get_type_hints(of).items()} for of in (Calls, StepProgress, Letter)
+    {name: type_check(annotation) for name, annotation in get_type_hints(of).items()}
+    for of in (CallHistory, StepProgress, Letter)
 )
 _SHAPE: Mapping[str, Callable[[Any], bool]] = {
-    "lines": fits(int),
-    "at": fits(float),
-    "reached_at": fits(float),
-    "calls": fits(dict),
-    "steps": fits(dict),
+    "lines": type_check(int),
+    "at": type_check(float),
+    "reached_at": type_check(float),
+    "calls": type_check(dict),
+    "steps": type_check(dict),
     "faults": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-    **dict.fromkeys(_FLAGS, fits(bool)),
-    **dict.fromkeys(_LETTERS, fits(list)),
+    **dict.fromkeys(_FLAGS, type_check(bool)),
+    **dict.fromkeys(_LETTERS, type_check(list)),
 }
-_AT_FIRST = {kind: {each.name: each.default for each in fields(kind)} for kind in (Calls, StepProgress)}
+_AT_FIRST = {kind: {each.name: each.default for each in fields(kind)} for kind in (CallHistory, StepProgress)}
 
 
-def _told(value: Calls | StepProgress) -> dict[str, Any]:
+def _told(value: CallHistory | StepProgress) -> dict[str, Any]:
     at_first = _AT_FIRST[type(value)]
     return {name: each for name, each in vars(value).items() if each != at_first[name]}
 
 
-def _by_its_starter(line: Line) -> bool:
-    return line.event in _UNHEARD or (line.event == PARKED and (line.detail or {}).get("service") == ITS_STARTER)
+def by_its_starter(line: Line) -> bool:
+    """Whether a line of a choreographed saga can be written before any service has heard of the saga."""
+    return line.event in _UNHEARD or (line.event == PARKED and line.facts.get("service") == ITS_STARTER)
+
+
+def parked_after(parked: Sequence[Letter], line: Line) -> tuple[Letter, ...]:
+    """The events that are parked after one more line: parking adds one, a replay takes it away."""
+    if line.event not in (PARKED, REPLAYED):
+        return tuple(parked)
+    letter = _letter(line)
+    others = tuple(each for each in parked if each.letter != letter.letter)
+    return (*others, letter) if line.event == PARKED else others
 
 
 def _cancelled(context: Context, line: Line) -> Context:
@@ -261,25 +272,23 @@ def _overdue(context: Context, line: Line) -> Context:
 
 
 def _struck(context: Context, line: Line) -> Context:
-    return replace(context, faults=(*context.faults, str((line.detail or {}).get("fault"))))
+    return replace(context, faults=(*context.faults, str(line.facts.get("fault"))))
 
 
 def _parked(context: Context, line: Line) -> Context:
-    letter = _letter(line)
-    waiting = [each for each in context.parked if each.letter != letter.letter]
-    return replace(context, parked=(*waiting, letter))
+    return replace(context, parked=parked_after(context.parked, line))
 
 
 def _replayed(context: Context, line: Line) -> Context:
     number = _letter(line).letter
     gone = [each for each in context.parked if each.letter == number]
-    waiting = tuple(each for each in context.parked if each.letter != number)
+    waiting = parked_after(context.parked, line)
     return replace(context, parked=waiting, replayed=(*context.replayed, *gone)[-REPLAYED_AT_MOST:])
 
 
 def _letter(line: Line) -> Letter:
-    detail = line.detail or {}
-    return Letter(int(detail.get("letter", 0)), detail.get("subject"), detail.get("stored_at"), line.seq)
+    facts = line.facts
+    return Letter(int(facts.get("letter", 0)), facts.get("subject"), facts.get("stored_at"), line.seq)
 
 
 _NOTED: Mapping[str, Callable[[Context, Line], Context]] = {

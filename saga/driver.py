@@ -36,7 +36,7 @@ from saga.saga_log import Record, SagaLog
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class DriverDeps:
     """What a driver needs from outside: passed in, so that a test can hold all of it in its hand. Times: seconds.
 
     `clock` tells what others read, and may be set; what only this process waits for is measured by `monotonic`.
@@ -69,20 +69,20 @@ class _Stopping(Exception):
 class Driver:
     """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost."""
 
-    def __init__(self, record: Record, around: Surroundings, since: float | None = None):
+    def __init__(self, record: Record, deps: DriverDeps, since: float | None = None):
         """`since`: when, by the monotonic clock, its lease began at the latest; now where it is not said."""
         self.record = record  # as it was written last
         self.recovered = False  # it was claimed, not started here
         self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
-        self.moved_at = around.monotonic()  # its claim's or its last write's time
-        self.parked = False  # it stands in line for a service, and has no thread
+        self.moved_at = deps.monotonic()  # its claim's or its last write's time
+        self.held_back = False  # it stands in line for a service, and has no thread
         self.news = threading.Event()  # nobody need wait for it any more
-        self._around = around
+        self._deps = deps
         self._pending: list[Line] = []  # lines that the next write takes along
         self._writing = threading.Lock()  # a renewal and a write must not cross
         self._held = True
         self._lease_until = record.due_at or 0.0  # by the clock that others read,
-        self._lease_ends = (self.moved_at if since is None else since) + around.lease  # and by one that nobody sets
+        self._lease_ends = (self.moved_at if since is None else since) + deps.lease  # and by one that nobody sets
         self._saga = progress.saga_of(record)  # these two with the pending lines
         self._context = record.context
         self._claimed: bool | None = None  # by a claim that is not in the log yet: did it interrupt a call?
@@ -146,36 +146,36 @@ class Driver:
 
         Called from the engine's renewer while calls are in flight.
         """
-        around = self._around
+        deps = self._deps
         with self._writing:
-            until, ends = around.clock() + around.lease, around.monotonic() + around.lease
+            until, ends = deps.clock() + deps.lease, deps.monotonic() + deps.lease
             gone = max(abs(until - self._lease_until), ends - self._lease_ends)
-            if self._held and gone >= around.lease / 3:
-                around.log.renew(self.record.id, self.record.epoch, until)
+            if self._held and gone >= deps.lease / 3:
+                deps.log.renew(self.record.id, self.record.epoch, until)
                 self._lease_until, self._lease_ends = until, ends
 
     @property
     def holds(self) -> bool:
         """Whether nobody else may drive the saga now, whatever the clock says."""
-        return self._held and self._around.monotonic() < self._lease_ends
+        return self._held and self._deps.monotonic() < self._lease_ends
 
     def give_up(self) -> None:
         """The process exits in the middle of a call: let another claim the saga at once."""
         with self._writing:
             if self._held:
                 self._held = False
-                self._around.log.let_go(self.record.id, self.record.epoch, self._around.clock())
+                self._deps.log.let_go(self.record.id, self.record.epoch, self._deps.clock())
 
     def make(self, call: Call) -> None:
         """Make the call and write down what came of it. LeaseLost where the saga is no longer this driver's."""
-        around = self._around
+        deps = self._deps
         try:
             outcome = make_call(
                 self._request(call),
-                around.transport,
-                sleep=around.sleep,
-                random=around.random,
-                clock=around.clock,
+                deps.transport,
+                sleep=deps.sleep,
+                random=deps.random,
+                clock=deps.clock,
                 before_attempt=lambda number: self._before_attempt(call),
                 after_attempt=lambda attempt, will_retry: self._after_attempt(call, attempt, will_retry),
             )
@@ -204,24 +204,24 @@ class Driver:
         message = f"the result cannot be stored: {error}"
         last = self._pending[-1] if self._pending else None
         if last and last.event == ATTEMPT:
-            detail = {**(last.detail or {}), "verdict": Verdict.UNKNOWN, "message": message}
+            detail = {**last.facts, "verdict": Verdict.UNKNOWN, "message": message}
             self._pending[-1] = replace(last, detail=detail)
             self._fold_anew()
         return Outcome(Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
 
     def _request(self, call: Call) -> CallRequest:
         sealing = self._saga.state is State.SEALING
-        return progress.request(self.record.id, call, self._saga.calls, sealing, self._span(), self._around.token)
+        return progress.request(self.record.id, call, self._saga.calls, sealing, self._span(), self._deps.token)
 
     def _span(self) -> str:
-        return f"{1 + int(self._around.random() * (2**64 - 2)):016x}"
+        return f"{1 + int(self._deps.random() * (2**64 - 2)):016x}"
 
     def _before_attempt(self, call: Call) -> None:
-        if self._around.stopping():
+        if self._deps.stopping():
             raise _Stopping
-        if self._around.monotonic() >= self._lease_ends:
+        if self._deps.monotonic() >= self._lease_ends:
             raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
-        if self._around.clock() >= self._lease_until:
+        if self._deps.clock() >= self._lease_until:
             self.renew_when_old()  # the clock was set: LeaseLost where somebody has gone by it
         if self._saga.state is State.EXECUTING and self._deadline_passed():
             raise _DeadlinePassed
@@ -239,7 +239,7 @@ class Driver:
 
     def _deadline_passed(self) -> bool:
         deadline = self.record.deadline_at
-        return deadline is not None and self._around.clock() >= deadline
+        return deadline is not None and self._deps.clock() >= deadline
 
     def _record(
         self,
@@ -261,19 +261,19 @@ class Driver:
         self._sent = False
 
     def _write(self, **changes: Any) -> None:
-        around, now, since = self._around, self._around.clock(), self._around.monotonic()
+        deps, now, since = self._deps, self._deps.clock(), self._deps.monotonic()
         with self._writing:
             state = changes.get("state", self.record.state)
             if state in ENDED:
                 changes |= {"owner": None, "due_at": None, "ended_at": now}
             elif state in STALLED:
                 rounds = changes.get("rounds", self.record.rounds)
-                wait = stall_delay(rounds, around.stall_base, around.stall_max, around.random)
+                wait = stall_delay(rounds, deps.stall_base, deps.stall_max, deps.random)
                 changes |= {"owner": None, "due_at": now + wait}
             else:
-                changes |= {"owner": around.owner, "due_at": now + around.lease}
+                changes |= {"owner": deps.owner, "due_at": now + deps.lease}
             self._advance(changes)
-            self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + around.lease
+            self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + deps.lease
             self._held = self.record.owner is not None
 
     def release(self) -> None:
@@ -281,7 +281,7 @@ class Driver:
         self._add(RELEASED)
         with self._writing:
             self._held = False
-            self._advance({"owner": None, "due_at": self._around.clock()})
+            self._advance({"owner": None, "due_at": self._deps.clock()})
 
     def _advance(self, changes: Mapping[str, Any]) -> None:
         """Write the row with these changes and the pending lines; what they say is done is written with them, once."""
@@ -290,20 +290,20 @@ class Driver:
         except Overtaken:  # at most once a saga: an operator's wish to cancel it has been noted meanwhile
             self._number_anew()
             record = self._write_row(changes)
-        self.record, self.moved_at = record, self._around.monotonic()
+        self.record, self.moved_at = record, self._deps.monotonic()
         written, self._pending = self._pending, []
         for line in written:
-            self._around.observe(record, line)
+            self._deps.observe(record, line)
 
     def _write_row(self, changes: Mapping[str, Any]) -> Record:
         record = Record(**{**vars(self.record), **changes, "context": self._context})
         answered = {step: record.results[step] for step in record.results.keys() - self.record.results.keys()}
-        self._around.log.advance(record.id, record.epoch, record.present, self._pending, answered)
+        self._deps.log.advance(record.id, record.epoch, record.present, self._pending, answered)
         return record
 
     def _number_anew(self) -> None:
         """Read what others have noted in the log, and let the lines to be written follow it."""
-        noted = self._around.log.lines(self.record.id, after=self.record.context.lines)
+        noted = self._deps.log.lines(self.record.id, after=self.record.context.lines)
         self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
         self._fold_anew(noted)
 
@@ -326,7 +326,7 @@ class Driver:
         result: Mapping[str, Any] | None = None,
     ) -> None:
         """A line more for the next write, folded into what the row will say."""
-        number, now = self._context.lines + 1, round(self._around.clock(), 6)
+        number, now = self._context.lines + 1, round(self._deps.clock(), 6)
         line = Line(number, now, str(event), step, attempt, status_code, duration_ms, detail)
         before = self._saga
         self._saga = fold(before, line, {} if result is None or step is None else {step: result})
@@ -342,4 +342,4 @@ class Driver:
         self._saga, self._context = progress.saga_of(self.record), self.record.context
         self._add(FAULT, call.step.name, detail={"fault": name})
         self._write()
-        self._around.exit(17)
+        self._deps.exit(17)

@@ -14,7 +14,6 @@ SagaError
 ├── NotJson             a service's own: its function returned what JSON cannot say; nothing took effect (500)
 ├── WriteRefused        the database refuses what it is asked to write: do not try it again (400)
 ├── Refused             a participant says no, for good: do not retry (409)
-├── Unreachable         nobody answered: try again
 ├── OutcomeUnknown      a COMMIT failed: perhaps it took effect
 ├── LogUnavailable      the database does not answer: try again later (503)
 ├── BrokerUnavailable   the broker of choreographed sagas does not answer: try again later (503)
@@ -95,10 +94,6 @@ class WriteRefused(SagaError):
 
 class Refused(SagaError):
     """A participant's business rule says no: nothing happened and nothing will."""
-
-
-class Unreachable(SagaError):
-    """No answer from the other side; whether it did anything is not known."""
 
 
 class OutcomeUnknown(SagaError):

@@ -16,13 +16,15 @@ from sqlalchemy import Engine
 from saga import barrier
 from saga.barrier import Answer, Handled, Key, News, Transaction
 from saga.errors import Refused
-from saga.faults.flags import Kind
+from saga.faults.flags import FaultKind
 from saga.machine import Direction
 
 Function = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | None]
 Count = Callable[[str, Direction, Handled, float], None]  # a call of this step, how it was dealt with, seconds
 
-_COMMITTED = frozenset({Kind.AFTER, Kind.LOST, Kind.GARBAGE, Kind.CRASH_AFTER})  # what follows the commit is lost
+_COMMITTED = frozenset(
+    {FaultKind.AFTER, FaultKind.LOST, FaultKind.GARBAGE, FaultKind.CRASH_AFTER}
+)  # what follows the commit is lost
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class LocalTransactions:
         self._hold = hold  # seconds
         self._count = count
 
-    def act(self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind], news: News | None = None) -> Outcome:
+    def act(
+        self, key: Key, fields: Mapping[str, Any], faults: Collection[FaultKind], news: News | None = None
+    ) -> Outcome:
         """The action. An injected fault that strikes after the commit loses the news, as it loses an answer."""
         return self._counted(key, Direction.ACTION, lambda: self._act(key, fields, faults, news))
 
@@ -68,32 +72,32 @@ class LocalTransactions:
         finally:
             self._count(key.step, call, handled, time.perf_counter() - began)
 
-    def _act(self, key: Key, fields: Mapping[str, Any], faults: Collection[Kind], news: News | None) -> Outcome:
-        if Kind.BEFORE in faults:
+    def _act(self, key: Key, fields: Mapping[str, Any], faults: Collection[FaultKind], news: News | None) -> Outcome:
+        if FaultKind.BEFORE in faults:
             return Outcome(Answer(500, {"error": "injected: before"}), certain=True)
-        if Kind.LATE in faults:
+        if FaultKind.LATE in faults:
             self.closed.wait(self._hold)
-        action = _refuse if Kind.REFUSE in faults else self._action
-        crash = (lambda: self._exit(17)) if Kind.CRASH in faults else (lambda: None)
+        action = _refuse if FaultKind.REFUSE in faults else self._action
+        crash = (lambda: self._exit(17)) if FaultKind.CRASH in faults else (lambda: None)
         tell = news if news and not _COMMITTED & set(faults) else _nothing
         answer = barrier.act(self.engine, key, lambda tx: action(tx, fields), crash, tell)
         if answer.status != 200:
             return Outcome(answer)
-        if Kind.CRASH_AFTER in faults:
+        if FaultKind.CRASH_AFTER in faults:
             self._exit(17)
-        if Kind.LOST in faults:
+        if FaultKind.LOST in faults:
             self.closed.wait(self._hold)
             if news:  # whoever has waited so long hears of it after all
                 barrier.act(self.engine, key, lambda tx: action(tx, fields), news=news)
-        if Kind.AFTER in faults:
+        if FaultKind.AFTER in faults:
             return Outcome(Answer(500, {"error": "injected: after"}))
-        return Outcome(answer, garbage=Kind.GARBAGE in faults)
+        return Outcome(answer, garbage=FaultKind.GARBAGE in faults)
 
     def compensate(
         self,
         key: Key,
         fields: Mapping[str, Any],
-        faults: Collection[Kind] = (),
+        faults: Collection[FaultKind] = (),
         news: News | None = None,
         can_undo: bool = True,
         check: Callable[[Transaction], None] = lambda tx: None,
@@ -109,7 +113,7 @@ class LocalTransactions:
             return compensation(tx, fields)
 
         def compensate() -> Outcome:
-            if Kind.UNDO in faults:
+            if FaultKind.UNDO in faults:
                 return Outcome(Answer(500, {"error": "injected: undo"}), certain=True)
             return Outcome(barrier.compensate(self.engine, key, undo, news or _nothing))
 

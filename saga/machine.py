@@ -93,7 +93,7 @@ FORWARD = frozenset({S.EXECUTING, S.DECIDING, S.FINISHING})
 BACKWARD = frozenset({S.COMPENSATING, S.SEALING})
 MOVING = FORWARD | BACKWARD  # there is a call to make
 STALLED = frozenset({S.STALLED_DECIDING, S.STALLED_SEALING, S.STALLED_FINISHING, S.STALLED_COMPENSATING})
-ACTING = frozenset({S.STALLED_DECIDING, S.STALLED_FINISHING})  # those whose stalled call is an action
+STALLED_AT_AN_ACTION = frozenset({S.STALLED_DECIDING, S.STALLED_FINISHING})  # those whose stalled call is an action
 ENDED = frozenset({S.COMPLETED, S.COMPENSATED})
 UNENDED = FORWARD | BACKWARD | STALLED
 
@@ -106,7 +106,7 @@ class Direction(StrEnum):
 
 
 @dataclass(frozen=True)
-class Calls:
+class CallHistory:
     """What is known of the call at the cursor: how often it was made, over rounds and restarts."""
 
     attempts: int = 0  # all of them; an attempt that a crash may have interrupted counts
@@ -123,7 +123,7 @@ class Saga:
     state: State
     cursor: int
     results: Mapping[str, Mapping[str, Any]]  # what each step's action answered, by the step's name
-    calls: Calls = Calls()
+    calls: CallHistory = CallHistory()
 
     @property
     def step(self) -> Step | None:
@@ -159,21 +159,21 @@ def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> 
     results = saga.results
     if event is E.ACTION_DONE and saga.step:
         results = {**results, saga.step.name: result or {}}
-    elif event is E.RESOLVED and saga.step and saga.state in ACTING and result is not None:
+    elif event is E.RESOLVED and saga.step and saga.state in STALLED_AT_AN_ACTION and result is not None:
         results = {**results, saga.step.name: result}
     if event is E.RESUMED:  # the same call, in a new round
-        calls = Calls(saga.calls.attempts, 0, saga.calls.uncertain)
+        calls = CallHistory(saga.calls.attempts, 0, saga.calls.uncertain)
         state, _ = _settle(saga.definition, state, saga.cursor)
         return Saga(saga.definition, saga.input, state, saga.cursor, saga.results, calls)
     state, cursor = _settle(saga.definition, state, saga.cursor + _distance(move, saga.calls))
-    calls = saga.calls if state in STALLED else Calls()  # stalled: the same call again
+    calls = saga.calls if state in STALLED else CallHistory()  # stalled: the same call again
     return Saga(saga.definition, saga.input, state, cursor, results, calls)
 
 
 _DISTANCES = {M.NEXT: 1, M.PREVIOUS: -1, M.SAME: 0}
 
 
-def _distance(move: Move, calls: Calls) -> int:
+def _distance(move: Move, calls: CallHistory) -> int:
     if move is M.IN_FLIGHT:
         move = M.SAME if calls.attempts else M.PREVIOUS
     return _DISTANCES[move]
@@ -198,7 +198,7 @@ def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[Stat
     return state, cursor
 
 
-def nobody_undoes(saga: Saga) -> str | None:
+def cannot_undo(saga: Saga) -> str | None:
     """Why a saga stays stalled until an operator resolves it; None where it is stalled at a call, or is not stalled."""
     step = saga.step
     if saga.state is not S.STALLED_COMPENSATING or step is None or step.compensation is not None:
@@ -239,7 +239,7 @@ def _fields(saga: Saga, step: Step) -> dict[str, Any]:
 
 def attempted(saga: Saga, number: int, uncertain: bool) -> Saga:
     """After an attempt of the call at the cursor was answered, or given up, without ending the call."""
-    calls = Calls(number, saga.calls.this_round + 1, saga.calls.uncertain or uncertain)
+    calls = CallHistory(number, saga.calls.this_round + 1, saga.calls.uncertain or uncertain)
     return Saga(saga.definition, saga.input, saga.state, saga.cursor, saga.results, calls)
 
 
@@ -263,6 +263,11 @@ class Line:
     duration_ms: float | None = None
     detail: Mapping[str, Any] | None = None
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What `detail` says; empty where there is none."""
+        return self.detail or {}
+
 
 # Lines that are no transitions. Only the first two change what is known of the call at the cursor.
 ATTEMPT, CLAIMED = "attempt", "claimed"
@@ -273,12 +278,14 @@ GIVE_UP_FAILED = "give_up_failed"  # a step could not undo its own action yet; o
 NOTES = frozenset(
     {ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED, ABANDONED, GIVE_UP_FAILED}
 )
-FOREIGN = frozenset({CANCEL_REQUESTED})  # written beside the driver, which goes on: its next line comes after it
+BESIDE_THE_DRIVER = frozenset(
+    {CANCEL_REQUESTED}
+)  # written beside the driver, which goes on: its next line comes after it
 
 
 def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Saga:
     """The saga after one line of its log; `results` holds what the actions answered, by step."""
-    detail = line.detail or {}
+    detail = line.facts
     if line.event == ATTEMPT:
         return attempted(saga, line.attempt or 0, uncertain=detail.get("verdict") == "unknown")
     if line.event == CLAIMED:
@@ -286,7 +293,7 @@ def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Sa
     if line.event in NOTES:
         return saga
     saga = apply(saga, Event(line.event), results.get(line.step or ""))
-    if nobody_undoes(saga) and detail.get("state") in (S.COMPENSATING, S.COMPENSATED):  # an older version's line
+    if cannot_undo(saga) and detail.get("state") in (S.COMPENSATING, S.COMPENSATED):  # an older version's line
         return passed_over(saga)
     return saga
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saga.call import Attempt, CallRequest, Outcome, authorization
-from saga.machine import STALLED, Call, Calls, Direction, Event, Saga, State, nobody_undoes
+from saga.machine import STALLED, Call, CallHistory, Direction, Event, Saga, State, cannot_undo
 from saga.payload import mask, readable, secret_texts
 from saga.saga_log import Record
 
@@ -18,7 +18,7 @@ def saga_of(record: Record) -> Saga:
     return Saga(record.definition, record.input, record.state, record.cursor, record.results, record.context.calls)
 
 
-def request(saga_id: str, call: Call, calls: Calls, sealing: bool, span: str, token: str | None) -> CallRequest:
+def request(saga_id: str, call: Call, calls: CallHistory, sealing: bool, span: str, token: str | None) -> CallRequest:
     """The call as the participant contract has it; `calls`: what was tried of it before; `span`: 16 hex digits."""
     step = call.step
     headers = {
@@ -118,7 +118,7 @@ def secrets_of(record: Record) -> frozenset[str]:
 def event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
     """What an event's line says; `stalled`: why it is stalled, where that is not because a call did not succeed."""
     said: dict[str, Any] = {"state": after.state, **({"message": cause["message"]} if cause else {}), **(more or {})}
-    stuck = nobody_undoes(after)
+    stuck = cannot_undo(after)
     return {**said, "stalled": stuck} if stuck else said
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, TypeVar
 
+# The limits of a call whose step says nothing about them.
 TIMEOUT = 5.0  # seconds for one attempt, from connecting to the last byte
-RETRIES = 2
-BACKOFF = 0.2  # seconds before the first retry
+RETRIES = 2  # further attempts after the first one
+BACKOFF = 0.2  # seconds before the first retry; each further wait is twice as long
+
 BACKOFF_AT_MOST = 5.0  # seconds: where the doubling ends
 RETRY_AFTER_AT_MOST = 5.0  # seconds
 

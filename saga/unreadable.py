@@ -62,7 +62,7 @@ class UnreadableLine(Line):
     @property
     def reason(self) -> str:
         """Why it cannot be decoded."""
-        return str((self.detail or {})["unreadable"])
+        return str(self.facts["unreadable"])
 
 
 def _whole(value: Any) -> bool:

@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from saga.choreography.events import Duty, Kind, Part, parse_event, started, subject
-from saga.definition import SagaDefinition, load_definition, load_definitions
+from saga.choreography.events import EventKind, StepSubscription, Task, parse_event, started, subject
+from saga.definition import SagaDefinition
+from saga.definition_file import load_definition, load_definitions
 from saga.machine import ENDED, STALLED, TRANSITIONS, State
 from saga.process.settings import load_settings
-from saga.step_functions.asl import ANY, REFUSALS, TOO_LARGE, state_machine
+from saga.step_functions.asl import state_machine
+from saga.step_functions.http_task import ANY, REFUSALS, TOO_LARGE
 from tests.support.stack import INPUT, ROOT
 
 HTTPS = {f"SERVICE_{name}_URL": f"https://{name.lower()}.example.com" for name in "ABC"}
@@ -53,17 +55,17 @@ def who_calls_whom() -> str:
 def who_listens_to_whom() -> str:
     """Choreography, from the same definition: a solid arrow lets act, a dotted one undo, a thick one gives secrets."""
     definition = signup()
-    tellers = {subject(definition.name, Kind.STARTED): "orchestrator"}
+    tellers = {subject(definition.name, EventKind.STARTED): "orchestrator"}
     tellers |= {event.subject: "orchestrator" for event in started(definition, "it", INPUT, 0.0)}
     lines = ["flowchart LR", '    client(["POST /start"]) --> orchestrator']
     for index, step in enumerate(definition.steps):
-        arrows: dict[tuple[str, Duty], list[str]] = {}
-        for heard, duty in Part(definition, index).listens().items():
-            if duty is Duty.KEEP and heard not in tellers:  # it is sent no secret
+        arrows: dict[tuple[str, Task], list[str]] = {}
+        for heard, duty in StepSubscription(definition, index).subjects().items():
+            if duty is Task.STORE_SECRETS and heard not in tellers:  # it is sent no secret
                 continue
             teller = tellers.get(heard) or str(parse_event(heard, b'{"saga_id": "it"}').step)
             arrows.setdefault((teller, duty), []).append(heard.removeprefix(f"saga.{definition.name}."))
-        signs = {Duty.ACT: "-->", Duty.UNDO: "-.->", Duty.KEEP: "==>"}
+        signs = {Task.ACT: "-->", Task.COMPENSATE: "-.->", Task.STORE_SECRETS: "==>"}
         lines += [
             f"    {teller} {signs[duty]}|{', '.join(told)}| {step.name}" for (teller, duty), told in arrows.items()
         ]

@@ -20,7 +20,7 @@ PICTURES: dict[str, tuple[str, str, str, int | str]] = {
     "break-it": ("/ui/lab", "light", "wide", 980),
     "stalled": ("stalled", "dark", "wide", 980),
     "both": ("both", "light", "wide", 1060),
-    "told": ("told", "dark", "wide", "section[aria-labelledby=told]"),
+    "sequence": ("choreographed", "dark", "wide", "section[aria-labelledby=sequence]"),
     "dead-letters": ("/ui/dead-letters", "light", "wide", 290),
 }
 
@@ -62,7 +62,7 @@ def _run_sagas(stack: Stack) -> dict[str, str]:
     stalled = stack.post_start("fail=b&fail=a:undo&wait=0").json()["saga_id"]
     saga = stack.post_start("fail=b:after").json()["saga_id"]
     stack.mode = "choreography"
-    told = stack.post_start("fail=b:after").json()["saga_id"]
+    choreographed = stack.post_start("fail=b:after").json()["saga_id"]
     stack.post_start("fail=b&fail=a:undo&wait=0")
     stack.post_start("fail=c:after")
     stack.post_start()
@@ -71,8 +71,8 @@ def _run_sagas(stack: Stack) -> dict[str, str]:
     return {
         "saga": f"/ui/sagas/{saga}",
         "stalled": f"/ui/sagas/{stalled}",
-        "told": f"/ui/sagas/{told}",
-        "both": f"/ui/both/{saga}/{told}?scenario=after-commit",
+        "choreographed": f"/ui/sagas/{choreographed}",
+        "both": f"/ui/both/{saga}/{choreographed}?scenario=after-commit",
     }
 
 

@@ -16,25 +16,25 @@ from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.naive import NaiveRun, orphans, run_naive, sweep, verdict
 from orchestrator.dashboard.scenarios import SCENARIOS, Finding, check, compare, predict
 from orchestrator.probe import sample
-from orchestrator.status_codes import code_of
+from orchestrator.status_codes import status_code_of
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition
 from saga.errors import BadInput, Conflict, NoSuchSaga, SagaError
-from saga.faults.flags import FaultPlan, Kind, parse_plan
+from saga.faults.flags import FaultKind, FaultPlan, parse_plan
 from saga.payload import parse_object
 
 NAIVE_RUNS = 20  # kept, in memory: a naive coordinator has no log
 NAIVE_AT_ONCE = 4
 INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}  # of the scenarios
 MEANINGS = {
-    Kind.BEFORE: "500 before its transaction",
-    Kind.AFTER: "commits, then 500",
-    Kind.REFUSE: "409, nothing done",
-    Kind.LOST: "commits, and the answer is lost",
-    Kind.LATE: "acts only after the time-out",
-    Kind.GARBAGE: "commits, then answers no JSON",
-    Kind.CRASH: "the process exits before its commit",
-    Kind.CRASH_AFTER: "the process exits after its commit",
-    Kind.UNDO: "its compensation answers 500",
+    FaultKind.BEFORE: "500 before its transaction",
+    FaultKind.AFTER: "commits, then 500",
+    FaultKind.REFUSE: "409, nothing done",
+    FaultKind.LOST: "commits, and the answer is lost",
+    FaultKind.LATE: "acts only after the time-out",
+    FaultKind.GARBAGE: "commits, then answers no JSON",
+    FaultKind.CRASH: "the process exits before its commit",
+    FaultKind.CRASH_AFTER: "the process exits after its commit",
+    FaultKind.UNDO: "its compensation answers 500",
 }
 
 _HERE = "the field"  # a JSON object's key, under which a form's field is read
@@ -45,8 +45,8 @@ Flags = list[tuple[str, str]]
 
 def register(app: Flask, parts: Orchestrator, saga_view: Callable[[str], View | None]) -> None:
     """Add the pages to the app; `saga_view` gives what is shown of a saga."""
-    pages = _Lab(parts, saga_view)
-    app.route("/ui/lab", methods=["GET", "POST"])(pages.lab)  # POST: to see what a form would send
+    pages = _BreakIt(parts, saga_view)
+    app.route("/ui/lab", methods=["GET", "POST"])(pages.form)  # POST: to see what a form would send
     app.post("/ui/start", endpoint="ui_start")(pages.start)
     app.post("/ui/both")(pages.start_in_both_modes)
     for path in ("start", "both", "compare"):  # what a browser asks for that was left there by an error
@@ -58,7 +58,7 @@ def register(app: Flask, parts: Orchestrator, saga_view: Callable[[str], View | 
     app.get("/ui/compare/<run_id>/sweep", endpoint="ui_swept")(pages.swept)
 
 
-def judge(arguments: Mapping[str, str], view: View) -> tuple[Sequence[Finding], Sequence[Finding]]:
+def findings_for(arguments: Mapping[str, str], view: View) -> tuple[Sequence[Finding], Sequence[Finding]]:
     """What the scenario's card said, and what the reader predicted, against what came of it; empty before the end."""
     saga, rows = view["saga"], counted(view["rows"])
     scenario = next((each for each in SCENARIOS if each.slug == arguments.get("scenario")), None)
@@ -79,13 +79,13 @@ def counted(rows: Mapping[str, Any]) -> dict[str, int | None]:
     return {step: None if found is None else len(found["records"]) for step, found in rows.items()}
 
 
-class _Lab:
+class _BreakIt:
     def __init__(self, parts: Orchestrator, saga_view: Callable[[str], View | None]):
         self.parts = parts
         self._view = saga_view
         self._naive: OrderedDict[str, NaiveRun | None] = OrderedDict()  # None: under way
 
-    def lab(self, problem: str | None = None) -> str:
+    def form(self, problem: str | None = None) -> str:
         """Scenario cards, and the form of all faults."""
         definition = self.parts.definition_or_first(request.values.get("saga") if problem is None else None)
         if request.values.get("mode", ORCHESTRATION) not in (ORCHESTRATION, CHOREOGRAPHY) and not problem:
@@ -97,10 +97,10 @@ class _Lab:
         if request.values.get("mode") == CHOREOGRAPHY:
             flags.insert(0, ("mode", CHOREOGRAPHY))
         return render_template(
-            "lab.html",
+            "break_it.html",
             scenarios=SCENARIOS if definition.name == "signup" else (),
             definition=definition,
-            kinds=list(Kind),
+            kinds=list(FaultKind),
             meanings=MEANINGS,
             faults=self.parts.settings.faults,
             flags=flags,
@@ -125,7 +125,7 @@ class _Lab:
             _, body, plan = self._asked_for()
             plain = self.parts.definition(request.form.get("saga"))  # whichever mode the form has, on the engine set
             definitions = [plain.in_mode(self.parts.mode(mode)) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
-            self.parts.check_heard(definitions[-1])  # before either is started
+            self.parts.check_listeners(definitions[-1])  # before either is started
             saga_ids = [self._start(each, body, plan) for each in definitions]
         except SagaError as error:
             return self._refused(error)
@@ -137,7 +137,7 @@ class _Lab:
         views = [self._view(each) for each in (saga_id, other_id)]
         if None in views:
             raise NoSuchSaga("there is no such saga")
-        sides = [{**view, "findings": judge(request.args, view)[0]} for view in views if view]
+        sides = [{**view, "findings": findings_for(request.args, view)[0]} for view in views if view]
         return render_template("both.html", sides=sides)
 
     def start_both(self) -> Response | tuple[str, int]:
@@ -155,7 +155,7 @@ class _Lab:
             self._naive.popitem(last=False)
 
         def run() -> None:
-            token, transport = self.parts.settings.token, self.parts.engine.around.transport
+            token, transport = self.parts.settings.token, self.parts.engine.deps.transport
             self._naive[run_id] = run_naive(definition, body, plan, run_id, token, transport)
 
         threading.Thread(target=run, name="naive", daemon=True).start()
@@ -168,7 +168,7 @@ class _Lab:
             raise NoSuchSaga("there is no such saga")
         naive = self._naive.get(run_id)
         definition = self.parts.definition(view["saga"]["saga"])
-        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        token, transport = self.parts.settings.token, self.parts.engine.deps.transport
         left = orphans(naive, definition, token, transport) if naive else {}
         return render_template(
             "compare.html",
@@ -188,7 +188,7 @@ class _Lab:
         view = self._view(request.args.get("saga", ""))
         if naive is None or view is None:
             raise NoSuchSaga("there is no such run any more")
-        token, transport = self.parts.settings.token, self.parts.engine.around.transport
+        token, transport = self.parts.settings.token, self.parts.engine.deps.transport
         sweep(naive, self.parts.definition(view["saga"]["saga"]), token, transport)
         return redirect(f"/ui/compare/{run_id}?{urlencode({'saga': view['saga']['saga_id']})}", 303)
 
@@ -208,11 +208,11 @@ class _Lab:
         return definition.in_mode(self.parts.mode(request.form.get("mode"))), body, plan
 
     def _start(self, definition: SagaDefinition, body: Mapping[str, Any], plan: FaultPlan) -> str:
-        self.parts.check_heard(definition)
+        self.parts.check_listeners(definition)
         return self.parts.engine.start(definition.with_faults(plan.queries(), plan.orchestrator), body)
 
     def _refused(self, error: SagaError) -> tuple[str, int]:
-        return self.lab(str(error)), code_of(error)
+        return self.form(str(error)), status_code_of(error)
 
 
 def sample_input(definition: SagaDefinition) -> dict[str, Any]:

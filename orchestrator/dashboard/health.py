@@ -24,6 +24,7 @@ from saga.runtime.bulkhead import service_of
 from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 from saga.views.audit import audit
+from saga.views.saga_search import SagaQuery, SagaSearch
 
 logger = logging.getLogger("saga")
 
@@ -43,7 +44,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Findings:
+class HealthReport:
     """What was found last; `at` in seconds since the epoch."""
 
     at: float
@@ -63,12 +64,13 @@ class Findings:
         return "unknown" if self.log_problem or (self.unreachable and not self.checked) else "holds"
 
 
-class Watch:
+class HealthMonitor:
     """Finds it out, at most every few seconds, and only while somebody looks."""
 
     def __init__(
         self,
         log: SagaLog,
+        search: SagaSearch,
         definitions: Iterable[SagaDefinition],
         transport: Transport,
         token: str | None,
@@ -77,6 +79,7 @@ class Watch:
         monotonic: Callable[[], float] = time.monotonic,
     ):
         self._log = log
+        self._search = search
         self._transport = transport
         self._token = token
         self._clock = clock
@@ -90,29 +93,29 @@ class Watch:
             service = service_of(step.action)
             self._names.setdefault(service, {})[step.name] = None
             self._ready.setdefault(service, urljoin(step.action, "/readyz"))
-        self._found: Findings | None = None
+        self._found: HealthReport | None = None
         self._right: set[str] = set()  # sagas found all-or-nothing: that does not change
         self._wrong: set[str] = set()
-        self._doubted: set[str] = set()  # an operator has had the last word: asked about as soon as they have ended
+        self._to_recheck: set[str] = set()  # an operator has had the last word: asked about as soon as they have ended
         self._looking, self._settling = threading.Lock(), threading.Lock()
 
-    def look(self) -> Findings | None:
+    def latest(self) -> HealthReport | None:
         """What was found last; None before the first time."""
         old = self._found is None or self._monotonic() - self._looked_at > FRESH
         if old and self._looking.acquire(blocking=False):
-            threading.Thread(target=self._look, name="watch", daemon=True).start()
-        if self._doubted and self._settling.acquire(blocking=False):
-            settling = threading.Thread(target=self._settle, name="watch-doubted", daemon=True)
+            threading.Thread(target=self._look, name="health", daemon=True).start()
+        if self._to_recheck and self._settling.acquire(blocking=False):
+            settling = threading.Thread(target=self._settle, name="health-recheck", daemon=True)
             settling.start()
             settling.join(PATIENCE)
         return self._found
 
-    def doubt(self, saga_id: str) -> None:
+    def recheck(self, saga_id: str) -> None:
         """An operator says what was done by hand: whoever looks next is told whether the services say so, too."""
-        if len(self._doubted) < AUDITED:
-            self._doubted.add(saga_id)
+        if len(self._to_recheck) < AUDITED:
+            self._to_recheck.add(saga_id)
 
-    def tell(self, saga_id: str, violations: Sequence[Mapping[str, Any]]) -> None:
+    def report(self, saga_id: str, violations: Sequence[Mapping[str, Any]]) -> None:
         """What somebody else has found to be wrong with a saga: it is shown from now on, until it is right."""
         if not violations:
             return
@@ -124,13 +127,13 @@ class Watch:
 
     def _settle(self) -> None:
         try:
-            records = self._log.find_many(set(self._doubted))
+            records = self._log.find_many(set(self._to_recheck))
             ended = [record for record in records.values() if record.ended]
             said = audit(ended, self._transport, self._token)
             silent = {each["saga_id"] for each in said["unreachable"]}
             for record in ended:
-                self.tell(record.id, [each for each in said["violations"] if each["saga_id"] == record.id])
-            self._doubted -= {record.id for record in ended} - silent
+                self.report(record.id, [each for each in said["violations"] if each["saga_id"] == record.id])
+            self._to_recheck -= {record.id for record in ended} - silent
         except LogUnavailable:
             return  # the other look says so
         finally:
@@ -145,7 +148,7 @@ class Watch:
         finally:
             self._looking.release()
 
-    def _find_out(self) -> Findings:
+    def _find_out(self) -> HealthReport:
         with ThreadPoolExecutor(max(1, len(self._ready))) as pool:
             problems = pool.map(self._problem, self._ready.values())
             services = [
@@ -154,10 +157,10 @@ class Watch:
             ]
         broker_problem, letters = self._ask_broker()
         try:
-            ended = {record.id: record for record in self._log.search(states=ENDED, most=AUDITED)}
+            ended = {record.id: record for record in self._search.find(SagaQuery(states=ENDED, most=AUDITED))}
             ended.update(self._log.find_many(self._wrong - ended.keys(), bare=True))  # until it is right, it is shown
         except LogUnavailable as error:
-            return Findings(self._clock(), services, str(error), broker_problem, letters, 0, [], [])
+            return HealthReport(self._clock(), services, str(error), broker_problem, letters, 0, [], [])
         asked = [record for saga_id, record in ended.items() if saga_id not in self._right]
         said = audit(asked, self._transport, self._token)
         silent = {each["saga_id"] for each in said["unreachable"]}
@@ -166,7 +169,7 @@ class Watch:
         self._wrong = wrong | (self._wrong - ended.keys())
         unreadable = {saga_id for saga_id, saga in ended.items() if isinstance(saga, Unreadable)}
         self._right = ended.keys() - silent - wrong - unreadable
-        return Findings(
+        return HealthReport(
             self._clock(),
             services,
             None,

@@ -23,7 +23,7 @@ from saga.machine import (
     State,
 )
 
-Line = Mapping[str, Any]
+ShownLine = Mapping[str, Any]
 
 LEFT_OUT = "left_out"  # no line of a log: it stands for those between two that are shown
 _BACK = (*BACKWARD, State.COMPENSATED)
@@ -32,14 +32,14 @@ _VERBS = ("cancelled", "resumed", "resolved")  # why an operator's claim was mad
 
 
 @dataclass
-class Call:
+class CallHistory:
     """One call. `before` is the saga's state while it was made, `number` its last attempt, also one without answer."""
 
     before: str
     number: int = 0
-    attempts: list[Line] = field(default_factory=list)
-    stalls: list[Line] = field(default_factory=list)
-    end: Line | None = None
+    attempts: list[ShownLine] = field(default_factory=list)
+    stalls: list[ShownLine] = field(default_factory=list)
+    end: ShownLine | None = None
     left_out: int = 0  # lines that are not shown, of which some are this call's
 
     @property
@@ -73,7 +73,7 @@ class Call:
         return self.event == Event.RESOLVED
 
     @property
-    def failed(self) -> list[Line]:
+    def failed(self) -> list[ShownLine]:
         """Its attempts that did not succeed."""
         return [line for line in self.attempts if (line["detail"] or {}).get("verdict") != "done"]
 
@@ -84,10 +84,10 @@ class Call:
 
 
 @dataclass
-class Told:
+class SagaHistory:
     """What a log tells. The last of the calls is open, or no call: what comes after a saga's end."""
 
-    calls: list[Call]
+    calls: list[CallHistory]
     state: str = State.EXECUTING
     taken_over: int = 0
     handed_over: int = 0
@@ -97,15 +97,15 @@ class Told:
     replayed: int = 0
     left_out: bool = False  # lines are left out: all numbers are at least so high
     torn: bool = False  # lines are left out that tell of other calls than those here
-    parked: dict[str, Line] = field(default_factory=dict)  # the events that wait to be replayed
+    parked: dict[str, ShownLine] = field(default_factory=dict)  # the events that wait to be replayed
 
     @property
-    def turn(self) -> Call | None:
+    def turn(self) -> CallHistory | None:
         """The call with which it turned back, to the start or only to its pivot."""
         return next((call for call in self.calls if not call.backward and call.after in _BACK), None)
 
     @property
-    def seal(self) -> Call | None:
+    def seal(self) -> CallHistory | None:
         """The call that asks a pivot of unknown outcome to undo it: it settles what the outcome is."""
         return next((call for call in self.calls if call.before == State.SEALING), None)
 
@@ -120,7 +120,7 @@ class Told:
         return [call.step for call in self.calls if call.event == Event.ACTION_DONE or call.committed]
 
     @property
-    def done_by_hand(self) -> list[Call]:
+    def done_by_hand(self) -> list[CallHistory]:
         """Actions that an operator marked as done."""
         return [call for call in self.calls if call.by_hand and not call.backward]
 
@@ -130,18 +130,18 @@ class Told:
         return [call.step for call in self._compensations if call.event == Event.COMPENSATION_DONE]
 
     @property
-    def undone_by_hand(self) -> list[Call]:
+    def undone_by_hand(self) -> list[CallHistory]:
         """Compensations that an operator marked as done."""
         return [call for call in self._compensations if call.by_hand]
 
     @property
-    def _compensations(self) -> list[Call]:
+    def _compensations(self) -> list[CallHistory]:
         return [call for call in self.calls if call.before == State.COMPENSATING]
 
 
-def with_gaps(lines: Sequence[Line]) -> list[Line]:
+def with_gaps(lines: Sequence[ShownLine]) -> list[ShownLine]:
     """The lines that are shown of a log, with one between them that says where, and how many, are left out."""
-    found: list[Line] = []
+    found: list[ShownLine] = []
     for line in lines:
         missing = line["seq"] - found[-1]["seq"] - 1 if found else 0
         if missing > 0:
@@ -152,51 +152,51 @@ def with_gaps(lines: Sequence[Line]) -> list[Line]:
     return found
 
 
-def read(lines: Sequence[Line]) -> Told:
+def read_history(lines: Sequence[ShownLine]) -> SagaHistory:
     """What the lines of a log tell: of the whole of it, or of what `with_gaps` leaves of it."""
-    told = Told([Call(State.EXECUTING)])
+    history = SagaHistory([CallHistory(State.EXECUTING)])
     events = [str(line["event"]) for line in lines]
     for line, following in zip(lines, [*events[1:], ""], strict=True):
-        _take(told, line, following)
-    return told
+        _take(history, line, following)
+    return history
 
 
-def _take(told: Told, line: Line, following: str) -> None:
+def _take(history: SagaHistory, line: ShownLine, following: str) -> None:
     """One line more; `following` is the event of the next one."""
     event = line["event"]
-    if told.calls[-1].left_out:
-        _mend(told, line)
-    call = told.calls[-1]
+    if history.calls[-1].left_out:
+        _mend(history, line)
+    call = history.calls[-1]
     if event == LEFT_OUT:
         call.left_out += int(line["detail"]["lines"])
-        told.left_out = True
+        history.left_out = True
     elif event == ATTEMPT:
         call.attempts.append(line)
         call.number = line["attempt"] or 0
     elif event == CLAIMED and (line["detail"] or {}).get("interrupted"):
         call.number += 1
-        told.taken_over += not by_operator(line, following)
+        history.taken_over += not by_operator(line, following)
     elif event == RELEASED:
-        told.handed_over += 1
+        history.handed_over += 1
     elif event == CANCEL_REQUESTED:
-        told.cancel_requested_at = line["step"] or ""
+        history.cancel_requested_at = line["step"] or ""
     elif event in _COUNTED:
-        _COUNTED[event](told, line)
+        _COUNTED[event](history, line)
     elif event not in NOTES:
-        told.state = state_of(line)
-        if told.state in STALLED:
+        history.state = state_of(line)
+        if history.state in STALLED:
             call.stalls.append(line)
         elif event != Event.RESUMED:
             call.end = line
-            told.calls.append(Call(told.state))
+            history.calls.append(CallHistory(history.state))
 
 
-def by_operator(line: Line, following: str) -> bool:
+def by_operator(line: ShownLine, following: str) -> bool:
     """Whether a claim is an operator's, who took the saga from its driver: nothing crashed, stopped or was too slow."""
     return (line["detail"] or {}).get("why") in _VERBS or following in _OPERATORS
 
 
-def cut_short(saga: Mapping[str, Any], lines: Sequence[Line], claim: int) -> tuple[str, bool] | None:
+def cut_short(saga: Mapping[str, Any], lines: Sequence[ShownLine], claim: int) -> tuple[str, bool] | None:
     """The call that the claim at this index took from its driver: its step, and whether it undoes; None: not known.
 
     The claim does not name it. The next line of a call does, since that call is made again, or else ended.
@@ -212,24 +212,24 @@ def cut_short(saga: Mapping[str, Any], lines: Sequence[Line], claim: int) -> tup
     return next(steps, None)
 
 
-def attempts_of(told: Told) -> dict[str, int]:
+def attempts_of(history: SagaHistory) -> dict[str, int]:
     """How often each step's action was sent, as far as its log tells: one that was cut short counts."""
     numbers: dict[str, int] = {}
-    for call in told.calls:
+    for call in history.calls:
         if call.step and not call.backward:
             numbers[call.step] = max(numbers.get(call.step, 0), call.number)
     return numbers
 
 
-def _mend(told: Told, line: Line) -> None:
+def _mend(history: SagaHistory, line: ShownLine) -> None:
     """After a gap: where the line is of another call than the one before the gap, what lies between is not known."""
-    call, backward = told.calls[-1], _of_compensation(line)
+    call, backward = history.calls[-1], _of_compensation(line)
     if backward is not None and (line["step"], backward) != (call.step, call.backward):
-        told.torn = True
-        told.calls.append(Call(State.COMPENSATING if backward else State.EXECUTING))
+        history.torn = True
+        history.calls.append(CallHistory(State.COMPENSATING if backward else State.EXECUTING))
 
 
-def _of_compensation(line: Line) -> bool | None:
+def _of_compensation(line: ShownLine) -> bool | None:
     """Whether a line tells of a compensation, not of an action; None where it tells of neither."""
     event = line["event"]
     if event == ATTEMPT:
@@ -239,30 +239,30 @@ def _of_compensation(line: Line) -> bool | None:
     return event.startswith("compensation") if event in set(Event) else None
 
 
-def _crashed(told: Told, line: Line) -> None:
-    told.crashes += 1
+def _crashed(history: SagaHistory, line: ShownLine) -> None:
+    history.crashes += 1
 
 
-def _passed(told: Told, line: Line) -> None:
-    told.overdue = True
+def _passed(history: SagaHistory, line: ShownLine) -> None:
+    history.overdue = True
 
 
-def _parked(told: Told, line: Line) -> None:
-    told.parked[_letter(line)] = line
+def _parked(history: SagaHistory, line: ShownLine) -> None:
+    history.parked[_letter(line)] = line
 
 
-def _replayed(told: Told, line: Line) -> None:
-    told.replayed += 1
-    told.parked.pop(_letter(line), None)
+def _replayed(history: SagaHistory, line: ShownLine) -> None:
+    history.replayed += 1
+    history.parked.pop(_letter(line), None)
 
 
 _COUNTED = {FAULT: _crashed, OVERDUE: _passed, PARKED: _parked, REPLAYED: _replayed}
 
 
-def _letter(line: Line) -> str:
+def _letter(line: ShownLine) -> str:
     return str((line["detail"] or {}).get("letter"))
 
 
-def state_of(line: Line) -> str:
+def state_of(line: ShownLine) -> str:
     """The state that a transition led to; empty where the log does not say."""
     return str((line["detail"] or {}).get("state", ""))

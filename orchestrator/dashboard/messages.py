@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.dashboard.formatting import length, times
-from orchestrator.dashboard.log_reader import LEFT_OUT, Line, by_operator, cut_short
-from saga.choreography.events import Kind
+from orchestrator.dashboard.log_reader import LEFT_OUT, ShownLine, by_operator, cut_short
+from saga.choreography.events import EventKind
 from saga.definition import CHOREOGRAPHY
 from saga.machine import (
     ABANDONED,
@@ -44,7 +44,7 @@ _NOTES = {  # at the orchestrator's lane
 
 
 @dataclass(frozen=True)
-class Row:
+class DiagramRow:
     """One row; `source` and `target` are numbers of lanes, 0 the orchestrator's. `title` says it in words.
 
     call: there and back, with an `answer`. event: to whom it concerns, if anybody. attempt, note: at one lane.
@@ -63,7 +63,7 @@ class Row:
     y: int = 0
 
 
-def messages(names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[Line]) -> list[Row]:
+def messages(names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> list[DiagramRow]:
     """The rows of a saga's representation and its log; `names` are those of the lanes."""
     reading = (_Heard if saga["mode"] == CHOREOGRAPHY else _Called)(names, saga, lines)
     for index, line in enumerate(lines):
@@ -98,15 +98,15 @@ class _Attempts:
 class _Reading:
     """The log, line by line."""
 
-    def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[Line]):
+    def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[ShownLine]):
         self.names = names
         self.saga = saga
         self.lines = lines
-        self.rows: list[Row] = []
+        self.rows: list[DiagramRow] = []
         self._began = lines[0]["at"] if lines else ""
         self._open: _Attempts | None = None
 
-    def take(self, line: Line, index: int) -> None:
+    def take(self, line: ShownLine, index: int) -> None:
         """One line more."""
         event, state = line["event"], str((line["detail"] or {}).get("state"))
         if event == ATTEMPT:
@@ -114,7 +114,7 @@ class _Reading:
         elif event == LEFT_OUT:
             self._close()
             more = f"… {line['detail']['lines']} lines of the log are left out here"
-            self._add(Row("note", 0, more, more), str(line["at"]))
+            self._add(DiagramRow("note", 0, more, more), str(line["at"]))
         elif state in STALLED:
             if self._open:
                 self._open.rounds += 1
@@ -131,24 +131,24 @@ class _Reading:
             if step["status"] in ("RUNNING", "COMPENSATING"):
                 self._under_way(step["name"], undoing=step["status"] == "COMPENSATING")
 
-    def _moved(self, line: Line, index: int) -> None:
+    def _moved(self, line: ShownLine, index: int) -> None:
         if line["event"] in _NOTES:
             label, title = _NOTES[line["event"]]
-            self._add(Row("note", 0, label, title), self._time_of_note(line))
+            self._add(DiagramRow("note", 0, label, title), self._time_of_note(line))
 
-    def _time_of_note(self, line: Line) -> str | None:
+    def _time_of_note(self, line: ShownLine) -> str | None:
         return str(line["at"])
 
     def _under_way(self, step: str, undoing: bool) -> None:
         raise NotImplementedError
 
-    def _came_to(self, line: Line) -> tuple[str, str, str]:
+    def _came_to(self, line: ShownLine) -> tuple[str, str, str]:
         raise NotImplementedError
 
-    def _drawn(self, attempts: _Attempts) -> Row:
+    def _drawn(self, attempts: _Attempts) -> DiagramRow:
         raise NotImplementedError
 
-    def _attempted(self, line: Line) -> None:
+    def _attempted(self, line: ShownLine) -> None:
         detail = line["detail"] or {}
         lane, call, came_to = self._lane(line["step"]), str(detail.get("call")), self._came_to(line)
         number, last = line["attempt"] or 0, self._open
@@ -166,7 +166,7 @@ class _Reading:
     def _lane(self, name: str | None) -> int:
         return self.names.index(str(name)) if name in self.names else 0
 
-    def _add(self, row: Row, at: str | None, instead: str = "") -> None:
+    def _add(self, row: DiagramRow, at: str | None, instead: str = "") -> None:
         if at:
             instead = length(_seconds(self._began, at), 0)
         self.rows.append(replace(row, at=instead))
@@ -175,18 +175,18 @@ class _Reading:
 class _Called(_Reading):
     """Of an orchestrated saga."""
 
-    def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[Line]):
+    def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[ShownLine]):
         super().__init__(names, saga, lines)
         self._number = 0  # the last attempt of the present call
 
-    def take(self, line: Line, index: int) -> None:
+    def take(self, line: ShownLine, index: int) -> None:
         if line["event"] == ATTEMPT:
             self._number = line["attempt"] or 0
         elif line["event"] in set(Event) and line["event"] != Event.RESUMED and not _stalls(line):
             self._number = 0
         super().take(line, index)
 
-    def _moved(self, line: Line, index: int) -> None:
+    def _moved(self, line: ShownLine, index: int) -> None:
         if line["event"] == FAULT and str((line["detail"] or {}).get("fault")).startswith("after"):
             self._cut_short(index, "the orchestrator crashes before it has written the answer down")
             super()._moved(line, index)
@@ -195,7 +195,7 @@ class _Called(_Reading):
         else:
             super()._moved(line, index)
 
-    def _taken(self, line: Line, index: int) -> None:
+    def _taken(self, line: ShownLine, index: int) -> None:
         """The saga is taken from its driver, perhaps in the middle of a call."""
         following = self.lines[index + 1]["event"] if index + 1 < len(self.lines) else ""
         operators = by_operator(line, following)
@@ -205,7 +205,9 @@ class _Called(_Reading):
         if not operators:
             seconds = _seconds(self.lines[index - 1]["at"], line["at"])
             title = "another orchestrator takes it over: its own has crashed, stopped or lost its lease"
-            self._add(Row("note", 0, "taken over", f"{title}; nothing was written for {length(seconds)}"), line["at"])
+            self._add(
+                DiagramRow("note", 0, "taken over", f"{title}; nothing was written for {length(seconds)}"), line["at"]
+            )
 
     def _cut_short(self, index: int, what: str) -> None:
         """A call whose answer is not in the log; whether it was sent is not known."""
@@ -217,35 +219,35 @@ class _Called(_Reading):
         title = (
             f"the orchestrator perhaps calls {step}{' to undo it' if undo else ''}, attempt {self._number + 1}: {what}"
         )
-        row = Row("call", 0, f"{undo}{step}", title, self._lane(step), "no answer recorded", "unknown")
+        row = DiagramRow("call", 0, f"{undo}{step}", title, self._lane(step), "no answer recorded", "unknown")
         self._add(row, self.lines[index - 1]["at"])
 
-    def _came_to(self, line: Line) -> tuple[str, str, str]:
+    def _came_to(self, line: ShownLine) -> tuple[str, str, str]:
         status, verdict = line["status_code"], str((line["detail"] or {}).get("verdict"))
         answer = f"HTTP {status}" if status else "no connection" if verdict == "refused" else "no answer"
         return answer, answer, verdict
 
-    def _drawn(self, attempts: _Attempts) -> Row:
+    def _drawn(self, attempts: _Attempts) -> DiagramRow:
         name, (answer, words, outcome) = self.names[attempts.step], attempts.came_to
         undo = "undo " if attempts.call == Direction.COMPENSATION else ""
         rounds = f", in {attempts.rounds} rounds" if attempts.rounds > 1 else ""
         title = f"the orchestrator calls {name}{' to undo it' if undo else ''}, {attempts.numbers}{rounds}: {words}"
-        return Row("call", 0, f"{undo}{name}{attempts.by}", title, attempts.step, answer, outcome)
+        return DiagramRow("call", 0, f"{undo}{name}{attempts.by}", title, attempts.step, answer, outcome)
 
     def _under_way(self, step: str, undoing: bool) -> None:
         undo, lane = "undo " if undoing else "", self._lane(step)
         if self.saga["status"] == "STALLED":
             title = "stalled: it rests before the next round"
-            self._add(Row("note", 0, "it rests", title, outcome="stalled"), None, NOW)
+            self._add(DiagramRow("note", 0, "it rests", title, outcome="stalled"), None, NOW)
             return
         title = f"the orchestrator calls {step}{' to undo it' if undo else ''}: no answer yet"
-        self._add(Row("call", 0, f"{undo}{step}", title, lane, "no answer yet", "running"), None, NOW)
+        self._add(DiagramRow("call", 0, f"{undo}{step}", title, lane, "no answer yet", "running"), None, NOW)
 
 
 class _Heard(_Reading):
     """Of a choreographed saga."""
 
-    def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[Line]):
+    def __init__(self, names: Sequence[str], saga: Mapping[str, Any], lines: Sequence[ShownLine]):
         super().__init__(names, saga, lines)
         moves = [(index, line) for index, line in enumerate(lines) if line["event"] in set(Event)]
         self._last = {_subject(line): index for index, line in moves}  # where an event's news ends
@@ -253,41 +255,44 @@ class _Heard(_Reading):
         self._waits: set[int] = set()  # those whose event is parked now
         self._seen: dict[tuple[int, str], int] = {}  # the last attempt of each call
 
-    def _time_of_note(self, line: Line) -> None:
+    def _time_of_note(self, line: ShownLine) -> None:
         """None: it is told by who listens, later than what is drawn around it."""
 
-    def _moved(self, line: Line, index: int) -> None:
+    def _moved(self, line: ShownLine, index: int) -> None:
         event, subject = line["event"], _subject(line)
         detail = line["detail"] or {}
         if event == PARKED:
             lane = self._parked[str(detail.get("letter"))] = self._lane(line["step"])
             title = f"{line['step']} cannot handle {subject}: it is parked until somebody replays it"
             self._waits.add(lane)
-            self._add(Row("note", lane, "parked", title, outcome="refused"), None)
+            self._add(DiagramRow("note", lane, "parked", title, outcome="refused"), None)
         elif event == REPLAYED:
             lane = self._parked.get(str(detail.get("letter")), 0)
             self._waits.discard(lane)
             title = f"an operator replays {subject}: it is published again"
-            self._add(Row("event", 0, f"replayed: {subject}", title, lane or None), None)
+            self._add(DiagramRow("event", 0, f"replayed: {subject}", title, lane or None), None)
         elif event == ABANDONED:
             title = "an operator abandons it: whoever hears of it from now on does nothing"
-            self._add(Row("note", 0, "abandoned", title, outcome="undone"), line["at"])
+            self._add(DiagramRow("note", 0, "abandoned", title, outcome="undone"), line["at"])
         elif event == STARTED or (event in set(Event) and self._last[subject] == index):
             self._published(line, subject)
         else:
             super()._moved(line, index)
 
-    def _published(self, line: Line, subject: str) -> None:
+    def _published(self, line: ShownLine, subject: str) -> None:
         source, kind = self._lane(line["step"]), subject.rpartition(".")[2]
-        if kind in (Kind.ATTEMPT, Kind.ABANDONED):  # the attempt itself is drawn, and so is what the operator did
+        if kind in (
+            EventKind.ATTEMPT,
+            EventKind.ABANDONED,
+        ):  # the attempt itself is drawn, and so is what the operator did
             return
-        forward = kind in (Kind.DONE, Kind.STARTED)
+        forward = kind in (EventKind.DONE, EventKind.STARTED)
         target: int | None = source + 1 if forward else source - 1
         if target not in range(1, len(self.names)):
             target = None
         title = f"{'the ' * (not source)}{self.names[source]} publishes {subject}: {self._concerns(target, forward)}"
         outcome = "done" if forward else "undone"
-        self._add(Row("event", source, subject, title, target, "", outcome, heard=bool(source)), line["at"])
+        self._add(DiagramRow("event", source, subject, title, target, "", outcome, heard=bool(source)), line["at"])
 
     def _concerns(self, target: int | None, forward: bool) -> str:
         """Who hears it, and what it does then."""
@@ -297,7 +302,7 @@ class _Heard(_Reading):
         does = "acts" if forward else "cannot be undone: it passes it on" if passes else "undoes itself"
         return f"{self.names[target]} hears it, and {does}"
 
-    def _came_to(self, line: Line) -> tuple[str, str, str]:
+    def _came_to(self, line: ShownLine) -> tuple[str, str, str]:
         detail, status = line["detail"] or {}, line["status_code"]
         verdict, undoing = str(detail.get("verdict")), detail.get("call") == Direction.COMPENSATION
         if verdict == "done":
@@ -310,7 +315,7 @@ class _Heard(_Reading):
             words = "takes too long" if status is None else "may have failed"
         return words, words, verdict
 
-    def _drawn(self, attempts: _Attempts) -> Row:
+    def _drawn(self, attempts: _Attempts) -> DiagramRow:
         name, (label, words, outcome) = self.names[attempts.step], attempts.came_to
         count = attempts.last - attempts.first + 1
         again = f" (what it heard is delivered again {times(count - 1).strip('()')})" if count > 1 else ""
@@ -320,7 +325,7 @@ class _Heard(_Reading):
         self._seen[attempts.step, attempts.call] = attempts.last
         title = f"{name}, {attempts.numbers}{again}{rounds}: it {words}"
         lost = outcome != "done"  # what succeeded is told by the event that follows
-        return Row("attempt", attempts.step, f"{label}{attempts.by}{number}", title, outcome=outcome, heard=lost)
+        return DiagramRow("attempt", attempts.step, f"{label}{attempts.by}{number}", title, outcome=outcome, heard=lost)
 
     def _under_way(self, step: str, undoing: bool) -> None:
         if self._lane(step) in self._waits:
@@ -329,10 +334,10 @@ class _Heard(_Reading):
         label = "rests" if rests else "nothing heard yet"
         title = f"{step} rests before the next round" if rests else f"nothing is heard of {step} yet"
         outcome = "stalled" if rests else "running"
-        self._add(Row("attempt", self._lane(step), label, title, outcome=outcome), None, NOW)
+        self._add(DiagramRow("attempt", self._lane(step), label, title, outcome=outcome), None, NOW)
 
 
-def _stalls(line: Line) -> bool:
+def _stalls(line: ShownLine) -> bool:
     return (line["detail"] or {}).get("state") in STALLED
 
 
@@ -340,5 +345,5 @@ def _seconds(begin: str, end: str) -> float:
     return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds())
 
 
-def _subject(line: Line) -> str:
+def _subject(line: ShownLine) -> str:
     return str((line["detail"] or {}).get("subject") or "")

@@ -21,7 +21,8 @@ from saga.call import authorization
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
 from saga.faults.flags import FaultPlan
-from saga.http_client.transport import Answer, Transport
+from saga.http_client import new_transport
+from saga.http_client.transport import HttpAnswer, Transport
 from saga.payload import parse_object
 from saga.views.records import AT_ONCE, ask, records_url
 
@@ -63,7 +64,7 @@ def run_naive(
     transport: Transport | None = None,
 ) -> NaiveRun:
     """Run a saga as it should not be run; blocks until it is over, some seconds per time-out."""
-    calls = _Calls(transport or Transport(), token)
+    calls = _Calls(transport or new_transport(), token)
     run, coordinator = NaiveRun(run_id), _Naive(definition.with_faults(plan.queries(), ()), plan, calls)
     try:
         run.says = coordinator.run(run, dict(input))
@@ -77,7 +78,7 @@ class _Calls:
     transport: Transport
     token: str | None
 
-    def post(self, step: Step, url: str, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
+    def post(self, step: Step, url: str, fields: Mapping[str, Any], headers: Mapping[str, str]) -> HttpAnswer:
         sent = {"Content-Type": "application/json", **headers, **authorization(url, self.token)}
         return self.transport.post(url, sent, json.dumps(fields).encode(), step.timeout)
 
@@ -151,7 +152,7 @@ def orphans(
     run: NaiveRun, definition: SagaDefinition, token: str | None, transport: Transport | None = None
 ) -> dict[str, list[dict[str, Any]] | None]:
     """The services' own rows of all its attempts, by step; None where a service does not say."""
-    asking = transport or Transport()
+    asking = transport or new_transport()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         urls = [(step.name, records_url(step, request_id)) for step, request_id in _attempts(run.id, definition)]
         answers = pool.map(lambda item: ask(item[1], asking, token, PATIENCE), urls)
@@ -178,7 +179,7 @@ def sweep(run: NaiveRun, definition: SagaDefinition, token: str | None, transpor
 
     The rows of one that does not answer are still shown.
     """
-    calls = _Calls(transport or Transport(), token)
+    calls = _Calls(transport or new_transport(), token)
     for step, request_id in _attempts(run.id, definition):
         if step.compensation:
             calls.post(step, step.compensation, {}, {"Saga-Id": request_id, "Saga-Step": step.name})

@@ -19,32 +19,33 @@ from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
 from orchestrator.dashboard import break_it
 from orchestrator.dashboard.curl import Curl, curl, flags_of
 from orchestrator.dashboard.formatting import length
-from orchestrator.dashboard.log_reader import attempts_of, read, with_gaps
-from orchestrator.dashboard.saga_stats import tally
+from orchestrator.dashboard.log_reader import attempts_of, read_history, with_gaps
+from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
-from orchestrator.dashboard.summary import story
+from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
 from orchestrator.dashboard.truth import verdicts, violations
 from orchestrator.queries import attention_in, before_in, status_in
-from orchestrator.status_codes import code_of
+from orchestrator.status_codes import status_code_of
 from orchestrator.stream import event_stream
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter, NoSuchSaga, SagaUnreadable
-from saga.machine import ACTING, Line
+from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import compact, mask, parse_object, pretty
 from saga.progress import secrets_of
-from saga.runtime.permitted_commands import REFUSALS, permitted
+from saga.runtime.permitted_commands import REFUSALS, permitted_commands
 from saga.saga_log import Record
 from saga.unreadable import UNREADABLE, Unreadable
+from saga.views.backlog import count_states
 from saga.views.records import ask_all
 from saga.views.representation import (
-    NEEDS_ATTENTION_AFTER,
     PUBLIC_STATUS,
     STATUSES,
     represent,
     represent_lines,
     under_way,
 )
+from saga.views.saga_search import SagaQuery
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
@@ -55,7 +56,7 @@ PATIENCE = 1.0  # seconds that a page waits for a participant's records
 
 _PUBLIC: dict[str, str] = {str(state): status for state, status in PUBLIC_STATUS.items()}
 
-Answer = Response | str | tuple[str, int]
+Page = Response | str | tuple[str, int]
 
 
 def register(app: Flask, parts: Orchestrator) -> None:
@@ -63,12 +64,12 @@ def register(app: Flask, parts: Orchestrator) -> None:
     pages = _Pages(parts)
     app.get("/", endpoint="ui_index")(pages.index)
     app.get("/ui/sagas/<saga_id>", endpoint="ui_saga")(pages.saga)
-    app.post("/ui/sagas/<saga_id>/<verb>", endpoint="ui_act")(pages.act)
-    app.get("/ui/sagas/<saga_id>/<verb>", endpoint="ui_acted")(pages.acted)
+    app.post("/ui/sagas/<saga_id>/<command>", endpoint="ui_act")(pages.act)
+    app.get("/ui/sagas/<saga_id>/<command>", endpoint="ui_acted")(pages.acted)
     app.get("/ui/dead-letters", endpoint="ui_dead_letters")(pages.dead_letters)
     app.post("/ui/dead-letters/<int:letter>/replay", endpoint="ui_replay")(pages.replay)
     app.get("/ui/dead-letters/<int:letter>/replay", endpoint="ui_replayed")(lambda letter: redirect("/ui/dead-letters"))
-    app.get("/ui/news", endpoint="ui_news")(pages.news)
+    app.get("/ui/news", endpoint="ui_changes")(pages.changes)
     app.get("/ui/health", endpoint="ui_health")(pages.health)
     app.context_processor(pages.everywhere)
     app.add_template_filter(length, "length_of_time")
@@ -99,7 +100,7 @@ class _Pages:
     def everywhere(self) -> dict[str, Any]:
         """What every template may use."""
         return {
-            "watch": self.parts.watch.look(),
+            "health": self.parts.health.latest(),
             "curl": self.curl,
             "here": request.full_path,
             "choreography_off": None if self.parts.choreographer else CHOREOGRAPHY_OFF,
@@ -119,7 +120,7 @@ class _Pages:
         named = [("saga", saga)] if saga != self.parts.default_saga else []
         return curl(f"{request.host_url}start", [*named, *flags], body, definition, key)
 
-    def index(self) -> Answer:
+    def index(self) -> Page:
         """The sagas, newest first; of those who look at the same list at the same time, one has it made."""
         if not request.headers.get("HX-Request"):
             return self._index()
@@ -135,14 +136,16 @@ class _Pages:
         attention = attention_in(asked)
         name = asked.get("saga", "")
         states, readable = status_in(asked)
-        records = self.parts.log.search(
-            states=states,
-            name=name,
-            q=asked.get("q", "").strip(),
-            before=before_in(asked),
-            attention=NEEDS_ATTENTION_AFTER if attention else 0,
-            most=PAGE + 1,
-            readable=readable,
+        records = self.parts.search.find(
+            SagaQuery(
+                states=states,
+                name=name,
+                q=asked.get("q", "").strip(),
+                before=before_in(asked),
+                needs_attention=attention,
+                most=PAGE + 1,
+                readable=readable,
+            )
         )
         shown = records[:PAGE]
         return render_template(
@@ -159,11 +162,11 @@ class _Pages:
     def _chips(self) -> list[tuple[str, str]]:
         """Each status and how many sagas have it."""
         numbers = dict.fromkeys(STATUSES, 0)
-        for state, number in self.parts.log.count_states(COUNTED + 1).items():
+        for state, number in count_states(self.parts.log, COUNTED + 1).items():
             numbers[_PUBLIC.get(state, UNREADABLE)] += number
         return [(name, f"{COUNTED}+" if number > COUNTED else str(number)) for name, number in numbers.items()]
 
-    def saga(self, saga_id: str) -> Answer:
+    def saga(self, saga_id: str) -> Page:
         """One saga."""
         return self._saga(saga_id)
 
@@ -175,7 +178,7 @@ class _Pages:
             lines = represent_lines(self.parts.log.lines(saga_id, most=FIRST_LINES), saga)
             return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code
         view = self._view(saga)
-        findings, predicted = break_it.judge(request.args, view)
+        findings, predicted = break_it.findings_for(request.args, view)
         return render_template("saga.html", **view, problem=problem, findings=findings, predicted=predicted), code
 
     def saga_view(self, saga_id: str) -> dict[str, Any] | None:
@@ -189,25 +192,25 @@ class _Pages:
 
     def _view(self, record: Record) -> dict[str, Any]:
         shown = with_gaps(represent_lines(self._lines(record), record))
-        saga, told = represent(record), read(shown)
-        now = None if record.ended else self.parts.engine.around.clock()
-        transport, token = self.parts.engine.around.transport, self.parts.settings.token
+        saga, history = represent(record), read_history(shown)
+        now = None if record.ended else self.parts.engine.deps.clock()
+        transport, token = self.parts.engine.deps.transport, self.parts.settings.token
         found = ask_all(record.definition, record.id, transport, token, PATIENCE)
-        self.parts.watch.tell(record.id, violations(record, found))
+        self.parts.health.report(record.id, violations(record, found))
         return {
             "saga": saga,
             "lines": shown,
             "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
-            "story": story(saga, shown),
+            "summary": summarize(saga, shown),
             "timeline": timeline(saga, shown, now),
             "diagram": sequence(saga, shown),
-            "tally": tally(saga, shown),
-            "parked": [] if record.ended else list(told.parked.values()),
-            "sent": attempts_of(told),
+            "stats": stats_of(saga, shown),
+            "parked": [] if record.ended else list(history.parked.values()),
+            "sent": attempts_of(history),
             "rows": mask(found, record.definition.secret, secrets_of(record)),
             "verdicts": verdicts(record, saga["steps"], found),
-            "verbs": permitted(record),
-            "acting": record.state in ACTING,
+            "permitted_commands": permitted_commands(record),
+            "acting": record.state in STALLED_AT_AN_ACTION,
             "has_stalled": record.context.stalled,
             "under_way": under_way(record),
             "flags": flags_of(record.definition),
@@ -223,32 +226,32 @@ class _Pages:
         lines += log.lines_at(record.id, parked) if parked else []
         return lines + log.lines(record.id, latest) if record.context.lines > FIRST_LINES else lines
 
-    def act(self, saga_id: str, verb: str) -> Answer:
-        """An operator's verb, from a form."""
+    def act(self, saga_id: str, command: str) -> Page:
+        """An operator's command, from a form."""
         try:
-            if verb == "cancel":
+            if command == "cancel":
                 self.parts.operator.cancel(saga_id)
-            elif verb == "resume":
+            elif command == "resume":
                 self.parts.resume(saga_id)
-            elif verb == "resolve":
+            elif command == "resolve":
                 given = request.form.get("result", "").strip()
                 result = parse_object(given, "result") if given else None
                 self.parts.resolve(saga_id, request.form.get("note", ""), result, request.form.get("outcome"))
-            elif verb == "abandon":
+            elif command == "abandon":
                 self.parts.abandon(saga_id, request.form.get("note", ""))
             else:
-                raise BadInput(f"there is no verb {verb!r}", "verb")
+                raise BadInput(f"there is no verb {command!r}", "verb")
         except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:
-            return self._saga(saga_id, f"{error}.", code_of(error))
+            return self._saga(saga_id, f"{error}.", status_code_of(error))
         return redirect(f"/ui/sagas/{saga_id}", 303)
 
-    def acted(self, saga_id: str, verb: str) -> Answer:
-        """The address of a verb, which a browser keeps after one was refused: the saga's page."""
-        if verb not in REFUSALS:
+    def acted(self, saga_id: str, command: str) -> Page:
+        """The address of a command, which a browser keeps after one was refused: the saga's page."""
+        if command not in REFUSALS:
             raise NotFound
         return redirect(f"/ui/sagas/{quote(saga_id, safe='')}")
 
-    def dead_letters(self) -> Answer:
+    def dead_letters(self) -> Page:
         """The events that could not be handled."""
         return self._dead_letters()
 
@@ -259,19 +262,19 @@ class _Pages:
             letters, problem = None, problem or f"{error}. What is parked there is not known."
         return render_template("dead_letters.html", letters=letters, most=LETTERS, problem=problem), code
 
-    def replay(self, letter: int) -> Answer:
+    def replay(self, letter: int) -> Page:
         """Publish a parked event again, from a form."""
         try:
             self.parts.choreography.replay(letter)
         except (BadInput, BrokerUnavailable, NoSuchLetter) as error:
-            return self._dead_letters(f"{error}.", code_of(error))
+            return self._dead_letters(f"{error}.", status_code_of(error))
         return redirect("/ui/dead-letters", 303)
 
-    def news(self) -> Response:
+    def changes(self) -> Response:
         """Tells a list's page that it has changed."""
-        return event_stream(self.parts.stream.news(self.parts.stream.start(None)))
+        return event_stream(self.parts.stream.changes(self.parts.stream.start(None)))
 
-    def health(self) -> Answer:
+    def health(self) -> Page:
         """The services, the log, and the invariant."""
         return render_template("health.html")
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.dashboard.log_reader import Line, read
-from saga.choreography.events import Kind
+from orchestrator.dashboard.log_reader import ShownLine, read_history
+from saga.choreography.events import EventKind
 from saga.definition import CHOREOGRAPHY
 
 
 @dataclass(frozen=True)
-class Tally:
+class SagaStats:
     """`messages`: HTTP requests, or events that a step published for the others; `again`: sent or delivered again.
 
     `seconds` from its start to its end, None before that.
@@ -26,10 +26,10 @@ class Tally:
     or_more: bool = False  # its log is shown in parts, so that some are not counted
 
 
-def tally(saga: Mapping[str, Any], lines: Sequence[Line]) -> Tally:
+def stats_of(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> SagaStats:
     """Of a saga's representation and its log, as the API shows them."""
-    told = read(lines)
-    calls = told.calls
+    history = read_history(lines)
+    calls = history.calls
     attempts = sum(call.number for call in calls)
     again = sum(max(0, call.number - 1) for call in calls)
     messages = len(_events(lines)) if saga["mode"] == CHOREOGRAPHY else attempts
@@ -37,10 +37,10 @@ def tally(saga: Mapping[str, Any], lines: Sequence[Line]) -> Tally:
     if saga["ended_at"]:
         begin, end = (datetime.fromisoformat(saga[name]) for name in ("started_at", "ended_at"))
         seconds = (end - begin).total_seconds()
-    return Tally(messages, attempts, again, seconds, told.left_out)
+    return SagaStats(messages, attempts, again, seconds, history.left_out)
 
 
-def _events(lines: Sequence[Line]) -> set[str]:
+def _events(lines: Sequence[ShownLine]) -> set[str]:
     """The subjects that it came by; not the failed attempts, of which nobody needs to hear."""
     subjects = {str((line["detail"] or {}).get("subject") or "") for line in lines}
-    return {subject for subject in subjects if subject and not subject.endswith(f".{Kind.ATTEMPT}")}
+    return {subject for subject in subjects if subject and not subject.endswith(f".{EventKind.ATTEMPT}")}

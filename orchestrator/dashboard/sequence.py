@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.dashboard.log_reader import Line
-from orchestrator.dashboard.messages import Row, messages
+from orchestrator.dashboard.log_reader import ShownLine
+from orchestrator.dashboard.messages import DiagramRow, messages
 from saga.definition import CHOREOGRAPHY
 
 ORCHESTRATOR = "orchestrator"
@@ -37,13 +37,13 @@ class Diagram:
     """What to draw; `observed`: the orchestrator only listens."""
 
     lanes: tuple[Lane, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[DiagramRow, ...]
     observed: bool
     width: int
     height: int
 
 
-def sequence(saga: Mapping[str, Any], lines: Sequence[Line]) -> Diagram:
+def sequence(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> Diagram:
     """The diagram of a saga's representation and its log, as the API shows them."""
     names = [ORCHESTRATOR, *(step["name"] for step in saga["steps"])]
     rows = messages(names, saga, lines)
@@ -57,14 +57,14 @@ def sequence(saga: Mapping[str, Any], lines: Sequence[Line]) -> Diagram:
     return Diagram(lanes, tuple(placed), saga["mode"] == CHOREOGRAPHY, lanes[-1].x + halves[-1] + 2, y + 20)
 
 
-def _gap(names: Sequence[str], rows: Sequence[Row]) -> int:
+def _gap(names: Sequence[str], rows: Sequence[DiagramRow]) -> int:
     texts = [*names, *(label for row in rows for label in (row.label, row.answer))]
     return max(GAP_AT_LEAST, int(LETTER * max(map(len, texts))) + 14)
 
 
-def _folded(rows: list[Row]) -> list[Row]:
+def _folded(rows: list[DiagramRow]) -> list[DiagramRow]:
     if len(rows) <= ROWS_AT_MOST:
         return rows
     first, last = rows[: ROWS_AT_MOST // 2], rows[1 - ROWS_AT_MOST // 2 :]
     more = f"… {len(rows) - len(first) - len(last)} more"
-    return [*first, Row("note", 0, more, more), *last]
+    return [*first, DiagramRow("note", 0, more, more), *last]

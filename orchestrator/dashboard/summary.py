@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.dashboard.formatting import listed, moment, quoted, times
-from orchestrator.dashboard.log_reader import Call, Line, Told, read
+from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, ShownLine, read_history
 from orchestrator.dashboard.phrasing import voice_of
 from saga.definition import CHOREOGRAPHY
 from saga.machine import ENDED, STALLED, Event, State
@@ -39,44 +39,44 @@ _OPENINGS = (
 Saga = Mapping[str, Any]
 
 
-def story(saga: Saga, lines: Sequence[Line]) -> str:
+def summarize(saga: Saga, lines: Sequence[ShownLine]) -> str:
     """What happened, why, and what happens next."""
-    told = read(lines)
-    way = _in_short(saga) if told.torn else _way(saga, told)
-    said = [*way, *_asides(saga, told)][:SENTENCES_AT_MOST] or [f"It is {saga['status']}"]
+    history = read_history(lines)
+    way = _in_short(saga) if history.torn else _way(saga, history)
+    said = [*way, *_asides(saga, history)][:SENTENCES_AT_MOST] or [f"It is {saga['status']}"]
     return " ".join(f"{_opened(sentence)}." for sentence in said)
 
 
-def root_cause(saga: Saga, lines: Sequence[Line]) -> str | None:
+def root_cause(saga: Saga, lines: Sequence[ShownLine]) -> str | None:
     """Why the saga turned back, else what it is stalled at; None where neither is so."""
-    told = read(lines)
-    if told.torn:
+    history = read_history(lines)
+    if history.torn:
         return _first_cause(saga)
-    if told.turn and not told.went_forward:
-        return _opened(_cause(saga, told.turn))
-    return _opened(_stuck(saga, told)) if told.state in STALLED else None
+    if history.turn and not history.went_forward:
+        return _opened(_cause(saga, history.turn))
+    return _opened(_stuck(saga, history)) if history.state in STALLED else None
 
 
-def _way(saga: Saga, told: Told) -> Iterator[str]:
+def _way(saga: Saga, history: SagaHistory) -> Iterator[str]:
     """Forward, back, or back to the pivot and forward again; and where it is now."""
-    turn, seal = told.turn, told.seal
+    turn, seal = history.turn, history.seal
     if turn is None:
-        if told.state == State.COMPLETED:
-            yield _effects(saga, told)
+        if history.state == State.COMPLETED:
+            yield _effects(saga, history)
     elif seal is None:
-        yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, {_so(saga, told, turn)}"
+        yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, {_so(saga, history, turn)}"
     elif seal.end is None:
         yield f"{_cause(saga, turn)}{_doubt(saga, turn)}, {voice_of(saga).asks(turn)}"
     else:
         yield f"{_cause(saga, turn)}{_doubt(saga, turn)}"
-        yield f"{_sealed(saga, seal)}, {_so(saga, told, turn)}"
-    if told.state in STALLED:
-        again = "its event is parked" if told.parked else voice_of(saga).again(saga)
-        since = told.calls[-1].stalls[0]["at"]
+        yield f"{_sealed(saga, seal)}, {_so(saga, history, turn)}"
+    if history.state in STALLED:
+        again = "its event is parked" if history.parked else voice_of(saga).again(saga)
+        since = history.calls[-1].stalls[0]["at"]
         attention = " and in need of attention" if saga["needs_attention"] else ""
-        yield f"Stalled since {moment(since)}{attention}: {_stuck(saga, told)}; {again}"
-    elif told.state not in ENDED:
-        yield from _present(saga, told)
+        yield f"Stalled since {moment(since)}{attention}: {_stuck(saga, history)}; {again}"
+    elif history.state not in ENDED:
+        yield from _present(saga, history)
 
 
 def _in_short(saga: Saga) -> Iterator[str]:
@@ -89,10 +89,10 @@ def _in_short(saga: Saga) -> Iterator[str]:
     if cause:
         yield cause
     undone = [step["name"] for step in reversed(steps) if step["status"] == "COMPENSATED"]
-    told = [f"{listed(done)} took effect"] if done and not saga["ended_at"] else []
-    told += [f"{listed(undone)} {_were(undone)} undone"] if undone else []
-    if told:
-        yield "; ".join(told)
+    effects = [f"{listed(done)} took effect"] if done and not saga["ended_at"] else []
+    effects += [f"{listed(undone)} {_were(undone)} undone"] if undone else []
+    if effects:
+        yield "; ".join(effects)
     if not saga["ended_at"]:
         yield f"It is {saga['status']}" + (f" until {saga['due_at']}" if saga["status"] == "STALLED" else "")
 
@@ -108,7 +108,7 @@ def _first_cause(saga: Saga) -> str | None:
     return f"{error['step']} {_VERBS.get(str(error['kind']), 'failed')} ({quoted(str(error['message']))})"
 
 
-def _cause(saga: Saga, turn: Call) -> str:
+def _cause(saga: Saga, turn: CallHistory) -> str:
     """Why it turned back."""
     where = f"at {turn.step}" if turn.number else f"before {turn.step} was called"
     if _abandoned(saga):
@@ -126,7 +126,7 @@ def _abandoned(saga: Saga) -> bool:
     return saga["mode"] == CHOREOGRAPHY and (saga["error"] or {}).get("kind") == "cancelled"
 
 
-def _doubt(saga: Saga, turn: Call) -> str:
+def _doubt(saga: Saga, turn: CallHistory) -> str:
     """What was known of the step's effect when it turned back."""
     if _abandoned(saga):
         return ""
@@ -140,27 +140,29 @@ def _doubt(saga: Saga, turn: Call) -> str:
     return f"; {turn.step} may have been called" if turn.number and not verdicts else ""
 
 
-def _verb(saga: Saga, turn: Call) -> str:
+def _verb(saga: Saga, turn: CallHistory) -> str:
     error = saga["error"] or {}
     return _VERBS.get(str(error.get("kind")), "failed") if error.get("step") == turn.step else "failed"
 
 
-def _sealed(saga: Saga, seal: Call) -> str:
+def _sealed(saga: Saga, seal: CallHistory) -> str:
     """What became of a pivot whose outcome was unknown."""
     return _by_hand(seal) if seal.by_hand else voice_of(saga).sealed(seal)
 
 
-def _so(saga: Saga, told: Told, turn: Call) -> str:
+def _so(saga: Saga, history: SagaHistory, turn: CallHistory) -> str:
     """What came of its turning back."""
-    if told.went_forward:
-        return "so the saga went forward" + (f" and {_effects(saga, told)}" if told.state == State.COMPLETED else "")
-    if told.state != State.COMPENSATED:
+    if history.went_forward:
+        return "so the saga went forward" + (
+            f" and {_effects(saga, history)}" if history.state == State.COMPLETED else ""
+        )
+    if history.state != State.COMPENSATED:
         return "so it turns back"
-    others = [step for step in told.undone if step != turn.step]
+    others = [step for step in history.undone if step != turn.step]
     kept = [step for step in saga["steps"] if step["status"] == "SKIPPED" and step["effect"] in _KEPT]
     rest = [f"{step['name']} has no compensation, so {_KEPT[step['effect']]}" for step in kept]
-    rest += [_by_hand(call) for call in told.undone_by_hand]
-    if turn.step in told.undone:
+    rest += [_by_hand(call) for call in history.undone_by_hand]
+    if turn.step in history.undone:
         done = f"{turn.step} was undone" + (f" as well as {listed(others)}" if others else "")
     elif others:
         done = f"{listed(others)} {_were(others)} undone"
@@ -169,69 +171,70 @@ def _so(saga: Saga, told: Told, turn: Call) -> str:
     return "; ".join([f"so {done}", *rest])
 
 
-def _effects(saga: Saga, told: Told) -> str:
+def _effects(saga: Saga, history: SagaHistory) -> str:
     """What took effect, of a completed saga."""
-    if not told.done_by_hand:
+    if not history.done_by_hand:
         return f"all {len(saga['steps'])} steps took effect" if len(saga["steps"]) > 1 else "its one step took effect"
-    effects = [f"{listed(told.done)} took effect"] if told.done else []
-    return "; ".join([*effects, *map(_by_hand, told.done_by_hand)])
+    effects = [f"{listed(history.done)} took effect"] if history.done else []
+    return "; ".join([*effects, *map(_by_hand, history.done_by_hand)])
 
 
-def _stuck(saga: Saga, told: Told) -> str:
-    call, voice = told.calls[-1], voice_of(saga)
+def _stuck(saga: Saga, history: SagaHistory) -> str:
+    call, voice = history.calls[-1], voice_of(saga)
     rounds = f"{len(call.stalls)} round{'s' if len(call.stalls) > 1 else ''}"
     rounds = f"at least {rounds}" if call.left_out else rounds
-    return f"{voice.subject(call)} failed in {rounds}{voice.why(call)}{_WHY_STUCK.get(told.state, '')}"
+    return f"{voice.subject(call)} failed in {rounds}{voice.why(call)}{_WHY_STUCK.get(history.state, '')}"
 
 
-def _present(saga: Saga, told: Told) -> Iterator[str]:
+def _present(saga: Saga, history: SagaHistory) -> Iterator[str]:
     """What it waits for."""
-    call = told.calls[-1]
+    call = history.calls[-1]
     at = next((step["name"] for step in saga["steps"] if step["status"] in ("RUNNING", "COMPENSATING")), call.step)
     if not at:
         return
     waits = voice_of(saga).waits(call, at)
-    before = told.undone if call.backward else told.done
+    before = history.undone if call.backward else history.done
     happened = f"{_were(before)} undone" if call.backward else "took effect"
     yield f"{listed(before)} {happened}; {waits}" if before else waits
 
 
-def _asides(saga: Saga, told: Told) -> Iterator[str]:
+def _asides(saga: Saga, history: SagaHistory) -> Iterator[str]:
     """What else there was on the way, the weightiest first."""
-    yield from _of_nobody_in_charge(saga, told)
-    more = told.left_out
-    if told.cancel_requested_at:
-        at = told.cancel_requested_at
+    yield from _of_nobody_in_charge(saga, history)
+    more = history.left_out
+    if history.cancel_requested_at:
+        at = history.cancel_requested_at
         yield f"An operator asked to cancel it at {at}, which was left to the outcome of {at}"
-    if told.taken_over:
-        times_over = times(told.taken_over, more)
+    if history.taken_over:
+        times_over = times(history.taken_over, more)
         yield f"It was taken over {times_over}, from an orchestrator that had crashed, stopped or lost its lease"
-    if told.handed_over:
-        yield f"It was handed over {times(told.handed_over, more)} by an orchestrator that shut down"
-    succeeded = [call for call in told.calls if call.event in _SUCCESSES]
+    if history.handed_over:
+        yield f"It was handed over {times(history.handed_over, more)} by an orchestrator that shut down"
+    succeeded = [call for call in history.calls if call.event in _SUCCESSES]
     tried = filter(None, map(voice_of(saga).before_it_succeeded, succeeded))
     if said := "; ".join(tried):
         yield said
 
 
-def _of_nobody_in_charge(saga: Saga, told: Told) -> Iterator[str]:
+def _of_nobody_in_charge(saga: Saga, history: SagaHistory) -> Iterator[str]:
     """What only a choreographed saga comes to."""
-    for line in told.parked.values() if told.state not in ENDED else ():
+    for line in history.parked.values() if history.state not in ENDED else ():
         detail = line["detail"] or {}
         why = f" ({quoted(detail['message'])})" if detail.get("message") else ""
         yield f"{line['step']} could not handle {detail.get('subject')}{why}: it is parked until somebody replays it"
-    if told.overdue and told.state not in ENDED:
-        turned = told.turn and not told.went_forward
+    if history.overdue and history.state not in ENDED:
+        turned = history.turn and not history.went_forward
         yield "Its deadline has passed" + ("" if turned else ", and nobody is in charge who could roll it back")
-    elif told.overdue:
+    elif history.overdue:
         yield "Its deadline passed before it ended, and nobody was in charge"
-    if told.replayed:
-        yield f"A parked event was replayed {times(told.replayed, told.left_out)} by an operator"
-    if told.crashes and saga["mode"] == CHOREOGRAPHY:
-        yield f"The orchestrator, which only listens, crashed {times(told.crashes, told.left_out)}; that held up nobody"
+    if history.replayed:
+        yield f"A parked event was replayed {times(history.replayed, history.left_out)} by an operator"
+    if history.crashes and saga["mode"] == CHOREOGRAPHY:
+        often = times(history.crashes, history.left_out)
+        yield f"The orchestrator, which only listens, crashed {often}; that held up nobody"
 
 
-def _by_hand(call: Call) -> str:
+def _by_hand(call: CallHistory) -> str:
     note = str(((call.end or {}).get("detail") or {}).get("note", ""))
     return f"an operator marked {call.subject} as done by hand: {quoted(note)}"
 

@@ -40,7 +40,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
+class TimelineRow:
     """A step's action ("B") or its compensation ("undo B"); the bars are in order and do not overlap."""
 
     label: str
@@ -54,7 +54,7 @@ class Timeline:
     start: float
     end: float
     ticks: tuple[Tick, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TimelineRow, ...]
 
 
 def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: float | None) -> Timeline:
@@ -73,7 +73,7 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
         reading.go_on_to(now, saga)
     rows = {label: _merged(spans) for label, spans in reading.rows.items()}
     scale = Scale(reading.start, reading.until, [span for spans in rows.values() for span in spans])
-    drawn = tuple(Row(label, tuple(_bars(spans, scale))) for label, spans in rows.items())
+    drawn = tuple(TimelineRow(label, tuple(_bars(spans, scale))) for label, spans in rows.items())
     return Timeline(reading.start, reading.until, tuple(scale.ticks()), drawn)
 
 

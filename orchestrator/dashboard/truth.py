@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saga.definition import SKIP
+from saga.definition import UNCHECKED
 from saga.saga_log import Record
 from saga.views.audit import expected, violation
 
@@ -41,7 +41,7 @@ def violations(record: Record, rows: Mapping[str, Mapping[str, Any] | None]) -> 
 
 def _verdict(record: Record, index: int, effect: str, found: Mapping[str, Any] | None) -> Verdict:
     step = record.definition.steps[index]
-    if step.records == SKIP:
+    if step.records == UNCHECKED:
         return Verdict(None, "not compared (records: skip)")
     if found is None:
         return Verdict(None, "not known: it does not answer")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.call import error_kind
-from saga.choreography.events import Event, Part
+from saga.choreography.events import SagaEvent, StepSubscription
 from saga.machine import Direction
 
 REMEMBERED = 10_000  # steps whose earlier attempts are known
 
 
 @dataclass(frozen=True)
-class Past:
+class AttemptHistory:
     """What is known of a step's earlier attempts: not after a crash."""
 
     waits: int = 0  # deliveries that were no attempts
@@ -31,8 +31,8 @@ class Past:
 class Attempt:
     """One attempt of a step's action or compensation."""
 
-    part: Part
-    event: Event
+    part: StepSubscription
+    event: SagaEvent
     direction: Direction
     number: int  # of all there were, over replays too
     began: float
@@ -70,29 +70,29 @@ class Attempt:
         return {"at": now, "attempt": line}
 
 
-class Pasts:
+class AttemptHistories:
     """What is known of the latest steps' earlier attempts, in memory."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Past] = {}
+        self._known: dict[tuple[str, str], AttemptHistory] = {}
 
-    def __contains__(self, of: tuple[Event, Part]) -> bool:
+    def __contains__(self, of: tuple[SagaEvent, StepSubscription]) -> bool:
         return _key(*of) in self._known
 
-    def of(self, event: Event, part: Part) -> Past:
+    def of(self, event: SagaEvent, part: StepSubscription) -> AttemptHistory:
         """Of this step; nothing where nothing is known."""
-        return self._known.get(_key(event, part), Past())
+        return self._known.get(_key(event, part), AttemptHistory())
 
-    def remember(self, event: Event, part: Part, past: Past) -> None:
+    def remember(self, event: SagaEvent, part: StepSubscription, past: AttemptHistory) -> None:
         """Know it from now on."""
         if len(self._known) >= REMEMBERED:
             self._known.pop(next(iter(self._known)), None)
         self._known[_key(event, part)] = past
 
-    def forget(self, event: Event, part: Part) -> None:
+    def forget(self, event: SagaEvent, part: StepSubscription) -> None:
         """It is over."""
         self._known.pop(_key(event, part), None)
 
 
-def _key(event: Event, part: Part) -> tuple[str, str]:
+def _key(event: SagaEvent, part: StepSubscription) -> tuple[str, str]:
     return event.saga_id, part.step.name

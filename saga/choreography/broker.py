@@ -45,7 +45,7 @@ from saga.choreography.dead_letter import (
     shown,
 )
 from saga.choreography.event_body import saga_id_of
-from saga.choreography.events import PREFIX, Kind
+from saga.choreography.events import PREFIX, EventKind
 from saga.choreography.namespace import Namespace
 from saga.choreography.pulling import REST, Puller
 from saga.errors import BadInput, BrokerUnavailable, NoSuchLetter
@@ -104,16 +104,16 @@ ACK = Reaction()
 class Handler(Protocol):
     """Who handles deliveries, each on a thread."""
 
-    def patience(self, subject: str) -> float:
+    def timeout_for(self, subject: str) -> float:
         """Seconds that handling it may take."""
 
-    def line(self, subject: str, payload: bytes) -> str | None:
+    def ordering_key(self, subject: str, payload: bytes) -> str | None:
         """Deliveries that stand in the same line are handled one after the other, as they came; None: in none."""
 
     def handle(self, delivery: Delivery) -> Reaction:
         """Handle it."""
 
-    def overslept(self, delivery: Delivery) -> Reaction:
+    def on_timeout(self, delivery: Delivery) -> Reaction:
         """What to do where `handle` has taken longer, and still runs."""
 
 
@@ -127,7 +127,7 @@ class _Consumer:
 
 
 @dataclass(frozen=True)
-class Listening:
+class ConsumerStatus:
     """Who listens to a stream, as the broker knows it, whether or not a process of it is up."""
 
     durable: str
@@ -214,7 +214,7 @@ class Broker:
             return instead(self._name, id, subject, payload, reason)
         return subject, payload, {"Nats-Msg-Id": id}
 
-    def listening(self, seconds: float = 2 * ANSWERS_WITHIN) -> list[Listening]:
+    def listening(self, seconds: float = 2 * ANSWERS_WITHIN) -> list[ConsumerStatus]:
         """Who listens to the sagas' events. BrokerUnavailable, where it is not told within so many seconds."""
         return self._ask(self._listening(), seconds)
 
@@ -379,7 +379,7 @@ class Broker:
         await self._stream.add_consumer(stream, wanted)
 
     def _received(self, consumer: _Consumer, message: Msg) -> asyncio.Task[Any]:
-        line = consumer.handler.line(self._names.plain(message.subject), message.data)
+        line = consumer.handler.ordering_key(self._names.plain(message.subject), message.data)
         if line is None:
             return self._spawn(self._deliver(consumer, message, None))
         key = consumer.durable, line
@@ -432,7 +432,7 @@ class Broker:
 
     async def _next_abandoned(self, after: int) -> tuple[int, bytes] | None:
         """The next event after this number of the stream that says that a saga was abandoned."""
-        subject = self._names.subject(f"{PREFIX}.*.{Kind.ABANDONED}")
+        subject = self._names.subject(f"{PREFIX}.*.{EventKind.ABANDONED}")
         with suppress(NotFoundError):
             found = await self._stream.get_msg(self._names.name(STREAM), after + 1, subject=subject, next=True)
             return found.seq or after + 1, found.data or b""
@@ -440,8 +440,8 @@ class Broker:
 
     async def _handled(self, consumer: _Consumer, delivery: Delivery) -> Reaction:
         handler = consumer.handler
-        patience = handler.patience(delivery.subject)
-        for handle in (handler.handle, handler.overslept):
+        patience = handler.timeout_for(delivery.subject)
+        for handle in (handler.handle, handler.on_timeout):
             running = self._loop.run_in_executor(self._pool, handle, delivery)
             done, _ = await asyncio.wait({running}, timeout=patience)
             if done:
@@ -470,7 +470,7 @@ class Broker:
                 future.cancel()
         return [not future.cancelled() and not future.exception() for future in sent]
 
-    async def _listening(self) -> list[Listening]:
+    async def _listening(self) -> list[ConsumerStatus]:
         found: list[ConsumerInfo] = []
         while page := await self._stream.consumers_info(self._names.name(STREAM), offset=len(found)):
             found += page
@@ -478,12 +478,12 @@ class Broker:
                 break
         return [self._seen(consumer) for consumer in found]
 
-    def _seen(self, consumer: ConsumerInfo) -> Listening:
+    def _seen(self, consumer: ConsumerInfo) -> ConsumerStatus:
         config = consumer.config
         subjects = config.filter_subjects or [config.filter_subject or ">"]
         delivered = consumer.delivered.stream_seq if consumer.delivered else 0
         plain = [self._names.plain(subject) for subject in subjects]
-        return Listening(self._names.plain_name(consumer.name), plain, delivered)
+        return ConsumerStatus(self._names.plain_name(consumer.name), plain, delivered)
 
     async def _has_event(self, saga_id: str, subject: str, since: float, upto: int) -> bool:
         name, wire = self._names.name(STREAM), self._names.subject(subject)

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from saga.choreography.events import Event as Heard
-from saga.choreography.events import Kind, subject
+from saga.choreography.events import EventKind, SagaEvent, subject
 from saga.context import Context
 from saga.machine import (
     ABANDONED,
@@ -25,8 +24,8 @@ from saga.machine import (
     Line,
     State,
     apply,
+    cannot_undo,
     fold,
-    nobody_undoes,
     passed_over,
 )
 from saga.progress import masked, saga_of
@@ -40,12 +39,12 @@ class Early(Exception):
     """An event of the saga's future: what it follows from has not been heard yet."""
 
 
-def follow(record: Record, heard: Heard, remark: str | None = None) -> tuple[Record, list[Line]]:
+def fold_event(record: Record, heard: SagaEvent, remark: str | None = None) -> tuple[Record, list[Line]]:
     """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure.
 
     `remark`: what the line that says that an action is done says beside it.
     """
-    story = _Story(record, heard, remark)
+    story = _EventFold(record, heard, remark)
     story.hear()
     return story.told()
 
@@ -56,7 +55,7 @@ def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
     step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
     # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
     event = Event.CANCELLED if saga.state is State.EXECUTING else Event.ACTION_REFUSED
-    told = subject(record.definition.name, Kind.ABANDONED)
+    told = subject(record.definition.name, EventKind.ABANDONED)
     detail = {"state": apply(saga, event).state, "message": message, "by": "operator", "subject": told}
     noted = Line(context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
     turned = Line(context.lines + 2, now, event, step, detail=detail)
@@ -68,7 +67,7 @@ def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
     return replace(moved, rounds=0, error=error, ended_at=now, due_at=None), [noted, turned]
 
 
-def shortened(heard: Heard) -> Heard:
+def shortened(heard: SagaEvent) -> SagaEvent:
     """An event without what can be large: its result, and messages beyond their beginning."""
 
     def short(part: Any) -> Any:
@@ -80,10 +79,10 @@ def shortened(heard: Heard) -> Heard:
     return replace(heard, body={**body, "error": short(heard.body.get("error"))})
 
 
-class _Story:
+class _EventFold:
     """A saga while one event is folded into it."""
 
-    def __init__(self, record: Record, heard: Heard, remark: str | None = None):
+    def __init__(self, record: Record, heard: SagaEvent, remark: str | None = None):
         self.record = record
         self._remark = remark
         self.heard = heard
@@ -96,26 +95,26 @@ class _Story:
 
     def hear(self) -> None:
         names = [step.name for step in self.record.definition.steps]
-        if self.heard.step not in names or self.heard.kind is Kind.GIVEN or self.saga.state in ENDED:
+        if self.heard.step not in names or self.heard.kind is EventKind.GIVEN or self.saga.state in ENDED:
             return
         index, cursor = names.index(self.heard.step), self.saga.cursor
         forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
         body = self.heard.body
         undoing = body.get("call") == Direction.COMPENSATION and not body.get("error")  # with one: it was giving up
-        back = self.heard.kind is Kind.UNDONE or undoing
-        if forward and (index > cursor or self.heard.kind is Kind.UNDONE):
+        back = self.heard.kind is EventKind.UNDONE or undoing
+        if forward and (index > cursor or self.heard.kind is EventKind.UNDONE):
             raise Early
         if back and index < cursor and not self._past_the_pivot:  # what it turns back for has not been heard yet
             raise Early
         if index != cursor:
             return
-        if self.heard.kind is Kind.ATTEMPT:
+        if self.heard.kind is EventKind.ATTEMPT:
             self._attempt(forward)
-        elif self.heard.kind is Kind.DONE:
+        elif self.heard.kind is EventKind.DONE:
             self._done(forward)
-        elif self.heard.kind is Kind.REFUSED and forward:
+        elif self.heard.kind is EventKind.REFUSED and forward:
             self._refused()
-        elif self.heard.kind in (Kind.REFUSED, Kind.UNDONE):
+        elif self.heard.kind in (EventKind.REFUSED, EventKind.UNDONE):
             self._undone()
 
     @property
@@ -224,7 +223,7 @@ class _Story:
 
     def _add(self, event: Event, message: str | None = None) -> None:
         after = apply(self.saga, event)
-        if nobody_undoes(after):  # its service says itself what it does about it
+        if cannot_undo(after):  # its service says itself what it does about it
             after = passed_over(after)
         state = after.state
         told = {"message": message} if message else {}

@@ -25,7 +25,7 @@ from saga.payload import DEPTH, WRAPPED, compact, holds, mask, parse_object, sec
 PREFIX = "saga"
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What an event says; the last token of its subject."""
 
     STARTED = "started"  # by the orchestrator's outbox
@@ -39,18 +39,18 @@ class Kind(StrEnum):
     ATTEMPT = "attempt"  # one that failed: for whoever observes
 
 
-OF_A_STEP = frozenset({Kind.GIVEN, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT})
+OF_A_STEP = frozenset({EventKind.GIVEN, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT})
 # What an observer has to hear: nobody's secrets, and no end that follows from what was heard before.
-OBSERVED = (Kind.STARTED, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT)
+OBSERVED = (EventKind.STARTED, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT)
 
 
 @dataclass(frozen=True)
-class Event:
+class SagaEvent:
     """One event of a saga; `body` is what it carries beside the saga's id."""
 
     saga: str
     saga_id: str
-    kind: Kind
+    kind: EventKind
     step: str | None
     body: Mapping[str, Any]
 
@@ -63,7 +63,7 @@ class Event:
     def id(self) -> str:
         """The same for each time that it is published: the broker keeps one (Nats-Msg-Id)."""
         what = [self.saga_id, self.step or "", self.kind]
-        if self.kind in (Kind.GIVEN, Kind.ATTEMPT):
+        if self.kind in (EventKind.GIVEN, EventKind.ATTEMPT):
             what += [str(self.body[name]) for name in ("by", "call", "number") if name in self.body]
         return ":".join(what)
 
@@ -72,7 +72,7 @@ class Event:
         return compact({"saga_id": self.saga_id, **self.body}).encode()
 
 
-def subject(saga: str, kind: Kind, step: str | None = None) -> str:
+def subject(saga: str, kind: EventKind, step: str | None = None) -> str:
     """`saga.signup.B.done`, or `saga.signup.started`."""
     return ".".join([PREFIX, saga, *([step] if step else []), kind])
 
@@ -82,11 +82,11 @@ def observed() -> list[str]:
     return [subject("*", kind, "*" if kind in OF_A_STEP else None) for kind in OBSERVED]
 
 
-def parse_event(subject: str, payload: bytes) -> Event:
+def parse_event(subject: str, payload: bytes) -> SagaEvent:
     """The event that was published as `payload`; BadInput where it is none."""
     tokens = subject.split(".")
     try:
-        kind = Kind(tokens[-1])
+        kind = EventKind(tokens[-1])
     except ValueError:
         raise BadInput(f"{subject}: there is no such event") from None
     if tokens[0] != PREFIX or len(tokens) != (4 if kind in OF_A_STEP else 3):
@@ -96,36 +96,36 @@ def parse_event(subject: str, payload: bytes) -> Event:
     if not isinstance(saga_id, str) or not 0 < len(saga_id) <= 255 or not (saga_id.isascii() and saga_id.isprintable()):
         raise BadInput("saga_id is required: 1 to 255 printable ASCII characters", "saga_id")
     body = check(body)
-    if kind is Kind.ATTEMPT and not {"call", "number"} <= body.keys():
+    if kind is EventKind.ATTEMPT and not {"call", "number"} <= body.keys():
         raise BadInput("call and number are required")
-    return Event(tokens[1], saga_id, kind, tokens[2] if kind in OF_A_STEP else None, body)
+    return SagaEvent(tokens[1], saga_id, kind, tokens[2] if kind in OF_A_STEP else None, body)
 
 
-def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], at: float) -> list[Event]:
+def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], at: float) -> list[SagaEvent]:
     """What starts a saga: first the secrets to whom they concern, then the event that the first step listens to."""
     faults = {step.name: found for step in definition.steps if (found := _faults(step))}
     steps = [step.name for step in definition.steps]
     open_to_all = {"fields": {}, "given": {}, "faults": faults, "steps": steps, "at": at}
-    given, fields, givers = _share(definition, saga_id, -1, open_to_all, input)
-    body = {**open_to_all, "fields": fields, "given": givers}
-    return [*given, Event(definition.name, saga_id, Kind.STARTED, None, body)]
+    given, fields, senders = _share(definition, saga_id, -1, open_to_all, input)
+    body = {**open_to_all, "fields": fields, "given": senders}
+    return [*given, SagaEvent(definition.name, saga_id, EventKind.STARTED, None, body)]
 
 
-def abandoned(saga: str, saga_id: str, at: float) -> Event:
+def abandoned(saga: str, saga_id: str, at: float) -> SagaEvent:
     """What keeps whoever hears of the saga later from acting."""
-    return Event(saga, saga_id, Kind.ABANDONED, None, {"at": at})
+    return SagaEvent(saga, saga_id, EventKind.ABANDONED, None, {"at": at})
 
 
-class Duty(StrEnum):
+class Task(StrEnum):
     """What an event asks of a step that listens to it."""
 
     ACT = "act"
-    UNDO = "undo"
-    KEEP = "keep"  # the secrets that it carries
+    COMPENSATE = "compensate"
+    STORE_SECRETS = "store_secrets"  # the secrets that it carries
 
 
 @dataclass(frozen=True)
-class Part:
+class StepSubscription:
     """The part of one step in a choreographed saga."""
 
     definition: SagaDefinition
@@ -141,38 +141,42 @@ class Part:
         """Whether it can still turn the saga back: the pivot can, what follows it cannot."""
         return not any(step.pivot for step in self.definition.steps[: self.index])
 
-    def listens(self) -> dict[str, Duty]:
+    def subjects(self) -> dict[str, Task]:
         """The subjects that concern it."""
         name, steps = self.definition.name, self.definition.steps
-        before = subject(name, Kind.DONE, steps[self.index - 1].name) if self.index else subject(name, Kind.STARTED)
-        heard = {before: Duty.ACT}
+        before = (
+            subject(name, EventKind.DONE, steps[self.index - 1].name)
+            if self.index
+            else subject(name, EventKind.STARTED)
+        )
+        heard = {before: Task.ACT}
         if self.step.send and self.definition.secret:  # any field may hold a secret one
-            heard[subject(name, Kind.GIVEN, self.step.name)] = Duty.KEEP
+            heard[subject(name, EventKind.GIVEN, self.step.name)] = Task.STORE_SECRETS
         if self.index + 1 < len(steps):
             after = steps[self.index + 1].name
-            heard |= {subject(name, kind, after): Duty.UNDO for kind in (Kind.REFUSED, Kind.UNDONE)}
+            heard |= {subject(name, kind, after): Task.COMPENSATE for kind in (EventKind.REFUSED, EventKind.UNDONE)}
         return heard
 
-    def givers(self, event: Event) -> Sequence[int]:
+    def senders(self, event: SagaEvent) -> Sequence[int]:
         """Who has sent secrets to it, by position; -1 is who started the saga."""
         return list(event.body.get("given", {}).get(self.step.name, ()))
 
-    def fields(self, event: Event, given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    def fields(self, event: SagaEvent, given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """What its two calls get: of the event that lets it act, and of the secrets it was given, later ones last."""
         known = dict(event.body.get("fields", {}))
         for secrets in given:
             known.update(secrets)
         return {name: known[name] for name in self.step.send if name in known}
 
-    def faults(self, event: Event, call: str) -> list[tuple[str, str]]:
+    def faults(self, event: SagaEvent, call: str) -> list[tuple[str, str]]:
         """The injected flags for its action or its compensation."""
         return [(name, value) for name, value in event.body.get("faults", {}).get(self.step.name, {}).get(call, ())]
 
-    def knows(self, event: Event) -> bool:
+    def knows(self, event: SagaEvent) -> bool:
         """Whether the saga began with this step: one that did not is let pass by a step that was added since."""
         return self.step.name in event.body.get("steps", (self.step.name,))
 
-    def is_next(self, event: Event) -> bool:
+    def is_next(self, event: SagaEvent) -> bool:
         """Whether nobody stands between who tells and this step in the saga itself: it may have begun with other
         steps than are known here. One that is no step of it has let it pass."""
         steps, teller = list(event.body.get("steps", ())), event.step
@@ -186,78 +190,80 @@ class Part:
         return mask(value, secret, secret_texts(fields, secret))
 
     def done(
-        self, event: Event, result: Mapping[str, Any], news: Mapping[str, Any], acted_with: Mapping[str, Any]
-    ) -> list[Event]:
+        self, event: SagaEvent, result: Mapping[str, Any], news: Mapping[str, Any], acted_with: Mapping[str, Any]
+    ) -> list[SagaEvent]:
         """What it publishes once its action has taken effect; `news` is for whoever observes."""
-        given, fields, givers = _share(self.definition, event.saga_id, self.index, event.body, result)
+        given, fields, senders = _share(self.definition, event.saga_id, self.index, event.body, result)
         shown = self.shown(dict(result), acted_with)
-        done = self._event(event, Kind.DONE, {**news, "fields": fields, "given": givers, "result": shown})
+        done = self._event(event, EventKind.DONE, {**news, "fields": fields, "given": senders, "result": shown})
         last = self.index + 1 == len(self.definition.steps)
-        return [*given, done, *([self._end(event, Kind.COMPLETED, news)] if last else [])]
+        return [*given, done, *([self._end(event, EventKind.COMPLETED, news)] if last else [])]
 
-    def refused(self, event: Event, news: Mapping[str, Any]) -> list[Event]:
+    def refused(self, event: SagaEvent, news: Mapping[str, Any]) -> list[SagaEvent]:
         """What it publishes once it certainly has no effect, and never will have."""
-        return [self._event(event, Kind.REFUSED, news), *self._turned_back(event, news)]
+        return [self._event(event, EventKind.REFUSED, news), *self._turned_back(event, news)]
 
-    def undone(self, event: Event, news: Mapping[str, Any]) -> list[Event]:
+    def undone(self, event: SagaEvent, news: Mapping[str, Any]) -> list[SagaEvent]:
         """What it publishes once its compensation is done, or where it has none."""
-        return [self._event(event, Kind.UNDONE, news), *self._turned_back(event, news)]
+        return [self._event(event, EventKind.UNDONE, news), *self._turned_back(event, news)]
 
-    def attempt(self, event: Event, news: Mapping[str, Any]) -> Event:
+    def attempt(self, event: SagaEvent, news: Mapping[str, Any]) -> SagaEvent:
         """What it tells of an attempt that failed."""
-        return Event(event.saga, event.saga_id, Kind.ATTEMPT, self.step.name, news)
+        return SagaEvent(event.saga, event.saga_id, EventKind.ATTEMPT, self.step.name, news)
 
-    def _turned_back(self, event: Event, news: Mapping[str, Any]) -> list[Event]:
-        return [self._end(event, Kind.COMPENSATED, news)] if self.index == 0 else []
+    def _turned_back(self, event: SagaEvent, news: Mapping[str, Any]) -> list[SagaEvent]:
+        return [self._end(event, EventKind.COMPENSATED, news)] if self.index == 0 else []
 
-    def _event(self, event: Event, kind: Kind, body: Mapping[str, Any]) -> Event:
+    def _event(self, event: SagaEvent, kind: EventKind, body: Mapping[str, Any]) -> SagaEvent:
         carried = {name: event.body[name] for name in ("faults", "steps") if name in event.body}
-        return Event(event.saga, event.saga_id, kind, self.step.name, {**carried, **body})
+        return SagaEvent(event.saga, event.saga_id, kind, self.step.name, {**carried, **body})
 
-    def _end(self, event: Event, kind: Kind, news: Mapping[str, Any]) -> Event:
-        return Event(event.saga, event.saga_id, kind, None, {"at": news.get("at")})
+    def _end(self, event: SagaEvent, kind: EventKind, news: Mapping[str, Any]) -> SagaEvent:
+        return SagaEvent(event.saga, event.saga_id, kind, None, {"at": news.get("at")})
 
 
-def parts_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[str, tuple[Part, Duty]]:
+def subscriptions_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[str, tuple[StepSubscription, Task]]:
     """What the service called `name` listens to, and what each subject asks of it."""
-    heard: dict[str, tuple[Part, Duty]] = {}
+    heard: dict[str, tuple[StepSubscription, Task]] = {}
     for definition in definitions:
         for index, step in enumerate(definition.steps):
             if step.name == name:
-                part = Part(definition, index)
-                heard |= {subject: (part, duty) for subject, duty in part.listens().items()}
+                part = StepSubscription(definition, index)
+                heard |= {subject: (part, duty) for subject, duty in part.subjects().items()}
     return heard
 
 
-def heard_by(definition: SagaDefinition) -> dict[str, str]:
+def needed_subscriptions(definition: SagaDefinition) -> dict[str, str]:
     """The subjects that must be listened to for the saga to go on, and back, each with the step that has to."""
     needed: dict[str, str] = {}
     for index, step in enumerate(definition.steps):
-        part = Part(definition, index)
-        after = Part(definition, index + 1) if index + 1 < len(definition.steps) else None
-        for heard, duty in part.listens().items():
-            if duty is Duty.ACT or (duty is Duty.UNDO and after and after.may_refuse):
+        part = StepSubscription(definition, index)
+        after = StepSubscription(definition, index + 1) if index + 1 < len(definition.steps) else None
+        for heard, duty in part.subjects().items():
+            if duty is Task.ACT or (duty is Task.COMPENSATE and after and after.may_refuse):
                 needed[heard] = step.name
     return needed
 
 
 def _share(
     definition: SagaDefinition, saga_id: str, by: int, carried: Mapping[str, Any], new: Mapping[str, Any]
-) -> tuple[list[Event], dict[str, Any], dict[str, list[int]]]:
+) -> tuple[list[SagaEvent], dict[str, Any], dict[str, list[int]]]:
     """(secrets to be given, the fields that later steps need, who gave to whom) after the step `by` has told `new`."""
     secret, later = set(definition.secret), definition.steps[by + 1 :]
     needed = {name for step in later for name in step.send}
     known = {**carried["fields"], **new}
     hidden = {name for name in needed & known.keys() if name in secret or holds(known[name], secret)}
     fields = {name: value for name, value in known.items() if name in needed - hidden}
-    givers = {name: list(known_givers) for name, known_givers in carried.get("given", {}).items()}
+    senders = {name: list(known_givers) for name, known_givers in carried.get("given", {}).items()}
     events = []
     for step in later:
         secrets = {name: new[name] for name in step.send if name in hidden and name in new}
         if secrets:
-            givers.setdefault(step.name, []).append(by)
-            events.append(Event(definition.name, saga_id, Kind.GIVEN, step.name, {"by": by, "fields": secrets}))
-    return events, fields, givers
+            senders.setdefault(step.name, []).append(by)
+            events.append(
+                SagaEvent(definition.name, saga_id, EventKind.GIVEN, step.name, {"by": by, "fields": secrets})
+            )
+    return events, fields, senders
 
 
 def _faults(step: Step) -> dict[str, list[tuple[str, str]]]:

@@ -64,7 +64,7 @@ class Unreadable(Exception):
 def remembered(
     engine: Engine, saga_id: str, step: str, giver: int, fields: Mapping[str, Any]
 ) -> list[tuple[Statement, Sequence[Row]]]:
-    """What `exchange` writes the fields with."""
+    """What `execute_batch` writes the fields with."""
     row = {"saga_id": saga_id, "step": step, "giver": giver, "fields": fields, "created_at": time.time()}
     return [(WRITE, [WRITE.bind(engine.dialect, row)])]
 

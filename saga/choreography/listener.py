@@ -20,16 +20,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from saga.barrier import TOO_LATE, Answer, Barrier, Key, Transaction, saved
 from saga.choreography import inbox, outbox
-from saga.choreography.attempt_history import Attempt, Past, Pasts
+from saga.choreography.attempt_history import Attempt, AttemptHistories, AttemptHistory
 from saga.choreography.broker import ACK, Delivery, Reaction
-from saga.choreography.events import Duty, Event, Part, parse_event
+from saga.choreography.events import SagaEvent, StepSubscription, Task, parse_event
 from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown
 from saga.faults.flags import check_enabled, parse_delay, parse_fault, waited
 from saga.local_transaction import LocalTransactions, Outcome
 from saga.machine import Direction
 from saga.payload import check_fields, digest
 from saga.retry import backoff_delay, jittered, stall_delay
-from saga.storage.database import ASKED_WRONGLY
+from saga.storage.database import STATEMENT_REFUSED
 from saga.storage.statement_batch import Row, Statement
 
 logger = logging.getLogger("saga")
@@ -42,7 +42,7 @@ News = Sequence[tuple[Statement, Sequence[Row]]]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ListenerDeps:
     """What a listener needs from outside. Times: seconds."""
 
     transactions: LocalTransactions
@@ -52,7 +52,7 @@ class Surroundings:
     stall_base: float
     stall_max: float
     notify: Callable[[], None]  # there is news in the outbox
-    tell: Callable[[Event], None]  # news that may be lost
+    tell: Callable[[SagaEvent], None]  # news that may be lost
     closed: threading.Event
     clock: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
@@ -66,18 +66,18 @@ class _Acted(Exception):
 class Listener:
     """Handles the events of one service; `heard` says which, and what each asks."""
 
-    def __init__(self, heard: Mapping[str, tuple[Part, Duty]], around: Surroundings):
+    def __init__(self, heard: Mapping[str, tuple[StepSubscription, Task]], deps: ListenerDeps):
         self._heard = heard
-        self._around = around
-        self._engine = around.transactions.engine
-        self._pasts = Pasts()
+        self._deps = deps
+        self._engine = deps.transactions.engine
+        self._histories = AttemptHistories()
 
-    def patience(self, subject: str) -> float:
+    def timeout_for(self, subject: str) -> float:
         """The step's time-out."""
         heard = self._heard.get(subject)
         return heard[0].step.timeout if heard else 1.0
 
-    def line(self, subject: str, payload: bytes) -> str | None:
+    def ordering_key(self, subject: str, payload: bytes) -> str | None:
         """Its events wait for no other: what they find is up to the barrier."""
         return None
 
@@ -91,7 +91,7 @@ class Listener:
             event = parse_event(delivery.subject, delivery.payload)
         except BadInput as error:
             return Reaction(park=str(error))
-        if duty is Duty.KEEP:
+        if duty is Task.STORE_SECRETS:
             return self._keep(part, event, delivery.number)
         attempt = self._attempt(part, event, duty, delivery)
         try:
@@ -99,43 +99,45 @@ class Listener:
         except inbox.Unreadable as error:
             return Reaction(park=str(error), attempts=attempt.number)
 
-    def _do(self, attempt: Attempt, duty: Duty) -> Reaction:
+    def _do(self, attempt: Attempt, duty: Task) -> Reaction:
         part, event = attempt.part, attempt.event
         if not part.knows(event):
             return self._let_pass(attempt)
-        if duty is Duty.UNDO:
+        if duty is Task.COMPENSATE:
             return self._undo(attempt)
         if not part.is_next(event):
             logger.warning("event_left_alone subject=%s: the saga has a step that is not known here", event.subject)
             return ACK
         if attempt.since > attempt.limit and part.may_refuse:
-            past = self._pasts.of(event, part)
+            past = self._histories.of(event, part)
             return self._give_up(attempt, past.kind(past.status), past.status, past.message)
         return self._act(attempt)
 
-    def overslept(self, delivery: Delivery) -> Reaction:
+    def on_timeout(self, delivery: Delivery) -> Reaction:
         """The attempt has outlasted the step's time-out: whether it will take effect is not known."""
         part, duty = self._heard[delivery.subject]
         event = parse_event(delivery.subject, delivery.payload)
-        if duty is Duty.KEEP:
+        if duty is Task.STORE_SECRETS:
             return Reaction(again=self._pause(part, delivery.number))
-        began = self._around.clock() - part.step.timeout
+        began = self._deps.clock() - part.step.timeout
         attempt = replace(self._attempt(part, event, duty, delivery), began=began)
         message = f"no answer within {part.step.timeout:g} s"
-        if duty is Duty.ACT and (attempt.since <= attempt.limit or not part.may_refuse):
+        if duty is Task.ACT and (attempt.since <= attempt.limit or not part.may_refuse):
             return self._failed(attempt, "timeout", None, message, certain=False)
-        past = self._pasts.of(event, part)
-        error = None if duty is Duty.UNDO else _error(past.kind(past.status), past.status, past.message)
-        undoing = attempt if duty is Duty.UNDO else attempt.undoing(began)
+        past = self._histories.of(event, part)
+        error = None if duty is Task.COMPENSATE else _error(past.kind(past.status), past.status, past.message)
+        undoing = attempt if duty is Task.COMPENSATE else attempt.undoing(began)
         return self._not_undone(undoing, None, message, certain=False, error=error)
 
-    def _attempt(self, part: Part, event: Event, duty: Duty, delivery: Delivery) -> Attempt:
-        direction = Direction.ACTION if duty is Duty.ACT else Direction.COMPENSATION
+    def _attempt(self, part: StepSubscription, event: SagaEvent, duty: Task, delivery: Delivery) -> Attempt:
+        direction = Direction.ACTION if duty is Task.ACT else Direction.COMPENSATION
         before, deliveries = delivery.before, delivery.number
-        if before + deliveries > 1 and (event, part) not in self._pasts:
-            self._pasts.remember(event, part, Past(uncertain=True))  # by another process, or before a crash
-        number = before + max(1, deliveries - self._pasts.of(event, part).waits)
-        return Attempt(part, event, direction, number, self._around.clock(), before)
+        if before + deliveries > 1 and (event, part) not in self._histories:
+            self._histories.remember(
+                event, part, AttemptHistory(uncertain=True)
+            )  # by another process, or before a crash
+        number = before + max(1, deliveries - self._histories.of(event, part).waits)
+        return Attempt(part, event, direction, number, self._deps.clock(), before)
 
     def _abandon(self, attempt: Attempt) -> Reaction:
         """An operator has ended the saga before this step was heard of: it never acts."""
@@ -143,7 +145,7 @@ class Listener:
             return ACK
         return self._give_up(attempt, "cancelled", None, "abandoned by an operator")
 
-    def _keep(self, part: Part, event: Event, deliveries: int) -> Reaction:
+    def _keep(self, part: StepSubscription, event: SagaEvent, deliveries: int) -> Reaction:
         giver, fields = event.body.get("by"), event.body.get("fields")
         if not isinstance(giver, int) or not isinstance(fields, dict):
             return Reaction(park="by and fields are required")
@@ -155,7 +157,7 @@ class Listener:
 
     def _let_pass(self, attempt: Attempt) -> Reaction:
         """The saga began before this step was added: who listens to it now is told what it was told."""
-        part, event, news = attempt.part, attempt.event, {"at": self._around.clock()}
+        part, event, news = attempt.part, attempt.event, {"at": self._deps.clock()}
         going_on = attempt.direction is Direction.ACTION
         passed = part.done(event, {}, news, {}) if going_on else part.undone(event, news)
         try:
@@ -169,19 +171,19 @@ class Listener:
         try:
             given = self._given(part, event)
             if given is None:
-                past = self._pasts.of(event, part)
-                self._pasts.remember(event, part, replace(past, waits=past.waits + 1))
+                past = self._histories.of(event, part)
+                self._histories.remember(event, part, replace(past, waits=past.waits + 1))
                 return Reaction(again=self._pause(part, past.waits + 1))
             fields = part.fields(event, given)
             struck = self._struck(attempt)
-            check_fields(self._around.schema, fields, {*self._around.secret, *part.definition.secret})
+            check_fields(self._deps.schema, fields, {*self._deps.secret, *part.definition.secret})
             key = Key(event.saga_id, part.step.name, digest(fields))
-            outcome = self._around.transactions.act(key, fields, struck, self._news_of_action(attempt, fields))
+            outcome = self._deps.transactions.act(key, fields, struck, self._news_of_action(attempt, fields))
         except (BadInput, Forbidden) as error:
             status = 400 if isinstance(error, BadInput) else 403
             if part.may_refuse:
                 self._report(attempt, "refused", status, str(error), stalls=False)
-                kind = self._pasts.of(event, part).kind(status)
+                kind = self._histories.of(event, part).kind(status)
                 return self._give_up(attempt, kind, status, str(error))
             return self._failed(attempt, "refused", status, str(error), certain=True)
         except inbox.Unreadable:
@@ -202,13 +204,13 @@ class Listener:
         part, event = attempt.part, attempt.event
 
         def news(answer: Answer) -> News:
-            told = attempt.told("done" if answer.status == 200 else "refused", answer.status, self._around.clock())
+            told = attempt.told("done" if answer.status == 200 else "refused", answer.status, self._deps.clock())
             if answer.status == 200:
                 return self._acted(attempt, answer.body, fields, told)
             if answer is TOO_LATE or answer.status != 409 or not part.may_refuse:
                 return ()
             # The barrier row is this service's own: it knows what became of an attempt that a crash has interrupted.
-            past = self._pasts.of(event, part)
+            past = self._histories.of(event, part)
             error = _error(
                 replace(past, uncertain=past.timed_out).kind(409), 409, part.shown(str(answer.body["error"]), fields)
             )
@@ -228,10 +230,10 @@ class Listener:
     def _failed(self, attempt: Attempt, kind: str, status: int | None, message: str, certain: bool) -> Reaction:
         """An attempt of an action has failed."""
         part, event = attempt.part, attempt.event
-        past = self._pasts.of(event, part)
+        past = self._histories.of(event, part)
         uncertain, timed_out = past.uncertain or not certain, past.timed_out or kind == "timeout"
-        past = Past(past.waits, uncertain, timed_out, status, message)
-        self._pasts.remember(event, part, past)
+        past = AttemptHistory(past.waits, uncertain, timed_out, status, message)
+        self._histories.remember(event, part, past)
         in_round = attempt.since % attempt.limit
         stalls = not in_round and not part.may_refuse
         self._report(attempt, "refused" if certain else "unknown", status, message, stalls)
@@ -244,12 +246,12 @@ class Listener:
     def _give_up(self, attempt: Attempt, kind: str, status: int | None, message: str) -> Reaction:
         """See to it that the step has no effect, and say so, in one transaction; where it cannot be undone, go on."""
         part, event, step = attempt.part, attempt.event, attempt.part.step
-        undoing, error = attempt.undoing(self._around.clock()), _error(kind, status, message)
-        past = self._pasts.of(event, part)
+        undoing, error = attempt.undoing(self._deps.clock()), _error(kind, status, message)
+        past = self._histories.of(event, part)
         uncertain = kind != "refused" and past.uncertain
 
         def news(answer: Answer) -> News:
-            told = undoing.told("done", answer.status, self._around.clock())
+            told = undoing.told("done", answer.status, self._deps.clock())
             body = {**told, "error": error, "uncertain": uncertain}
             return outbox.written(part.refused(event, body), self._engine)
 
@@ -284,7 +286,7 @@ class Listener:
         state, response = saved(self._engine, event.saga_id, part.step.name) or (None, {})
         if state is not Barrier.APPLIED:
             return Reaction(park=f"its barrier row is {state}, and its compensation refused")
-        told = {**undoing.told("refused", 409, self._around.clock()), "in_doubt": True}
+        told = {**undoing.told("refused", 409, self._deps.clock()), "in_doubt": True}
         outbox.put(self._engine, *self._acted(undoing, response, fields, told))
         return self._well(event, part)
 
@@ -293,7 +295,7 @@ class Listener:
         part, event, step = attempt.part, attempt.event, attempt.part.step
         try:
             if step.compensation is None and not step.unsaid:
-                undone = part.undone(event, {"at": self._around.clock()})
+                undone = part.undone(event, {"at": self._deps.clock()})
                 outbox.put(self._engine, *outbox.written(undone, self._engine))
                 return self._well(event, part)
             if step.compensation is None:
@@ -304,7 +306,7 @@ class Listener:
             key = Key(event.saga_id, step.name, digest(fields))
 
             def news(answer: Answer) -> News:
-                told = attempt.told("done", answer.status, self._around.clock())
+                told = attempt.told("done", answer.status, self._deps.clock())
                 return outbox.written(part.undone(event, told), self._engine) if answer.status == 200 else ()
 
             outcome = self._compensated(part, key, fields, self._struck(attempt), news)
@@ -319,7 +321,7 @@ class Listener:
 
     def _compensated(
         self,
-        part: Part,
+        part: StepSubscription,
         key: Key,
         fields: Mapping[str, Any],
         struck: Sequence[Any],
@@ -327,7 +329,7 @@ class Listener:
         check: Callable[[Transaction], None] = lambda tx: None,
     ) -> Outcome:
         can_undo = part.step.compensation is not None
-        return self._around.transactions.compensate(key, fields, struck, news, can_undo, check)
+        return self._deps.transactions.compensate(key, fields, struck, news, can_undo, check)
 
     def _not_undone(
         self,
@@ -343,27 +345,27 @@ class Listener:
         return Reaction(again=self._pause(attempt.part, in_round)) if in_round else self._rest(attempt, message)
 
     def _rest(self, attempt: Attempt, message: str) -> Reaction:
-        around, round = self._around, attempt.since // attempt.limit
+        deps, round = self._deps, attempt.since // attempt.limit
         if round >= ROUNDS:
-            self._pasts.forget(attempt.event, attempt.part)  # what follows, once it is replayed, is counted anew
+            self._histories.forget(attempt.event, attempt.part)  # what follows, once it is replayed, is counted anew
             why = f"{attempt.direction} of {attempt.part.step.name}: {message}"
             return Reaction(park=why, attempts=attempt.number)
-        return Reaction(again=stall_delay(round, around.stall_base, around.stall_max, around.random))
+        return Reaction(again=stall_delay(round, deps.stall_base, deps.stall_max, deps.random))
 
-    def _well(self, event: Event, part: Part) -> Reaction:
-        self._pasts.forget(event, part)
-        self._around.notify()
+    def _well(self, event: SagaEvent, part: StepSubscription) -> Reaction:
+        self._histories.forget(event, part)
+        self._deps.notify()
         return ACK
 
-    def _given(self, part: Part, event: Event) -> list[Mapping[str, Any]] | None:
-        """The secrets that it was given, in the order of their givers; None where some are not here yet."""
-        givers = part.givers(event)
-        until = self._around.monotonic() + GIVEN_WITHIN
-        while givers:
+    def _given(self, part: StepSubscription, event: SagaEvent) -> list[Mapping[str, Any]] | None:
+        """The secrets that it was given, in the order of their senders; None where some are not here yet."""
+        senders = part.senders(event)
+        until = self._deps.monotonic() + GIVEN_WITHIN
+        while senders:
             known = inbox.recall(self._engine, event.saga_id, part.step.name)
-            if all(giver in known for giver in givers):
-                return [known[giver] for giver in givers]
-            if self._around.monotonic() > until or self._around.closed.wait(LOOK):
+            if all(giver in known for giver in senders):
+                return [known[giver] for giver in senders]
+            if self._deps.monotonic() > until or self._deps.closed.wait(LOOK):
                 return None
         return []
 
@@ -371,10 +373,10 @@ class Listener:
         """The injected faults that strike this attempt, after the injected delay. BadInput, Forbidden."""
         fail = [value for name, value in attempt.flags if name == "fail"]
         delay = [value for name, value in attempt.flags if name == "delay"]
-        check_enabled(fail, delay, self._around.faults)
+        check_enabled(fail, delay, self._deps.faults)
         faults = [parse_fault(flag, f"fail={flag}") for flag in fail]
         if wait := waited([parse_delay(flag, f"delay={flag}") for flag in delay], attempt.number):
-            self._around.closed.wait(wait)
+            self._deps.closed.wait(wait)
         return [fault.kind for fault in faults if fault.strikes(attempt.number)]
 
     def _report(
@@ -386,13 +388,13 @@ class Listener:
         stalls: bool,
         error: Mapping[str, Any] | None = None,
     ) -> None:
-        told = attempt.told(verdict, status, self._around.clock())
+        told = attempt.told(verdict, status, self._deps.clock())
         line = {**told["attempt"], "message": message}
         news = {"at": told["at"], **line, "stalls": stalls, "error": error}
-        self._around.tell(attempt.part.attempt(attempt.event, news))
+        self._deps.tell(attempt.part.attempt(attempt.event, news))
 
-    def _pause(self, part: Part, number: int) -> float:
-        return jittered(backoff_delay(part.step.backoff, number), self._around.random)
+    def _pause(self, part: StepSubscription, number: int) -> float:
+        return jittered(backoff_delay(part.step.backoff, number), self._deps.random)
 
 
 def _error(kind: str, status: int | None, message: str) -> dict[str, Any]:
@@ -407,5 +409,5 @@ def _said(error: Exception) -> str:
     if isinstance(error, OutcomeUnknown | BadInput | Forbidden):
         return str(error)
     logger.error("event_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
-    away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
+    away = isinstance(error, SQLAlchemyError) and not isinstance(error, STATEMENT_REFUSED)
     return "the database does not answer" if away else "the service failed, and rolled back"

@@ -17,9 +17,8 @@ from weakref import WeakValueDictionary
 from saga.choreography.broker import ACK, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD
 from saga.choreography.event_body import saga_id_of
-from saga.choreography.event_fold import Early, abandon, follow, rounds_of, shortened
-from saga.choreography.events import OBSERVED, Kind, parse_event
-from saga.choreography.events import Event as Heard
+from saga.choreography.event_fold import Early, abandon, fold_event, rounds_of, shortened
+from saga.choreography.events import OBSERVED, EventKind, SagaEvent, parse_event
 from saga.errors import (
     BadInput,
     Conflict,
@@ -76,7 +75,7 @@ class Waiting:
             event.set()
 
 
-class Follower:
+class Observer:
     """Hears every event, and writes it into the log of the saga that it concerns."""
 
     def __init__(
@@ -94,15 +93,15 @@ class Follower:
         self._exit = exit
         self._known: OrderedDict[str, Record] = OrderedDict()
 
-    def patience(self, subject: str) -> float:
+    def timeout_for(self, subject: str) -> float:
         """Seconds that one event may take."""
         return PATIENCE
 
-    def line(self, subject: str, payload: bytes) -> str | None:
+    def ordering_key(self, subject: str, payload: bytes) -> str | None:
         """A saga's events stand in one line: the broker has them in the order in which one led to the other."""
         return saga_id_of(payload)
 
-    def overslept(self, delivery: Delivery) -> Reaction:
+    def on_timeout(self, delivery: Delivery) -> Reaction:
         """The log is slow: again."""
         return Reaction(again=1.0)
 
@@ -154,7 +153,7 @@ class Follower:
                 continue
         raise Conflict("it is moving too fast, try again")
 
-    def _hear(self, heard: Heard) -> None:
+    def _hear(self, heard: SagaEvent) -> None:
         if heard.kind not in OBSERVED:
             return
         for fresh in (False, *[True] * TRIES):
@@ -165,7 +164,7 @@ class Follower:
             self._remember(known)
             self._crash("after", heard, known)
             try:
-                after, new = follow(known, heard)
+                after, new = fold_event(known, heard)
                 if new:
                     after = self._write_what_fits(known, heard, after, new)
                 self._crash("before", heard, after)
@@ -177,7 +176,7 @@ class Follower:
                 continue
         raise LeaseLost(heard.saga_id)
 
-    def _write_what_fits(self, record: Record, heard: Heard, after: Record, new: list[Line]) -> Record:
+    def _write_what_fits(self, record: Record, heard: SagaEvent, after: Record, new: list[Line]) -> Record:
         """Write what an event says; where the log cannot take all of it, that it happened, and why no more is known.
 
         The step has acted, and the others go on with its result, which only the log will not have: nobody turns back.
@@ -186,7 +185,7 @@ class Follower:
             self._write(record, after, new)
         except WriteRefused as error:
             logger.error("event_not_stored saga_id=%s subject=%s: %s", record.id, heard.subject, error)
-            after, new = follow(record, shortened(heard), f"the result cannot be stored: {error}")
+            after, new = fold_event(record, shortened(heard), f"the result cannot be stored: {error}")
             self._write(record, after, new)
         return after
 
@@ -246,12 +245,12 @@ class Follower:
             detail = {"subject": subject, "message": message, **letter, "service": service}
             self._note(saga_id, PARKED, service or None, detail)
 
-    def _crash(self, when: str, heard: Heard, record: Record) -> None:
+    def _crash(self, when: str, heard: SagaEvent, record: Record) -> None:
         """The injected crash of the orchestrator, once a saga: before it has heard of a call, or before it says so."""
         if not record.definition.faults:
             return
         if when == "after":
-            told = {Kind.DONE: "", Kind.REFUSED: "", Kind.UNDONE: "undo-"}.get(heard.kind)
+            told = {EventKind.DONE: "", EventKind.REFUSED: "", EventKind.UNDONE: "undo-"}.get(heard.kind)
             point = None if told is None else f"{told}{heard.step}"
         else:
             call = next_call(saga_of(record))

@@ -34,10 +34,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from saga.choreography.dead_letter import unreadable
-from saga.choreography.events import Event
+from saga.choreography.events import SagaEvent
 from saga.errors import BrokerUnavailable, OutcomeUnknown
 from saga.storage.database import Json, Token, UtcTime, transaction
-from saga.storage.statement_batch import Row, Statement, exchange
+from saga.storage.statement_batch import Row, Statement, execute_batch
 
 logger = logging.getLogger("saga")
 
@@ -81,8 +81,8 @@ WITHDRAW = delete(saga_outbox).where(saga_outbox.c.event_id.in_(_THESE))
 FORGET = delete(saga_outbox).where(saga_outbox.c.published_at < bindparam("before"))
 
 
-def written(events: Iterable[Event], engine: Engine) -> list[tuple[Statement, Sequence[Row]]]:
-    """What `exchange` writes the events with."""
+def written(events: Iterable[SagaEvent], engine: Engine) -> list[tuple[Statement, Sequence[Row]]]:
+    """What `execute_batch` writes the events with."""
     now = time.time()
     rows = [
         {
@@ -100,10 +100,10 @@ def written(events: Iterable[Event], engine: Engine) -> list[tuple[Statement, Se
 def put(engine: Engine, *news: tuple[Statement, Sequence[Row]]) -> None:
     """Write what `written` gives, and the like, in a transaction of its own. OutcomeUnknown, SQLAlchemyError."""
     with transaction(engine) as connection:
-        exchange(connection, *news, last=True)
+        execute_batch(connection, *news, with_commit=True)
 
 
-def withdraw(engine: Engine, events: Iterable[Event]) -> None:
+def withdraw(engine: Engine, events: Iterable[SagaEvent]) -> None:
     """Take events out of the outbox, published or not. OutcomeUnknown, SQLAlchemyError."""
     with transaction(engine) as connection:
         connection.execute(WITHDRAW, {"these": [event.id for event in events]})

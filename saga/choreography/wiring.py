@@ -12,10 +12,11 @@ from sqlalchemy import Engine
 
 from saga.choreography import inbox
 from saga.choreography.broker import Broker
-from saga.choreography.events import Duty, Event, Kind, Part
-from saga.choreography.listener import Listener, Surroundings
+from saga.choreography.events import EventKind, SagaEvent, StepSubscription, Task
+from saga.choreography.listener import Listener, ListenerDeps
 from saga.choreography.outbox import Relay
-from saga.definition import SagaDefinition, load_definition
+from saga.definition import SagaDefinition
+from saga.definition_file import load_definition
 from saga.errors import DefinitionError
 from saga.local_transaction import LocalTransactions
 from saga.process.settings import Settings
@@ -23,7 +24,7 @@ from saga.process.settings import Settings
 logger = logging.getLogger("saga")
 
 
-class Ensemble:
+class MessageEndpoint:
     """The broker and the relay of one process."""
 
     def __init__(self, name: str, engine: Engine, settings: Settings):
@@ -43,7 +44,7 @@ class Ensemble:
         self.broker.close()
 
 
-def load_heard(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
+def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
     """The sagas in `directory` whose files are right, for who calls no URL; of a wrong one the log tells."""
     found = []
     for path in sorted(directory.glob("*.yaml")):
@@ -54,32 +55,32 @@ def load_heard(directory: Path, environ: Mapping[str, str]) -> list[SagaDefiniti
     return found
 
 
-def join(
+def attach_listener(
     name: str,
-    heard: Mapping[str, tuple[Part, Duty]],
+    heard: Mapping[str, tuple[StepSubscription, Task]],
     transactions: LocalTransactions,
     schema: Draft202012Validator,
     secret: Sequence[str],
     settings: Settings,
-) -> Ensemble:
-    """The ensemble of a service: it listens to the subjects in `heard`, and does what they ask."""
-    ensemble = Ensemble(name, transactions.engine, settings)
+) -> MessageEndpoint:
+    """The endpoint of a service: it listens to the subjects in `heard`, and does what they ask."""
+    endpoint = MessageEndpoint(name, transactions.engine, settings)
 
-    def tell(event: Event) -> None:
-        ensemble.broker.tell(event.id, event.subject, event.payload())
+    def tell(event: SagaEvent) -> None:
+        endpoint.broker.tell(event.id, event.subject, event.payload())
 
-    around = Surroundings(
+    deps = ListenerDeps(
         transactions=transactions,
         schema=schema,
         secret=secret,
         faults=settings.faults,
         stall_base=settings.stall_base_seconds,
         stall_max=settings.stall_max_seconds,
-        notify=ensemble.relay.notify,
+        notify=endpoint.relay.notify,
         tell=tell,
         closed=transactions.closed,
     )
-    ensemble.relay.also_forget = partial(inbox.forget, transactions.engine)
-    beginnings = [subject for subject in heard if subject.endswith(f".{Kind.STARTED}")]
-    ensemble.broker.consume(name, list(heard), Listener(heard, around), abandonable=beginnings)
-    return ensemble
+    endpoint.relay.also_forget = partial(inbox.forget, transactions.engine)
+    beginnings = [subject for subject in heard if subject.endswith(f".{EventKind.STARTED}")]
+    endpoint.broker.consume(name, list(heard), Listener(heard, deps), abandonable=beginnings)
+    return endpoint

@@ -11,7 +11,7 @@ from saga.errors import BadInput, Forbidden
 DELAY_AT_MOST = 60_000  # milliseconds
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What a service does instead of its duty."""
 
     BEFORE = "before"  # 500 before its local transaction
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 class Fault:
     """One injected failure; `times`: in how many of the first attempts, None in every one."""
 
-    kind: Kind
+    kind: FaultKind
     times: int | None = None
 
     def strikes(self, attempt: int) -> bool:
@@ -68,7 +68,7 @@ class FaultPlan:
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for step, faults in self.services.items():
             for fault in faults:
-                call = "compensation" if fault.kind is Kind.UNDO else "action"
+                call = "compensation" if fault.kind is FaultKind.UNDO else "action"
                 found.setdefault((step, call), []).append(("fail", str(fault)))
         for step, delays in self.delays.items():
             for call in ("action", "compensation"):
@@ -90,7 +90,7 @@ def parse_plan(fail: Sequence[str], delay: Sequence[str], steps: Sequence[str], 
             own.append(_own_crash(flag, rest, steps))
         else:
             step = _step(flag, "fail", service, steps)
-            services[step] = (*services.get(step, ()), parse_fault(rest or Kind.BEFORE, f"fail={flag}"))
+            services[step] = (*services.get(step, ()), parse_fault(rest or FaultKind.BEFORE, f"fail={flag}"))
     delays: dict[str, tuple[Delay, ...]] = {}
     for flag in delay:
         service, _, rest = flag.partition(":")
@@ -103,9 +103,9 @@ def parse_fault(text: str, flag: str = "fail") -> Fault:
     """The fault in `<kind>[:<times>]`; `flag` is what an error quotes."""
     name, colon, times = text.partition(":")
     try:
-        kind = Kind(name.lower())
+        kind = FaultKind(name.lower())
     except ValueError:
-        raise BadInput(f"{flag}: there is no kind {name!r}; the kinds are {', '.join(Kind)}", "fail") from None
+        raise BadInput(f"{flag}: there is no kind {name!r}; the kinds are {', '.join(FaultKind)}", "fail") from None
     return Fault(kind, _times(times, flag, "fail") if colon else None)
 
 

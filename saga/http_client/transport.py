@@ -1,38 +1,17 @@
-"""HTTP/1.1 with keep-alive, whose time-out bounds a whole attempt: from connecting to the last byte.
+"""What an HTTP call is to the rest of the stack: `post()` and `get()` of a `Transport` give an `HttpAnswer`.
 
-A socket's own time-out bounds each read only, so that a server which sends a byte now and then would hold its
-caller for ever. Here each operation on the socket gets what is left of the attempt's time. The parsing is
-llhttp's, which is Node's. A redirect is an answer like any other; proxies that the environment names and `.netrc` are
-not used; a URL's `user:password@` is sent as Basic Authorization.
+A redirect is an answer like any other; the proxies that the environment names and `.netrc` are not used; a URL's
+`user:password@` is sent as Basic Authorization.
 """
 
 from __future__ import annotations
 
-import math
-import select
-import socket
-import ssl
-import struct
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache, partial
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import Protocol
 
-import httptools
-
-from saga.http_client import dial
-from saga.urls import credentials
-
-SENT_AT_ONCE = 1 << 14  # bytes: a socket's buffer takes them, so that sending them waits at most once
-READ_AT_MOST = 1 << 16  # bytes at a time
-HEAD_AT_MOST = 1 << 16  # bytes
 BODY_AT_MOST = 1 << 20  # bytes; what is longer is not read to its end
-IDLE_AT_MOST = 256  # connections kept per address
 
 
 class Failure(StrEnum):
@@ -45,10 +24,10 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What came of one attempt: a status with its headers (names in lower case) and body, or a failure.
 
-    Of a body that is too large there is the status, the headers and the failure.
+    Where a body is too large, the status and the headers are there beside the failure.
     """
 
     duration_ms: float
@@ -59,304 +38,14 @@ class Answer:
     message: str = ""
 
 
-@dataclass(frozen=True)
-class _Target:
-    scheme: str
-    host: str
-    port: int
-    head: bytes  # the request line and the headers that every request has
-    authorized: bool  # one of these headers is Authorization, from the URL itself
+class Transport(Protocol):
+    """Makes HTTP calls for any number of threads."""
 
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
+        """Make one attempt, given up `timeout` seconds after its beginning; never raises for what the network does."""
 
-
-_IN_PATHS = "/%:@!$&'()*+,;=~?"  # RFC 3986: what may stand in a path and a query as it is
-
-
-@lru_cache(maxsize=1024)
-def _target(method: str, url: str) -> _Target:
-    try:
-        parts = urlsplit(url)
-        known, number = parts.scheme in ("http", "https") and bool(parts.hostname), parts.port
-        authorization = credentials(url)
-    except ValueError:  # whose message may quote a password
-        known, number, authorization = False, None, None
-    if not known:
-        raise ValueError("the URL is not an http:// or https:// one")
-    host = str(parts.hostname).encode("idna").decode("ascii")
-    default = 443 if parts.scheme == "https" else 80
-    port = default if number is None else number
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port != default else "")
-    # Without Accept-Encoding a server may compress (RFC 9110, section 12.5.3).
-    head = f"{method} {quote(path, safe=_IN_PATHS)} HTTP/1.1\r\nHost: {authority}\r\nAccept-Encoding: identity\r\n"
-    if authorization:
-        head += f"Authorization: {authorization}\r\n"
-    return _Target(parts.scheme, host, port, head.encode("ascii"), authorization is not None)
-
-
-class Transport:
-    """Connections shared by any number of threads; an idle one is kept per address and used again.
-
-    `resolve` stands for socket.getaddrinfo().
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic, resolve: Callable[..., list[Any]] | None = None):
-        self._clock = clock
-        self._resolver = dial.Resolver(resolve)
-        self._idle: dict[tuple[str, str, int], deque[_Connection]] = {}
-        self._tls: ssl.SSLContext | None = None
-        self._closed = False
-
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
-        """One attempt, given up `timeout` seconds after its beginning; never raises for what the network does."""
-        return self._exchange("POST", url, headers, body, timeout)
-
-    def get(self, url: str, headers: Mapping[str, str], timeout: float) -> Answer:
-        """The same for a question."""
-        return self._exchange("GET", url, headers, None, timeout)
-
-    def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout: float
-    ) -> Answer:
-        started = self._clock()
-        deadline = started + timeout
-        try:
-            target = _target(method, url)
-            request = _request(target, headers, body)
-        except ValueError as error:
-            return self._failed(started, Failure.NOT_CONNECTED, f"the request cannot be sent: {error}")
-        try:
-            connection = self._connection(target, deadline)
-        except TimeoutError:
-            return self._failed(started, Failure.NOT_CONNECTED, f"no connection to {target} within {timeout:g} s")
-        except (OSError, ValueError) as error:
-            return self._failed(started, Failure.NOT_CONNECTED, f"no connection to {target}: {_reason(error)}")
-        try:
-            answer = connection.exchange(request, deadline)
-        except TimeoutError:
-            connection.close()
-            return self._failed(started, Failure.TIMED_OUT, f"no answer within {timeout:g} s")
-        except (OSError, ValueError) as error:
-            connection.close()
-            return self._failed(started, Failure.BROKEN, f"the connection broke: {_reason(error)}")
-        if answer.reusable and not self._closed:
-            self._keep(target, connection)
-        else:
-            connection.close()
-        if answer.too_large:
-            message = f"HTTP {answer.status} with an answer that is too large: over {BODY_AT_MOST} bytes"
-            return Answer(self._since(started), answer.status, answer.headers, b"", Failure.TOO_LARGE, message)
-        return Answer(self._since(started), answer.status, answer.headers, bytes(answer.body))
+    def get(self, url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:
+        """Ask in the same way, without a body."""
 
     def close(self) -> None:
-        """Close the idle connections, and from now on every other after its answer."""
-        self._closed = True
-        for connections in list(self._idle.values()):
-            while connections:
-                with suppress(IndexError):  # another thread was quicker
-                    connections.pop().close()
-
-    def _keep(self, target: _Target, connection: _Connection) -> None:
-        idle = self._idle.setdefault((target.scheme, target.host, target.port), deque())
-        idle.append(connection)
-        if len(idle) > IDLE_AT_MOST:
-            with suppress(IndexError):
-                idle.popleft().close()
-
-    def _connection(self, target: _Target, deadline: float) -> _Connection:
-        idle = self._idle.get((target.scheme, target.host, target.port))
-        while idle:
-            with suppress(IndexError):
-                connection = idle.pop()  # the one used last: the others may grow old
-                if connection.alive():
-                    return connection
-                connection.close()
-        left = partial(self._left, deadline)
-        raw = dial.connect(self._resolver.addresses(target.host, target.port, left()), left)
-        try:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if target.scheme == "https":
-                self._tls = self._tls or ssl.create_default_context()
-                raw.settimeout(left())
-                raw = self._tls.wrap_socket(raw, server_hostname=target.host)
-            left()  # what comes after this may have been sent
-        except BaseException:
-            raw.close()
-            raise
-        return _Connection(raw, self._left)
-
-    def _left(self, deadline: float) -> float:
-        left = deadline - self._clock()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    def _failed(self, started: float, failure: Failure, message: str) -> Answer:
-        return Answer(self._since(started), failure=failure, message=message)
-
-    def _since(self, started: float) -> float:
-        return round((self._clock() - started) * 1000, 3)
-
-
-class _Connection:
-    """A connected socket whose every operation ends at the deadline of the attempt under way."""
-
-    def __init__(self, raw: socket.socket, left: Callable[[float], float]):
-        self.raw = raw
-        self._left = left
-        self._plain = not isinstance(raw, ssl.SSLSocket)
-        self._ends: dict[int, int] = {}  # the time-outs that the system has been told
-        self._readable = select.poll()
-        self._readable.register(raw, select.POLLIN)
-        if self._plain:
-            raw.settimeout(None)
-
-    def exchange(self, request: bytes, deadline: float) -> _Reading:
-        """Send `request` and read the answer to its end, or until it is too large."""
-        with suppress(BrokenPipeError, ConnectionResetError):  # a server that has seen enough may have answered
-            self._send(request, deadline)
-        answer = _Reading()
-        while not answer.complete and not answer.too_large:
-            answer.feed(self._receive(deadline))
-        return answer
-
-    def alive(self) -> bool:
-        """Whether the other side has kept it open: an idle connection that is readable was closed."""
-        return not self._readable.poll(0)
-
-    def close(self) -> None:
-        """Close the socket."""
-        with suppress(OSError):
-            self.raw.close()
-
-    # A plain socket stays in its blocking mode, and the system ends its operations (SO_RCVTIMEO, socket(7)). Python's
-    # own time-outs cost a poll() before each, and hand the interpreter's lock to other threads four times more a call.
-
-    def _send(self, request: bytes, deadline: float) -> None:
-        if self._plain and len(request) <= SENT_AT_ONCE:
-            self._end_at(socket.SO_SNDTIMEO, deadline)
-            with _timing_out():
-                self.raw.sendall(request)
-            return
-        self.raw.settimeout(self._left(deadline))  # bounds all of it, however slowly it is taken
-        self.raw.sendall(request)
-        if self._plain:
-            self.raw.settimeout(None)
-
-    def _receive(self, deadline: float) -> bytes:
-        if not self._plain:
-            self.raw.settimeout(self._left(deadline))
-            return self.raw.recv(READ_AT_MOST)
-        self._end_at(socket.SO_RCVTIMEO, deadline)
-        with _timing_out():
-            return self.raw.recv(READ_AT_MOST)
-
-    def _end_at(self, option: int, deadline: float) -> None:
-        """The next operation ends at the deadline, or up to 10 ms later: so the same time-out holds call after call."""
-        hundredths = math.ceil(self._left(deadline) * 100)
-        if self._ends.get(option) != hundredths:
-            seconds, rest = divmod(hundredths, 100)
-            self.raw.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", seconds, rest * 10_000))
-            self._ends[option] = hundredths
-
-
-@contextmanager
-def _timing_out() -> Iterator[None]:
-    try:
-        yield
-    except BlockingIOError:
-        raise TimeoutError from None
-
-
-class _Reading:
-    """One answer as it comes in; ConnectionError where it is cut off, ValueError where it is not HTTP."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}  # names in lower case
-        self.body = bytearray()
-        self.complete = False
-        self._alone = True  # nothing came that nobody asked for: it must not be taken for the next answer
-        self._kept_alive = False
-        self._headed = False
-        self._head_size = self._unparsed = 0
-        self._parser = httptools.HttpResponseParser(self)
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the connection may be used for another exchange."""
-        return self._alone and self._kept_alive and not self.too_large
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the body is over the limit."""
-        return len(self.body) > BODY_AT_MOST
-
-    def feed(self, received: bytes) -> None:
-        """What has come; nothing where the other side has ended."""
-        if not received:
-            if not self._headed or {"content-length", "transfer-encoding"} & self.headers.keys():
-                raise ConnectionResetError("the answer was cut off")
-            self.complete, self._alone = True, False  # a body that lasts as long as its connection
-            return
-        try:
-            self._parser.feed_data(received)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self.complete:
-                raise ValueError(f"the answer is not HTTP/1.1: {error}") from None
-            self._alone = False
-        self._unparsed += 0 if self._headed else len(received)
-        if max(self._head_size, self._unparsed) > HEAD_AT_MOST:
-            raise ValueError("the answer's head is too long")
-
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        """A second one is not asked for."""
-        self._alone = self._alone and not self.complete
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Of the head; trailers are not looked at."""
-        if self._headed:
-            return
-        self._head_size += len(name) + len(value) + 4
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text  # RFC 9110, section 5.3
-
-    def on_headers_complete(self) -> None:
-        """The status is known."""
-        if not self.complete:
-            self.status = self._parser.get_status_code()
-            self._headed = True
-
-    def on_body(self, part: bytes) -> None:
-        """A part of it."""
-        if not self.complete:
-            self.body += part
-
-    def on_message_complete(self) -> None:
-        """The answer is there, unless it was an interim one, of which many may come before it."""
-        if self.complete:
-            return
-        if self.status < 200:
-            self.headers.clear()
-            self._headed = False
-            return
-        self.complete, self._kept_alive = True, bool(self._parser.should_keep_alive())
-
-
-def _request(target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    if target.authorized:
-        headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
-        raise ValueError("a header holds a line break")
-    if body is None:
-        return b"%b%b\r\n" % (target.head, lines.encode("latin-1"))
-    return b"%bContent-Length: %d\r\n%b\r\n%b" % (target.head, len(body), lines.encode("latin-1"), body)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        """Close the idle connections; a call that is made later still works, on a connection of its own."""

@@ -31,10 +31,10 @@ from werkzeug.exceptions import HTTPException
 from saga import barrier
 from saga.barrier import Answer, Key, Transaction
 from saga.choreography import inbox, outbox
-from saga.choreography.events import parts_of
-from saga.choreography.wiring import Ensemble, join, load_heard
+from saga.choreography.events import subscriptions_of
+from saga.choreography.wiring import MessageEndpoint, attach_listener, load_valid_definitions
 from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown, Refused, SettingsError
-from saga.faults.flags import Delay, Fault, Kind, check_enabled, parse_delay, parse_fault, waited
+from saga.faults.flags import Delay, Fault, FaultKind, check_enabled, parse_delay, parse_fault, waited
 from saga.kits.flask_json import ExactJson
 from saga.kits.metrics import Calls
 from saga.kits.request_body import read_bodies
@@ -42,7 +42,7 @@ from saga.local_transaction import Function, LocalTransactions
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object, sayable, schema_of
 from saga.process import server
 from saga.process.settings import Settings, load_settings
-from saga.storage.database import ASKED_WRONGLY, Token, connect, create_tables, decodable
+from saga.storage.database import STATEMENT_REFUSED, Token, connect, create_tables, decodable
 
 __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
 
@@ -106,7 +106,7 @@ class _Routes:
         )
         self.app = app = Flask(service.name)
         app.json = ExactJson(app)
-        self.ensemble: Ensemble | None = None  # where choreographed sagas are known here
+        self.message_endpoint: MessageEndpoint | None = None  # where choreographed sagas are known here
         app.close = self.close  # type: ignore[attr-defined]
         app.url_map.merge_slashes = False  # a saga's id may hold two
         app.before_request(self.check_token)
@@ -130,15 +130,17 @@ class _Routes:
         settings, service = self.settings, self.service
         if settings.nats_url is None or not settings.sagas_dir.is_dir():
             return
-        if heard := parts_of(service.name, load_heard(settings.sagas_dir, settings.environ)):
-            self.ensemble = join(service.name, heard, self.transactions, self.schema, service.secret, settings)
-            self.ensemble.open()
+        if heard := subscriptions_of(service.name, load_valid_definitions(settings.sagas_dir, settings.environ)):
+            self.message_endpoint = attach_listener(
+                service.name, heard, self.transactions, self.schema, service.secret, settings
+            )
+            self.message_endpoint.open()
 
     def close(self) -> None:
         """End the holds, and listen to nothing more."""
         self.closed.set()
-        if self.ensemble:
-            self.ensemble.close()
+        if self.message_endpoint:
+            self.message_endpoint.close()
 
     def invoke(self) -> Response:
         """The action."""
@@ -149,8 +151,8 @@ class _Routes:
         check_fields(self.schema, fields, self.service.secret)
         if call.dry_run:
             return call.answered(self._dry_run(call, fields))
-        struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
-        outcome = self.transactions.act(call.key(fields), fields, struck)
+        active_faults = {fault.kind for fault in faults if fault.strikes(call.attempt)}
+        outcome = self.transactions.act(call.key(fields), fields, active_faults)
         if outcome.garbage:
             return Response("<garbage>", 200, mimetype="text/html")
         return call.answered(outcome.answer, outcome.certain)
@@ -160,9 +162,9 @@ class _Routes:
         faults, delays = self._faults()
         call = _Call(self.service.name)
         self._wait(delays, call)
-        struck = {fault.kind for fault in faults if fault.strikes(call.attempt)}
-        fields = {} if Kind.UNDO in struck else self._fields()
-        outcome = self.transactions.compensate(call.key(fields), fields, struck)
+        active_faults = {fault.kind for fault in faults if fault.strikes(call.attempt)}
+        fields = {} if FaultKind.UNDO in active_faults else self._fields()
+        outcome = self.transactions.compensate(call.key(fields), fields, active_faults)
         return call.answered(outcome.answer, outcome.certain)
 
     def _dry_run(self, call: _Call, fields: Mapping[str, Any]) -> Answer:
@@ -231,7 +233,7 @@ class _Routes:
             self.app.logger.error("call_failed: %s", error)
             return _nothing_done(f"the service failed, and rolled back: {error}")
         self.app.logger.error("call_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
-        away = isinstance(error, SQLAlchemyError) and not isinstance(error, ASKED_WRONGLY)
+        away = isinstance(error, SQLAlchemyError) and not isinstance(error, STATEMENT_REFUSED)
         return _nothing_done("the database does not answer" if away else "the service failed, and rolled back")
 
     def _fields(self) -> dict[str, Any]:

@@ -68,32 +68,32 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int) -> 
             time.sleep(max(0.0, began + RESTART_AFTER - time.monotonic()))
 
 
-def keep(work: Callable[[], None]) -> None:
+def restart_forever(work: Callable[[], None]) -> None:
     """Run `work` in a process of its own, again where it dies, until SIGTERM or SIGINT; it gets a SIGTERM then."""
-    told = threading.Event()
+    stopping = threading.Event()
     running: list[BaseProcess] = []
 
     def stop(signum: int, frame: Any) -> None:
-        told.set()
+        stopping.set()
         for process in running:
             process.terminate()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
-    while not told.is_set():
+    while not stopping.is_set():
         began = time.monotonic()
-        process = multiprocessing.get_context("spawn").Process(target=_kept, args=(work,))
+        process = multiprocessing.get_context("spawn").Process(target=_work, args=(work,))
         process.start()
         running[:] = [process]
-        if told.is_set():  # between the two
+        if stopping.is_set():  # between the two
             process.terminate()
         process.join()
-        if not told.is_set():
+        if not stopping.is_set():
             logger.warning("event=worker_died code=%s", process.exitcode)
-            told.wait(max(0.0, began + RESTART_AFTER - time.monotonic()))
+            stopping.wait(max(0.0, began + RESTART_AFTER - time.monotonic()))
 
 
-def _kept(work: Callable[[], None]) -> None:
+def _work(work: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
     _end_with_parent()

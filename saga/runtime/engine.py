@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
-from saga.choreography.events import Kind as Told
-from saga.choreography.events import started, subject
+from saga.choreography import outbox
+from saga.choreography.events import EventKind, started, subject
 from saga.choreography.observer import Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.errors import (
     BadInput,
     KeyReused,
@@ -47,19 +47,21 @@ POLL_TOLD = 1.0  # ... whose end this process is told of, as a rule
 class Engine:
     """The sagas in the hands of this process."""
 
-    def __init__(self, around: Surroundings, new_id: Callable[[], str], stop: threading.Event):
-        self.around = around
-        self.breakers = Breakers(rest=min(around.stall_max, 4 * around.stall_base))
+    def __init__(self, deps: DriverDeps, new_id: Callable[[], str], stop: threading.Event):
+        self.deps = deps
+        self.breakers = Breakers(rest=min(deps.stall_max, 4 * deps.stall_base))
         self.waiting = Waiting()  # for news of choreographed sagas
-        self.announce: Callable[[], None] = lambda: None  # there are events in the outbox
-        self.hand_over: Callable[[Record, float], None] = lambda record, seconds: None  # a new saga, to its workflow
+        self.notify_relay: Callable[[], None] = lambda: None  # there are events in the outbox
+        self.start_workflow: Callable[[Record, float], None] = lambda record, seconds: (
+            None
+        )  # a new saga, to its workflow
         self._new_id = new_id
         self._closed = stop
         self._drivers: dict[str, Driver] = {}
         self._bulkhead: Bulkhead[Driver] = Bulkhead()
         self._ready: queue.SimpleQueue[Driver] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._free_seats = WAITERS
+        self._free_wait_slots = WAITERS
         self._threads = [threading.Thread(target=self._work, name=f"driver-{n}", daemon=True) for n in range(DRIVERS)]
         self._threads.append(threading.Thread(target=self._keep_leases, name="leases", daemon=True))
 
@@ -74,9 +76,9 @@ class Engine:
         for driver in self._bulkhead.waiting():
             with suppress(LeaseLost, LogUnavailable):
                 driver.release()
-        deadline = self.around.monotonic() + grace
+        deadline = self.deps.monotonic() + grace
         for driver in list(self._drivers.values()):
-            driver.news.wait(max(0.0, deadline - self.around.monotonic()))
+            driver.news.wait(max(0.0, deadline - self.deps.monotonic()))
             with suppress(LeaseLost, LogUnavailable):
                 driver.give_up()
 
@@ -88,8 +90,8 @@ class Engine:
     @property
     def places_for_recovered(self) -> int:
         """How many more sagas recovery may bring, so that they leave room for new ones."""
-        recovered = [driver for driver in list(self._drivers.values()) if driver.recovered and not driver.parked]
-        lately = self.around.monotonic() - LATELY
+        recovered = [driver for driver in list(self._drivers.values()) if driver.recovered and not driver.held_back]
+        lately = self.deps.monotonic() - LATELY
         moving = sum(driver.moved_at > lately for driver in recovered)
         room = min(RECOVERED_MOVING - moving, DRIVERS // 2 - len(recovered), IN_FLIGHT - len(self._drivers))
         return 0 if self._closed.is_set() else max(0, room)
@@ -113,20 +115,20 @@ class Engine:
         As long as no call can outlast `seconds`, the caller's own thread drives it: two threads need not wake each
         other for it.
         """
-        until = self.around.monotonic() + seconds
+        until = self.deps.monotonic() + seconds
         saga_id, driver = self._begin(definition, input, key, seconds)
-        seated = seconds > 0 and self._take_seat()
+        has_slot = seconds > 0 and self._take_wait_slot()
         try:
-            if driver and seated:
+            if driver and has_slot:
                 self._drivers[saga_id] = driver
                 self._work_on(driver, until)
                 if driver.record.ended:
                     return driver.record
             elif driver:
                 self.accept(driver)
-            return self._wait(saga_id, until) if seated else self.read(saga_id)
+            return self._wait(saga_id, until) if has_slot else self.read(saga_id)
         finally:
-            self._leave_seat(seated)
+            self._leave_wait_slot(has_slot)
 
     def _begin(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None, seconds: float
@@ -135,12 +137,12 @@ class Engine:
         try:
             definition.check_input(input)
         except BadInput:
-            if key is not None and (known := self.around.log.find_by_key(key)):  # it fitted once, or is another body
+            if key is not None and (known := self.deps.log.find_by_key(key)):  # it fitted once, or is another body
                 return _same(known, definition, digest(input), key).id, None
             raise
         if self._closed.is_set() or len(self._drivers) >= IN_FLIGHT:
             raise Overloaded(f"{len(self._drivers)} sagas are in flight here: try again later")
-        now, since = round(self.around.clock(), 6), self.around.monotonic()  # as the log keeps it
+        now, since = round(self.deps.clock(), 6), self.deps.monotonic()  # as the log keeps it
         deadline = now + definition.deadline if definition.deadline else None
         saga, line = begin(definition, input), Line(1, now, STARTED, detail=_mode(definition))
         request_hash = digest(input)
@@ -153,7 +155,7 @@ class Engine:
             context=Context().after(line, saga, saga),
             epoch=1,
             owner=self._owner(definition),
-            due_at=deadline if definition.choreographed else now + self.around.lease,
+            due_at=deadline if definition.choreographed else now + self.deps.lease,
             rounds=0,
             idempotency_key=key,
             request_hash=request_hash,
@@ -163,25 +165,26 @@ class Engine:
             deadline_at=deadline,
         )
         events = started(definition, record.id, input, now) if definition.choreographed else []
+        also = outbox.written(events, self.deps.log.database.engine)
         try:
-            known = self.around.log.begin(record, [line], events)
+            known = self.deps.log.begin(record, [line], also)
         except WriteRefused as error:  # all else of a new saga is small, and ours
             raise BadInput(f"input: {error}. Nothing was started", "input") from error
         if known is None:
-            self.around.observe(record, line)
+            self.deps.observe(record, line)
             if definition.choreographed:
-                self.announce()
+                self.notify_relay()
                 return record.id, None
             if definition.on_temporal:
-                self.hand_over(record, seconds)
+                self.start_workflow(record, seconds)
                 return record.id, None
-            return record.id, Driver(record, self.around, since)
+            return record.id, Driver(record, self.deps, since)
         return _same(known, definition, request_hash, key).id, None
 
     def _owner(self, definition: SagaDefinition) -> str | None:
         if definition.choreographed:
             return None
-        return TEMPORAL if definition.on_temporal else self.around.owner
+        return TEMPORAL if definition.on_temporal else self.deps.owner
 
     def holds(self, saga_id: str) -> bool:
         """Whether a driver of this process has it for certain, whatever the clock says."""
@@ -194,41 +197,41 @@ class Engine:
         `trying`: the service that it tries again, with the breaker's permission. `seen`: the due time that it had when
         it was looked at, where that is not to be believed.
         """
-        around = self.around
-        now, since = around.clock(), around.monotonic()
-        due_at = now + around.lease
-        record, held = around.log.claim(saga_id, epoch, around.owner, due_by=now, due_at=due_at, seen=seen)
-        driver = Driver(record, around, since)
+        deps = self.deps
+        now, since = deps.clock(), deps.monotonic()
+        due_at = now + deps.lease
+        record, held = deps.log.claim(saga_id, epoch, deps.owner, due_by=now, due_at=due_at, seen=seen)
+        driver = Driver(record, deps, since)
         driver.taken_over(held)
         driver.trying = trying
         self.accept(driver)
 
-    def take(self, record: Record, why: str) -> Driver | None:
+    def preempt(self, record: Record, why: str) -> Driver | None:
         """Take a saga away from whoever drives it; None where it has moved on since `record` was read.
 
         Its driver, wherever it is, finds its next write refused. The caller writes, then gives the new one to
         `accept`; the log says `why` it was taken over.
         """
-        around = self.around
-        due_at, since = around.clock() + around.lease, around.monotonic()
+        deps = self.deps
+        due_at, since = deps.clock() + deps.lease, deps.monotonic()
         try:
-            record, held = around.log.take(record.id, record.epoch, record.state, around.owner, due_at)
+            record, held = deps.log.preempt(record.id, record.epoch, record.state, deps.owner, due_at)
         except LeaseLost:
             return None
         before = self._drivers.get(record.id)
         if before and before.record.epoch == record.epoch - 1:  # it is ours to know whether there is a call under way
             held = before.let_go()
-        driver = Driver(record, around, since)
+        driver = Driver(record, deps, since)
         driver.taken_over(held, why)
         return driver
 
     def note(self, record: Record, states: Collection[State], event: str, detail: Mapping[str, Any]) -> bool:
         """Say something in a saga's log, once, while it is in one of `states`; its driver goes on. False elsewhere."""
         step = record.definition.steps[record.cursor].name
-        line = Line(0, round(self.around.clock(), 6), event, step, detail=detail)
-        noted = self.around.log.note(record.id, states, line)
+        line = Line(0, round(self.deps.clock(), 6), event, step, detail=detail)
+        noted = self.deps.log.note(record.id, states, line)
         if noted:
-            self.around.observe(record, noted)
+            self.deps.observe(record, noted)
         return noted is not None
 
     def accept(self, driver: Driver) -> None:
@@ -239,21 +242,21 @@ class Engine:
     def wait(self, saga_id: str, seconds: float) -> Stored:
         """The saga once it has ended; or as it is after `seconds`, or when all places to wait are taken,
         or when it still stands in line for a service that is slow."""
-        seated = seconds > 0 and self._take_seat()
+        has_slot = seconds > 0 and self._take_wait_slot()
         try:
-            return self._wait(saga_id, self.around.monotonic() + seconds) if seated else self.read(saga_id)
+            return self._wait(saga_id, self.deps.monotonic() + seconds) if has_slot else self.read(saga_id)
         finally:
-            self._leave_seat(seated)
+            self._leave_wait_slot(has_slot)
 
-    def _take_seat(self) -> bool:
+    def _take_wait_slot(self) -> bool:
         with self._lock:
-            free = self._free_seats > 0
-            self._free_seats -= free
+            free = self._free_wait_slots > 0
+            self._free_wait_slots -= free
             return free
 
-    def _leave_seat(self, seated: bool) -> None:
+    def _leave_wait_slot(self, has_slot: bool) -> None:
         with self._lock:
-            self._free_seats += seated
+            self._free_wait_slots += has_slot
 
     def _wait(self, saga_id: str, until: float) -> Stored:
         known: Stored | None = None
@@ -262,32 +265,32 @@ class Engine:
             told = self.waiting.expect(saga_id)
             driver = self._drivers.get(saga_id)
             if driver:
-                driver.news.wait(max(0.0, min(POLL, until - self.around.monotonic())))
+                driver.news.wait(max(0.0, min(POLL, until - self.deps.monotonic())))
                 known = driver.record
-                in_line = in_line + 1 if driver.parked else 0
+                in_line = in_line + 1 if driver.held_back else 0
                 if driver.record.ended or in_line > patience:
                     return known
-                if not driver.news.is_set() and self.around.monotonic() < until:
+                if not driver.news.is_set() and self.deps.monotonic() < until:
                     continue
             try:
                 known = self.read(saga_id)
             except LogUnavailable:
                 if known is None:
                     raise
-            late = self.around.monotonic() >= until or self._closed.is_set()
+            late = self.deps.monotonic() >= until or self._closed.is_set()
             if isinstance(known, Unreadable) or known.ended or late:
                 return known
             if saga_id not in self._drivers:
                 poll = POLL_TOLD if known.definition.on_temporal else POLL
-                told.wait(min(poll, max(0.0, until - self.around.monotonic())))
+                told.wait(min(poll, max(0.0, until - self.deps.monotonic())))
 
     def _patience(self) -> int:
         """How often in a row a waiter looks at a saga that stands in line: less, the fewer places to wait are free."""
-        return self._free_seats * int(PATIENCE / POLL) // WAITERS
+        return self._free_wait_slots * int(PATIENCE / POLL) // WAITERS
 
     def read(self, saga_id: str) -> Stored:
         """The saga as the log has it; NoSuchSaga where there is none."""
-        found = self.around.log.read(saga_id)
+        found = self.deps.log.read(saga_id)
         if found is None:
             raise NoSuchSaga(f"there is no saga {saga_id!r}")
         return found
@@ -307,7 +310,7 @@ class Engine:
             logger.error("event=write_refused saga_id=%s: %s", driver.record.id, error)
         except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
             logger.exception("driver_failed saga_id=%s", driver.record.id)
-        if not driver.parked:
+        if not driver.held_back:
             self._tried(driver)
             if self._drivers.get(driver.record.id) is driver:
                 del self._drivers[driver.record.id]
@@ -323,16 +326,16 @@ class Engine:
 
         Another thread goes on with it where the next call might go on past `until`.
         """
-        driver.parked = False
+        driver.held_back = False
         while (call := driver.next_call()) is not None:
             step, service = call.step, service_of(call.url)
-            driver.parked = True  # before another thread can be given it
-            if until and self.around.monotonic() + longest(step.timeout, step.retries, step.backoff) > until:
+            driver.held_back = True  # before another thread can be given it
+            if until and self.deps.monotonic() + longest(step.timeout, step.retries, step.backoff) > until:
                 self._ready.put(driver)
                 return
             if not self._bulkhead.enter(service, driver):
                 return
-            driver.parked = False
+            driver.held_back = False
             try:
                 driver.make(call)
                 if driver.trying:
@@ -343,7 +346,7 @@ class Engine:
                     self._ready.put(first)
 
     def _keep_leases(self) -> None:
-        while not self._closed.wait(self.around.lease / 12):
+        while not self._closed.wait(self.deps.lease / 12):
             for driver in list(self._drivers.values()):
                 try:
                     driver.renew_when_old()
@@ -378,4 +381,4 @@ def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str
 def _mode(definition: SagaDefinition) -> dict[str, Any] | None:
     if not definition.choreographed:
         return None
-    return {"mode": definition.mode, "subject": subject(definition.name, Told.STARTED)}
+    return {"mode": definition.mode, "subject": subject(definition.name, EventKind.STARTED)}

@@ -14,6 +14,7 @@ from saga.driver import Driver
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, SagaUnreadable
 from saga.machine import CANCEL_REQUESTED, ENDED, STALLED, Event, State
 from saga.payload import compact
+from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.engine import Engine
 from saga.runtime.permitted_commands import (
     BY,
@@ -43,12 +44,14 @@ def check_note(note: str, what: str) -> None:
 class Elsewhere(Protocol):
     """Where sagas are that a workflow drives."""
 
-    def tell(self, record: Record, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> None:
+    def tell(
+        self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
+    ) -> None:
         """Pass an operator's word on. Conflict, BadInput, EngineUnavailable."""
 
 
 class Operator:
-    """The verbs; each raises NoSuchSaga, or Conflict where the saga's state forbids it."""
+    """The commands; each raises NoSuchSaga, or Conflict where the saga's state forbids it."""
 
     def __init__(self, engine: Engine, elsewhere: Elsewhere | None = None, lacking: str = "TEMPORAL_ADDRESS"):
         self._engine = engine
@@ -63,7 +66,7 @@ class Operator:
             if record.state in WAITING_FOR_THE_PIVOT:
                 if self._engine.note(record, WAITING_FOR_THE_PIVOT, CANCEL_REQUESTED, BY):
                     return
-            elif driver := self._engine.take(record, why=Event.CANCELLED):
+            elif driver := self._engine.preempt(record, why=Event.CANCELLED):
                 cause = progress.cancelled(record.definition.steps[record.cursor].name)
                 self._say(driver, Event.CANCELLED, cause=cause, detail=BY)
                 return
@@ -72,7 +75,7 @@ class Operator:
         """Make the call that stalled the saga again, now."""
         if self._told(saga_id, "resume"):
             return
-        self._say(self._take(saga_id, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
+        self._say(self._preempt(saga_id, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
 
     def resolve(
         self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
@@ -93,29 +96,29 @@ class Operator:
             raise BadInput("outcome is only for a saga that cannot be read: this one knows its own", "outcome")
         if self._told(saga_id, "resolve", note, result):
             return
-        driver = self._take(saga_id, "resolve", Event.RESOLVED, result)
+        driver = self._preempt(saga_id, "resolve", Event.RESOLVED, result)
         self._say(driver, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result)
 
-    def _read(self, saga_id: str, verb: str) -> Record:
+    def _read(self, saga_id: str, command: str) -> Record:
         saga = self._engine.read(saga_id)
         if isinstance(saga, Unreadable):
-            raise SagaUnreadable(f"{REFUSALS[verb]}: it cannot be read: {saga.reason}")
+            raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
         return saga
 
-    def _tries(self, saga_id: str, verb: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
+    def _tries(self, saga_id: str, command: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
         """The saga as it is now, for each try; Conflict where its state forbids it, or it moves on at every try."""
         for _ in range(TRIES):
-            record = self._read(saga_id, verb)
-            if why := refusal(verb, record):
+            record = self._read(saga_id, command)
+            if why := refusal(command, record):
                 raise Conflict(why)
             if result is not None and (why := takes_no_result(record)):
                 raise BadInput(why, "result")
             yield record
-        raise Conflict(f"{REFUSALS[verb]}: it is moving too fast, try again")
+        raise Conflict(f"{REFUSALS[command]}: it is moving too fast, try again")
 
-    def _take(self, saga_id: str, verb: str, why: Event, result: Mapping[str, Any] | None = None) -> Driver:
-        tries = self._tries(saga_id, verb, result)
-        return next(driver for record in tries if (driver := self._engine.take(record, why)))
+    def _preempt(self, saga_id: str, command: str, why: Event, result: Mapping[str, Any] | None = None) -> Driver:
+        tries = self._tries(saga_id, command, result)
+        return next(driver for record in tries if (driver := self._engine.preempt(record, why)))
 
     def _say(self, driver: Driver, event: Event, **said: Any) -> None:
         try:
@@ -133,22 +136,24 @@ class Operator:
                 f"outcome is required of a saga that cannot be read: {states}, as you have left it", "outcome"
             )
         state = State(outcome)
-        log, now = self._engine.around.log, round(self._engine.around.clock(), 6)
+        log, now = self._engine.deps.log, round(self._engine.deps.clock(), 6)
         try:
-            log.end_unreadable(saga.id, state, now, {**BY, "note": note, "state": state})
+            end_unreadable(log, saga.id, state, now, {**BY, "note": note, "state": state})
         except LeaseLost:
             raise Conflict(f"{REFUSALS['resolve']}: it has ended") from None
 
-    def _told(self, saga_id: str, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> bool:
+    def _told(
+        self, saga_id: str, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
+    ) -> bool:
         """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
-        record = self._read(saga_id, verb)
+        record = self._read(saga_id, command)
         if record.definition.choreographed:
             raise Conflict(instead(record))
         if not record.definition.on_temporal:
             return False
-        if record.ended and (why := refusal(verb, record)):
+        if record.ended and (why := refusal(command, record)):
             raise Conflict(why)
         if self._elsewhere is None:
             raise EngineUnavailable(f"this saga is on Temporal: to reach it this orchestrator needs {self._lacking}")
-        self._elsewhere.tell(record, verb, note, result)
+        self._elsewhere.tell(record, command, note, result)
         return True

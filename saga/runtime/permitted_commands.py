@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saga.machine import ACTING, STALLED, State
+from saga.machine import STALLED, STALLED_AT_AN_ACTION, State
 from saga.saga_log import Record
 
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
@@ -20,34 +20,34 @@ REFUSALS = {
 }
 
 
-def permitted(record: Record) -> set[str]:
-    """The verbs that the state of a saga allows now."""
+def permitted_commands(record: Record) -> set[str]:
+    """The commands that the state of a saga allows now."""
     if record.definition.choreographed:
         if record.ended:
             return set()
         return ({"resume"} if record.context.parked else set()) | (set() if record.context.heard else {"abandon"})
-    verbs = {"resume", "resolve"} if record.state in STALLED else set()
+    commands = {"resume", "resolve"} if record.state in STALLED else set()
     if record.state in CANCELLABLE and not record.context.cancelled:
-        verbs.add("cancel")
-    return verbs
+        commands.add("cancel")
+    return commands
 
 
-def refusal(verb: str, record: Record) -> str | None:
-    """Why the state of a saga does not allow `verb`; None where it does."""
-    if verb in permitted(record):
+def refusal(command: str, record: Record) -> str | None:
+    """Why the state of a saga does not allow `command`; None where it does."""
+    if command in permitted_commands(record):
         return None
-    if verb == "cancel" and record.context.cancelled:
+    if command == "cancel" and record.context.cancelled:
         return "it was cancelled before"
-    if verb == "abandon" and not record.definition.choreographed:
-        return f"{REFUSALS[verb]}: only a choreographed saga can be, and this one can be cancelled"
-    if verb == "abandon" and not record.ended:
-        return f"{REFUSALS[verb]}: a service has acted, or has tried to, and its log says so"
-    return f"{REFUSALS[verb]}: it is {record.state}"
+    if command == "abandon" and not record.definition.choreographed:
+        return f"{REFUSALS[command]}: only a choreographed saga can be, and this one can be cancelled"
+    if command == "abandon" and not record.ended:
+        return f"{REFUSALS[command]}: a service has acted, or has tried to, and its log says so"
+    return f"{REFUSALS[command]}: it is {record.state}"
 
 
 def takes_no_result(record: Record) -> str | None:
     """Why the stalled call of a saga cannot be given a result by hand; None where it is an action."""
-    if record.state in ACTING:
+    if record.state in STALLED_AT_AN_ACTION:
         return None
     step = record.definition.steps[record.cursor].name
     return f"result: the call that stalled is the compensation of {step}, which gives later steps nothing"
@@ -63,7 +63,7 @@ def instead(record: Record) -> str:
     said = "nobody is in charge of a choreographed saga, so it cannot be cancelled or resolved"
     if record.ended:
         return f"{said}; it has ended: it is {record.state}"
-    can = permitted(record)
+    can = permitted_commands(record)
     ways = [
         *(["`resume` replays its parked events"] if "resume" in can else []),
         *(["`abandon` ends it, as long as no service has heard of it"] if "abandon" in can else []),

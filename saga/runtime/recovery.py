@@ -11,10 +11,11 @@ from saga.errors import LeaseLost, LogUnavailable, SagaUnreadable
 from saga.machine import STALLED, State
 from saga.retry import jittered
 from saga.runtime.bulkhead import service_of
+from saga.runtime.due_sagas import DueSagas
 from saga.runtime.engine import Engine
 from saga.runtime.lease_watch import LeaseWatch
-from saga.runtime.set_aside import Cause
 from saga.saga_log import Record
+from saga.set_aside import Cause
 from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
@@ -34,10 +35,11 @@ class Recovery:
     def __init__(self, engine: Engine, interval: float, overdue: Callable[[Record], None] = lambda record: None):
         self._engine = engine
         self._interval = interval  # seconds
+        self._due_sagas = DueSagas(engine.deps.log)
         self._overdue = overdue  # told of a choreographed saga whose deadline has passed
         self._freed = False
-        self._opened_at, self._opened = round(engine.around.clock(), 6), engine.around.monotonic()
-        self._watch = LeaseWatch(engine.around.lease)
+        self._opened_at, self._opened = round(engine.deps.clock(), 6), engine.deps.monotonic()
+        self._watch = LeaseWatch(engine.deps.lease)
         self._watched_at = float("-inf")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
@@ -54,11 +56,11 @@ class Recovery:
 
     def look(self) -> bool:
         """Claim at most one batch of what is due; gives whether more may be due. May raise LogUnavailable."""
-        around, engine = self._engine.around, self._engine
+        deps, engine = self._engine.deps, self._engine
         if not self._freed:  # at start: what a process of our name held, it holds no more
-            now = around.clock()
-            opened_at = min(self._opened_at, now - (around.monotonic() - self._opened))  # should it have been set back
-            around.log.free(around.owner, now, before=opened_at + around.lease)
+            now = deps.clock()
+            opened_at = min(self._opened_at, now - (deps.monotonic() - self._opened))  # should it have been set back
+            self._due_sagas.free(deps.owner, now, before=opened_at + deps.lease)
             self._freed = True
         places = min(BATCH, engine.places_for_recovered)
         if not places:
@@ -74,8 +76,8 @@ class Recovery:
                 raise
             except Exception as error:  # a bug, which must not stop the others; this one is left alone for a while
                 logger.exception("recovery_failed saga_id=%s", saga_id)
-                around.log.aside.put(Unreadable(saga_id, f"recovery fails at it ({type(error).__name__})"), Cause.LOG)
-        around.log.postpone(postponed)
+                deps.log.aside.put(Unreadable(saga_id, f"recovery fails at it ({type(error).__name__})"), Cause.LOG)
+        self._due_sagas.postpone(postponed)
         return more
 
     def _due(self, places: int) -> tuple[list[_Due], bool]:
@@ -83,15 +85,15 @@ class Recovery:
 
         The log sets aside those that cannot, and gives others in their stead: they take up no places.
         """
-        around, most = self._engine.around, places
+        deps, most = self._engine.deps, places
         leases = self._overdue_leases()
         while True:
             due: list[tuple[str, int, float | None]] = [
-                (saga_id, epoch, None) for saga_id, epoch in around.log.due(around.clock(), most, around.owner)
+                (saga_id, epoch, None) for saga_id, epoch in self._due_sagas.due(deps.clock(), most, deps.owner)
             ]
             full = len(due) == most
             due += leases[: most - len(due)]
-            found = around.log.find_many((saga_id for saga_id, _, _ in due), bare=True) if due else {}
+            found = deps.log.find_many((saga_id for saga_id, _, _ in due), bare=True) if due else {}
             sagas = [(*each, found.get(each[0])) for each in due]
             readable: list[_Due] = [(*each, saga) for *each, saga in sagas if not isinstance(saga, Unreadable)]  # type: ignore[misc]
             if len(readable) in (len(due), places) or len(readable) > places or self._closed.is_set():
@@ -107,14 +109,14 @@ class Recovery:
         postponed: dict[tuple[str, int], float],
     ) -> None:
         """One saga that is due."""
-        around, engine = self._engine.around, self._engine
+        deps, engine = self._engine.deps, self._engine
         if record and record.definition.choreographed:
             self._mark(record)
             return
         service = self._retried_service(record)
         if service and not engine.breakers.permits(service):
             rest = engine.breakers.rest(service)  # spread, so that they do not all come back at once
-            postponed[saga_id, epoch] = around.clock() + rest + jittered(rest, around.random)
+            postponed[saga_id, epoch] = deps.clock() + rest + jittered(rest, deps.random)
             return
         claimed = False
         try:
@@ -129,21 +131,21 @@ class Recovery:
 
     def _overdue_leases(self) -> list[tuple[str, int, float | None]]:
         """What others hold no more, and what is due so late that nobody can have meant it: (id, epoch, due time)."""
-        around = self._engine.around
-        now, since = around.clock(), around.monotonic()
+        deps = self._engine.deps
+        now, since = deps.clock(), deps.monotonic()
         if since < self._watched_at + self._interval:
             return []
         self._watched_at = since
         slack = self._interval / 2  # of clocks that agree
-        found = around.log.doubted(
-            around.owner,
-            soon=now + around.lease / 2,
-            longest_lease=now + around.lease + slack,
-            longest_rest=now + around.stall_max + slack,
+        found = self._due_sagas.doubted(
+            deps.owner,
+            soon=now + deps.lease / 2,
+            longest_lease=now + deps.lease + slack,
+            longest_rest=now + deps.stall_max + slack,
             most=WATCHED,
         )
         missing = self._watch.watched - {saga_id for saga_id, _, _ in found}
-        return list(self._watch.over(found, around.log.due_times(missing), now, since))
+        return list(self._watch.over(found, self._due_sagas.due_times(missing), now, since))
 
     def _claim(self, saga_id: str, epoch: int, trying: str | None, seen: float | None) -> bool:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from saga.saga_log import SagaLog
+from saga.runtime.log_lines import LogLines
 
 LOOK_BACK = 1000  # lines before the newest: longer than any transaction under way at the start can be behind
 PATIENCE = 1.0  # seconds between the moment that an id is given and that its row can be seen as uncommitted
@@ -17,23 +17,23 @@ PATIENCE = 1.0  # seconds between the moment that an id is given and that its ro
 class Tail:
     """Knows up to where the log is settled: nothing will be added at or below `position`."""
 
-    def __init__(self, log: SagaLog, clock: Callable[[], float]):
-        self._log = log
+    def __init__(self, lines: LogLines, clock: Callable[[], float]):
+        self._lines = lines
         self._clock = clock
         self._holes: dict[tuple[int, int], float] | None = None  # first and last missing id: when that was first seen
         self.position: int | None = None
 
     def advance(self, most: int = 5000) -> int:
         """Move over what is settled, `most` lines at a time; gives the new position. LogUnavailable."""
-        position = self.position if self.position is not None else max(0, self._log.last_line_id() - LOOK_BACK)
+        position = self.position if self.position is not None else max(0, self._lines.last_id() - LOOK_BACK)
         now = self._clock()
         known, holes = self._holes, {}
         settled = None
-        for line_id in self._log.line_ids(position, most):
+        for line_id in self._lines.ids(position, most):
             if line_id > position + 1:
                 hole = (position + 1, line_id - 1)
                 holes[hole] = now - PATIENCE if known is None else known.get(hole, now)
-                if settled is None and (now - holes[hole] < PATIENCE or self._log.in_flight(*hole)):
+                if settled is None and (now - holes[hole] < PATIENCE or self._lines.any_between(*hole)):
                     settled = position
             position = line_id
         self._holes = holes

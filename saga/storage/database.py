@@ -25,7 +25,7 @@ from saga.storage import statement_batch
 
 logger = logging.getLogger("saga")
 
-ASKED_WRONGLY = (IntegrityError, DataError, ProgrammingError)  # the database did answer, and refused a statement
+STATEMENT_REFUSED = (IntegrityError, DataError, ProgrammingError)  # the database did answer, and refused a statement
 
 BUSY_SECONDS = 4  # how long a statement waits for a lock, a connection, or a server: less than the 10 s of a clear 503
 
@@ -50,7 +50,7 @@ def connect(url: str, pool_size: int = 16) -> Engine:
         pool_reset_on_return=None,
         pool_use_lifo=True,
         isolation_level="READ COMMITTED",
-        paramstyle="format",  # values in order, as `exchange` joins them
+        paramstyle="format",  # values in order, as `execute_batch` joins them
         connect_args={
             "charset": "utf8mb4",
             "collation": "utf8mb4_general_ci",  # known to MySQL and MariaDB; columns have their own
@@ -119,7 +119,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             raise
         try:
             begun.commit()
-        except ASKED_WRONGLY:  # one of the statements that travel with the COMMIT
+        except STATEMENT_REFUSED:  # one of the statements that travel with the COMMIT
             _roll_back(connection)
             raise
         except BaseException as error:
@@ -181,7 +181,7 @@ def is_lock_conflict(error: DBAPIError) -> bool:
 
 
 @dataclass(frozen=True)
-class Written:
+class EncodedJson:
     """A JSON value whose text is known already."""
 
     text: str
@@ -195,7 +195,7 @@ class Json(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Any) -> str | None:
         """Python to text; None is NULL."""
-        return None if value is None else value.text if isinstance(value, Written) else compact(value)
+        return None if value is None else value.text if isinstance(value, EncodedJson) else compact(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
         """Text to Python; Undecodable where it is no JSON, so that the rows beside it can be read."""

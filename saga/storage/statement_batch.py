@@ -62,10 +62,12 @@ class _Text:
         return head + values + ", ".join([row] * rows)
 
 
-def exchange(connection: Connection, *sent: tuple[Statement, Sequence[Row]], last: bool = False) -> list[int]:
+def execute_batch(
+    connection: Connection, *sent: tuple[Statement, Sequence[Row]], with_commit: bool = False
+) -> list[int]:
     """Execute statements, each with its rows of bound values; gives how many rows each one found.
 
-    `last`: nothing follows but the COMMIT, and they travel with it; what goes wrong is then raised by the COMMIT.
+    `with_commit`: nothing follows but the COMMIT, and they travel with it; the COMMIT then raises what goes wrong.
     Errors are SQLAlchemy's; the way is the driver's own, since a Connection's costs more than a small statement.
     """
     dialect = connection.dialect
@@ -78,17 +80,17 @@ def exchange(connection: Connection, *sent: tuple[Statement, Sequence[Row]], las
             with closing(raw.cursor()) as cursor:
                 return [cursor.execute(sql, row).rowcount for sql, row in zip(texts, values, strict=True)]
         sql, together = "; ".join(texts), tuple([value for row in values for value in row])
-        if last:
-            raw.parting = (sql, together)
+        if with_commit:
+            raw.sent_with_commit = (sql, together)
             return []
-        found: list[int] = raw.executed(sql, together)
+        found: list[int] = raw.execute(sql, together)
         return found
     except dialect.loaded_dbapi.Error as error:  # to SQLAlchemy's, with all it does for a connection that is lost
         connection._handle_dbapi_exception(error, "; ".join(texts), None, None, None)
 
 
 def listen(engine: Engine) -> None:
-    """Make the engine of a MySQL serve `exchange`."""
+    """Make the engine of a MySQL serve `execute_batch`."""
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
@@ -99,10 +101,10 @@ def listen(engine: Engine) -> None:
         return made
 
 
-class _Economical:
+class _FewerRoundTrips:
     """What the driver's connection does not do, or does at once, to save round trips."""
 
-    parting: tuple[str, Row] | None = None  # statements that are sent with the COMMIT
+    sent_with_commit: tuple[str, Row] | None = None  # statements that are sent with the COMMIT
     packet = 1 << 62  # bytes: the server takes no larger one
 
     def check(self, sql: bytes) -> bytes:
@@ -120,20 +122,20 @@ class _Economical:
 
     def commit(self: Any) -> None:
         """Commit, and what has waited for it."""
-        parting, self.parting = self.parting, None
-        if parting is None:
+        sent_with_commit, self.sent_with_commit = self.sent_with_commit, None
+        if sent_with_commit is None:
             super().commit()  # type: ignore[misc]
             return
-        self.executed(f"{parting[0]}; COMMIT", parting[1])
+        self.execute(f"{sent_with_commit[0]}; COMMIT", sent_with_commit[1])
 
     def rollback(self: Any) -> None:
         """Roll back, and forget what has waited for the COMMIT."""
-        self.parting = None
+        self.sent_with_commit = None
         super().rollback()  # type: ignore[misc]
 
 
-class _Quick(_Economical, CMySQLConnection):
-    def executed(self, sql: str, values: Row) -> list[int]:
+class _CExtensionConnection(_FewerRoundTrips, CMySQLConnection):
+    def execute(self, sql: str, values: Row) -> list[int]:
         """How many rows each of the statements found; without a cursor, which costs as much as the exchange."""
         try:
             bound = tuple(self.prepare_for_mysql(values))
@@ -154,8 +156,8 @@ class _Quick(_Economical, CMySQLConnection):
             raise get_mysql_exception(error.errno, error.msg, error.sqlstate) from error
 
 
-class _Slow(_Economical, MySQLConnection):
-    def executed(self, sql: str, values: Row) -> list[int]:
+class _PythonConnection(_FewerRoundTrips, MySQLConnection):
+    def execute(self, sql: str, values: Row) -> list[int]:
         """The same by a cursor."""
         self.check(sql.encode() + b"".join(str(value).encode() for value in values))
         cursor = self.cursor()
@@ -168,4 +170,4 @@ class _Slow(_Economical, MySQLConnection):
 
 
 def _connection_class() -> type[Any]:
-    return _Quick if mysql_driver.HAVE_CEXT else _Slow
+    return _CExtensionConnection if mysql_driver.HAVE_CEXT else _PythonConnection

@@ -21,7 +21,7 @@ from saga.errors import LogUnavailable
 from saga.http_client.transport import Transport
 from saga.machine import Direction
 from saga.payload import compact
-from saga.temporal.messages import RESULTS_AT_MOST, Answered, Made, Order, Projection
+from saga.temporal.messages import RESULTS_AT_MOST, AttemptRecord, CallActivityInput, CallActivityResult, Projection
 from saga.temporal.projection import Projector
 
 logger = logging.getLogger("saga")
@@ -36,7 +36,7 @@ class _Stopping(Exception):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ActivityDeps:
     """What the activities need from outside. Times: seconds."""
 
     projector: Projector
@@ -52,23 +52,23 @@ class Surroundings:
 class Activities:
     """The activities of a worker."""
 
-    def __init__(self, around: Surroundings):
-        self._around = around
+    def __init__(self, deps: ActivityDeps):
+        self._deps = deps
 
     @activity.defn(name="call")
-    async def call(self, order: Order) -> Answered:
+    async def call(self, call_input: CallActivityInput) -> CallActivityResult:
         """Make a call; a heartbeat tells of each attempt that failed, and that somebody is still at it."""
         loop = asyncio.get_running_loop()
         given_up = threading.Event()
-        made: list[Made] = []
+        made: list[AttemptRecord] = []
         news = asyncio.Event()  # of an attempt, or of the end
         tell = partial(loop.call_soon_threadsafe, news.set)
-        work = loop.run_in_executor(self._around.executor, _Call(self._around, order, made, tell, given_up).make)
+        work = loop.run_in_executor(self._deps.executor, _Call(self._deps, call_input, made, tell, given_up).make)
         work.add_done_callback(lambda _: news.set())
         try:
             while not work.done():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), order.lease / 3)
+                    await asyncio.wait_for(news.wait(), call_input.lease / 3)
                 news.clear()
                 if not work.done():
                     activity.heartbeat(list(made))
@@ -80,7 +80,7 @@ class Activities:
     async def project(self, projection: Projection) -> int:
         """Bring the saga log up to date; gives the last line that it has. Tried again where the log is away."""
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._around.executor, self._around.projector.project, projection)
+        work = loop.run_in_executor(self._deps.executor, self._deps.projector.project, projection)
         silent = activity.info().heartbeat_timeout
         while not (await asyncio.wait({work}, timeout=silent.total_seconds() / 3 if silent else None))[0]:
             activity.heartbeat()
@@ -92,45 +92,45 @@ class _Call:
 
     def __init__(
         self,
-        around: Surroundings,
-        order: Order,
-        made: list[Made],
+        deps: ActivityDeps,
+        call_input: CallActivityInput,
+        made: list[AttemptRecord],
         tell: Callable[[], Any],
         given_up: threading.Event,
     ):
-        self._around = around
-        self._order = order
+        self._deps = deps
+        self._call_input = call_input
         self._made = made
         self._tell = tell
         self._given_up = given_up
 
-    def make(self) -> Answered:
-        order, around = self._order, self._around
+    def make(self) -> CallActivityResult:
+        call_input, deps = self._call_input, self._deps
         projected = self._project()
         span = secrets.token_hex(8)
-        saga_id = order.projection.saga_id
+        saga_id = call_input.projection.saga_id
         try:
             outcome = make_call(
-                progress.request(saga_id, order.call, order.calls, order.sealing, span, around.token),
-                around.transport,
-                sleep=around.stopping.wait,
-                random=around.random,
-                clock=around.clock,
+                progress.request(saga_id, call_input.call, call_input.calls, call_input.sealing, span, deps.token),
+                deps.transport,
+                sleep=deps.stopping.wait,
+                random=deps.random,
+                clock=deps.clock,
                 before_attempt=self._before_attempt,
                 after_attempt=self._after_attempt,
             )
         except (_DeadlinePassed, _Stopping) as reason:
-            return Answered(list(self._made), projected, overdue=isinstance(reason, _DeadlinePassed))
+            return CallActivityResult(list(self._made), projected, overdue=isinstance(reason, _DeadlinePassed))
         self._crash("after")
-        return Answered(list(self._made), projected, self._that_fits(outcome))
+        return CallActivityResult(list(self._made), projected, self._that_fits(outcome))
 
     def _that_fits(self, outcome: Outcome) -> Outcome:
         """Temporal would refuse a history's entry that is too large: of such a result nothing is known but that."""
         if outcome.result is None:
             return outcome
-        if self._order.call.direction is Direction.COMPENSATION:
+        if self._call_input.call.direction is Direction.COMPENSATION:
             return replace(outcome, result=None)  # nobody asks for it
-        if self._order.results_bytes + len(compact(outcome.result).encode()) <= RESULTS_AT_MOST:
+        if self._call_input.results_bytes + len(compact(outcome.result).encode()) <= RESULTS_AT_MOST:
             return outcome
         message = f"the saga's results together are larger than Temporal takes: {RESULTS_AT_MOST} bytes"
         last = self._made[-1]
@@ -144,9 +144,9 @@ class _Call:
 
         It is brought up to date later. Else a call that nobody has made would count as one whose outcome is unknown.
         """
-        projection = self._order.projection
+        projection = self._call_input.projection
         try:
-            return self._around.projector.project(projection)
+            return self._deps.projector.project(projection)
         except LogUnavailable as error:
             logger.warning("log_unavailable: %s", error)
         except Exception:
@@ -154,19 +154,19 @@ class _Call:
         return projection.lines[0].seq - 1 if projection.lines else 0
 
     def _before_attempt(self, number: int) -> None:
-        if self._around.stopping.is_set() or self._given_up.is_set():
+        if self._deps.stopping.is_set() or self._given_up.is_set():
             raise _Stopping
-        deadline = self._order.deadline_at
-        if deadline is not None and self._around.clock() >= deadline:
+        deadline = self._call_input.deadline_at
+        if deadline is not None and self._deps.clock() >= deadline:
             raise _DeadlinePassed
         self._crash("before")
 
     def _after_attempt(self, attempt: Attempt, will_retry: bool) -> None:
         without = replace(attempt, result=None)  # the outcome has it
-        self._made.append(Made(without, self._around.clock()))
+        self._made.append(AttemptRecord(without, self._deps.clock()))
         if will_retry:  # so that, where this worker is lost, its successor counts on
             self._tell()
 
     def _crash(self, when: str) -> None:
-        if when in self._order.crashes:
-            self._around.exit(17)
+        if when in self._call_input.crashes:
+            self._deps.exit(17)

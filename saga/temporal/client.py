@@ -29,11 +29,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.payload import compact
 from saga.process.settings import TemporalSettings
+from saga.runtime.due_sagas import DueSagas
 from saga.runtime.permitted_commands import REFUSALS
 from saga.saga_log import Record, SagaLog
 from saga.temporal.connection import connect
-from saga.temporal.messages import BAD_RESULT, CONFLICT, RESULTS_AT_MOST, WORKFLOW, Begun, Timing
-from saga.temporal.search_attributes import Searching, attributes
+from saga.temporal.messages import BAD_RESULT, CONFLICT, RESULTS_AT_MOST, WORKFLOW, Timing, WorkflowInput
+from saga.temporal.search_attributes import SearchAttributeSupport, search_attributes
 from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
@@ -71,7 +72,7 @@ class Temporal:
         self._interval = interval  # seconds between two looks
         self._news = tell  # of a saga's end
         self._client: Client | None = None
-        self._searching = Searching(settings.namespace, time.monotonic)
+        self._search_attributes = SearchAttributeSupport(settings.namespace, time.monotonic)
         self._loop = asyncio.new_event_loop()
         self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._loop.run_forever, name="temporal", daemon=True)]
@@ -87,9 +88,9 @@ class Temporal:
         self._closed.set()
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def hand_over(self, record: Record, seconds: float) -> None:
+    def start_workflow(self, record: Record, seconds: float) -> None:
         """Start a new saga's workflow, in the background; news of its end, if that comes within `seconds`."""
-        asyncio.run_coroutine_threadsafe(self._hand_over(record, seconds), self._loop)
+        asyncio.run_coroutine_threadsafe(self._start_and_follow(record, seconds), self._loop)
 
     def tell(self, record: Record, verb: str, note: str | None = None, result: Mapping[str, Any] | None = None) -> None:
         """Pass an operator's word on; durable when this returns. Conflict, BadInput, EngineUnavailable."""
@@ -100,7 +101,7 @@ class Temporal:
 
     def look(self) -> bool:
         """Start a batch of what was not started; gives whether there may be more. LogUnavailable, EngineUnavailable."""
-        saga_ids = self._log.unstarted(self._clock(), BATCH)
+        saga_ids = DueSagas(self._log).unstarted(self._clock(), BATCH)
         for record in self._log.find_many(saga_ids).values() if saga_ids else ():
             if isinstance(record, Unreadable) or record.epoch > 1:  # set aside by the log; or it has gone on meanwhile
                 continue
@@ -143,7 +144,7 @@ class Temporal:
             self._client = await connect(self._settings, lazy=True)
         return self._client
 
-    async def _hand_over(self, record: Record, seconds: float) -> None:
+    async def _start_and_follow(self, record: Record, seconds: float) -> None:
         try:
             await self._start(record)
             if seconds > 0:
@@ -161,18 +162,18 @@ class Temporal:
 
     async def _start(self, record: Record) -> None:
         client = await self._connected()
-        searchable = await self._searching.possible(client)
-        begun = Begun(
+        searchable = await self._search_attributes.available(client)
+        workflow_input = WorkflowInput(
             record.definition.snapshot, record.input, record.started_at, record.deadline_at, self._timing, searchable
         )
         try:
             await client.start_workflow(
                 WORKFLOW,
-                begun,
+                workflow_input,
                 id=record.id,
                 task_queue=self._settings.task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=attributes(record) if searchable else None,
+                search_attributes=search_attributes(record) if searchable else None,
                 task_timeout=timedelta(seconds=min(60.0, max(1.0, self._timing.lease))),
                 rpc_timeout=ANSWER_WITHIN,
             )

@@ -21,15 +21,15 @@ from saga.machine import (
     State,
     apply,
     begin,
+    cannot_undo,
     fold,
     next_call,
-    nobody_undoes,
     passed_over,
 )
 from saga.payload import compact
 from saga.retry import stall_delay
 from saga.saga_log import Present, Record
-from saga.temporal.messages import Begun, Carried, Made, Projection, Result
+from saga.temporal.messages import AttemptRecord, ContinuedState, Projection, Result, WorkflowInput
 
 STALLS_WHERE_NOBODY_UNDOES = "stalls where nobody undoes"  # histories of older versions have passed such a step over
 
@@ -40,26 +40,26 @@ class Journal:
     def __init__(
         self,
         saga_id: str,
-        begun: Begun,
+        workflow_input: WorkflowInput,
         clock: Callable[[], float],
         random: Callable[[], float],
         patched: Callable[[str], bool] = lambda change: True,
     ):
-        self._begun = begun
+        self._input = workflow_input
         self._patched = patched  # whether the workflow's history knows a change of what it decides
         self._clock = clock
         self._random = random
-        definition = SagaDefinition.from_json(begun.definition)
-        self.saga = begin(definition, begun.input)
-        first = Line(1, begun.started_at, STARTED)
+        definition = SagaDefinition.from_json(workflow_input.definition)
+        self.saga = begin(definition, workflow_input.input)
+        first = Line(1, workflow_input.started_at, STARTED)
         context = Context().after(first, self.saga, self.saga)
-        self.record = _record(saga_id, begun, definition, self.saga.state, context)
+        self.record = _record(saga_id, workflow_input, definition, self.saga.state, context)
         self.lines: list[Line] = []  # those that the saga log may not have
         self.projected = 1  # up to which line the saga log is known to be
         self._answered: dict[str, int] = {}  # results that the saga log may not have: the numbers of their lines
         self.results_bytes = 0
-        if begun.carried and begun.present:
-            self._carry_on(begun.carried, begun.present)
+        if workflow_input.carried and workflow_input.present:
+            self._continue_from(workflow_input.carried, workflow_input.present)
 
     @property
     def seq(self) -> int:
@@ -80,7 +80,7 @@ class Journal:
         """The call to make now."""
         return next_call(self.saga)
 
-    def tried(self, call: Call, made: Sequence[Made]) -> None:
+    def tried(self, call: Call, made: Sequence[AttemptRecord]) -> None:
         """After attempts of the call at the cursor."""
         for each in made:
             attempt = each.attempt
@@ -112,7 +112,7 @@ class Journal:
         """Apply an event."""
         before, now = self.saga, self._now()
         after = apply(before, event, result)
-        if nobody_undoes(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
+        if cannot_undo(after) and not self._patched(STALLS_WHERE_NOBODY_UNDOES):
             after = passed_over(after)
         step = before.step.name if before.step else None
         self._append(Line(self.seq + 1, now, event, step, detail=progress.event_detail(after, cause, detail)), result)
@@ -123,7 +123,7 @@ class Journal:
         if after.state in ENDED:
             self.record = replace(record, owner=None, due_at=None, ended_at=now)
         elif after.state in STALLED:
-            timing = self._begun.timing
+            timing = self._input.timing
             rest = stall_delay(record.rounds, timing.stall_base, timing.stall_max, self._random)
             self.record = replace(record, due_at=now + rest)
         else:
@@ -150,12 +150,12 @@ class Journal:
         self.record = replace(self.record, context=self.record.context.after(line, before, self.saga))
         self.lines.append(line)
 
-    def carried(self) -> Begun:
+    def continued(self) -> WorkflowInput:
         """All of this, for a new history."""
-        carried = Carried(self.lines, self.projected, self.record.results, self._answered)
-        return replace(self._begun, carried=carried, present=self.record.present)
+        carried = ContinuedState(self.lines, self.projected, self.record.results, self._answered)
+        return replace(self._input, carried=carried, present=self.record.present)
 
-    def _carry_on(self, carried: Carried, present: Present) -> None:
+    def _continue_from(self, carried: ContinuedState, present: Present) -> None:
         self.lines, self.projected, self._answered = list(carried.lines), carried.projected, dict(carried.answered)
         context = Context.from_json(present.context)
         self.record = replace(self.record, **{**vars(present), "context": context}, results=carried.results)
@@ -163,11 +163,13 @@ class Journal:
         self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())
 
 
-def _record(saga_id: str, begun: Begun, definition: SagaDefinition, state: State, context: Context) -> Record:
+def _record(
+    saga_id: str, workflow_input: WorkflowInput, definition: SagaDefinition, state: State, context: Context
+) -> Record:
     return Record(
         id=saga_id,
         definition=definition,
-        input=begun.input,
+        input=workflow_input.input,
         state=state,
         cursor=0,
         context=context,
@@ -178,7 +180,7 @@ def _record(saga_id: str, begun: Begun, definition: SagaDefinition, state: State
         idempotency_key=None,
         request_hash=None,
         error=None,
-        started_at=begun.started_at,
+        started_at=workflow_input.started_at,
         ended_at=None,
-        deadline_at=begun.deadline_at,
+        deadline_at=workflow_input.deadline_at,
     )

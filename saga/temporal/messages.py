@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.call import Attempt, Outcome
-from saga.machine import Call, Calls, Line
+from saga.machine import Call, CallHistory, Line
 from saga.saga_log import Present
 
 WORKFLOW = "saga"  # the workflow's type, and what it knows:
@@ -30,7 +30,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Carried:
+class ContinuedState:
     """A workflow's own, where its history has grown too long and it goes on in a new one."""
 
     lines: Sequence[Line]  # those that the saga log may not have
@@ -40,7 +40,7 @@ class Carried:
 
 
 @dataclass(frozen=True)
-class Begun:
+class WorkflowInput:
     """A saga to drive: the workflow's input."""
 
     definition: Mapping[str, Any]  # its snapshot
@@ -49,7 +49,7 @@ class Begun:
     deadline_at: float | None
     timing: Timing
     searchable: bool = False  # the server knows our search attributes
-    carried: Carried | None = None
+    carried: ContinuedState | None = None
     present: Present | None = None  # with `carried`
 
 
@@ -73,21 +73,21 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Order:
+class CallActivityInput:
     """A call to make, with all its attempts; first of all the saga log is brought up to date."""
 
     projection: Projection
     call: Call
-    calls: Calls
+    calls: CallHistory
     sealing: bool
-    deadline_at: float | None  # from which on no attempt is begun
+    deadline_at: float | None  # from which on no attempt is made
     lease: float
     crashes: Sequence[str] = ()  # injected: "before" the call, "after" it
     results_bytes: int = 0  # of what the saga's actions have answered so far, together
 
 
 @dataclass(frozen=True)
-class Made:
+class AttemptRecord:
     """An attempt, and when it was answered."""
 
     attempt: Attempt
@@ -95,10 +95,10 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Answered:
+class CallActivityResult:
     """What a call came to; no outcome: the deadline passed, or the worker was shut down, before an attempt."""
 
-    made: Sequence[Made]
+    made: Sequence[AttemptRecord]
     projected: int  # up to which line the saga log was brought
     outcome: Outcome | None = None
     overdue: bool = False

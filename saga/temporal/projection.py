@@ -70,7 +70,7 @@ def without_what_is_large(projection: Projection) -> Projection:
     error = present.error and {**present.error, "message": str(present.error.get("message"))[:MESSAGE_AT_MOST]}
     results = [replace(each, result={}) for each in projection.results]
     lines = [_short(line) for line in projection.lines]
-    lines[-1] = replace(lines[-1], detail={**(lines[-1].detail or {}), "not_stored": "the results are too large"})
+    lines[-1] = replace(lines[-1], detail={**lines[-1].facts, "not_stored": "the results are too large"})
     return replace(projection, present=replace(present, error=error), lines=lines, results=results)
 
 

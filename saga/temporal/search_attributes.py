@@ -28,7 +28,7 @@ TYPES = {
 AGAIN = 60.0  # seconds after which a server without them is asked again
 
 
-def attributes(record: Record) -> TypedSearchAttributes:
+def search_attributes(record: Record) -> TypedSearchAttributes:
     """What is looked for."""
     return TypedSearchAttributes(
         [
@@ -39,30 +39,30 @@ def attributes(record: Record) -> TypedSearchAttributes:
     )
 
 
-class Searching:
+class SearchAttributeSupport:
     """Whether the server has our attributes; where it has not, it is asked to add them, which some do not allow."""
 
     def __init__(self, namespace: str, clock: Callable[[], float]):
         self._namespace = namespace
         self._clock = clock
-        self._possible = False
+        self._available = False
         self._asked_at = float("-inf")
 
-    async def possible(self, client: Client) -> bool:
+    async def available(self, client: Client) -> bool:
         """Whether a workflow may set them: those that were only just added, the server may not know everywhere."""
-        if self._possible or self._clock() < self._asked_at + AGAIN:
-            return self._possible
+        if self._available or self._clock() < self._asked_at + AGAIN:
+            return self._available
         self._asked_at = self._clock()
         try:
             found = await client.operator_service.list_search_attributes(
                 ListSearchAttributesRequest(namespace=self._namespace)
             )
             missing = {name: kind for name, kind in TYPES.items() if found.custom_attributes.get(name) != kind}
-            self._possible = not missing
+            self._available = not missing
             if missing:
                 await client.operator_service.add_search_attributes(
                     AddSearchAttributesRequest(namespace=self._namespace, search_attributes=missing)
                 )
         except RPCError as error:
             logger.info("event=no_search_attributes: %s", error.message)
-        return self._possible
+        return self._available

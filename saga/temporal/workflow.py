@@ -32,12 +32,12 @@ with workflow.unsafe.imports_passed_through():
         RESOLVE,
         RESUME,
         WORKFLOW,
-        Answered,
-        Begun,
-        Made,
-        Order,
+        AttemptRecord,
+        CallActivityInput,
+        CallActivityResult,
+        WorkflowInput,
     )
-    from saga.temporal.search_attributes import attributes
+    from saga.temporal.search_attributes import search_attributes
     from saga.views.representation import PUBLIC_STATUS, represent
 
 ONCE = RetryPolicy(maximum_attempts=1)
@@ -51,14 +51,14 @@ class SagaWorkflow:
     """A saga, from its start to its end; its id is the saga's."""
 
     @workflow.init
-    def __init__(self, begun: Begun) -> None:
-        self._begun = begun
+    def __init__(self, workflow_input: WorkflowInput) -> None:
+        self._input = workflow_input
         info, random = workflow.info(), workflow.random()
-        self._journal = Journal(info.workflow_id, begun, workflow.time, random.random, workflow.patched)
+        self._journal = Journal(info.workflow_id, workflow_input, workflow.time, random.random, workflow.patched)
         self._calling: Call | None = None  # the call that an activity is making
 
     @workflow.run
-    async def run(self, begun: Begun) -> str:
+    async def run(self, workflow_input: WorkflowInput) -> str:
         """Drive the saga; gives its public status at the end. To cancel the workflow itself is to `cancel` it."""
         driving = asyncio.create_task(self._drive())
         while True:
@@ -88,10 +88,10 @@ class SagaWorkflow:
         self._calling = call
         activity = workflow.start_activity_method(
             Activities.call,
-            self._order(call),
+            self._call_input(call),
             activity_id=f"{call.step.name}-{call.direction}-{self._journal.seq}",
             start_to_close_timeout=self._longest(call),
-            heartbeat_timeout=timedelta(seconds=self._begun.timing.lease),
+            heartbeat_timeout=timedelta(seconds=self._input.timing.lease),
             retry_policy=ONCE,
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
         )
@@ -106,7 +106,7 @@ class SagaWorkflow:
             self._lost(call, error)
         self._show()
 
-    def _order(self, call: Call) -> Order:
+    def _call_input(self, call: Call) -> CallActivityInput:
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
@@ -114,10 +114,10 @@ class SagaWorkflow:
                 crashes.append(when)
                 journal.note(FAULT, {"fault": name})
                 break  # the other one strikes when the call is made again
-        deadline = self._begun.deadline_at if state is State.EXECUTING else None
+        deadline = self._input.deadline_at if state is State.EXECUTING else None
         sealing = state is State.SEALING
-        timing = self._begun.timing
-        return Order(
+        timing = self._input.timing
+        return CallActivityInput(
             journal.projection(), call, journal.saga.calls, sealing, deadline, timing.lease, crashes,
             journal.results_bytes,
         )  # fmt: skip
@@ -126,7 +126,7 @@ class SagaWorkflow:
         step = call.step
         return WRITE_WITHIN + timedelta(seconds=longest(step.timeout, step.retries, step.backoff))
 
-    def _answered(self, call: Call, answered: Answered) -> None:
+    def _answered(self, call: Call, answered: CallActivityResult) -> None:
         journal = self._journal
         journal.is_projected(answered.projected)
         journal.tried(call, answered.made)
@@ -140,7 +140,7 @@ class SagaWorkflow:
             journal.move(event, answered.outcome.result, cause)
 
     def _late(self) -> bool:
-        deadline = self._begun.deadline_at
+        deadline = self._input.deadline_at
         return deadline is not None and workflow.time() >= deadline
 
     def _lost(self, call: Call, error: ActivityError) -> None:
@@ -151,7 +151,7 @@ class SagaWorkflow:
         """
         if isinstance(error.cause, ActivityTimeout):
             for details in error.cause.last_heartbeat_details:
-                self._journal.tried(call, value_to_type(list[Made], details))
+                self._journal.tried(call, value_to_type(list[AttemptRecord], details))
         self._journal.interrupted()
         if not isinstance(error.cause, (ActivityTimeout, CancelledError)):
             workflow.logger.error("the activity of a call failed", exc_info=error)
@@ -176,7 +176,7 @@ class SagaWorkflow:
         """Go on in a new history where this one has become long."""
         up_to_date = self._journal.projected == self._journal.seq and workflow.all_handlers_finished()
         if up_to_date and self._journal.stalled and workflow.info().is_continue_as_new_suggested():
-            workflow.continue_as_new(self._journal.carried())
+            workflow.continue_as_new(self._journal.continued())
 
     async def _project(self, policy: RetryPolicy) -> None:
         """Bring the saga log up to date; where it is away, a later one does."""
@@ -185,7 +185,7 @@ class SagaWorkflow:
                 Activities.project,
                 self._journal.projection(),
                 start_to_close_timeout=WRITE_WITHIN,
-                heartbeat_timeout=timedelta(seconds=self._begun.timing.lease),
+                heartbeat_timeout=timedelta(seconds=self._input.timing.lease),
                 retry_policy=policy,
             )
             self._journal.is_projected(known)
@@ -194,9 +194,9 @@ class SagaWorkflow:
 
     def _show(self) -> None:
         """To those who look for sagas in Temporal itself."""
-        if not self._begun.searchable:
+        if not self._input.searchable:
             return
-        wanted, shown = attributes(self._journal.record), workflow.info().typed_search_attributes
+        wanted, shown = search_attributes(self._journal.record), workflow.info().typed_search_attributes
         changed = [pair.key.value_set(pair.value) for pair in wanted if shown.get(pair.key) != pair.value]
         if changed:
             workflow.upsert_search_attributes(changed)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from saga.definition import NO_RECORDS, ONE, SKIP, SOME, Step
+from saga.definition import NO_RECORDS, ONE_RECORD, SOME_RECORDS, UNCHECKED, Step
 from saga.http_client.transport import Transport
 from saga.machine import State
 from saga.saga_log import Record, Stored
@@ -47,8 +47,8 @@ class Expected:
 
 _NO_RECORD = Expected(0, 0, "no record")
 _OF_COMPLETED = {
-    ONE: Expected(1, 1, "one record"),
-    SOME: Expected(1, None, "at least one record"),
+    ONE_RECORD: Expected(1, 1, "one record"),
+    SOME_RECORDS: Expected(1, None, "at least one record"),
     NO_RECORDS: _NO_RECORD,
 }
 
@@ -58,7 +58,7 @@ def expected(step: Step, state: State) -> Expected | None:
 
     Of a compensated saga it must have no record, unless the step has no compensation: of that nothing was promised.
     """
-    if step.records == SKIP:
+    if step.records == UNCHECKED:
         return None
     if state is State.COMPLETED:
         return _OF_COMPLETED[step.records]

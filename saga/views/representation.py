@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from saga.context import StepProgress
-from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, nobody_undoes
+from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, cannot_undo
 from saga.payload import iso, mask
 from saga.progress import saga_of, secrets_of
 from saga.saga_log import Record, Stored
@@ -138,7 +138,7 @@ def _steps(record: Record) -> list[dict[str, Any]]:
 def _now(progress: StepProgress, record: Record, saga: Saga) -> StepProgress:
     """The step at the cursor, with what is going on there."""
     if saga.state in _UNDOING:
-        return replace(progress, status="COMPENSATING", error=nobody_undoes(saga) or progress.error)
+        return replace(progress, status="COMPENSATING", error=cannot_undo(saga) or progress.error)
     if saga.state not in FORWARD:
         return progress
     calling = under_way(record)

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.storage.database import Float, Json, Token, UtcTime, connect, is_duplicate, is_lock_conflict
-from saga.storage.statement_batch import Statement, exchange
+from saga.storage.statement_batch import Statement, execute_batch
 from tests.conftest import Database
 
 metadata = MetaData()
@@ -118,7 +118,7 @@ def test_who_waits_too_long_for_a_lock_may_try_again(engine: Engine) -> None:
     other.dispose()
 
 
-def test_who_waits_too_long_in_the_middle_of_an_exchange_may_try_again(engine: Engine) -> None:
+def test_who_waits_too_long_in_the_middle_of_a_batch_may_try_again(engine: Engine) -> None:
     for key in ("free", "held"):
         put(engine, key=key, number=0)
     change = update(things).where(things.c.key == bindparam("which")).values(number=bindparam("new"))
@@ -128,7 +128,7 @@ def test_who_waits_too_long_in_the_middle_of_an_exchange_may_try_again(engine: E
         first.execute(update(things).where(things.c.key == "held").values(number=1))
         with pytest.raises(DBAPIError) as refused, other.begin() as second:
             rows = [statement.bind(second.dialect, {"which": key, "new": 2}) for key in ("free", "held")]
-            exchange(second, *[(statement, [row]) for row in rows])
+            execute_batch(second, *[(statement, [row]) for row in rows])
     assert is_lock_conflict(refused.value)
     other.dispose()
 

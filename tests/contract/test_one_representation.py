@@ -1,7 +1,7 @@
 """A saga's row says what all its lines come to, at every write, whoever writes; and it is shown the same by everybody.
 
 On SQLite and MySQL, for sagas of any shape with participants that answer anything: the built-in driver, a workflow's
-journal, and the follower of a choreographed saga (whose worlds of tests/integration/test_ensemble.py check it, too).
+journal, and the observer of a choreographed saga (whose worlds of test_choreographed_sagas.py check it, too).
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from hypothesis import strategies as st
 from saga import progress
 from saga.call import make_call
 from saga.choreography.broker import Delivery
-from saga.choreography.events import Event as Heard
-from saga.choreography.events import Kind
-from saga.choreography.observer import Follower, Waiting
+from saga.choreography.events import EventKind, SagaEvent
+from saga.choreography.observer import Observer, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
 from saga.saga_log import Record, SagaLog
 from saga.temporal.journal import Journal
-from saga.temporal.messages import Begun, Made, Timing
+from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from saga.views.representation import represent
-from tests.contract.test_log import log as log  # the fixture
+from tests.contract.test_saga_log import log as log  # the fixture
 from tests.support.shapes import Anybody, Clock, definitions
 from tests.support.world import check_replay
 
@@ -77,10 +76,10 @@ def shown(log: SagaLog, saga_id: str) -> str:
 @ANY
 @given(data=st.data())
 def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock)
     observed: list[Line] = []
-    around = Surroundings(
+    deps = DriverDeps(
         log=log,
         transport=Anybody(data, clock),
         owner="one",
@@ -92,13 +91,13 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         observe=lambda _, line: observed.append(line),
         lease=LEASE,
     )
-    driver = Driver(record, around)
+    driver = Driver(record, deps)
     for _ in range(data.draw(st.integers(0, 30))):
         if driver.record.ended:
             break
         if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
-            claimed, held = log.take(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
-            driver = Driver(claimed, replace(around, owner="two"))
+            claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
+            driver = Driver(claimed, replace(deps, owner="two"))
             driver.taken_over(held)
             if claimed.state in STALLED and data.draw(st.booleans()):
                 driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})
@@ -114,9 +113,11 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
 @ANY
 @given(data=st.data())
 def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=TEMPORAL)
-    begins = Begun(record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0))
+    begins = WorkflowInput(
+        record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0)
+    )
     journal = Journal(record.id, begins, clock, lambda: 0.5)
     projector, anybody = Projector(log, lambda saga_id, line: None), Anybody(data, clock)
     for _ in range(data.draw(st.integers(0, 30))):
@@ -127,14 +128,14 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         if call is None:
             journal.move(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
         elif what == "call":
-            made: list[Made] = []
+            made: list[AttemptRecord] = []
             outcome = make_call(
                 progress.request(record.id, call, journal.saga.calls, journal.saga.state == "sealing", "0" * 16, None),
                 anybody,
                 sleep=clock.sleep,
                 random=lambda: 0.5,
                 before_attempt=lambda number: None,
-                after_attempt=lambda attempt, again, made=made: made.append(Made(attempt, clock())),  # type: ignore[misc]
+                after_attempt=lambda attempt, again, made=made: made.append(AttemptRecord(attempt, clock())),  # type: ignore[misc]
             )
             journal.tried(call, made)
             event, cause = progress.answered(journal.saga, call, outcome, late=data.draw(st.booleans()))
@@ -144,7 +145,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         elif what == "note":
             journal.note(data.draw(st.sampled_from([RELEASED, FAULT])), {"fault": "before-A"})
         else:
-            journal = Journal(record.id, journal.carried(), clock, lambda: 0.5)
+            journal = Journal(record.id, journal.continued(), clock, lambda: 0.5)
         if data.draw(st.booleans()):
             journal.is_projected(projector.project(journal.projection()))
             assert not journal.lines
@@ -156,26 +157,26 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
 @ANY
 @given(data=st.data())
 def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
-    log, clock = Checked(log._engine), Clock()
+    log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
     latest: list[Record] = []
-    follower = Follower(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)
+    observer = Observer(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)
     names = [step.name for step in record.definition.steps]
-    kinds = [Kind.DONE, Kind.DONE, Kind.REFUSED, Kind.UNDONE, Kind.ATTEMPT]
+    kinds = [EventKind.DONE, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT]
     heard: list[tuple[str, bytes]] = []
     for _ in range(data.draw(st.integers(0, 25))):
         clock.now += data.draw(st.floats(0, 3))
         what = data.draw(st.integers(0, 9))
         if what == 0:
-            follower.overdue(record)
+            observer.overdue(record)
         elif what == 1:
-            follower.replayed(record.id, data.draw(st.integers(1, 3)), "saga.any.A.done")
+            observer.replayed(record.id, data.draw(st.integers(1, 3)), "saga.any.A.done")
         elif what == 2:
             letter = data.draw(st.integers(1, 3))
             payload, headers = json.dumps({"saga_id": record.id}).encode(), {"Saga-Service": names[0]}
-            follower.handle(Delivery("dead.saga.any.A.done", payload, 1, letter, headers, clock()))
+            observer.handle(Delivery("dead.saga.any.A.done", payload, 1, letter, headers, clock()))
         elif what == 3 and heard:
-            follower.handle(Delivery(*data.draw(st.sampled_from(heard)), 2, 1, {}))
+            observer.handle(Delivery(*data.draw(st.sampled_from(heard)), 2, 1, {}))
         else:
             number, back = data.draw(st.integers(1, 4)), data.draw(st.booleans())
             attempt = {
@@ -189,10 +190,10 @@ def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.
             body = {"at": clock(), "attempt": attempt, "result": {"id": number}}
             body |= {"error": error, "uncertain": data.draw(st.booleans())} if data.draw(st.booleans()) else {}
             kind = data.draw(st.sampled_from(kinds))
-            if kind is Kind.ATTEMPT:
+            if kind is EventKind.ATTEMPT:
                 body = {"at": clock(), **attempt, "stalls": data.draw(st.booleans())}
-            event = Heard("any", record.id, kind, data.draw(st.sampled_from(names)), body)
+            event = SagaEvent("any", record.id, kind, data.draw(st.sampled_from(names)), body)
             heard.append((event.subject, event.payload()))
-            follower.handle(Delivery(*heard[-1], 1, 1, {}))
+            observer.handle(Delivery(*heard[-1], 1, 1, {}))
         if latest:
             assert json.dumps(represent(latest[-1])) == shown(log, record.id)

@@ -14,18 +14,19 @@ import orchestrator.dashboard.pages
 import saga.saga_log
 from orchestrator.app import LINES, PAGE_BYTES, create_app
 from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
-from saga.choreography.observer import Follower, Waiting
+from saga.choreography.observer import Observer, Waiting
 from saga.context import replayed
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
-from saga.driver import Driver, Surroundings
-from saga.http_client.transport import Answer
+from saga.driver import Driver, DriverDeps
+from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
 from saga.storage.log_sql import metadata
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun, present, record
+from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support.stack import ROOT
 from tests.support.world import signup
 
@@ -71,7 +72,7 @@ def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) ->
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
     sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off"}
     monkeypatch.setattr(orchestrator.dashboard.pages, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
-    monkeypatch.setattr("orchestrator.dashboard.health.Watch.look", lambda self: None)
+    monkeypatch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
     app = create_app(load_settings({"SAGA_LOG_URL": database("orchestrator"), **nowhere, **sagas}))
     yield app.test_client()
     app.close()  # type: ignore[attr-defined]
@@ -147,10 +148,10 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
     read.lines = 0
 
     class Undoes:
-        def post(self, *_: Any) -> Answer:
-            return Answer(1.0, 200, {}, b"{}")
+        def post(self, *_: Any) -> HttpAnswer:
+            return HttpAnswer(1.0, 200, {}, b"{}")
 
-    around = Surroundings(
+    deps = DriverDeps(
         log,
         Undoes(),
         "two",
@@ -162,7 +163,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
         lambda *_: None,  # type: ignore[arg-type]
     )
     claimed, held = log.claim(after.id, 1, "two", due_by=FAR, due_at=FAR)
-    driver = Driver(claimed, around)
+    driver = Driver(claimed, deps)
     driver.taken_over(held)
     while call := driver.next_call():
         driver.make(call)
@@ -177,9 +178,9 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    follower = Follower(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
-    follower.overdue(after)
-    follower.replayed(after.id, 1, "saga.signup.A.done")
+    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer.overdue(after)
+    observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0
     found = log.find(after.id)
     assert found
@@ -249,14 +250,14 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
     log._writes.submit = measured  # type: ignore[method-assign]
 
     class Gives:
-        def post(self, url: str, *_: Any) -> Answer:
-            return Answer(1.0, 200, {}, json.dumps({url: "x" * size}).encode())
+        def post(self, url: str, *_: Any) -> HttpAnswer:
+            return HttpAnswer(1.0, 200, {}, json.dumps({url: "x" * size}).encode())
 
-    around = Surroundings(
+    deps = DriverDeps(
         log, Gives(), "one", lambda: NOW, lambda _: None, lambda: 0.5, lambda: False, lambda _: None, lambda *_: None,  # type: ignore[arg-type]
         lease=1000,
     )  # fmt: skip
-    driver = Driver(made, around)
+    driver = Driver(made, deps)
     while call := driver.next_call():
         driver.make(call)
     found = log.find(made.id)
@@ -270,7 +271,7 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
 def test_what_is_forgotten_leaves_no_results(log: SagaLog) -> None:
     made = begun(log, state=State.COMPLETED, ended_at=NOW - 1)
     log.advance(made.id, 1, present(made), [Line(2, NOW, "action_done", "A")], {"A": {"a": 1}})
-    assert log.prune(NOW, 10) == 1
+    assert prune(log, NOW, 10) == 1
     assert log.begin(record(), [Line(1, NOW, STARTED)]) is None
     again = log.find(made.id)
     assert again

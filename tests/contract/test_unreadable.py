@@ -12,24 +12,29 @@ import requests
 from sqlalchemy import Engine, text
 
 from saga.choreography import outbox
-from saga.choreography.events import Event, Kind
-from saga.driver import Surroundings
+from saga.choreography.events import EventKind, SagaEvent
+from saga.driver import DriverDeps
 from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
 from saga.process.settings import load_settings
+from saga.runtime.due_sagas import DueSagas
+from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.engine import Engine as Orders
+from saga.runtime.log_lines import LogLines
 from saga.runtime.recovery import Recovery
-from saga.runtime.set_aside import AGAIN, SetAside
 from saga.saga_log import Present, Record, SagaLog
+from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal.messages import Projection, Result
 from saga.temporal.projection import Projector
 from saga.unreadable import Unreadable, UnreadableLine
+from saga.views.backlog import count_states
 from service_a import app as service_a
 from tests.conftest import Database
-from tests.contract.test_log import present
-from tests.support.spoilt import (
+from tests.contract.test_saga_log import present
+from tests.support.stack import eventually
+from tests.support.unreadable_rows import (
     DEFINITION,
     HEALTHY,
     INPUT,
@@ -44,7 +49,6 @@ from tests.support.spoilt import (
     spoil,
     with_step,
 )
-from tests.support.stack import eventually
 
 
 @pytest.fixture
@@ -85,16 +89,16 @@ def test_recovery_goes_past_it(engine: Engine, log: SagaLog, name: str) -> None:
         recovery.look()
     assert set(claimed) == healthy
     assert raw(engine, bad) == before
-    assert log.due(NOW + 100, 10) == []
+    assert DueSagas(log).due(NOW + 100, 10) == []
 
 
 def recovering(log: SagaLog) -> tuple[Recovery, list[str]]:
     """A recovery whose engine drives nothing, and the ids of what it has claimed."""
-    around = Surroundings(
+    deps = DriverDeps(
         log=log, transport=Well(), owner="here", clock=lambda: NOW + 100, sleep=lambda seconds: None,
         random=lambda: 0.5, stopping=lambda: False, exit=lambda code: None, observe=lambda record, line: None,
     )  # fmt: skip
-    engine = Orders(around, new_id=lambda: "", stop=threading.Event())
+    engine = Orders(deps, new_id=lambda: "", stop=threading.Event())
     claimed: list[str] = []
     engine.accept = lambda driver: claimed.append(driver.record.id)  # type: ignore[method-assign]
     return Recovery(engine, 1.0), claimed
@@ -165,7 +169,7 @@ def test_a_claim_of_what_cannot_be_read_changes_nothing(engine: Engine, log: Sag
         with pytest.raises(SagaUnreadable, match=r"newer|known"):
             log.claim(saga_id, 1, "two", due_by=NOW + 99, due_at=NOW + 199)
         with pytest.raises(SagaUnreadable, match=r"newer|known"):
-            log.take(saga_id, 1, State.EXECUTING, "two", NOW + 199)
+            log.preempt(saga_id, 1, State.EXECUTING, "two", NOW + 199)
         assert raw(engine, saga_id) == before
 
 
@@ -177,17 +181,17 @@ def test_a_line_that_cannot_be_read_is_shown_with_its_reason(engine: Engine, log
     assert (found.seq, found.event, found.detail) == (
         2, "beamed", {"unreadable": "the event 'beamed' is not known to this version"}
     )  # fmt: skip
-    assert log.lines_between(0, 10, 10)[1][1:] == (saga_id, found)
-    assert log.latest_lines(1) == [(saga_id, found)]
+    assert LogLines(log).between(0, 10, 10)[1][1:] == (saga_id, found)
+    assert LogLines(log).latest(1) == [(saga_id, found)]
     assert isinstance(log.find(saga_id), Unreadable)
 
 
 def test_the_states_that_are_not_known_are_counted_as_unreadable(engine: Engine, log: SagaLog) -> None:
     for number, state in enumerate(["a", "executinh", "zzz", "executing"], start=1):
         spoil(engine, row("state", state, ""), begun(log, number))
-    counted = log.count_states(2)
+    counted = count_states(log, 2)
     assert (counted["UNREADABLE"], counted["executing"]) == (2, 1)
-    assert log.count_states(10)["UNREADABLE"] == 3
+    assert count_states(log, 10)["UNREADABLE"] == 3
 
 
 def test_the_export_masks_where_it_can_and_withholds_where_it_cannot(
@@ -221,13 +225,13 @@ def test_a_bug_at_one_saga_does_not_stop_recovery(log: SagaLog, monkeypatch: pyt
     recovery, claimed = recovering(log)
     recovery.look()
     assert claimed == others
-    assert log.due(NOW + 100, 10) == []
+    assert DueSagas(log).due(NOW + 100, 10) == []
 
 
 def test_an_operators_end_of_one_touches_no_other(log: SagaLog) -> None:
     saga_id = begun(log, 1)
     other = begun(log, 2)
-    log.end_unreadable(saga_id, State.COMPLETED, NOW + 9, {"by": "operator", "note": "x", "state": "completed"})
+    end_unreadable(log, saga_id, State.COMPLETED, NOW + 9, {"by": "operator", "note": "x", "state": "completed"})
     found, untouched = log.find(saga_id), log.find(other)
     assert isinstance(found, Record)
     assert isinstance(untouched, Record)
@@ -265,7 +269,7 @@ def test_an_outbox_row_that_is_no_event_is_parked_and_holds_up_no_other(engine: 
         for number in range(300):  # more than are published in one go
             values = {"id": f"bad.{number}", "payload": payload, "at": "2026-01-01 00:00:00.000000"}
             connection.execute(text(bad), values)
-    events = [Event("signup", f"saga-{number}", Kind.STARTED, None, {}) for number in range(5)]
+    events = [SagaEvent("signup", f"saga-{number}", EventKind.STARTED, None, {}) for number in range(5)]
     outbox.put(engine, *outbox.written(events, engine))
     broker = Published()
     relay = outbox.Relay(engine, broker)
@@ -334,7 +338,7 @@ def test_sagas_for_temporal_that_cannot_be_read_take_up_no_places(engine: Engine
         spoil(engine, KINDS["an input that is broken"], begun(log, number, owner="temporal"))
     good = begun(log, 50, owner="temporal")
     for _ in range(3):
-        if (ids := log.unstarted(NOW + 99, 32)) and good in ids:
+        if (ids := DueSagas(log).unstarted(NOW + 99, 32)) and good in ids:
             return
         log.find_many(ids)
     raise AssertionError("it has not come")

@@ -13,12 +13,13 @@ import pytest
 import requests
 from sqlalchemy import Engine
 
+from saga.runtime.log_lines import LogLines
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.conftest import databases
-from tests.support.spoilt import HEALTHY, INPUT, KINDS, Served, begun, raw, spoil
 from tests.support.stack import eventually
+from tests.support.unreadable_rows import HEALTHY, INPUT, KINDS, Served, begun, raw, spoil
 
 
 @dataclass
@@ -64,7 +65,7 @@ def test_the_others_are_recovered_and_finish_beside_all_kinds_at_once(spoilt: Sp
     assert served.get("/sagas?status=RUNNING")["sagas"] == []
     assert served.get("/audit") == {"checked": 0, "violations": [], "unreachable": ANY}
     assert len(served.get("/logs?limit=500")["lines"]) >= HEALTHY * 4
-    last = served.log.last_line_id()
+    last = LogLines(served.log).last_id()
     with requests.get(f"{served.url}/events", headers={"Last-Event-ID": "0"}, stream=True, timeout=60) as stream:
         assert any(told == f"id: {last}".encode() for told in stream.iter_lines(chunk_size=1))
     assert "UNREADABLE" in served.get("/?status=UNREADABLE")

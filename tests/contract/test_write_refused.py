@@ -15,7 +15,7 @@ from sqlalchemy import event
 
 from saga.choreography import outbox
 from saga.choreography.events import started
-from saga.driver import Surroundings
+from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
 from saga.retry import stall_delay
@@ -23,9 +23,9 @@ from saga.runtime.engine import Engine
 from saga.saga_log import NOTHING, Present, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from tests.contract.test_log import NOW, begun, present, record
+from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support import mysql_server
-from tests.support.ensemble import Ensemble
+from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.world import INPUT, World, signup
 
 LIMIT = 1 << 20  # bytes that the database takes at once
@@ -67,7 +67,7 @@ def test_a_begin_that_is_too_large_is_refused_and_nothing_is_started(log: SagaLo
 
 
 def test_a_start_that_is_too_large_names_the_field_and_says_why(log: SagaLog) -> None:
-    engine = Engine(around(log), new_id=lambda: record(1).id, stop=threading.Event())
+    engine = Engine(deps(log), new_id=lambda: record(1).id, stop=threading.Event())
     with pytest.raises(BadInput, match=r"input: .*too large.*Nothing was started") as refused:
         engine.start(signup(), {"username": LARGE})
     assert refused.value.field == "input"
@@ -121,9 +121,9 @@ def test_a_log_without_its_tables_is_unavailable_and_not_refusing(tmp_path: Path
         SagaLog(connect(f"sqlite:///{tmp_path}/empty.db")).begin(record(1), [Line(1, NOW, "started")])
 
 
-def around(log: SagaLog) -> Any:
+def deps(log: SagaLog) -> Any:
     """What an engine needs from outside, with this log."""
-    return Surroundings(
+    return DriverDeps(
         log=log, transport=None, owner="here", clock=lambda: NOW, sleep=lambda seconds: None, random=lambda: 0.5,  # type: ignore[arg-type]
         stopping=lambda: False, exit=lambda code: None, observe=lambda record, line: None,
     )  # fmt: skip
@@ -192,13 +192,13 @@ def test_an_observed_result_that_cannot_be_stored_is_left_out_and_the_saga_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A choreographed saga's services go on with it, whatever the log can take: nobody turns back."""
-    ensemble = Ensemble(tmp_path)
-    refusing(ensemble.log, monkeypatch, "A")
-    saga_id, other = ensemble.start(input=INPUT), ensemble.start(input=INPUT)
-    ensemble.play()
+    world = ChoreographedWorld(tmp_path)
+    refusing(world.log, monkeypatch, "A")
+    saga_id, other = world.start(input=INPUT), world.start(input=INPUT)
+    world.play()
     for each in (saga_id, other):
-        assert ensemble.record(each)["status"] == "COMPLETED"
-        told = [line.detail for line in ensemble.log.lines(each) if line.event == "action_done" and line.step == "A"]
+        assert world.record(each)["status"] == "COMPLETED"
+        told = [line.detail for line in world.log.lines(each) if line.event == "action_done" and line.step == "A"]
         assert "the result cannot be stored" in str(told)
-        assert ensemble.rows(each) == {"A": 1, "B": 1, "C": 1}
-    ensemble.close()
+        assert world.rows(each) == {"A": 1, "B": 1, "C": 1}
+    world.close()

@@ -178,12 +178,12 @@ def test_an_operator_retries_resolves_and_cancels(browser: Browser, make_stack: 
         page.get_by_label("What was done").fill("removed by hand, Ada")
         page.get_by_role("button", name="Resolve").click()
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
-        expect(page.locator("#story")).to_contain_text("removed by hand, Ada")
+        expect(page.locator("#summary")).to_contain_text("removed by hand, Ada")
         slow = stack.post_start("wait=0&delay=b:1500").json()["saga_id"]
         page.goto(f"/ui/sagas/{slow}")
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
-        expect(page.locator("#story")).to_contain_text("operator")
+        expect(page.locator("#summary")).to_contain_text("operator")
         expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
@@ -270,7 +270,7 @@ def test_the_curl_line_follows_the_form_and_says_no_secret(open_page: Open) -> N
         expect(sent).not_to_contain_text("very-secret")
         form.get_by_role("button", name="Start", exact=True).click()
         expect(page.locator("h1")).to_contain_text("COMPLETED")
-        expect(page.locator("#story")).to_contain_text("HTTP 500 twice")
+        expect(page.locator("#summary")).to_contain_text("HTTP 500 twice")
 
 
 def test_the_same_again_as_curl_is_the_same_request(open_page: Open, stack: Stack) -> None:
@@ -308,9 +308,9 @@ def test_every_time_is_in_the_readers_own_zone(
     with opened(browser, stack.url, timezone_id="Asia/Tokyo", locale="en-GB") as page:
         page.goto(f"/ui/sagas/{saga}")
         due = datetime.fromisoformat(stack.saga(saga)["due_at"]).astimezone(ZoneInfo("Asia/Tokyo"))
-        story = page.locator("#story")
-        expect(story.locator("time")).to_have_count(2)
-        expect(story).to_contain_text(f"by itself at {due.day} {due:%b %Y}, {due:%H:%M:%S}")
+        summary = page.locator("#summary")
+        expect(summary.locator("time")).to_have_count(2)
+        expect(summary).to_contain_text(f"by itself at {due.day} {due:%b %Y}, {due:%H:%M:%S}")
         for path in (f"/ui/sagas/{saga}", "/", "/ui/lab", "/ui/health"):
             page.goto(path)
             expect(page.locator("#live")).to_contain_text("live")
@@ -346,7 +346,7 @@ def test_a_cancel_is_drawn_as_one(open_page: Open, stack: Stack) -> None:
         drawing = page.get_by_role("img", name="who called whom")
         expect(drawing).to_contain_text("cancelled")
         expect(drawing).not_to_contain_text("taken over")
-        expect(page.locator("#story")).not_to_contain_text("taken over")
+        expect(page.locator("#summary")).not_to_contain_text("taken over")
         undone = page.locator("section", has=page.get_by_role("heading", name="Steps", exact=True)).locator(
             "tr", has_text="undone"
         )

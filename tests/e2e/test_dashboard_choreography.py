@@ -77,8 +77,8 @@ def test_each_card_does_what_it_says_in_choreography_too(open_page: Open, stack:
         table = page.get_by_role("region", name="What the scenario said, and what happened")
         expect(table).to_be_visible(timeout=40_000)
         expect(table.get_by_text("as said")).to_have_count(4)
-        story = page.locator("#story").inner_text()
-        assert not re.search("answered|HTTP|asked|could not be reached", story), story
+        summary = page.locator("#summary").inner_text()
+        assert not re.search("answered|HTTP|asked|could not be reached", summary), summary
     saga = re.search(r"/ui/sagas/([^?]+)", page.url)[1]  # type: ignore[index]
     assert stack.saga(saga)["mode"] == "choreography"
     for service, number in scenario.expect.rows.items():
@@ -156,7 +156,7 @@ def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Calla
         page.goto(place.format(saga).removesuffix("/resume"))
         if "sagas" in place:
             expect(page.locator("h1")).to_contain_text("needs attention")
-            expect(page.locator("#story")).to_contain_text("A could not handle saga.signup.B.refused")
+            expect(page.locator("#summary")).to_contain_text("A could not handle saga.signup.B.refused")
             expect(page.get_by_role("img", name="who told whom")).to_contain_text("parked")
         put_right(stack)
         page.get_by_role("button", name="Replay what is parked" if "resume" in place else "Replay", exact=True).click()
@@ -165,7 +165,7 @@ def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Calla
         expect(page.locator("#letters")).to_have_text("")
         page.goto(f"/ui/sagas/{saga}")
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
-        expect(page.locator("#story")).to_contain_text("A parked event was replayed once by an operator")
+        expect(page.locator("#summary")).to_contain_text("A parked event was replayed once by an operator")
         page.goto("/?attention=1")
         expect(page.get_by_text("No saga fits this")).to_be_visible()
     assert stack.saga(saga)["status"] == "COMPENSATED"
@@ -207,7 +207,7 @@ def test_that_the_broker_is_away_is_said_and_nothing_breaks(browser: Browser, ma
         page.goto("/ui/lab")
         page.locator("#all-goes-well").get_by_label("choreography").first.check()
         page.locator("#all-goes-well").get_by_role("button", name="Run", exact=True).click()
-        expect(page.locator("#story")).to_contain_text("Nothing is heard of A yet")  # it is durable, and waits
+        expect(page.locator("#summary")).to_contain_text("Nothing is heard of A yet")  # it is durable, and waits
         stack.start("nats")
         expect(page.locator("h1")).to_contain_text("COMPLETED", timeout=30_000)
 
@@ -228,13 +228,13 @@ def test_past_its_deadline_a_saga_is_said_to_have_nobody_in_charge(
         page.locator(f"#row-{saga} a").click()
         expect(page.locator("h1")).to_contain_text("overdue")
         expect(page.get_by_text("That is the price of choreography")).to_be_visible()
-        expect(page.locator("#story")).to_contain_text("nobody is in charge who could roll it back")
+        expect(page.locator("#summary")).to_contain_text("nobody is in charge who could roll it back")
         for verb in ("Cancel", "Retry now", "Resolve", "Replay"):
             expect(page.get_by_role("button", name=verb)).to_have_count(0)
         check_accessibility(page)
         stack.start("service_b")
         expect(page.locator("h1")).to_contain_text("COMPLETED")
-        expect(page.locator("#story")).to_contain_text("Its deadline passed before it ended")
+        expect(page.locator("#summary")).to_contain_text("Its deadline passed before it ended")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from tests.conftest import databases
-from tests.kept import Case, promise
+from tests.engine_table import Case, promise
 from tests.support.engines import (
     BUILT_IN,
     CHOREOGRAPHY,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.dashboard.naive import orphans, run_naive, sweep, verdict
-from saga.definition import SagaDefinition, load_definitions
+from saga.definition import SagaDefinition
+from saga.definition_file import load_definitions
 from saga.faults.flags import parse_plan
 from tests.conftest import databases
 from tests.support.stack import INPUT, Stack, impatient_sagas

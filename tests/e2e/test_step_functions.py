@@ -16,7 +16,8 @@ import pytest
 import requests
 
 from orchestrator.dashboard.scenarios import SCENARIOS
-from saga.definition import SagaDefinition, Step, load_definition
+from saga.definition import SagaDefinition, Step
+from saga.definition_file import load_definition
 from saga.step_functions.asl import state_machine
 from tests.conftest import databases
 from tests.support.stack import INPUT, ROOT, SERVICES, Stack, eventually

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saga.definition import SagaDefinition, Step, load_definition
+from saga.definition import SagaDefinition, Step
+from saga.definition_file import load_definition
 from saga.machine import State
 from saga.step_functions.asl import state_machine
 from tests.support.node import checked

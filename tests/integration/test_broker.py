@@ -15,7 +15,7 @@ from saga.choreography import broker, outbox
 from saga.choreography.broker import ACK, STREAM, Broker, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.event_body import saga_id_of
-from saga.choreography.events import Event, Kind
+from saga.choreography.events import EventKind, SagaEvent
 from saga.errors import BadInput, BrokerUnavailable
 from saga.storage.database import connect, create_tables
 from tests.support.nats_server import NatsServer
@@ -28,10 +28,10 @@ class Handled:
     def __init__(self) -> None:
         self.seen: list[Delivery] = []
 
-    def patience(self, subject: str) -> float:
+    def timeout_for(self, subject: str) -> float:
         return 5.0
 
-    def line(self, subject: str, payload: bytes) -> str | None:
+    def ordering_key(self, subject: str, payload: bytes) -> str | None:
         return payload.decode().partition(" ")[0] if b" " in payload else None
 
     def handle(self, delivery: Delivery) -> Reaction:
@@ -42,7 +42,7 @@ class Handled:
             raise KeyError("at")
         return ACK
 
-    def overslept(self, delivery: Delivery) -> Reaction:
+    def on_timeout(self, delivery: Delivery) -> Reaction:
         raise AssertionError
 
     def payloads(self) -> list[bytes]:
@@ -121,8 +121,8 @@ def test_an_event_that_is_too_large_is_parked_without_what_it_carries_and_holds_
     database = connect(f"sqlite:///{tmp_path}/a.db")
     create_tables(database, outbox.metadata)
     told = [
-        Event("signup", "big", Kind.STARTED, None, {"fields": {"payment": "x" * (9 << 20)}}),
-        Event("signup", "small", Kind.STARTED, None, {"fields": {}}),
+        SagaEvent("signup", "big", EventKind.STARTED, None, {"fields": {"payment": "x" * (9 << 20)}}),
+        SagaEvent("signup", "small", EventKind.STARTED, None, {"fields": {}}),
     ]
     for event in told:
         outbox.put(database, *outbox.written([event], database))

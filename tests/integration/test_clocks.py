@@ -41,9 +41,9 @@ class Orchestrator:
 
     def __init__(self, world: World, name: str, ahead: float = 0.0):
         self.world, self.ahead = world, ahead
-        around = world.around(lambda: 0, owner=name)
-        self.around = replace(around, clock=lambda: world.now + self.ahead)
-        self.engine = Engine(self.around, new_id=lambda: ID, stop=threading.Event())
+        deps = world.deps(lambda: 0, owner=name)
+        self.deps = replace(deps, clock=lambda: world.now + self.ahead)
+        self.engine = Engine(self.deps, new_id=lambda: ID, stop=threading.Event())
         self.engine.accept = self._accept  # type: ignore[method-assign]
         self.recovery = Recovery(self.engine, INTERVAL)
         self.claimed: list[Driver] = []
@@ -126,7 +126,7 @@ def test_a_driver_whose_clock_is_set_goes_on_and_is_not_robbed_even_by_its_own_p
         assert not one.claimed
     record = world.log.find(driver.record.id)
     assert record
-    assert (record.due_at or 0) - one.around.clock() == pytest.approx(LEASE, abs=LEASE / 2)
+    assert (record.due_at or 0) - one.deps.clock() == pytest.approx(LEASE, abs=LEASE / 2)
     driver.make(first)
     one.ahead = 0.0
     while (call := driver.next_call()) is not None:
@@ -244,8 +244,8 @@ def test_a_caller_waits_as_long_as_it_said_though_the_clock_is_set(tmp_path: Pat
         set_to["ahead"] += step
         return world.now + set_to["ahead"]
 
-    around = replace(world.around(lambda: 0), clock=clock, monotonic=time.monotonic)
-    engine = Engine(around, new_id=lambda: ID, stop=threading.Event())
+    deps = replace(world.deps(lambda: 0), clock=clock, monotonic=time.monotonic)
+    engine = Engine(deps, new_id=lambda: ID, stop=threading.Event())
     engine.accept = lambda driver: engine._drivers.update({driver.record.id: driver})  # type: ignore[method-assign]
     engine._work_on = lambda driver, until=None: None  # type: ignore[method-assign]
     if asked != "run":

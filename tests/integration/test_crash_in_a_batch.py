@@ -108,17 +108,17 @@ def test_a_crash_inside_a_batch_loses_nothing(
 
 
 def _watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Points before and after each exchange with the database, and just before the COMMIT."""
-    exchange: Callable[..., Any] = log_module.exchange
+    """Points before and after each batch of statements, and just before the COMMIT."""
+    execute_batch: Callable[..., Any] = log_module.execute_batch
 
     def watched(*sent: Any, **options: Any) -> Any:
-        world.point("before exchange")
-        found = exchange(*sent, **options)
-        world.point("after exchange")
+        world.point("before batch")
+        found = execute_batch(*sent, **options)
+        world.point("after batch")
         return found
 
-    monkeypatch.setattr(log_module, "exchange", watched)
-    event.listen(world.log._engine, "commit", lambda connection: world.point("before commit"))
+    monkeypatch.setattr(log_module, "execute_batch", watched)
+    event.listen(world.log.database.engine, "commit", lambda connection: world.point("before commit"))
 
 
 def test_the_points_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from saga.definition import Step
 from saga.errors import LeaseLost
 from saga.machine import ENDED
+from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.support.world import Crash, ParticipantCrash, Points, World, signup
 
 SCENARIOS = [
@@ -137,7 +138,7 @@ class Paused:
         if self.count != self.number or name.endswith("before commit") or "begin" in name:
             return
         world, world.point = self.world, lambda name: None  # type: ignore[attr-defined]
-        latest = world.log.search(most=1)
+        latest = SagaSearch(world.log).find(SagaQuery(most=1))
         if latest and latest[0].state not in ENDED:
             world.finish(latest[0].id)
         self.woken = len(world.calls)

@@ -12,7 +12,7 @@ import pytest
 from saga.context import Context
 from saga.driver import Driver
 from saga.errors import LeaseLost
-from saga.http_client.transport import Answer
+from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin, fold
 from saga.progress import saga_of
 from saga.saga_log import Record
@@ -21,7 +21,7 @@ from tests.support.world import INPUT, LEASE, World, signup
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 
 
-def started(world: World, deadline: float | None = None, **around: Any) -> Driver:
+def started(world: World, deadline: float | None = None, **deps: Any) -> Driver:
     """A saga that nothing has happened to yet, in the hands of a driver."""
     definition = world.definition
     saga = begin(definition, INPUT)
@@ -31,7 +31,7 @@ def started(world: World, deadline: float | None = None, **around: Any) -> Drive
         None, None, world.now, None, None if deadline is None else world.now + deadline,
     )  # fmt: skip
     world.log.begin(record, [line])
-    return Driver(record, replace(world.around(lambda: 1), **around))
+    return Driver(record, replace(world.deps(lambda: 1), **deps))
 
 
 def found(world: World) -> Record:
@@ -177,9 +177,9 @@ def test_it_sends_what_the_contract_says(world: World) -> None:
     sent: list[dict[str, str]] = []
 
     class Ear:
-        def post(self, url: str, headers: dict[str, str], body: bytes, timeout: float) -> Answer:
+        def post(self, url: str, headers: dict[str, str], body: bytes, timeout: float) -> HttpAnswer:
             sent.append({**headers, "url": url, "body": body.decode(), "timeout": str(timeout)})
-            return Answer(1.0, 409, {}, b'{"error": "no"}')
+            return HttpAnswer(1.0, 409, {}, b'{"error": "no"}')
 
     driver = started(world, transport=Ear(), token="sesame")
     make_next(driver)
@@ -220,14 +220,14 @@ def test_a_refusal_after_an_unknown_attempt_of_an_earlier_driver_is_unknown(worl
     """The log remembers that attempt: a 409 may be the answer to a duplicate of what it did."""
 
     class Refuses:
-        def post(self, *_: Any) -> Answer:
-            return Answer(1.0, 409, {}, b'{"error": "known already"}')
+        def post(self, *_: Any) -> HttpAnswer:
+            return HttpAnswer(1.0, 409, {}, b'{"error": "known already"}')
 
     record = started(world).record
     earlier = Line(2, world.now, ATTEMPT, "A", 1, 500, 1.0, {"call": "action", "verdict": "unknown"})
     before = saga_of(record)
     record = replace(record, context=record.context.after(earlier, before, fold(before, earlier, {})))
     world.log.advance(ID, 1, record.present, [earlier])
-    driver = Driver(record, replace(world.around(lambda: 1), transport=Refuses()))
+    driver = Driver(record, replace(world.deps(lambda: 1), transport=Refuses()))
     make_next(driver)
     assert events(world)[-1] == "action_unknown"

@@ -13,11 +13,12 @@ from sqlalchemy import Engine, event
 from orchestrator.gauges import FRESH, Asked, Gauges
 from saga.errors import BrokerUnavailable
 from saga.machine import State
-from saga.saga_log import Backlog, SagaLog
+from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
+from saga.views.backlog import Backlog, backlog
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun, present
+from tests.contract.test_saga_log import NOW, begun, present
 
 HANG = 20.0  # seconds
 
@@ -77,14 +78,14 @@ def test_they_tell_what_waits_in_the_log(log: SagaLog) -> None:
 
 
 def test_an_empty_log_has_nothing_that_waits(log: SagaLog) -> None:
-    assert log.backlog(NOW, 10, 100) == Backlog(0, 0, 0, 0.0)
+    assert backlog(log, NOW, 100) == Backlog(0, 0, 0, 0.0)
     assert scraped(Gauges(log, None, lambda: NOW, Monotonic(), HANG))["saga_oldest_due_seconds"] == 0
 
 
 def test_no_more_are_counted_than_is_said(log: SagaLog) -> None:
     for number in range(1, 8):
         stall(log, number, rounds=20, due_at=NOW)
-    assert log.backlog(NOW, 10, most=5) == Backlog(5, 5, 0, 0.0)
+    assert backlog(log, NOW, most=5) == Backlog(5, 5, 0, 0.0)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -92,7 +93,7 @@ def test_all_is_found_by_an_index(engine: Engine, log: SagaLog) -> None:
     """However many millions of sagas have ended."""
     asked = []
     event.listen(engine, "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
-    log.backlog(NOW, 10, 100)
+    backlog(log, NOW, 100)
     queries = [(query, values) for query, values in asked if query.startswith("SELECT")]
     assert len(queries) == 3
     with engine.begin() as connection:

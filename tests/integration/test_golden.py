@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from saga.driver import Surroundings
-from saga.http_client.transport import Answer
+from saga.driver import DriverDeps
+from saga.http_client.transport import HttpAnswer
 from saga.machine import Line
 from saga.saga_log import Record
 from tests.support.world import INPUT, Points, World, signup
@@ -38,7 +38,7 @@ DRIVES = {
 }
 
 
-class Scribe(World):
+class LogWriter(World):
     """A world that writes down what it sees; times count from the saga's start."""
 
     def __init__(self, directory: Path):
@@ -46,13 +46,13 @@ class Scribe(World):
         self.start_time = self.now
         self.seen: list[Any] = []
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> HttpAnswer:
         shown = {**headers, "traceparent": headers["traceparent"][:36]}  # what follows is random
         self.seen.append({"call": url, "headers": shown, "body": body.decode(), "timeout": timeout})
         return super().post(url, headers, body, timeout, epoch)
 
-    def around(self, *args: Any, **kwargs: Any) -> Surroundings:
-        return replace(super().around(*args, **kwargs), observe=self.observed, token="token")
+    def deps(self, *args: Any, **kwargs: Any) -> DriverDeps:
+        return replace(super().deps(*args, **kwargs), observe=self.observed, token="token")
 
     def observed(self, record: Record, line: Line) -> None:
         self.seen.append({"line": {**vars(line), "at": self.since(line.at)}, "saga": self.shown(record)})
@@ -70,7 +70,7 @@ class Scribe(World):
         return None if at is None else round(at - self.start_time, 3)
 
 
-def told(world: Scribe, saga_id: str | None) -> Any:
+def told(world: LogWriter, saga_id: str | None) -> Any:
     assert saga_id
     record = world.finish(saga_id)
     lines = [{**vars(line), "at": world.since(line.at)} for line in world.log.lines(saga_id)]
@@ -78,7 +78,7 @@ def told(world: Scribe, saga_id: str | None) -> Any:
 
 
 def drive(directory: Path, name: str) -> Any:
-    world = Scribe(directory)
+    world = LogWriter(directory)
     try:
         if name == GOES_ON:
             a, b, c = world.definition.steps

@@ -19,6 +19,7 @@ from saga.machine import State
 from saga.runtime.engine import Engine
 from saga.runtime.operator import Operator
 from saga.views.representation import represent
+from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.support.world import SERVICES, Crash, Points, World, signup
 
 
@@ -27,8 +28,8 @@ class Desk:
 
     def __init__(self, world: World):
         self.world = world
-        around = world.around(lambda: 0, owner="desk")
-        self.engine = Engine(around, new_id=lambda: "", stop=threading.Event())
+        deps = world.deps(lambda: 0, owner="desk")
+        self.engine = Engine(deps, new_id=lambda: "", stop=threading.Event())
         self.engine.accept = self.drive  # type: ignore[method-assign]
         self.operator = Operator(self.engine)
         self.driven: list[Any] = []
@@ -108,7 +109,7 @@ def at(world: World, point: str, act: Callable[[str], None], flags: str = "") ->
     def watch(name: str) -> None:
         if name == point:
             world.point = lambda name: None
-            act(world.log.search(most=1)[0].id)
+            act(SagaSearch(world.log).find(SagaQuery(most=1))[0].id)
 
     world.point = watch
     saga_id = world.start(flags)
@@ -156,7 +157,7 @@ def test_a_crash_after_the_wish_was_noted_loses_neither_it_nor_the_saga(world: W
         def watch(name: str, left: dict[str, int] = left, number: int = number) -> None:
             if left["points"] < 0 and name == "before call C":
                 left["points"] = 0
-                desk.operator.cancel(world.log.search(most=1)[0].id)
+                desk.operator.cancel(SagaSearch(world.log).find(SagaQuery(most=1))[0].id)
                 left["points"] = number
             elif left["points"] >= 0 and not name.endswith("commit"):
                 if left["points"] == 0 and not name.endswith("note"):
@@ -218,7 +219,7 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     saga_id = stopped_at(world, "", "before call B")
     record = world.log.find(saga_id)
     assert record
-    waiting = Driver(record, world.around(lambda: record.epoch, owner="desk"))
+    waiting = Driver(record, world.deps(lambda: record.epoch, owner="desk"))
     call = waiting.next_call()
     assert call
     desk.engine._drivers[saga_id] = waiting
@@ -320,7 +321,7 @@ def test_a_cancel_at_any_instant_leaves_all_or_nothing_and_exactly_one_wins(
             if done["count"] != number or name.endswith("before commit") or "begin" in name:
                 return
             world.point = lambda name: None
-            latest = world.log.search(most=1)
+            latest = SagaSearch(world.log).find(SagaQuery(most=1))
             with suppress(Conflict, LeaseLost):
                 desk.operator.cancel(latest[0].id)
 

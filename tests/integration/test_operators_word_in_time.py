@@ -20,7 +20,17 @@ from saga.call import Attempt, Outcome, Verdict
 from saga.machine import STALLED, Direction
 from saga.process.settings import TemporalSettings
 from saga.temporal.connection import connect
-from saga.temporal.messages import REPRESENTATION, RESOLVE, RESUME, WORKFLOW, Answered, Begun, Made, Order, Projection
+from saga.temporal.messages import (
+    REPRESENTATION,
+    RESOLVE,
+    RESUME,
+    WORKFLOW,
+    AttemptRecord,
+    CallActivityInput,
+    CallActivityResult,
+    Projection,
+    WorkflowInput,
+)
 from saga.temporal.messages import Timing as Times
 from saga.temporal.workflow import SagaWorkflow
 from tests.support.temporal_server import TemporalServer
@@ -40,15 +50,15 @@ class Fakes:
         self.lines: dict[int, str] = {}  # of the log
 
     @activity.defn(name="call")
-    async def call(self, order: Order) -> Answered:
+    async def call(self, call_input: CallActivityInput) -> CallActivityResult:
         """A call of one attempt."""
-        verdict = Verdict.DONE if order.call.step.name == "A" else Verdict.REFUSED
-        if order.call.direction is Direction.COMPENSATION:
+        verdict = Verdict.DONE if call_input.call.step.name == "A" else Verdict.REFUSED
+        if call_input.call.direction is Direction.COMPENSATION:
             self.undone += 1
             verdict = Verdict.DONE if self.undone > self.failures else Verdict.UNKNOWN
         kind = None if verdict is Verdict.DONE else "failed"
-        made = Made(Attempt(order.calls.attempts + 1, verdict, False, 200, 1.0), time.time())
-        return Answered([made], self._write(order.projection), Outcome(verdict, {}, 200, kind))
+        made = AttemptRecord(Attempt(call_input.calls.attempts + 1, verdict, False, 200, 1.0), time.time())
+        return CallActivityResult([made], self._write(call_input.projection), Outcome(verdict, {}, 200, kind))
 
     @activity.defn(name="project")
     async def project(self, projection: Projection) -> int:
@@ -68,7 +78,7 @@ async def story(server: TemporalServer, verb: str, words: list[str], failures: i
     queue = str(uuid.uuid4())
     settings = TemporalSettings(server.address, "default", queue, None, False, None, None, None, None)
     client, fakes = await connect(settings, lazy=False), Fakes(failures)
-    begun = Begun(signup().snapshot, INPUT, time.time(), None, Times(lease=HANG, stall_base=300, stall_max=300))
+    begun = WorkflowInput(signup().snapshot, INPUT, time.time(), None, Times(lease=HANG, stall_base=300, stall_max=300))
     worker = Worker(client, task_queue=queue, workflows=[SagaWorkflow], activities=[fakes.call, fakes.project])
     async with worker:
         handle: WorkflowHandle[Any, Any] = await client.start_workflow(

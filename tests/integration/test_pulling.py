@@ -16,7 +16,7 @@ from saga.choreography import broker, outbox
 from saga.choreography.abandoned import Abandoned
 from saga.choreography.broker import ACK, Broker, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
-from saga.choreography.events import Event, Kind
+from saga.choreography.events import EventKind, SagaEvent
 from saga.choreography.namespace import covers
 from saga.choreography.outbox import Relay
 from saga.storage.database import connect, create_tables
@@ -35,10 +35,10 @@ class Holding:
         self.go_on = threading.Event()
         self._react = react
 
-    def patience(self, subject: str) -> float:
+    def timeout_for(self, subject: str) -> float:
         return 60.0
 
-    def line(self, subject: str, payload: bytes) -> str | None:
+    def ordering_key(self, subject: str, payload: bytes) -> str | None:
         return None
 
     def handle(self, delivery: Delivery) -> Reaction:
@@ -46,7 +46,7 @@ class Holding:
         self.go_on.wait(30)
         return self._react(delivery)
 
-    def overslept(self, delivery: Delivery) -> Reaction:
+    def on_timeout(self, delivery: Delivery) -> Reaction:
         raise AssertionError
 
 
@@ -232,7 +232,7 @@ def test_without_a_prefix_the_names_are_as_they_always_were(nats_server: NatsSer
 
 
 def abandon(to: Broker, number: int) -> None:
-    body = Event("signup", f"saga-{number}", Kind.ABANDONED, None, {})
+    body = SagaEvent("signup", f"saga-{number}", EventKind.ABANDONED, None, {})
     assert to.publish([(body.id, body.subject, body.payload())]) == [True]
 
 
@@ -334,7 +334,7 @@ def test_a_row_of_an_outbox_that_cannot_be_published_is_parked_and_stops_no_othe
     to = opened(handler := Free())
     engine = connect(database("service_a"))
     create_tables(engine, outbox.metadata)
-    events = [Event("signup", f"saga-{number}", Kind.STARTED, None, {}) for number in range(3)]
+    events = [SagaEvent("signup", f"saga-{number}", EventKind.STARTED, None, {}) for number in range(3)]
     outbox.put(engine, *outbox.written(events, engine))
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE saga_outbox SET {column} = {value} WHERE event_id = 'saga-0::started'"))
@@ -355,7 +355,9 @@ def test_a_row_that_is_no_text_is_parked_too(opened: Opened, tmp_path: Any) -> N
     to = opened(handler := Free())
     engine = connect(f"sqlite:///{tmp_path}/service_a.db")
     create_tables(engine, outbox.metadata)
-    outbox.put(engine, *outbox.written([Event("signup", f"saga-{n}", Kind.STARTED, None, {}) for n in (0, 1)], engine))
+    outbox.put(
+        engine, *outbox.written([SagaEvent("signup", f"saga-{n}", EventKind.STARTED, None, {}) for n in (0, 1)], engine)
+    )
     with engine.begin() as connection:
         connection.execute(text("UPDATE saga_outbox SET payload = CAST(x'ff00fe' AS TEXT) WHERE id = 1"))
     relay = Relay(engine, to, name="A")

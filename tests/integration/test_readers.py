@@ -20,19 +20,20 @@ from hypothesis import strategies as st
 import orchestrator.dashboard.pages
 from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
-from orchestrator.dashboard.log_reader import LEFT_OUT, read, with_gaps
-from orchestrator.dashboard.saga_stats import tally
+from orchestrator.dashboard.log_reader import LEFT_OUT, read_history, with_gaps
+from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
-from orchestrator.dashboard.summary import root_cause, story
+from orchestrator.dashboard.summary import root_cause, summarize
 from orchestrator.dashboard.timeline import timeline
-from saga.cli import main
-from saga.http_client.transport import Transport
+from saga.cli.look import list_sagas, show
+from saga.cli.output import one_line
+from saga.http_client import new_transport
 from saga.process.settings import load_settings
-from saga.runtime.permitted_commands import permitted
+from saga.runtime.permitted_commands import permitted_commands
 from saga.saga_log import SagaLog
 from saga.views.audit import audit
 from saga.views.representation import represent
-from tests.support.scribe import SECRET, Scribe, scribes
+from tests.support.log_writer import SECRET, LogWriter, written_logs
 from tests.support.stack import ROOT
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -40,26 +41,26 @@ ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 def drawn(saga: dict[str, Any], lines: list[dict[str, Any]], now: float | None) -> str:
     """All that the dashboard makes of them, as one text."""
-    told = [story(saga, lines), root_cause(saga, lines), tally(saga, lines), read(lines)]
+    told = [summarize(saga, lines), root_cause(saga, lines), stats_of(saga, lines), read_history(lines)]
     return str([*told, timeline(saga, lines, now), sequence(saga, lines)])
 
 
 @settings(ANY, max_examples=300)
-@given(scribe=scribes())
-def test_any_saga_can_be_shown(scribe: Scribe) -> None:
+@given(scribe=written_logs())
+def test_any_saga_can_be_shown(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
     names = [step["name"] for step in saga["steps"]]
     assert names == [step.name for step in scribe.record.definition.steps]
-    permitted(scribe.record)
+    permitted_commands(scribe.record)
     now = None if scribe.record.ended else scribe.now + 1
-    line = main.one_line(saga)
+    line = one_line(saga)
     assert saga["saga_id"] in line
     assert SECRET not in drawn(saga, lines, now) + line + json.dumps(saga) + json.dumps(lines)
 
 
 @settings(ANY, max_examples=300)
-@given(scribe=scribes(most=80), data=st.data())
-def test_any_saga_can_be_drawn_with_lines_left_out(scribe: Scribe, data: st.DataObject) -> None:
+@given(scribe=written_logs(most=80), data=st.data())
+def test_any_saga_can_be_drawn_with_lines_left_out(scribe: LogWriter, data: st.DataObject) -> None:
     saga, lines = scribe.shown()
     first = data.draw(st.integers(1, max(1, len(lines) - 1)))
     latest = data.draw(st.integers(first, len(lines)))
@@ -74,8 +75,8 @@ def test_any_saga_can_be_drawn_with_lines_left_out(scribe: Scribe, data: st.Data
 
 
 @settings(ANY, max_examples=150)
-@given(scribe=scribes())
-def test_the_command_shows_any_saga(scribe: Scribe) -> None:
+@given(scribe=written_logs())
+def test_the_command_shows_any_saga(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
 
     class Api:
@@ -83,20 +84,20 @@ def test_the_command_shows_any_saga(scribe: Scribe) -> None:
             page = {"/sagas": {"sagas": [saga]}, "/sagas/id": saga, "/sagas/id/log": {"lines": lines}}
             return 200, page[path]
 
-    for command, words in ((main.list_sagas, []), (main.show, ["id"]), (main.show, ["id", "--json"])):
+    for command, words in ((list_sagas, []), (show, ["id"]), (show, ["id", "--json"])):
         result = CliRunner().invoke(command, words, obj=Api())
         assert result.exception is None, result.exception
         assert "id" in result.output
     stuck = [step for step in saga["steps"] if step["status"] not in ("DONE", "PENDING")]
     if saga["status"] == "STALLED" and stuck:
-        assert any(f"{step['name']} does not succeed" in main.one_line(saga) for step in stuck)
+        assert any(f"{step['name']} does not succeed" in one_line(saga) for step in stuck)
 
 
 @pytest.mark.parametrize("way", ["A! B C", "A B! C D"])
 def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way: str) -> None:
     """What `saga list` met at night."""
     for status in (409, 500, None):
-        scribe = Scribe(way)
+        scribe = LogWriter(way)
         while scribe.saga.state != "finishing":
             scribe.call(200)
         scribe.call(status, 3)
@@ -104,15 +105,15 @@ def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way
         step = scribe.saga.step
         assert step
         assert saga["status"] == "STALLED"
-        assert f"  {step.name} does not succeed: no answer; again at" in main.one_line(saga)
+        assert f"  {step.name} does not succeed: no answer; again at" in one_line(saga)
 
 
 def test_a_pivot_that_nobody_can_ask_says_so() -> None:
-    scribe = Scribe("A B*!")
+    scribe = LogWriter("A B*!")
     scribe.call(200)
     scribe.call(500, 3)
     assert scribe.saga.state == "stalled_deciding"
-    assert "  B does not succeed" in main.one_line(scribe.shown()[0])
+    assert "  B does not succeed" in one_line(scribe.shown()[0])
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
     patch.setattr(
         orchestrator.dashboard.pages, "ask_all", lambda definition, *_: {s.name: None for s in definition.steps}
     )
-    patch.setattr("orchestrator.dashboard.health.Watch.look", lambda self: None)
+    patch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
     patch.setattr("orchestrator.bootstrap.Orchestrator.open", lambda self: None)
     parts = bootstrap(load_settings({**environ, **nowhere, "NATS_URL": "off"}))
     yield create_app(parts=parts), parts.log
@@ -133,12 +134,12 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
 
 
 @settings(ANY, max_examples=60)
-@given(scribe=scribes())
-def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scribe: Scribe) -> None:
+@given(scribe=written_logs())
+def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scribe: LogWriter) -> None:
     made, log = app
     client, saga_id = made.test_client(), "0193aaaa-0000-7000-8000-000000000000"
     record = replace(scribe.record, id=saga_id, ended_at=None)
-    with log._engine.begin() as connection:
+    with log.database.engine.begin() as connection:
         for table in ("sagas", "saga_log", "saga_results"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
     log.begin(record, scribe.lines)
@@ -157,4 +158,4 @@ def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scr
         assert SECRET not in answer.text, path
         assert saga_id in answer.text or path.endswith(("/log", "/?attention=1")), path
     if record.ended:
-        assert audit([found], Transport(), None)["checked"] in (0, 1)
+        assert audit([found], new_transport(), None)["checked"] in (0, 1)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.dashboard.health import TIMEOUT, Watch
+from orchestrator.dashboard.health import TIMEOUT, HealthMonitor
 from saga.definition import SagaDefinition, Step
+from saga.http_client import new_transport
 from saga.http_client.transport import BODY_AT_MOST, Transport
 from saga.machine import State
 from saga.views.audit import audit
@@ -93,7 +94,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    made = Transport()
+    made = new_transport()
     yield made
     made.close()
 
@@ -162,11 +163,13 @@ def test_proxies_and_netrc_are_not_used(
 
 
 class Log:
-    def search(self, **wanted: Any) -> list[Any]:
-        return []
-
     def find_many(self, ids: Any, bare: bool) -> dict[str, Any]:
         return {}
+
+
+class Search:
+    def find(self, query: Any) -> list[Any]:
+        return []
 
 
 @pytest.mark.parametrize(
@@ -184,8 +187,8 @@ def test_a_light_shows_what_the_service_says(
     serve: Serve, transport: Transport, answer: Answerer, problem: str | None
 ) -> None:
     service = serve(answer)
-    watch = Watch(Log(), [definition(f"http://u:secret@{service.at}")], transport, "t", time.time)  # type: ignore[arg-type]
-    (light,) = watch._find_out().services
+    monitor = HealthMonitor(Log(), Search(), [definition(f"http://u:secret@{service.at}")], transport, "t", time.time)  # type: ignore[arg-type]
+    (light,) = monitor._find_out().services
     assert (light.name, light.url, light.problem) == ("A", service.url, problem)
     ((path, sent),) = service.asked
     assert (path, sent["authorization"]) == ("/readyz", "Basic dTpzZWNyZXQ=")

@@ -69,8 +69,8 @@ def test_a_saga_whose_snapshot_does_not_say_how_a_step_is_undone_stalls_where_th
         assert len(world.calls) == calls
     assert rests == sorted(rests)
     assert world.rows("A", record.id) == 1  # the order stays
-    around = world.around(lambda: 0, owner="desk")
-    engine = Engine(around, new_id=lambda: "", stop=threading.Event())
+    deps = world.deps(lambda: 0, owner="desk")
+    engine = Engine(deps, new_id=lambda: "", stop=threading.Event())
     engine.accept = world.drive  # type: ignore[method-assign]
     Operator(engine).resolve(record.id, "removed B's row by hand")
     ended = world.log.find(record.id)

@@ -11,50 +11,56 @@ import pytest
 from orchestrator import stream as stream_module
 from orchestrator.stream import Stream
 from saga.machine import Line
+from saga.runtime.log_lines import LogLines
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.conftest import Database
-from tests.contract.test_log import begun
+from tests.contract.test_saga_log import begun
 from tests.support.stack import eventually
 
 LISTENERS = 120
 
 
-class CountedLog(SagaLog):
+class CountedLines(LogLines):
     """Counts the reads of lines, and how many are made at the same time; a shut gate holds them back."""
 
     reads = at_once = most_at_once = 0
     gate: threading.Event
     lock: threading.Lock
 
-    def lines_between(self, after: int, upto: int, most: int) -> list[tuple[int, str, Line]]:
+    def between(self, after: int, upto: int, most: int) -> list[tuple[int, str, Line]]:
         with self.lock:
             self.reads += 1
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             assert self.gate.wait(30)
-            return super().lines_between(after, upto, most)
+            return super().between(after, upto, most)
         finally:
             with self.lock:
                 self.at_once -= 1
 
 
 @pytest.fixture
-def log(database: Database) -> Iterator[CountedLog]:
+def log(database: Database) -> Iterator[SagaLog]:
     engine = connect(database("orchestrator"))
     create_tables(engine, log_sql.metadata)
-    made = CountedLog(engine)
-    made.gate, made.lock = threading.Event(), threading.Lock()
-    made.gate.set()
-    yield made
+    yield SagaLog(engine)
     engine.dispose()
 
 
 @pytest.fixture
-def stream(log: CountedLog) -> Iterator[Stream]:
-    made = Stream(log)
+def lines(log: SagaLog) -> CountedLines:
+    made = CountedLines(log)
+    made.gate, made.lock = threading.Event(), threading.Lock()
+    made.gate.set()
+    return made
+
+
+@pytest.fixture
+def stream(log: SagaLog, lines: CountedLines) -> Iterator[Stream]:
+    made = Stream(log, lines)
     made.open()
     yield made
     made.close()
@@ -82,15 +88,17 @@ def listen(stream: Stream, starts: Sequence[int | None], lines: int) -> list[lis
         return [future.result(60) for future in running]
 
 
-def test_the_first_line_of_an_empty_log_is_read_once_for_all_listeners(log: CountedLog, stream: Stream) -> None:
+def test_the_first_line_of_an_empty_log_is_read_once_for_all_listeners(
+    log: SagaLog, lines: CountedLines, stream: Stream
+) -> None:
     """Else they all ask the log for it at once, and every start waits behind them."""
     heard = listen(stream, [None] * LISTENERS, 1)
     assert heard == [heard[0]] * LISTENERS
-    assert log.reads == 1
+    assert lines.reads == 1
 
 
 def test_those_who_come_back_to_the_same_place_read_it_once(
-    log: CountedLog, stream: Stream, monkeypatch: pytest.MonkeyPatch
+    log: SagaLog, lines: CountedLines, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that starts again has all its listeners back within a second."""
     monkeypatch.setattr(stream_module, "PAGE", 5)
@@ -98,22 +106,22 @@ def test_those_who_come_back_to_the_same_place_read_it_once(
         begun(log, number)
     heard = listen(stream, [3] * LISTENERS, 17)
     assert heard == [heard[0]] * LISTENERS
-    assert log.reads <= 5 + 3  # four pages and what was added meanwhile, however many listeners there are
+    assert lines.reads <= 5 + 3  # four pages and what was added meanwhile, however many listeners there are
 
 
-def test_who_is_late_waits_until_the_one_before_has_read(log: CountedLog, stream: Stream) -> None:
+def test_who_is_late_waits_until_the_one_before_has_read(log: SagaLog, lines: CountedLines, stream: Stream) -> None:
     """Whoever starts a saga meanwhile finds the log with two readers at the most: this, and who looks for all."""
     for number in range(2, LISTENERS):
         begun(log, number)
-    log.gate.clear()
+    lines.gate.clear()
     with ThreadPoolExecutor(LISTENERS) as pool:
         running = [pool.submit(next, _lines_of(stream, start)) for start in range(LISTENERS - 2)]
-        eventually(lambda: log.at_once >= 1)
+        eventually(lambda: lines.at_once >= 1)
         begun(log, LISTENERS)  # a start needs none of them
-        log.gate.set()
+        lines.gate.set()
         heard = [future.result(60) for future in running]
     assert len(heard) == LISTENERS - 2
-    assert log.most_at_once <= 2
+    assert lines.most_at_once <= 2
 
 
 def _lines_of(stream: Stream, last_seen: int) -> Iterator[bytes]:

@@ -14,19 +14,19 @@ from temporalio.testing import ActivityEnvironment
 
 from saga.call import Verdict
 from saga.definition import TEMPORAL
-from saga.http_client.transport import Answer, Transport
+from saga.http_client.transport import HttpAnswer, Transport
 from saga.process.settings import TemporalSettings
-from saga.runtime.set_aside import AGAIN, SetAside
 from saga.saga_log import Record, SagaLog
+from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from saga.temporal.activities import Activities, Surroundings
+from saga.temporal.activities import Activities, ActivityDeps
 from saga.temporal.client import BATCH, CANNOT_BE_STARTED, Temporal
 from saga.temporal.journal import Journal
-from saga.temporal.messages import Answered, Begun, Order, Projection, Timing
+from saga.temporal.messages import CallActivityInput, CallActivityResult, Projection, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from tests.conftest import Database
-from tests.contract.test_log import NOW, begun
+from tests.contract.test_saga_log import NOW, begun
 from tests.support.world import INPUT, signup
 
 TIMING = Timing(lease=10, stall_base=1, stall_max=300)
@@ -117,22 +117,22 @@ class Unreadable(Projector):
 
 
 class Done(Transport):
-    def post(self, *args: Any, **kwargs: Any) -> Answer:
-        return Answer(1.0, 200, {}, b'{"user_id": 7}')
+    def post(self, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return HttpAnswer(1.0, 200, {}, b'{"user_id": 7}')
 
 
 def test_a_call_is_made_though_the_log_of_its_saga_cannot_be_read() -> None:
     """Else it would count as one whose outcome is unknown, and be undone."""
-    saga = Journal("0190aaaa", Begun(signup().snapshot, INPUT, NOW, None, TIMING), lambda: NOW, lambda: 0.5)
+    saga = Journal("0190aaaa", WorkflowInput(signup().snapshot, INPUT, NOW, None, TIMING), lambda: NOW, lambda: 0.5)
     call = saga.next_call()
     assert call
-    order = Order(saga.projection(), call, saga.saga.calls, False, None, 10.0)
+    call_input = CallActivityInput(saga.projection(), call, saga.saga.calls, False, None, 10.0)
     with ThreadPoolExecutor(1) as pool:
-        around = Surroundings(
+        around = ActivityDeps(
             Unreadable(None, lambda saga_id, line: None), Done(), pool, lambda: NOW, lambda: 0.5,  # type: ignore[arg-type]
             threading.Event(), lambda code: None,
         )  # fmt: skip
-        answered: Answered = asyncio.run(ActivityEnvironment().run(Activities(around).call, order))
+        answered: CallActivityResult = asyncio.run(ActivityEnvironment().run(Activities(around).call, call_input))
     assert answered.outcome
     assert (answered.outcome.verdict, answered.outcome.result) == (Verdict.DONE, {"user_id": 7})
     assert answered.projected == 0

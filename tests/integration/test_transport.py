@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from saga.http_client import dial
-from saga.http_client.transport import BODY_AT_MOST, Answer, Failure, Transport
+from saga.http_client.fast import FastTransport
+from saga.http_client.transport import BODY_AT_MOST, Failure, HttpAnswer, Transport
 
 SHORT = 0.3  # seconds of an attempt that is meant to run out
 AMPLE = 20.0  # seconds of one that is not
@@ -93,7 +94,7 @@ def always(answer: bytes, *, then_close: bool = False) -> Play:
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    made = Transport()
+    made = FastTransport()
     yield made
     made.close()
 
@@ -114,7 +115,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 Serve = Callable[..., Server]
 
 
-def post(transport: Transport, server: Server, timeout: float = AMPLE, body: bytes = b"{}") -> Answer:
+def post(transport: Transport, server: Server, timeout: float = AMPLE, body: bytes = b"{}") -> HttpAnswer:
     return transport.post(server.url, {"Content-Type": "application/json"}, body, timeout)
 
 
@@ -489,7 +490,7 @@ def test_a_server_that_accepts_nobody_is_not_connected_to(transport: Transport, 
 
 
 def test_all_addresses_of_a_host_share_one_time_out(full: Full) -> None:
-    transport = Transport(resolve=at(full.address, full.address, full.address))
+    transport = FastTransport(resolve=at(full.address, full.address, full.address))
     answer = transport.post("http://b.example/", {}, b"", SHORT)
     assert (answer.failure, answer.message) == (Failure.NOT_CONNECTED, "no connection to b.example:80 within 0.3 s")
     assert answer.duration_ms >= SHORT * 1000
@@ -498,14 +499,14 @@ def test_all_addresses_of_a_host_share_one_time_out(full: Full) -> None:
 @pytest.mark.parametrize("before", [1, 3])
 def test_the_next_address_is_tried_where_one_refuses(serve: Serve, before: int) -> None:
     server = serve(always(OK))
-    transport = Transport(resolve=at(*[refusing() for _ in range(before)], ("127.0.0.1", server.port)))
+    transport = FastTransport(resolve=at(*[refusing() for _ in range(before)], ("127.0.0.1", server.port)))
     assert transport.post("http://b.example/", {}, b"", AMPLE).status == 200
 
 
 def test_the_next_address_is_tried_before_one_that_hangs_has_used_up_the_time(serve: Serve, full: Full) -> None:
     """The first of two addresses leads nowhere, as where a machine has IPv6 and its provider has not."""
     server = serve(always(OK))
-    transport = Transport(resolve=at(full.address, ("127.0.0.1", server.port)))
+    transport = FastTransport(resolve=at(full.address, ("127.0.0.1", server.port)))
     before = open_files()
     assert transport.post("http://b.example/", {}, b"", AMPLE).status == 200
     assert len(server.connections) == 1
@@ -540,7 +541,7 @@ def test_the_addresses_are_tried_a_quarter_of_a_second_apart(monkeypatch: pytest
 
 
 def test_where_all_addresses_refuse_the_last_ones_reason_is_told() -> None:
-    transport = Transport(resolve=at(refusing(), refusing()))
+    transport = FastTransport(resolve=at(refusing(), refusing()))
     before = open_files()
     answer = transport.post("http://b.example/", {}, b"", AMPLE)
     assert answer.failure is Failure.NOT_CONNECTED
@@ -557,11 +558,11 @@ def test_a_family_that_this_machine_does_not_have_is_passed_over(serve: Serve) -
         strange = (255, socket.SOCK_STREAM, 0, "", ("::1", 1))
         return [strange, (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", server.port))]
 
-    assert Transport(resolve=resolve).post("http://b.example/", {}, b"", AMPLE).status == 200
+    assert FastTransport(resolve=resolve).post("http://b.example/", {}, b"", AMPLE).status == 200
 
 
 def test_a_host_without_an_address_is_not_connected_to() -> None:
-    answer = Transport(resolve=at()).post("http://b.example/", {}, b"", AMPLE)
+    answer = FastTransport(resolve=at()).post("http://b.example/", {}, b"", AMPLE)
     assert (answer.failure, answer.message) == (
         Failure.NOT_CONNECTED,
         "no connection to b.example:80: the host has no address",
@@ -584,7 +585,7 @@ def test_a_name_server_that_never_answers_holds_one_thread_however_often_it_is_a
         return []
 
     over = threading.Event()
-    transport = Transport(resolve=resolve)
+    transport = FastTransport(resolve=resolve)
     for _ in range(3):
         answer = transport.post("http://b.example/", {}, b"", SHORT / 3)
         assert (answer.failure, answer.message) == (Failure.NOT_CONNECTED, "no connection to b.example:80 within 0.1 s")
@@ -749,7 +750,7 @@ def test_the_environments_proxies_are_not_used(
 # TLS
 
 
-def post_once_connected(transport: Transport, server: Server, timeout: float, body: bytes = b"{}") -> Answer:
+def post_once_connected(transport: Transport, server: Server, timeout: float, body: bytes = b"{}") -> HttpAnswer:
     """The first attempt whose handshake did not use up the time by itself, as it may on a crowded machine."""
     deadline = time.monotonic() + AMPLE
     while True:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import requests
 import uuid_utils
 
-from saga.definition import load_definition
+from saga.definition_file import load_definition
 from tests.support.stack import INPUT, ROOT, SERVICES, Stack
 
 BUILT_IN, CHOREOGRAPHY, TEMPORAL, STEP_FUNCTIONS = ENGINES = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from saga.call import Attempt, CallRequest, make_call
 from saga.definition import SagaDefinition, Step
-from saga.http_client.transport import Answer, Failure
+from saga.http_client.transport import Failure, HttpAnswer
 from saga.machine import ENDED, STALLED, Event, Saga, State, apply, attempted, begin, next_call
 
 # What an attempt comes to instead of a good answer: whether it takes effect, and what is seen of it.
@@ -90,11 +90,11 @@ def by_the_machine(definition: SagaDefinition, input: Mapping[str, Any], there: 
     """What saga.machine and saga.http make of the same participants: the ended saga, and its first cause."""
 
     class Network:
-        def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+        def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
             status, content = there.answer(headers, json.loads(body))
             if isinstance(status, int):
-                return Answer(0, status, {}, content)
-            return Answer(0, failure=status or Failure.TIMED_OUT, message="")
+                return HttpAnswer(0, status, {}, content)
+            return HttpAnswer(0, failure=status or Failure.TIMED_OUT, message="")
 
     saga, error = begin(definition, input), None
     while saga.state not in ENDED:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import strategies as st
 
 from saga.definition import SagaDefinition, Step
-from saga.http_client.transport import Answer, Failure
+from saga.http_client.transport import Failure, HttpAnswer
 from saga.payload import compact
 
 MOMENTS = st.floats(0.0, 3.0, allow_nan=False)  # seconds, with more digits than a database keeps
@@ -60,11 +60,11 @@ class Anybody:
         self._data = data
         self._clock = clock
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
         seconds = self._data.draw(MOMENTS)
         self._clock.now += seconds
         status, failure = self._data.draw(ANSWERS)
         if status is None:
-            return Answer(seconds * 1000, failure=failure, message="no answer")
+            return HttpAnswer(seconds * 1000, failure=failure, message="no answer")
         answer = self._data.draw(RESULTS) if status == 200 else {"error": "no"}
-        return Answer(seconds * 1000, status, {}, compact(answer).encode())
+        return HttpAnswer(seconds * 1000, status, {}, compact(answer).encode())

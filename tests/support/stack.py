@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ import psutil
 import requests
 from sqlalchemy import create_engine, text
 
-from tests.support import nats_server, odd_service
+from tests.support import nats_server, odd_service, preloaded
 
 ROOT = Path(__file__).parents[2]
 SERVICES = {"A": "service_a", "B": "service_b", "C": "service_c"}
@@ -74,7 +73,7 @@ class Stack:
         self.urls = {name: database(name) for name in PROCESSES}
         self.ports = {name: free_port(ports) for name in self.processes}
         self.logs = logs
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, preloaded.Process | subprocess.Popen[bytes]] = {}
         self.environ = {
             **os.environ,
             "ORCHESTRATOR_PORT": str(self.ports["orchestrator"]),
@@ -82,7 +81,6 @@ class Stack:
             **{f"{name.upper()}_PORT": str(self.ports[name]) for name in SERVICES.values()},
             **{f"{name.upper()}_DB_URL": self.urls[name] for name in SERVICES.values()},
             "NATS_URL": nats_server.url_on(self.ports["nats"]) if broker else "off",
-            "PYTHONDONTWRITEBYTECODE": "1",
             **(self._on_temporal(temporal) if temporal else {}),
             **environ,
         }
@@ -121,25 +119,24 @@ class Stack:
     def launch(self, process: str, **environ: str) -> None:
         """Start one process."""
         port = self.ports[process if "orchestrator" in process else "orchestrator"]
-        with (self.logs / f"{process}.log").open("ab") as log:
-            self.running[process] = subprocess.Popen(
-                self._command(process),
-                cwd=ROOT,
-                env={**self.environ, "ORCHESTRATOR_PORT": str(port), **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def _command(self, process: str) -> list[str]:
+        file = self.logs / f"{process}.log"
         if process == "nats":
-            return nats_server.command(self.ports["nats"], self.logs / "nats")
+            command = nats_server.command(self.ports["nats"], self.logs / "nats")
+            with file.open("ab") as log:
+                self.running[process] = subprocess.Popen(
+                    command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            return
+        environ = {**self.environ, "ORCHESTRATOR_PORT": str(port), **environ}
+        self.running[process] = preloaded.start(self._module(process), environ, file)
+
+    def _module(self, process: str) -> str:
+        """What `python -m` runs in this process."""
         if process in self.workers:
-            return [sys.executable, "-m", "orchestrator.temporal_worker"]
+            return "orchestrator.temporal_worker"
         if process == "odd":
-            return [sys.executable, "-m", "tests.support.odd_service"]
-        return [sys.executable, "-m", process if process in PROCESSES else "orchestrator"]
+            return "tests.support.odd_service"
+        return process if process in PROCESSES else "orchestrator"
 
     def await_ready(self, process: str) -> None:
         def ready() -> bool:

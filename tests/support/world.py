@@ -21,10 +21,10 @@ from sqlalchemy import Engine, event, func, select
 from saga.barrier import saga_barrier
 from saga.context import Context, replayed
 from saga.definition import SagaDefinition, Step
-from saga.driver import Driver, Surroundings
+from saga.driver import Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.faults.flags import parse_plan
-from saga.http_client.transport import Answer, Failure
+from saga.http_client.transport import Failure, HttpAnswer
 from saga.kits.flask import Participant, Transaction, load_settings
 from saga.machine import ENDED, STARTED, Line, begin
 from saga.saga_log import Record, SagaLog
@@ -53,10 +53,10 @@ class CrashingLog(SagaLog):
     point: Callable[[str], None] = staticmethod(lambda name: None)
 
     def begin(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("begin", super().begin, *args, **kwargs)
+        return self._deps("begin", super().begin, *args, **kwargs)
 
     def advance(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("advance", self._checked, *args, **kwargs)
+        return self._deps("advance", self._checked, *args, **kwargs)
 
     def _checked(self, saga_id: str, *args: Any, **kwargs: Any) -> None:
         """Recovery is replay: at every write the row says what all its lines come to."""
@@ -64,12 +64,12 @@ class CrashingLog(SagaLog):
         check_replay(self, saga_id)
 
     def claim(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("claim", super().claim, *args, **kwargs)
+        return self._deps("claim", super().claim, *args, **kwargs)
 
     def note(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around("note", super().note, *args, **kwargs)
+        return self._deps("note", super().note, *args, **kwargs)
 
-    def _around(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _deps(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.point(f"before {name}")
         result = method(*args, **kwargs)
         self.point(f"after {name}")
@@ -87,7 +87,7 @@ class World:
         self.calls: list[tuple[str, str]] = []  # (epoch of its driver, url): every attempt
         self.log = CrashingLog(quick(connect(f"sqlite:///{directory}/log.db")))
         self.log.point = lambda name: self.point(name)
-        create_tables(self.log._engine, log_sql.metadata)
+        create_tables(self.log.database.engine, log_sql.metadata)
         self.engines: dict[str, Engine] = {}
         self.apps: dict[str, Flask] = {}
         for name, service in SERVICES.items():
@@ -96,7 +96,7 @@ class World:
 
     def close(self) -> None:
         """Close the databases."""
-        for engine in (self.log._engine, *self.engines.values()):
+        for engine in (self.log.database.engine, *self.engines.values()):
             engine.dispose()
 
     def _serve(self, name: str, service: Participant, directory: Path) -> None:
@@ -141,12 +141,12 @@ class World:
         world = self
 
         class Wsgi:
-            def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+            def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
                 return world.post(url, headers, body, timeout, epoch())
 
         return Wsgi()
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> HttpAnswer:
         """One attempt. A participant's own crash breaks the connection; a `lost` or `late` answer is a time-out."""
         parts = urlsplit(url)
         name = str(parts.hostname).upper()
@@ -158,22 +158,22 @@ class World:
             )
             self.point(f"{name} after commit")
         except ParticipantCrash:
-            return Answer(1.0, failure=Failure.BROKEN, message="the connection broke")
+            return HttpAnswer(1.0, failure=Failure.BROKEN, message="the connection broke")
         self.point(f"after call {name}")
         self.now += 0.01
         if "fail=lost" in parts.query or ("fail=late" in parts.query and response.status_code == 200):
             self.now += timeout
-            return Answer(timeout * 1000, failure=Failure.TIMED_OUT, message="no answer")
+            return HttpAnswer(timeout * 1000, failure=Failure.TIMED_OUT, message="no answer")
         sent = {key.lower(): value for key, value in response.headers.items()}
-        return Answer(1.0, response.status_code, sent, response.get_data())
+        return HttpAnswer(1.0, response.status_code, sent, response.get_data())
 
     # Driving
 
-    def around(self, epoch: Callable[[], int], owner: str = "one") -> Surroundings:
+    def deps(self, epoch: Callable[[], int], owner: str = "one") -> DriverDeps:
         def sleep(seconds: float) -> None:
             self.now += seconds
 
-        return Surroundings(
+        return DriverDeps(
             log=self.log,
             transport=self.transport(epoch),
             owner=owner,
@@ -206,7 +206,7 @@ class World:
         return saga_id if self.log.find(saga_id) else None
 
     def driver(self, record: Record, owner: str = "one") -> Driver:
-        return Driver(record, self.around(lambda: record.epoch, owner))
+        return Driver(record, self.deps(lambda: record.epoch, owner))
 
     def drive(self, driver: Driver) -> None:
         while (call := driver.next_call()) is not None:

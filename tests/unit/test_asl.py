@@ -17,7 +17,8 @@ from statelint.config import Config
 from statelint.linter import Linter
 
 from saga.cli.main import main
-from saga.definition import SagaDefinition, Step, load_definition
+from saga.definition import SagaDefinition, Step
+from saga.definition_file import load_definition
 from saga.errors import BadInput, NotExpressible
 from saga.step_functions.asl import BEGIN, COMPENSATED, COMPLETED, CONNECTION_ARN, state_machine
 from tests.support.node import checked

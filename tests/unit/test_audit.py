@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.dashboard.truth import Verdict, verdicts, violations
-from saga.definition import SagaDefinition, Step, parse_definition
+from saga.definition import SagaDefinition, Step
+from saga.definition_file import parse_definition
 from saga.errors import DefinitionError
 from saga.machine import State
 from saga.saga_log import Record

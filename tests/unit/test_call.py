@@ -23,34 +23,34 @@ from saga.call import (
     make_call,
 )
 from saga.errors import LeaseLost
-from saga.http_client.transport import Answer, Failure
+from saga.http_client.transport import Failure, HttpAnswer
 
 DONE, REFUSED, UNKNOWN = Verdict.DONE, Verdict.REFUSED, Verdict.UNKNOWN
 
 
-def said(status: int, body: Any = None, **headers: str) -> Answer:
+def said(status: int, body: Any = None, **headers: str) -> HttpAnswer:
     content = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
-    return Answer(1.0, status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+    return HttpAnswer(1.0, status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
 
 
 OK = said(200, {"user_id": 7})
 NO = said(409, {"error": "no"})
 UNDONE = said(500, saga_effect="none")  # a failure that certainly changed nothing
 BROKE = said(500)
-GONE = Answer(1.0, failure=Failure.NOT_CONNECTED, message="no connection to b:5002: Connection refused")
-LATE = Answer(5000.0, failure=Failure.TIMED_OUT, message="no answer within 5 s")
-NOT_IN_TIME = Answer(5000.0, failure=Failure.NOT_CONNECTED, message="no connection to b:5002 within 5 s")
-RESET = Answer(1.0, failure=Failure.BROKEN, message="the connection broke: Connection reset by peer")
+GONE = HttpAnswer(1.0, failure=Failure.NOT_CONNECTED, message="no connection to b:5002: Connection refused")
+LATE = HttpAnswer(5000.0, failure=Failure.TIMED_OUT, message="no answer within 5 s")
+NOT_IN_TIME = HttpAnswer(5000.0, failure=Failure.NOT_CONNECTED, message="no connection to b:5002 within 5 s")
+RESET = HttpAnswer(1.0, failure=Failure.BROKEN, message="the connection broke: Connection reset by peer")
 
 
 class Participant:
     """A transport that plays a script of answers, the last one for ever, and keeps what was asked."""
 
-    def __init__(self, *answers: Answer):
+    def __init__(self, *answers: HttpAnswer):
         self.answers = list(answers)
         self.asked: list[tuple[str, Mapping[str, str], bytes, float]] = []
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
         self.asked.append((url, headers, body, timeout))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
@@ -59,7 +59,7 @@ class Participant:
         return make_call(given_request, self, sleep=lambda seconds: None, random=lambda: 0.5, **hooks)  # type: ignore[arg-type]
 
 
-def outcome(*answers: Answer, **request: Any) -> Outcome:
+def outcome(*answers: HttpAnswer, **request: Any) -> Outcome:
     return Participant(*answers).call(replace(CallRequest("http://b/invoke", {}, b"{}"), **request))
 
 
@@ -122,15 +122,15 @@ TABLE = {
 }
 
 
-def too_large(status: int) -> Answer:
-    return Answer(1.0, status, {"saga-effect": "none"}, failure=Failure.TOO_LARGE, message="HTTP 200 … too large")
+def too_large(status: int) -> HttpAnswer:
+    return HttpAnswer(1.0, status, {"saga-effect": "none"}, failure=Failure.TOO_LARGE, message="HTTP 200 … too large")
 
 
 TABLE |= {f"{status} over 1 MiB": (too_large(status), UNKNOWN, True) for status in (200, 204, 400, 409, 429, 500)}
 
 
 @pytest.mark.parametrize(("answer", "verdict", "retried"), TABLE.values(), ids=TABLE.keys())
-def test_each_row_of_the_table_of_answers(answer: Answer, verdict: Verdict, retried: bool) -> None:
+def test_each_row_of_the_table_of_answers(answer: HttpAnswer, verdict: Verdict, retried: bool) -> None:
     """Pitfall 7: only a 2xx with a JSON object counts as done, a compensation's 500 never."""
     participant = Participant(answer)
     assert participant.call().verdict is verdict
@@ -168,7 +168,7 @@ def test_every_attempt_sends_the_same_request_and_its_own_number() -> None:
 
 @pytest.mark.parametrize("uncertain", [BROKE, LATE, RESET, said(200, b"OK")], ids=["500", "late", "reset", "garbage"])
 @pytest.mark.parametrize("last", [NO, UNDONE, GONE], ids=["409", "Saga-Effect: none", "no connection"])
-def test_a_refusal_after_an_uncertain_attempt_is_unknown(uncertain: Answer, last: Answer) -> None:
+def test_a_refusal_after_an_uncertain_attempt_is_unknown(uncertain: HttpAnswer, last: HttpAnswer) -> None:
     """Pitfalls 4 and 5: what may have committed before it failed or timed out is not left out of the compensation."""
     assert outcome(uncertain, last).verdict is UNKNOWN
 
@@ -186,7 +186,7 @@ def test_204_is_done_with_an_empty_result() -> None:
 
 
 @pytest.mark.parametrize("answer", [NO, UNDONE, GONE])
-def test_a_refusal_of_a_call_that_was_uncertain_before_is_unknown(answer: Answer) -> None:
+def test_a_refusal_of_a_call_that_was_uncertain_before_is_unknown(answer: HttpAnswer) -> None:
     """Pitfall 11: a call that is repeated after a crash may have had its effect before it."""
     assert outcome(answer, uncertain_before=True).verdict is UNKNOWN
 
@@ -197,7 +197,7 @@ def test_a_call_that_was_uncertain_before_can_still_be_done() -> None:
 
 @given(st.lists(st.sampled_from(list(TABLE.values())), min_size=3, max_size=3), st.booleans())
 def test_refused_exactly_when_every_attempt_changed_nothing(
-    rows: list[tuple[Answer, Verdict, bool]], before: bool
+    rows: list[tuple[HttpAnswer, Verdict, bool]], before: bool
 ) -> None:
     participant = Participant(*(answer for answer, _, _ in rows))
     verdict = participant.call(CallRequest("http://b/invoke", {}, b"{}", uncertain_before=before)).verdict
@@ -211,7 +211,9 @@ def test_refused_exactly_when_every_attempt_changed_nothing(
 
 @pytest.mark.parametrize("earlier", [(), (BROKE,), (LATE, RESET), (GONE, UNDONE)])
 @pytest.mark.parametrize("before", [False, True])
-def test_while_sealing_a_409_says_committed_whatever_came_before_it(earlier: tuple[Answer, ...], before: bool) -> None:
+def test_while_sealing_a_409_says_committed_whatever_came_before_it(
+    earlier: tuple[HttpAnswer, ...], before: bool
+) -> None:
     """Pitfall 24: a pivot whose outcome was unknown is asked, not compensated around."""
     assert outcome(*earlier, NO, sealing=True, uncertain_before=before).verdict is REFUSED
 
@@ -220,7 +222,7 @@ REFUSALS = {name: answer for name, (answer, verdict, _) in TABLE.items() if verd
 
 
 @pytest.mark.parametrize("answer", REFUSALS.values(), ids=REFUSALS.keys())
-def test_while_sealing_nothing_but_a_409_says_committed(answer: Answer) -> None:
+def test_while_sealing_nothing_but_a_409_says_committed(answer: HttpAnswer) -> None:
     assert outcome(answer, sealing=True).verdict is UNKNOWN
 
 
@@ -275,7 +277,7 @@ def test_while_sealing_a_409_that_is_too_large_says_nothing() -> None:
         ([too_large(409)], "failed"),
     ],
 )
-def test_the_kind_of_error(answers: list[Answer], kind: str) -> None:
+def test_the_kind_of_error(answers: list[HttpAnswer], kind: str) -> None:
     found = outcome(*answers)
     assert (found.kind, found.status_code, found.result) == (kind, answers[-1].status, None)
 
@@ -289,7 +291,9 @@ def test_a_409_of_a_call_that_was_uncertain_before_has_failed() -> None:
     st.booleans(),
     st.booleans(),
 )
-def test_the_kind_of_any_three_attempts(rows: list[tuple[Answer, Verdict, bool]], before: bool, sealing: bool) -> None:
+def test_the_kind_of_any_three_attempts(
+    rows: list[tuple[HttpAnswer, Verdict, bool]], before: bool, sealing: bool
+) -> None:
     """`refused` only where each attempt certainly changed nothing and the last one is a 4xx that says no for good."""
     participant = Participant(*(answer for answer, _, _ in rows))
     request = CallRequest("http://b/invoke", {}, b"{}", uncertain_before=before, sealing=sealing)
@@ -342,7 +346,7 @@ def test_the_kind_of_any_three_attempts(rows: list[tuple[Answer, Verdict, bool]]
         (RESET, "the connection broke: Connection reset by peer"),
     ],
 )
-def test_the_message_is_the_participants_own_or_says_what_happened(answer: Answer, message: str) -> None:
+def test_the_message_is_the_participants_own_or_says_what_happened(answer: HttpAnswer, message: str) -> None:
     assert outcome(answer).message == message
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from saga.cli.main import one_line
+from saga.cli.output import one_line
 
 STEP = {"name": "A", "status": "COMPENSATING", "error": "injected: undo"}
 CAUSE = {"step": "B", "kind": "failed", "message": "injected: before"}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from saga.definition import SagaDefinition, Step, load_definition, load_definitions, parse_definition
+from saga.definition import SagaDefinition, Step
+from saga.definition_file import load_definition, load_definitions, parse_definition
 from saga.errors import BadInput, DefinitionError
 from tests.support.stack import ROOT
 
@@ -177,9 +178,9 @@ steps:
   - {name: A, action: http://a/x, send: [itme], compensation: none}
   - {name: B, action: http://b/x, send: [receipt], compensation: none}
 """
-    doubts = parse_definition(text, {}).doubts
-    assert [doubt.split(" is ")[0] for doubt in doubts] == ["secret: 'cardd'", "steps[0].send: 'itme'"]
-    assert parse_definition(text.replace("cardd, ", "").replace("itme", "item"), {}).doubts == []
+    warnings = parse_definition(text, {}).warnings
+    assert [doubt.split(" is ")[0] for doubt in warnings] == ["secret: 'cardd'", "steps[0].send: 'itme'"]
+    assert parse_definition(text.replace("cardd, ", "").replace("itme", "item"), {}).warnings == []
 
 
 _ALIASES = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(

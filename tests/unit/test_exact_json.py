@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga.call import classify_attempt
-from saga.choreography.events import Event, Kind, parse_event
+from saga.choreography.events import EventKind, SagaEvent, parse_event
 from saga.errors import BadInput, NotJson
-from saga.http_client.transport import Answer
+from saga.http_client.transport import HttpAnswer
 from saga.payload import (
     DEPTH,
     canonical,
@@ -174,7 +174,7 @@ def test_a_schema_that_never_ends_is_bad_input() -> None:
 
 def test_an_event_carries_the_deepest_input_and_nothing_deeper() -> None:
     fields = parse_object(nested(DEPTH))
-    event = Event("signup", "s1", Kind.STARTED, None, {"fields": fields, "at": 1.5})
+    event = SagaEvent("signup", "s1", EventKind.STARTED, None, {"fields": fields, "at": 1.5})
     assert parse_event(event.subject, event.payload()).body["fields"] == fields
     with pytest.raises(BadInput, match="deeply"):
         parse_event("saga.signup.started", b'{"saga_id": "s1", "fields": ' + nested(600).encode() + b"}")
@@ -188,14 +188,14 @@ def test_an_event_keeps_digits_and_its_times_are_doubles() -> None:
 
 @pytest.mark.parametrize("status", [200, 409, 500])
 def test_an_answer_that_is_nested_too_deeply_says_so(status: int) -> None:
-    made = classify_attempt(Answer(1.0, status, {}, nested(600).encode()), 1)
+    made = classify_attempt(HttpAnswer(1.0, status, {}, nested(600).encode()), 1)
     assert made.message is not None
     assert "nested too deeply: 64 levels" in made.message
     assert made.verdict == {200: "unknown", 409: "refused", 500: "unknown"}[status]
 
 
 def test_an_answer_whose_number_cannot_be_kept_names_the_field_and_not_the_number() -> None:
-    made = classify_attempt(Answer(1.0, 200, {}, b'{"a": {"b": 1e400}}'), 1)
+    made = classify_attempt(HttpAnswer(1.0, 200, {}, b'{"a": {"b": 1e400}}'), 1)
     assert made.message == "HTTP 200 with a body that is not a JSON object: the number a.b cannot be kept exactly"
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from saga.errors import BadInput, Forbidden
-from saga.faults.flags import Delay, Fault, FaultPlan, Kind, parse_delay, parse_fault, parse_plan, waited
+from saga.faults.flags import Delay, Fault, FaultKind, FaultPlan, parse_delay, parse_fault, parse_plan, waited
 
 STEPS = ["A", "B", "C"]
 
@@ -16,16 +16,16 @@ def plan(*fail: str, delay: tuple[str, ...] = ()) -> FaultPlan:
     return parse_plan(fail, delay, STEPS, enabled=True)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_every_kind_parses_with_and_without_times(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(FaultKind))
+def test_every_kind_parses_with_and_without_times(kind: FaultKind) -> None:
     assert parse_fault(kind) == Fault(kind)
     assert parse_fault(f"{kind}:3") == Fault(kind, 3)
     assert str(parse_fault(f"{kind}:3")) == f"{kind}:3"
 
 
 def test_the_default_kind_is_before_and_the_service_is_named_in_either_case() -> None:
-    assert plan("b").services == {"B": (Fault(Kind.BEFORE),)}
-    assert plan("B:after:2", "b:undo").services == {"B": (Fault(Kind.AFTER, 2), Fault(Kind.UNDO))}
+    assert plan("b").services == {"B": (Fault(FaultKind.BEFORE),)}
+    assert plan("B:after:2", "b:undo").services == {"B": (Fault(FaultKind.AFTER, 2), Fault(FaultKind.UNDO))}
 
 
 def test_the_orchestrators_crashes_name_the_step_as_it_is_spelt() -> None:
@@ -41,7 +41,7 @@ def test_undo_and_delay_go_to_the_compensation() -> None:
 @pytest.mark.parametrize(("times", "struck"), [(None, [1, 2, 9]), (1, [1]), (2, [1, 2])])
 def test_times_counts_attempts_by_their_number(times: int | None, struck: list[int]) -> None:
     """Pitfall 2: by Saga-Attempt, so that a retry neither hides the fault nor a restart repeats it."""
-    assert [attempt for attempt in (1, 2, 9) if Fault(Kind.BEFORE, times).strikes(attempt)] == struck
+    assert [attempt for attempt in (1, 2, 9) if Fault(FaultKind.BEFORE, times).strikes(attempt)] == struck
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_times_counts_attempts_by_their_number(times: int | None, struck: list[i
 )  # fmt: skip
 def test_what_is_no_flag_is_refused_by_name(flag: str) -> None:
     if flag == "b:":
-        assert plan(flag).services == {"B": (Fault(Kind.BEFORE),)}
+        assert plan(flag).services == {"B": (Fault(FaultKind.BEFORE),)}
         return
     with pytest.raises(BadInput, match="fail="):
         plan(flag)

@@ -11,12 +11,12 @@ from temporalio.converter import value_to_type
 from saga.call import Attempt, Verdict
 from saga.machine import CANCEL_REQUESTED, FAULT, Event, State
 from saga.temporal.journal import Journal
-from saga.temporal.messages import Begun, Made, Timing
+from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.views.representation import represent
 from tests.support.world import INPUT, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
-BEGUN = Begun(signup().snapshot, INPUT, 1000.0, 1060.0, Timing(lease=10, stall_base=1, stall_max=300))
+BEGUN = WorkflowInput(signup().snapshot, INPUT, 1000.0, 1060.0, Timing(lease=10, stall_base=1, stall_max=300))
 
 
 class Clock:
@@ -28,7 +28,7 @@ class Clock:
         return self.now
 
 
-def journal(begun: Begun = BEGUN) -> Journal:
+def journal(begun: WorkflowInput = BEGUN) -> Journal:
     return Journal(ID, begun, Clock(), lambda: 0.5)
 
 
@@ -42,7 +42,7 @@ def fail(saga: Journal, event: Event, verdict: Verdict = Verdict.UNKNOWN) -> Non
     call = saga.next_call()
     assert call
     number = saga.saga.calls.attempts + 1
-    saga.tried(call, [Made(Attempt(number, verdict, True, 500, 1.0, "no"), saga.record.context.at)])
+    saga.tried(call, [AttemptRecord(Attempt(number, verdict, True, 500, 1.0, "no"), saga.record.context.at)])
     saga.move(event, cause={"step": call.step.name, "kind": "failed", "status_code": 500, "message": "no"})
 
 
@@ -61,7 +61,7 @@ def stalled(rounds: int) -> Journal:
 def test_a_new_history_goes_on_where_the_old_one_ended() -> None:
     old = stalled(rounds=12)
     old.is_projected(old.seq)
-    new = journal(sent(old.carried(), Begun))
+    new = journal(sent(old.continued(), WorkflowInput))
     assert (new.saga, new.seq, new.projected) == (old.saga, old.seq, old.projected)
     assert new.record == old.record
     assert represent(new.record) == represent(old.record)
@@ -80,9 +80,9 @@ def test_what_is_carried_over_does_not_grow_with_the_stall() -> None:
     for rounds in (3, 30, 300):
         saga = stalled(rounds)
         saga.is_projected(saga.seq)
-        sizes.append(len(json.dumps(asdict(saga.carried()))) // 10)  # the numbers have more digits
+        sizes.append(len(json.dumps(asdict(saga.continued()))) // 10)  # the numbers have more digits
     assert max(sizes) - min(sizes) <= 2
-    new = journal(sent(stalled(30).carried(), Begun))
+    new = journal(sent(stalled(30).continued(), WorkflowInput))
     assert [line.seq for line in new.lines] == list(range(2, new.seq + 1))  # what the log may not have is kept
     assert new.projection() == stalled(30).projection()
 
@@ -95,7 +95,7 @@ def test_a_wish_to_cancel_and_a_fault_that_struck_are_carried_over() -> None:
         old.move(Event.RESUMED)
         fail(old, Event.COMPENSATION_UNKNOWN)
     old.is_projected(old.seq)
-    new = journal(sent(old.carried(), Begun))
+    new = journal(sent(old.continued(), WorkflowInput))
     assert not new.lines
     assert new.record.context.cancelled
     assert new.record.context.faults == ("before-undo-B",)
@@ -136,7 +136,7 @@ def test_where_nobody_can_undo_a_step_it_rests_longer_each_time_until_an_operato
         rests.append((saga.record.due_at or 0) - saga.lines[-1].at)
         saga.move(Event.RESUMED)
     assert rests == [0.75, 1.5, 3.0]
-    new = journal(sent(saga.carried(), Begun))
+    new = journal(sent(saga.continued(), WorkflowInput))
     assert new.saga == saga.saga
     saga.move(Event.RESOLVED)
     call = saga.next_call()
@@ -149,7 +149,7 @@ def test_an_old_history_that_passed_such_a_step_over_goes_on_as_it_did() -> None
     call = saga.next_call()
     assert call
     assert call.url == "http://a/compensate"
-    assert journal(sent(saga.carried(), Begun)).saga == saga.saga
+    assert journal(sent(saga.continued(), WorkflowInput)).saga == saga.saga
 
 
 def test_it_projects_what_the_log_does_not_have_yet() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator import listeners
 from orchestrator.listeners import Listeners
-from saga.choreography.broker import Listening
-from saga.choreography.events import heard_by
+from saga.choreography.broker import ConsumerStatus
+from saga.choreography.events import needed_subscriptions
 from saga.definition import CHOREOGRAPHY
 from saga.errors import BadInput, BrokerUnavailable
 from tests.support.world import signup
@@ -20,21 +20,21 @@ SIGNUP = signup().in_mode(CHOREOGRAPHY)
 class Broker:
     """Counts the questions; `there` is who listens, or nobody knows."""
 
-    def __init__(self, there: list[Listening] | None):
+    def __init__(self, there: list[ConsumerStatus] | None):
         self.there = there
         self.questions = 0
 
-    def listening(self, seconds: float) -> list[Listening]:
+    def listening(self, seconds: float) -> list[ConsumerStatus]:
         self.questions += 1
         if self.there is None:
             raise BrokerUnavailable("away")
         return self.there
 
 
-def all_of_them(*but: str) -> list[Listening]:
-    needed = heard_by(SIGNUP)
+def all_of_them(*but: str) -> list[ConsumerStatus]:
+    needed = needed_subscriptions(SIGNUP)
     names = [name for name in ("A", "B", "C") if name not in but]
-    return [Listening(name, [subject for subject, step in needed.items() if step == name], 0) for name in names]
+    return [ConsumerStatus(name, [subject for subject, step in needed.items() if step == name], 0) for name in names]
 
 
 @pytest.fixture(autouse=True)
@@ -74,13 +74,13 @@ def test_while_the_broker_is_away_nothing_is_refused_and_it_is_asked_again() -> 
 
 
 def test_who_listens_under_another_name_is_not_the_service_of_the_step() -> None:
-    known, _ = made([Listening("Everything", ["saga.>"], 0)])
+    known, _ = made([ConsumerStatus("Everything", ["saga.>"], 0)])
     with pytest.raises(BadInput, match=r"called 'A', as the step is.*the services that listen are Everything"):
         known.check(SIGNUP)
 
 
 def test_what_must_be_heard_is_what_lets_each_step_act_and_what_undoes_it() -> None:
-    assert heard_by(SIGNUP) == {
+    assert needed_subscriptions(SIGNUP) == {
         "saga.signup.started": "A",
         "saga.signup.B.refused": "A",
         "saga.signup.B.undone": "A",

@@ -19,7 +19,7 @@ from saga.machine import (
     FORWARD,
     STALLED,
     TRANSITIONS,
-    Calls,
+    CallHistory,
     Direction,
     Event,
     Line,
@@ -28,10 +28,10 @@ from saga.machine import (
     apply,
     attempted,
     begin,
+    cannot_undo,
     fold,
     interrupted,
     next_call,
-    nobody_undoes,
     replay,
 )
 
@@ -214,10 +214,8 @@ def test_where_nobody_can_undo_a_step_in_doubt_the_saga_stalls_until_an_operator
     saga = attempted(begin(unsaid("A", steps="A B"), {}), 3, uncertain=True)
     stalled = apply(saga, Event.ACTION_UNKNOWN)
     assert (stalled.state, stalled.cursor, next_call(stalled)) == (State.STALLED_COMPENSATING, 0, None)
-    assert nobody_undoes(stalled) == (
-        "nobody can undo A: its outcome is unknown and its definition has no compensation"
-    )
-    assert apply(stalled, Event.RESUMED) == replace(stalled, calls=Calls(3, 0, uncertain=True))  # it rests again
+    assert cannot_undo(stalled) == ("nobody can undo A: its outcome is unknown and its definition has no compensation")
+    assert apply(stalled, Event.RESUMED) == replace(stalled, calls=CallHistory(3, 0, uncertain=True))  # it rests again
     assert apply(stalled, Event.RESOLVED).state is State.COMPENSATED
 
 
@@ -226,7 +224,7 @@ def test_where_nobody_can_undo_a_step_that_took_effect_the_saga_stalls_on_its_wa
     for event in (Event.ACTION_DONE, Event.ACTION_DONE, Event.ACTION_REFUSED):
         saga = apply(saga, event)
     assert (saga.state, saga.cursor) == (State.STALLED_COMPENSATING, 1)
-    assert nobody_undoes(saga) == "nobody can undo B: it took effect and its definition has no compensation"
+    assert cannot_undo(saga) == "nobody can undo B: it took effect and its definition has no compensation"
     resolved = apply(saga, Event.RESOLVED)
     call = next_call(resolved)
     assert call
@@ -261,8 +259,8 @@ def test_a_pivot_without_a_compensation_stalls_while_its_outcome_is_unknown() ->
     assert saga.state is State.DECIDING
     stalled = apply(saga, Event.ACTION_UNKNOWN)
     assert stalled.state is State.STALLED_DECIDING
-    assert stalled.calls == Calls(3, 1, uncertain=True)  # the same call is made again: its attempts count on
-    assert apply(stalled, Event.RESUMED).calls == Calls(3, 0, uncertain=True)
+    assert stalled.calls == CallHistory(3, 1, uncertain=True)  # the same call is made again: its attempts count on
+    assert apply(stalled, Event.RESUMED).calls == CallHistory(3, 0, uncertain=True)
 
 
 def test_after_the_pivot_a_saga_only_goes_forward() -> None:

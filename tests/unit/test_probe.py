@@ -10,19 +10,19 @@ import pytest
 from orchestrator.probe import probe
 from saga.definition import SagaDefinition, Step
 from saga.errors import Conflict
-from saga.http_client.transport import Answer, Failure
+from saga.http_client.transport import Failure, HttpAnswer
 
-OK = Answer(1.0, 200, {}, b'{"x_id": 7}')
+OK = HttpAnswer(1.0, 200, {}, b'{"x_id": 7}')
 
 
 class Service:
     """Answers what it is told, by path, and keeps what it was sent."""
 
-    def __init__(self, **answers: Answer):
+    def __init__(self, **answers: HttpAnswer):
         self.answers = answers
         self.sent: list[tuple[str, Mapping[str, str]]] = []
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
         self.sent.append((url, headers))
         return self.answers.get(url.rpartition("/")[2], OK)
 
@@ -68,24 +68,27 @@ def test_a_step_is_called_once_and_undone_with_the_contracts_headers() -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (Answer(1.0, failure=Failure.TIMED_OUT, message="no answer within 5 s"), "no answer within 5 s"),
-        (Answer(1.0, failure=Failure.NOT_CONNECTED, message="no connection to A:80: x"), "no connection to A:80: x"),
+        (HttpAnswer(1.0, failure=Failure.TIMED_OUT, message="no answer within 5 s"), "no answer within 5 s"),
+        (
+            HttpAnswer(1.0, failure=Failure.NOT_CONNECTED, message="no connection to A:80: x"),
+            "no connection to A:80: x",
+        ),
     ],
 )
-def test_a_call_that_is_not_answered_is_undone_too(answer: Answer, said: str) -> None:
+def test_a_call_that_is_not_answered_is_undone_too(answer: HttpAnswer, said: str) -> None:
     service = Service(do=answer)
     assert tried(step("A"), service) == {"status_code": None, "answer": {"error": said}}
     assert service.paths == ["do", "undo"]
 
 
 def test_an_undo_that_fails_is_tried_three_times() -> None:
-    service = Service(undo=Answer(1.0, 500))
+    service = Service(undo=HttpAnswer(1.0, 500))
     tried(step("A"), service)
     assert service.paths == ["do", "undo", "undo", "undo"]
 
 
 def test_a_redirect_and_what_is_no_json_are_shown_as_they_are() -> None:
-    assert tried(step("A"), Service(do=Answer(1.0, 302, {"location": "/x"}, b"moved"))) == {
+    assert tried(step("A"), Service(do=HttpAnswer(1.0, 302, {"location": "/x"}, b"moved"))) == {
         "status_code": 302,
         "answer": "moved",
     }
@@ -99,6 +102,6 @@ def test_a_pivot_is_sealed_before_it_is_tried_dry() -> None:
 
 
 def test_a_pivot_that_cannot_be_sealed_is_not_called() -> None:
-    service = Service(undo=Answer(1.0, 409, {}, b'{"error": "no"}'))
+    service = Service(undo=HttpAnswer(1.0, 409, {}, b'{"error": "no"}'))
     assert tried(step("P", pivot=True), service) == {"status_code": 409, "answer": {"error": "no"}}
     assert service.paths == ["undo"]

@@ -7,25 +7,25 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 
-from orchestrator.dashboard.log_reader import attempts_of, read
-from orchestrator.dashboard.saga_stats import Tally, tally
+from orchestrator.dashboard.log_reader import attempts_of, read_history
+from orchestrator.dashboard.saga_stats import SagaStats, stats_of
 from orchestrator.dashboard.sequence import HEIGHTS, LETTER, ROWS_AT_MOST, Diagram, sequence
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event
-from tests.support.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
+from tests.support.log_writer import SECRET, WORDS_OF_THE_LOG, LogWriter, written_logs
 
 E = Event
 
 
-def drawn(scribe: Scribe) -> Diagram:
+def drawn(scribe: LogWriter) -> Diagram:
     return sequence(*scribe.shown())
 
 
-def heard(text: str = "A B C!") -> Scribe:
-    return Scribe(text, mode=CHOREOGRAPHY)
+def heard(text: str = "A B C!") -> LogWriter:
+    return LogWriter(text, mode=CHOREOGRAPHY)
 
 
-def rows(scribe: Scribe) -> list[tuple[str, str, str, str]]:
+def rows(scribe: LogWriter) -> list[tuple[str, str, str, str]]:
     """(kind, from, to, label) of every row."""
     diagram = drawn(scribe)
     names = [lane.name for lane in diagram.lanes]
@@ -33,12 +33,12 @@ def rows(scribe: Scribe) -> list[tuple[str, str, str, str]]:
     return [(row.kind, names[row.source], to[row.target], row.label) for row in diagram.rows]
 
 
-def words(scribe: Scribe) -> list[str]:
+def words(scribe: LogWriter) -> list[str]:
     return [row.title for row in drawn(scribe).rows]
 
 
 def test_every_call_is_the_orchestrators_and_has_its_answer() -> None:
-    scribe = Scribe()
+    scribe = LogWriter()
     scribe.call()
     scribe.call(500, times=3)
     scribe.call()
@@ -62,7 +62,7 @@ def test_every_call_is_the_orchestrators_and_has_its_answer() -> None:
 
 
 def test_an_answer_that_never_came_is_no_answer_and_one_under_way_is_drawn() -> None:
-    scribe = Scribe("A B")
+    scribe = LogWriter("A B")
     scribe.attempt(None)
     scribe.attempt(None, "refused")
     assert [(row.label, row.answer, row.at) for row in drawn(scribe).rows] == [
@@ -73,7 +73,7 @@ def test_an_answer_that_never_came_is_no_answer_and_one_under_way_is_drawn() -> 
 
 
 def test_what_happens_to_the_orchestrator_is_noted_at_its_lane() -> None:
-    scribe = Scribe("A B")
+    scribe = LogWriter("A B")
     scribe.note(FAULT, {"fault": "before-A"})
     scribe.claim()
     scribe.note(RELEASED)
@@ -89,7 +89,7 @@ def test_what_happens_to_the_orchestrator_is_noted_at_its_lane() -> None:
 
 
 def test_a_call_that_a_crash_cut_short_is_drawn_and_so_is_how_long_nobody_was_there() -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.claim(seconds=12)
     scribe.call()
@@ -108,7 +108,7 @@ def test_a_call_that_a_crash_cut_short_is_drawn_and_so_is_how_long_nobody_was_th
 
 @pytest.mark.parametrize(("fault", "calls"), [("before-B", []), ("after-B", ["B"])])
 def test_a_crash_that_was_asked_for_happened_where_it_was_asked_for(fault: str, calls: list[str]) -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.note(FAULT, {"fault": fault}, step="B")
     scribe.claim(seconds=12)
@@ -119,7 +119,7 @@ def test_a_crash_that_was_asked_for_happened_where_it_was_asked_for(fault: str, 
 @pytest.mark.parametrize("why", [None, "cancelled"])
 def test_a_cancel_is_no_crash(why: str | None) -> None:
     """Neither in a log that says why the saga was claimed, nor in an older one."""
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.attempt(500)
     scribe.claim(seconds=0.5, why=why)
@@ -128,29 +128,29 @@ def test_a_cancel_is_no_crash(why: str | None) -> None:
     scribe.call()
     assert [row[3] for row in rows(scribe)][1:] == ["B", "B", "cancelled", "undo B", "undo A"]
     assert words(scribe)[2] == "the orchestrator perhaps calls B, attempt 2: an operator does not wait for its answer"
-    told = read(scribe.shown()[1])
+    told = read_history(scribe.shown()[1])
     assert (told.taken_over, told.crashes) == (0, 0)
     assert attempts_of(told) == {"A": 1, "B": 2}
 
 
 def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_called() -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.claim(was_held=False, why="cancelled")
     scribe.event(E.CANCELLED, "cancelled")
     scribe.call()
     assert [row[3] for row in rows(scribe)] == ["A", "cancelled", "undo A"]
-    assert attempts_of(read(scribe.shown()[1]))["B"] == 0
+    assert attempts_of(read_history(scribe.shown()[1]))["B"] == 0
 
 
 @pytest.mark.parametrize("why", ["cancelled", "resumed", "resolved"])
 def test_what_an_operator_took_was_not_taken_over_after_a_crash(why: str) -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.claim(why=why)
     scribe.call()
     assert "taken over" not in [row[3] for row in rows(scribe)]
-    assert read(scribe.shown()[1]).taken_over == 0
+    assert read_history(scribe.shown()[1]).taken_over == 0
 
 
 def test_events_go_from_step_to_step_and_the_orchestrator_only_listens() -> None:
@@ -235,7 +235,7 @@ def test_a_parked_event_waits_at_its_service_until_an_operator_replays_it() -> N
 
 def test_rounds_are_told_once_and_a_rest_is_drawn_while_it_lasts() -> None:
     for scribe, label, rests in (
-        (Scribe("A B"), "undo A ×4", "it rests"),
+        (LogWriter("A B"), "undo A ×4", "it rests"),
         (heard("A B"), "fails to undo itself ×4", "rests"),
     ):
         scribe.call()
@@ -258,21 +258,21 @@ def test_a_long_saga_is_drawn_with_its_middle_left_out() -> None:
 
 
 def test_what_it_cost_is_counted() -> None:
-    for scribe, messages in ((Scribe(), 8), (heard(), 4)):
+    for scribe, messages in ((LogWriter(), 8), (heard(), 4)):
         scribe.call(seconds=1.0)
         scribe.call(500, times=3)
-        assert tally(*scribe.shown()) == Tally(messages - (2 if messages == 4 else 4), 4, 2, None)
+        assert stats_of(*scribe.shown()) == SagaStats(messages - (2 if messages == 4 else 4), 4, 2, None)
         scribe.attempt(500)
         scribe.call()
         scribe.call(seconds=0.5)
-        cost = tally(*scribe.shown())
+        cost = stats_of(*scribe.shown())
         assert (cost.attempts, cost.again) == (7, 3)
         assert cost.seconds is not None
         assert 1.5 < cost.seconds < 1.6
 
 
-@given(scribes())
-def test_nothing_overlaps_and_no_secret_is_drawn(scribe: Scribe) -> None:
+@given(written_logs())
+def test_nothing_overlaps_and_no_secret_is_drawn(scribe: LogWriter) -> None:
     diagram = drawn(scribe)
     assert all(after.y - before.y >= HEIGHTS[after.kind] for before, after in pairwise(diagram.rows))
     assert diagram.height > max((row.y for row in diagram.rows), default=0)
@@ -282,14 +282,14 @@ def test_nothing_overlaps_and_no_secret_is_drawn(scribe: Scribe) -> None:
     assert SECRET not in str(diagram)
 
 
-@given(scribes(WORDS_OF_THE_LOG))
-def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: Scribe) -> None:
+@given(written_logs(WORDS_OF_THE_LOG))
+def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: LogWriter) -> None:
     drawn(scribe)
-    tally(*scribe.shown())
+    stats_of(*scribe.shown())
 
 
-@given(scribes())
-def test_every_arrow_between_services_is_one_to_a_neighbour(scribe: Scribe) -> None:
+@given(written_logs())
+def test_every_arrow_between_services_is_one_to_a_neighbour(scribe: LogWriter) -> None:
     for row in drawn(scribe).rows:
         if row.kind == "event" and row.source and row.target is not None:
             assert abs(row.target - row.source) == 1

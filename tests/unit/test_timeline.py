@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.time_axis import Tick
-from orchestrator.dashboard.timeline import BARS_AT_MOST, Row, Timeline, timeline
+from orchestrator.dashboard.timeline import BARS_AT_MOST, Timeline, TimelineRow, timeline
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, RELEASED, Event
-from tests.support.scribe import START, WORDS_OF_THE_LOG, Scribe, scribes
+from tests.support.log_writer import START, WORDS_OF_THE_LOG, LogWriter, written_logs
 
 E = Event
 
 
-def drawn(scribe: Scribe, now: float | None = None) -> Timeline:
+def drawn(scribe: LogWriter, now: float | None = None) -> Timeline:
     return timeline(*scribe.shown(), now=now)
 
 
@@ -32,7 +32,7 @@ def titles(chart: Timeline, label: str) -> list[str]:
 
 
 def test_an_attempt_ends_when_its_line_says_and_is_as_long_as_it_took() -> None:
-    scribe = Scribe("A B")
+    scribe = LogWriter("A B")
     scribe.call(took=0.2, seconds=0.3)
     scribe.call(took=0.6, seconds=0.7)
     chart = drawn(scribe)
@@ -41,7 +41,7 @@ def test_an_attempt_ends_when_its_line_says_and_is_as_long_as_it_took() -> None:
 
 
 def test_of_a_choreographed_saga_nobody_is_said_to_answer() -> None:
-    scribe = Scribe("A", mode=CHOREOGRAPHY)
+    scribe = LogWriter("A", mode=CHOREOGRAPHY)
     scribe.attempt(500, took=0.2, seconds=0.2)
     assert titles(drawn(scribe, scribe.now + 1), "A") == [
         "A action, attempt 1: unknown in 200 ms",
@@ -50,7 +50,7 @@ def test_of_a_choreographed_saga_nobody_is_said_to_answer() -> None:
 
 
 def test_between_two_attempts_it_waits() -> None:
-    scribe = Scribe("A")
+    scribe = LogWriter("A")
     scribe.attempt(500, took=0.2, seconds=0.2)
     scribe.attempt(None, took=0.1, seconds=0.5)
     scribe.attempt(None, "refused", took=0.0, seconds=0.2)
@@ -75,7 +75,7 @@ def test_between_two_attempts_it_waits() -> None:
 
 
 def test_every_step_has_a_row_and_compensations_follow_in_the_order_of_their_calls() -> None:
-    scribe = Scribe("A B C D")
+    scribe = LogWriter("A B C D")
     scribe.call()
     scribe.call()
     scribe.call(409)
@@ -83,12 +83,12 @@ def test_every_step_has_a_row_and_compensations_follow_in_the_order_of_their_cal
     scribe.call()
     chart = drawn(scribe)
     assert [row.label for row in chart.rows] == ["A", "B", "C", "D", "undo B", "undo A"]
-    assert chart.rows[3] == Row("D", ())
+    assert chart.rows[3] == TimelineRow("D", ())
     assert titles(chart, "undo B") == ["B compensation, attempt 1: HTTP 200 in 10 ms (done)"]
 
 
 def test_a_stall_lasts_until_it_is_tried_again() -> None:
-    scribe = Scribe("A! B")
+    scribe = LogWriter("A! B")
     scribe.call(took=0.5, seconds=0.5)
     scribe.call(400, took=0.5, seconds=0.5)
     scribe.event(E.RESUMED, seconds=1)
@@ -105,7 +105,7 @@ def test_a_stall_lasts_until_it_is_tried_again() -> None:
 
 
 def test_a_stall_goes_on_to_now_and_on_the_row_of_the_call_that_stalled() -> None:
-    scribe = Scribe("A B!")
+    scribe = LogWriter("A B!")
     scribe.call()
     scribe.call(None)
     scribe.call(500)
@@ -123,7 +123,7 @@ def test_a_stall_goes_on_to_now_and_on_the_row_of_the_call_that_stalled() -> Non
     ],
 )
 def test_what_has_no_answer_yet_runs_up_to_now(calls: list[int], label: str, title: str) -> None:
-    scribe = Scribe("A B C")
+    scribe = LogWriter("A B C")
     for status in calls:
         scribe.call(status)
     chart = drawn(scribe, scribe.now + 1)
@@ -133,7 +133,7 @@ def test_what_has_no_answer_yet_runs_up_to_now(calls: list[int], label: str, tit
 
 
 def test_an_attempt_that_a_crash_may_have_cut_short_counts() -> None:
-    scribe = Scribe("A")
+    scribe = LogWriter("A")
     scribe.claim(seconds=2)
     gone = "A action, attempt 1: no answer is recorded; after 2 s the orchestrator was gone, and another took over"
     assert titles(drawn(scribe, scribe.now + 1), "A") == [gone, "A action, attempt 2: no answer yet"]
@@ -143,7 +143,7 @@ def test_an_attempt_that_a_crash_may_have_cut_short_counts() -> None:
 
 
 def test_a_crash_in_a_compensation_is_on_the_row_of_that_compensation() -> None:
-    scribe = Scribe("A B")
+    scribe = LogWriter("A B")
     scribe.call()
     scribe.call(409)
     scribe.claim(seconds=2)
@@ -155,7 +155,7 @@ def test_a_crash_in_a_compensation_is_on_the_row_of_that_compensation() -> None:
 @pytest.mark.parametrize("why", [None, "cancelled"])
 def test_a_cancel_is_no_crash(why: str | None) -> None:
     """Neither in a log that says why it was claimed, nor in an older one."""
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.claim(seconds=2, why=why)
     scribe.event(E.CANCELLED, "cancelled")
@@ -166,7 +166,7 @@ def test_a_cancel_is_no_crash(why: str | None) -> None:
 
 
 def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_called() -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.claim(was_held=False, seconds=2, why="cancelled")
     scribe.event(E.CANCELLED, "cancelled")
@@ -174,19 +174,19 @@ def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_cal
     assert [(row, kind) for row, kind, *_ in bars(drawn(scribe))] == [("A", "attempt"), ("undo A", "attempt")]
 
 
-def after_call(scribe: Scribe) -> Scribe:
+def after_call(scribe: LogWriter) -> LogWriter:
     scribe.call()
     return scribe
 
 
 def test_an_ended_saga_ends() -> None:
-    scribe = Scribe("A")
+    scribe = LogWriter("A")
     scribe.call()
     assert drawn(scribe, scribe.now + 1000) == drawn(scribe)
 
 
 def test_notes_draw_nothing() -> None:
-    scribe = Scribe("A")
+    scribe = LogWriter("A")
     scribe.note(RELEASED)
     scribe.note(CANCEL_REQUESTED, {"by": "operator"}, step="A")
     assert bars(drawn(scribe)) == []
@@ -194,20 +194,20 @@ def test_notes_draw_nothing() -> None:
 
 def test_clocks_that_disagree_draw_nothing_backwards() -> None:
     """Another orchestrator's clock is half a second behind: its line is taken to be as late as the one before it."""
-    scribe = Scribe("A B")
+    scribe = LogWriter("A B")
     scribe.call(took=1, seconds=1)
     scribe.call(took=1, seconds=-0.5)
     assert bars(drawn(scribe)) == [("A", "attempt", 0.0, 100.0, "done"), ("B", "attempt", 99.6, 0.4, "done")]
 
 
 def test_without_a_line_there_is_nothing_to_draw() -> None:
-    saga, _ = Scribe("A").shown()
-    assert timeline(saga, [], 5.0) == Timeline(0.0, 0.0, (Tick(0.0, "0"),), (Row("A", ()),))
+    saga, _ = LogWriter("A").shown()
+    assert timeline(saga, [], 5.0) == Timeline(0.0, 0.0, (Tick(0.0, "0"),), (TimelineRow("A", ()),))
 
 
 def stalled_for(seconds: float) -> Timeline:
     """A stall amid two seconds of calls."""
-    scribe = Scribe("A! B")
+    scribe = LogWriter("A! B")
     scribe.call(took=0.5, seconds=0.5)
     scribe.call(400, took=0.5, seconds=0.5)
     scribe.event(E.RESUMED, seconds=seconds)
@@ -238,7 +238,7 @@ def test_up_to_ten_times_all_else_a_stall_is_drawn_as_long_as_it_was() -> None:
 
 
 def test_stalls_of_which_each_is_twice_the_last_are_not_cut_but_those_beyond_a_leap_share_half_equally() -> None:
-    scribe = Scribe("A! B")
+    scribe = LogWriter("A! B")
     scribe.call(took=1, seconds=1)
     for seconds in (1, 2, 4, 8, 600, 1200):
         scribe.call(400, took=0.1, seconds=0.1)
@@ -251,7 +251,7 @@ def test_stalls_of_which_each_is_twice_the_last_are_not_cut_but_those_beyond_a_l
 
 
 def test_a_row_of_very_many_bars_begins_with_one_for_all_the_old_ones() -> None:
-    scribe = Scribe("A! B")
+    scribe = LogWriter("A! B")
     scribe.call()
     for _ in range(100):
         scribe.call(400, took=1, seconds=1)
@@ -274,7 +274,7 @@ def test_a_row_of_very_many_bars_begins_with_one_for_all_the_old_ones() -> None:
     ],
 )
 def test_the_axis_has_about_five_round_marks(seconds: float, labels: list[str]) -> None:
-    scribe = Scribe("A")
+    scribe = LogWriter("A")
     scribe.call(took=seconds, seconds=seconds)
     ticks = drawn(scribe).ticks
     assert [tick.label for tick in ticks] == labels
@@ -294,8 +294,8 @@ def test_a_length_is_told_in_the_unit_that_fits(seconds: float, words: str) -> N
     assert length(seconds) == words
 
 
-@given(scribes(), st.sampled_from([None, 0.0, 0.5, 4000.0]))
-def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(scribe: Scribe, later: float | None) -> None:
+@given(written_logs(), st.sampled_from([None, 0.0, 0.5, 4000.0]))
+def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(scribe: LogWriter, later: float | None) -> None:
     chart = drawn(scribe, None if later is None else scribe.now + later)
     for row in chart.rows:
         for bar in row.bars:
@@ -313,13 +313,13 @@ def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(scribe: Scrib
     assert sum(kind == "attempt" for _, kind, *_ in bars(chart)) == attempts
 
 
-@given(scribes(WORDS_OF_THE_LOG))
-def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: Scribe) -> None:
+@given(written_logs(WORDS_OF_THE_LOG))
+def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: LogWriter) -> None:
     assert drawn(scribe, scribe.now + 1).rows[0].label == "A"
 
 
-@given(scribes())
-def test_marks_lie_within_the_chart_in_order_and_apart(scribe: Scribe) -> None:
+@given(written_logs())
+def test_marks_lie_within_the_chart_in_order_and_apart(scribe: LogWriter) -> None:
     ticks = drawn(scribe).ticks
     assert 1 <= len(ticks) <= 20
     assert all(0 <= tick.left <= 100 for tick in ticks)

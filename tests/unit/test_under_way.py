@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from saga.cli import main
+from saga.cli.look import show
 from saga.definition import CHOREOGRAPHY
 from saga.machine import PARKED, RELEASED, REPLAYED, Event
 from saga.views.representation import represent, under_way
-from tests.support.scribe import Scribe
+from tests.support.log_writer import LogWriter
 
 
-def facts(scribe: Scribe, name: str) -> tuple[str, int, str]:
+def facts(scribe: LogWriter, name: str) -> tuple[str, int, str]:
     step = next(step for step in represent(scribe.record)["steps"] if step["name"] == name)
     return step["status"], step["attempts"], step["effect"]
 
 
 def test_a_step_that_is_reached_and_driven_has_an_attempt_under_way() -> None:
-    scribe = Scribe("A B C! D")
+    scribe = LogWriter("A B C! D")
     for name in "ABCD":
         assert facts(scribe, name) == ("RUNNING", 1, "unknown")
         for later in "ABCD"["ABCD".index(name) + 1 :]:
@@ -31,7 +31,7 @@ def test_a_step_that_is_reached_and_driven_has_an_attempt_under_way() -> None:
 
 
 def test_the_next_attempt_counts_as_soon_as_the_last_one_is_answered() -> None:
-    scribe = Scribe()
+    scribe = LogWriter()
     scribe.attempt(503, "refused")
     assert facts(scribe, "A") == ("RUNNING", 2, "unknown")
     scribe.attempt(503, "refused")
@@ -41,18 +41,18 @@ def test_the_next_attempt_counts_as_soon_as_the_last_one_is_answered() -> None:
 
 def test_a_step_that_nobody_drives_has_none() -> None:
     """It was handed over before its call was sent, or rests between two rounds."""
-    scribe = Scribe()
+    scribe = LogWriter()
     scribe.note(RELEASED)
     scribe.record = replace(scribe.record, owner=None)
     assert facts(scribe, "A") == ("RUNNING", 0, "none")
     assert not under_way(scribe.record)
-    pivot = Scribe("A*!")
+    pivot = LogWriter("A*!")
     pivot.call(500, 3)
     assert facts(pivot, "A") == ("UNKNOWN", 3, "unknown")
 
 
 def test_what_was_interrupted_still_counts_once_the_saga_has_turned_back() -> None:
-    scribe = Scribe()
+    scribe = LogWriter()
     scribe.claim()
     assert facts(scribe, "A") == ("RUNNING", 2, "unknown")
     scribe.event(Event.CANCELLED, "cancelled")
@@ -64,7 +64,7 @@ def test_what_was_interrupted_still_counts_once_the_saga_has_turned_back() -> No
 
 @pytest.mark.parametrize(("status", "effect"), [(409, "applied"), (500, "unknown")])
 def test_a_compensation_under_way_leaves_the_effect_as_it_is(status: int, effect: str) -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call(200)
     scribe.call(status)
     step = {409: "A", 500: "B"}[status]
@@ -74,14 +74,14 @@ def test_a_compensation_under_way_leaves_the_effect_as_it_is(status: int, effect
 
 
 def test_a_step_never_reached_has_no_effect_when_the_saga_is_cancelled_before_it() -> None:
-    scribe = Scribe()
+    scribe = LogWriter()
     scribe.call(200)
     scribe.event(Event.CANCELLED, "cancelled")
     assert facts(scribe, "B") == ("PENDING", 0, "none")
 
 
 def test_of_a_choreographed_saga_the_step_that_may_have_heard_counts_unless_its_event_is_parked() -> None:
-    scribe = Scribe(mode=CHOREOGRAPHY)
+    scribe = LogWriter(mode=CHOREOGRAPHY)
     scribe.record = replace(scribe.record, owner=None)
     assert facts(scribe, "A") == ("RUNNING", 1, "unknown")
     scribe.note(PARKED, {"letter": 1}, step="A")
@@ -92,7 +92,7 @@ def test_of_a_choreographed_saga_the_step_that_may_have_heard_counts_unless_its_
 
 @pytest.mark.parametrize(("handed_over", "said"), [(False, "attempt 2 under way"), (True, "attempts 1")])
 def test_the_command_says_which_attempt_is_under_way(handed_over: bool, said: str) -> None:
-    scribe = Scribe()
+    scribe = LogWriter()
     scribe.attempt(503, "refused")
     if handed_over:
         scribe.note(RELEASED)
@@ -103,5 +103,5 @@ def test_the_command_says_which_attempt_is_under_way(handed_over: bool, said: st
         def call(self, method: str, path: str, **arguments: Any) -> tuple[int, Any]:
             return 200, {"lines": lines} if path.endswith("/log") else saga
 
-    told = CliRunner().invoke(main.show, ["id"], obj=Api()).output.splitlines()
+    told = CliRunner().invoke(show, ["id"], obj=Api()).output.splitlines()
     assert said in told[1]

@@ -2,18 +2,18 @@
 // What HTML cannot do by itself: say whether the page is live, show times in the reader's zone, copy a text.
 
 const CHANGED = "changed"; // tells every part of the page with hx-trigger="changed from:body" to look again
-const GATHER = 400; // milliseconds: news that come together are looked at together
+const GATHER = 400; // milliseconds: changes that come together are looked at together
 const HIDDEN_FOR = 10_000; // milliseconds after which a page that nobody looks at gives its connection back
 
 // A page keeps what its reader typed, chose and unfolded while the rest of it changes.
 Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name) => !["value", "open", "checked", "selected"].includes(name);
 
-// Live: htmx's SSE extension connects and reconnects; here its news is passed on, and its state shown.
+// Live: htmx's SSE extension connects and reconnects; here what it brings is passed on, and its state shown.
 let source = null;
 
 let gathering = null;
 
-function news() {
+function announceChange() {
   gathering ??= setTimeout(() => {
     gathering = null;
     htmx.trigger(document.body, CHANGED);
@@ -28,9 +28,9 @@ function sayLive(live) {
 
 document.addEventListener("htmx:sseOpen", (event) => {
   source = event.detail.source;
-  source.onmessage = news;
+  source.onmessage = announceChange;
   sayLive(true);
-  news(); // what happened meanwhile
+  announceChange(); // what happened meanwhile
 });
 document.addEventListener("htmx:sseError", () => sayLive(false));
 

@@ -1,4 +1,4 @@
-"""A choreographed world in one thread: the real rules, listeners, outboxes, relays, follower and databases.
+"""A choreographed world in one thread: the real rules, listeners, outboxes, relays, observer and databases.
 
 Only the broker is a stand-in: at least once, in order of publication, a known id kept once, redelivery of what was
 not acknowledged. Every instant at which a process could die is a numbered point; the process that dies at one loses
@@ -19,9 +19,9 @@ from sqlalchemy import Engine, event, select
 from saga.barrier import saga_barrier
 from saga.choreography import outbox
 from saga.choreography.broker import Delivery, Handler
-from saga.choreography.events import Event, parts_of, started
-from saga.choreography.listener import Listener, Surroundings
-from saga.choreography.observer import Follower, Waiting
+from saga.choreography.events import SagaEvent, started, subscriptions_of
+from saga.choreography.listener import Listener, ListenerDeps
+from saga.choreography.observer import Observer, Waiting
 from saga.choreography.outbox import Relay, saga_outbox
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, SagaDefinition
@@ -47,7 +47,7 @@ class Queue:
 class Broker:
     """Streams and consumers in memory."""
 
-    def __init__(self, world: Ensemble):
+    def __init__(self, world: ChoreographedWorld):
         self.world = world
         self.created = 0.0
         self.stream: list[tuple[str, bytes]] = []
@@ -104,11 +104,11 @@ class CheckedLog(SagaLog):
 
     def advance(self, saga_id: str, *args: Any, **kwargs: Any) -> None:
         super().advance(saga_id, *args, **kwargs)
-        if self._dialect.name == "sqlite":  # elsewhere it costs too many round trips
+        if self.database.engine.dialect.name == "sqlite":  # elsewhere it costs too many round trips
             check_replay(self, saga_id)
 
 
-class Ensemble:
+class ChoreographedWorld:
     """The services, the orchestrator that observes, and the broker between them."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Ensemble:
         create_tables(engine, log_sql.metadata)
         create_tables(engine, outbox.metadata)
         event.listen(engine, "commit", lambda connection: self.point("orchestrator commits"))
-        self.broker.queues["orchestrator"] = Queue(["saga.>"], lambda: self.follower, deque())
+        self.broker.queues["orchestrator"] = Queue(["saga.>"], lambda: self.observer, deque())
         self.restart()
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class Ensemble:
     def restart(self) -> None:
         """Every process forgets what it had in memory."""
         for name, service in SERVICES.items():
-            around = Surroundings(
+            deps = ListenerDeps(
                 transactions=self.transactions[name].transactions,
                 schema=self.transactions[name].schema,
                 secret=service.secret,
@@ -159,10 +159,10 @@ class Ensemble:
                 clock=self._clock,
                 random=lambda: 0.5,
             )
-            self.listeners[name] = Listener(self._heard(name), around)
+            self.listeners[name] = Listener(self._heard(name), deps)
         for name, engine in self.engines.items():
             self.relays[name] = Relay(engine, self.broker, self._clock)
-        self.follower = Follower(self.log, Waiting(), self._clock, lambda record, line: None, self._exit)
+        self.observer = Observer(self.log, Waiting(), self._clock, lambda record, line: None, self._exit)
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
         """A saga that has been started: its row and its events are in the log's database."""
@@ -177,7 +177,9 @@ class Ensemble:
             saga_id, definition, input, saga.state, saga.cursor, context, 1, None, None, 0, None, None, None, now,
             None, None,
         )  # fmt: skip
-        self.log.begin(record, [line], started(definition, saga_id, input, now))
+        self.log.begin(
+            record, [line], outbox.written(started(definition, saga_id, input, now), self.engines["orchestrator"])
+        )
         return saga_id
 
     def play(self, most: int = 2000) -> None:
@@ -262,7 +264,7 @@ class Ensemble:
         self.broker.queues[name] = Queue(list(self._heard(name)), lambda: self.listeners[name], deque())
 
     def _heard(self, name: str) -> dict[str, Any]:
-        return parts_of(name, [self.known[name]])
+        return subscriptions_of(name, [self.known[name]])
 
     def change(self, definition: SagaDefinition, *names: str) -> None:
         """These processes, or all, are started again with another file; a service that is new hears what there is."""
@@ -294,7 +296,7 @@ class Ensemble:
         if work := connection.info.pop("work", None):
             self.done.append(work)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: SagaEvent) -> None:
         self.broker.put(event.subject, event.payload())
 
     def _clock(self) -> float:

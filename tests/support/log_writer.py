@@ -49,7 +49,7 @@ def steps(text: str) -> SagaDefinition:
     return SagaDefinition("test", tuple(made), secret=("pin",))
 
 
-class Scribe:
+class LogWriter:
     """One saga; each method adds a line, `seconds` after the one before it."""
 
     def __init__(self, text: str = "A B C!", input: Mapping[str, Any] | None = None, mode: str = ORCHESTRATION):
@@ -185,10 +185,10 @@ NOTED = {ORCHESTRATION: [RELEASED, CANCEL_REQUESTED, FAULT], CHOREOGRAPHY: [OVER
 
 
 @st.composite
-def scribes(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,), most: int = 25) -> Scribe:
+def written_logs(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,), most: int = 25) -> LogWriter:
     """A saga that went any way at all that the machine allows, up to any line; its secret is one of these."""
     mode = draw(st.sampled_from([ORCHESTRATION, CHOREOGRAPHY]))
-    scribe = Scribe(draw(st.sampled_from(DEFINITIONS) | ways()), {"pin": draw(st.sampled_from(secrets))}, mode)
+    scribe = LogWriter(draw(st.sampled_from(DEFINITIONS) | ways()), {"pin": draw(st.sampled_from(secrets))}, mode)
     for _ in range(draw(st.integers(0, most))):
         state = scribe.saga.state
         if state in ENDED:

@@ -12,10 +12,15 @@ import pytest
 from saga.context import Context, Letter, StepProgress
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
-from saga.machine import Calls, Line, State
+from saga.machine import CallHistory, Line, State
+from saga.runtime.due_sagas import DueSagas
+from saga.runtime.log_lines import LogLines
+from saga.runtime.pruning import prune
 from saga.saga_log import Present, Record, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
+from saga.views.backlog import count_states
+from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import Database
 from tests.support.world import signup
 
@@ -62,7 +67,7 @@ FULL = Context(
     lines=1,
     at=NOW,
     reached_at=NOW,
-    calls=Calls(3, 1, uncertain=True),
+    calls=CallHistory(3, 1, uncertain=True),
     steps={"A": StepProgress("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepProgress()},
     cancelled=True,
     stalled=True,
@@ -133,7 +138,7 @@ def test_an_older_epoch_writes_nothing(log: SagaLog) -> None:
         lambda: log.advance(made.id, 1, present(made, cursor=2), [Line(2, NOW, "attempt")]),
         lambda: log.renew(made.id, 1, NOW + 99),
         lambda: log.claim(made.id, 1, "three", due_by=NOW + 99, due_at=NOW + 99),
-        lambda: log.take(made.id, 1, State.EXECUTING, "three", NOW + 99),
+        lambda: log.preempt(made.id, 1, State.EXECUTING, "three", NOW + 99),
     ):
         with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
             write()
@@ -246,19 +251,19 @@ def test_only_what_is_due_is_claimed_and_by_one_alone(log: SagaLog) -> None:
 def test_a_claim_says_whether_somebody_held_it(log: SagaLog) -> None:
     made = begun(log, owner=None)
     assert log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW)[1] is False
-    assert log.take(made.id, 2, State.EXECUTING, "three", NOW + 99)[1] is True
+    assert log.preempt(made.id, 2, State.EXECUTING, "three", NOW + 99)[1] is True
     with pytest.raises(LeaseLost, match=r"0000|nope"):  # it says whose
-        log.take(made.id, 3, State.COMPENSATING, "four", NOW)
+        log.preempt(made.id, 3, State.COMPENSATING, "four", NOW)
 
 
 def test_what_is_due_comes_longest_waiting_first(log: SagaLog) -> None:
     for number, due_at in enumerate([NOW + 1, NOW - 5, None, NOW, NOW - 9], start=1):
         begun(log, number, due_at=due_at)
-    due = log.due(NOW, 10)
+    due = DueSagas(log).due(NOW, 10)
     assert [uuid.UUID(saga_id).int for saga_id, _ in due] == [5, 2, 4]
     assert {epoch for _, epoch in due} == {1}
-    assert log.due(NOW, 2) == due[:2]
-    assert log.due(NOW, 0) == []
+    assert DueSagas(log).due(NOW, 2) == due[:2]
+    assert DueSagas(log).due(NOW, 0) == []
 
 
 def test_due_to_one_owner_is_what_it_holds_itself_and_what_nobody_holds(log: SagaLog) -> None:
@@ -266,13 +271,13 @@ def test_due_to_one_owner_is_what_it_holds_itself_and_what_nobody_holds(log: Sag
     owners = ["one", "two", None, "", TEMPORAL]
     for number, owner in enumerate(owners, start=1):
         begun(log, number, owner=owner)
-    assert [uuid.UUID(saga_id).int for saga_id, _ in log.due(NOW, 10, "one")] == [1, 3, 4]
-    assert [uuid.UUID(saga_id).int for saga_id, _ in log.due(NOW, 10)] == [1, 2, 3, 4]
+    assert [uuid.UUID(saga_id).int for saga_id, _ in DueSagas(log).due(NOW, 10, "one")] == [1, 3, 4]
+    assert [uuid.UUID(saga_id).int for saga_id, _ in DueSagas(log).due(NOW, 10)] == [1, 2, 3, 4]
 
 
 def doubted(log: SagaLog, most: int = 10) -> list[int]:
     bounds = {"soon": NOW + 5, "longest_lease": NOW + 10, "longest_rest": NOW + 300}
-    return [uuid.UUID(saga_id).int for saga_id, _, _ in log.doubted("one", **bounds, most=most)]
+    return [uuid.UUID(saga_id).int for saga_id, _, _ in DueSagas(log).doubted("one", **bounds, most=most)]
 
 
 def test_doubted_are_others_leases_that_end_soon_and_what_is_due_later_than_anybody_can_mean(log: SagaLog) -> None:
@@ -288,15 +293,15 @@ def test_doubted_are_others_leases_that_end_soon_and_what_is_due_later_than_anyb
     assert doubted(log) == [11, 12, 5, 15, 25, 6, 16, 26, 46]
     assert doubted(log, 1) == [11, 5]
     known = begun(log, 80, due_at=NOW + 1), begun(log, 81, due_at=None)
-    assert log.due_times([*(each.id for each in known), "nope"]) == [(known[0].id, 1, NOW + 1)]
-    assert log.due_times([]) == []
+    assert DueSagas(log).due_times([*(each.id for each in known), "nope"]) == [(known[0].id, 1, NOW + 1)]
+    assert DueSagas(log).due_times([]) == []
 
 
 def test_a_claim_of_what_is_not_believed_holds_only_while_it_is_as_it_was_seen(log: SagaLog) -> None:
     made = begun(log, due_at=NOW + 3600.654321)
     with pytest.raises(LeaseLost, match="0000"):
         log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10, seen=NOW + 3600.654322)
-    (seen,) = log.doubted("two", soon=NOW, longest_lease=NOW, longest_rest=NOW, most=1)
+    (seen,) = DueSagas(log).doubted("two", soon=NOW, longest_lease=NOW, longest_rest=NOW, most=1)
     log.renew(made.id, 1, NOW + 3605)
     with pytest.raises(LeaseLost, match="0000"):
         log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10, seen=seen[2])
@@ -308,7 +313,7 @@ def test_a_claim_of_what_is_not_believed_holds_only_while_it_is_as_it_was_seen(l
 def test_what_is_let_go_is_due_at_once_and_its_call_may_be_under_way(log: SagaLog) -> None:
     made = begun(log, due_at=NOW + 9)
     log.let_go(made.id, 1, NOW)
-    assert log.due(NOW, 10, "two") == [(made.id, 1)]
+    assert DueSagas(log).due(NOW, 10, "two") == [(made.id, 1)]
     assert log.claim(made.id, 1, "two", due_by=NOW, due_at=NOW + 10)[1] is True
     with pytest.raises(LeaseLost, match="0000"):
         log.let_go(made.id, 1, NOW)
@@ -316,14 +321,14 @@ def test_what_is_let_go_is_due_at_once_and_its_call_may_be_under_way(log: SagaLo
 
 def test_postpone_moves_what_nobody_holds(log: SagaLog) -> None:
     free, held = begun(log, 1, owner=None), begun(log, 2)
-    log.postpone({(free.id, 1): NOW + 7, (held.id, 1): NOW + 7, ("nope", 1): NOW})
-    log.postpone({})
+    DueSagas(log).postpone({(free.id, 1): NOW + 7, (held.id, 1): NOW + 7, ("nope", 1): NOW})
+    DueSagas(log).postpone({})
     assert [found and found.due_at for found in (log.find(free.id), log.find(held.id))] == [NOW + 7, NOW]
 
 
 def test_free_makes_due_what_an_owner_left(log: SagaLog) -> None:
     mine, other = begun(log, 1, due_at=NOW + 50), begun(log, 2, owner="two", due_at=NOW + 50)
-    assert log.free("one", NOW) == 1
+    assert DueSagas(log).free("one", NOW) == 1
     assert [found and found.due_at for found in (log.find(mine.id), log.find(other.id))] == [NOW, NOW + 50]
 
 
@@ -332,16 +337,16 @@ def test_search_finds_newest_first_by_each_of_its_filters(log: SagaLog) -> None:
     begun(log, 2, state=State.COMPENSATED, ended_at=NOW + 5, idempotency_key="order%7")
     begun(log, 3, definition=signup(name="other"))
     numbers = {
-        "all": log.search(),
-        "states": log.search(states=[State.COMPLETED, State.COMPENSATED]),
-        "name": log.search(name="other"),
-        "before": log.search(before=record(3).id),
-        "most": log.search(most=1),
-        "id": log.search(q=record(2).id.upper()),
-        "beginning": log.search(q="00000000-0000"),
-        "key": log.search(q="order%7"),
-        "percent": log.search(q="%"),
-        "since": log.search(ended_since=NOW + 1),
+        "all": SagaSearch(log).find(SagaQuery()),
+        "states": SagaSearch(log).find(SagaQuery(states=[State.COMPLETED, State.COMPENSATED])),
+        "name": SagaSearch(log).find(SagaQuery(name="other")),
+        "before": SagaSearch(log).find(SagaQuery(before=record(3).id)),
+        "most": SagaSearch(log).find(SagaQuery(most=1)),
+        "id": SagaSearch(log).find(SagaQuery(q=record(2).id.upper())),
+        "beginning": SagaSearch(log).find(SagaQuery(q="00000000-0000")),
+        "key": SagaSearch(log).find(SagaQuery(q="order%7")),
+        "percent": SagaSearch(log).find(SagaQuery(q="%")),
+        "since": SagaSearch(log).find(SagaQuery(ended_since=NOW + 1)),
     }
     found = {name: [uuid.UUID(saga.id).int for saga in sagas] for name, sagas in numbers.items()}
     assert found == {
@@ -355,16 +360,19 @@ def test_an_id_is_found_by_its_beginning_in_either_case_and_beside_a_key_of_the_
     for number, key in ((0xAB << 120, None), ((0xAC << 120) - 1, None), (0xAC << 120, "ab")):
         begun(log, number, idempotency_key=key)
     first, last, keyed = (str(uuid.UUID(int=n)) for n in (0xAB << 120, (0xAC << 120) - 1, 0xAC << 120))
-    assert [saga.id for saga in log.search(q="AB")] == [last, first]  # a key is compared byte by byte
-    assert [saga.id for saga in log.search(q="ab")] == [keyed, last, first]
-    assert [saga.id for saga in log.search(q=last)] == [last]
+    assert [saga.id for saga in SagaSearch(log).find(SagaQuery(q="AB"))] == [
+        last,
+        first,
+    ]  # a key is compared byte by byte
+    assert [saga.id for saga in SagaSearch(log).find(SagaQuery(q="ab"))] == [keyed, last, first]
+    assert [saga.id for saga in SagaSearch(log).find(SagaQuery(q=last))] == [last]
 
 
 def test_search_takes_its_bounds_in_and_gives_fifty_unless_told(log: SagaLog) -> None:
     for number in range(1, 52):
         begun(log, number, rounds=number, ended_at=NOW + number)
-    assert len(log.search()) == 50
-    assert [saga.rounds for saga in log.search(ended_since=NOW + 50)] == [51, 50]
+    assert len(SagaSearch(log).find(SagaQuery())) == 50
+    assert [saga.rounds for saga in SagaSearch(log).find(SagaQuery(ended_since=NOW + 50))] == [51, 50]
 
 
 def test_those_that_need_attention_are_found_whatever_their_state(log: SagaLog) -> None:
@@ -381,39 +389,46 @@ def test_those_that_need_attention_are_found_whatever_their_state(log: SagaLog) 
     begun(log, 6, due_at=NOW, deadline_at=NOW, owner=None)
     begun(log, 7, due_at=None, owner=None)
     begun(log, 8, due_at=None, deadline_at=NOW, owner=TEMPORAL)
-    assert [saga.id for saga in log.search(attention=10)] == [str(uuid.UUID(int=number)) for number in (5, 2, 1)]
+    assert [saga.id for saga in SagaSearch(log).find(SagaQuery(needs_attention=True))] == [
+        str(uuid.UUID(int=number)) for number in (5, 2, 1)
+    ]
 
 
 def test_sagas_are_counted_by_state_up_to_a_limit(log: SagaLog) -> None:
     for number in range(1, 4):
         begun(log, number, state=State.COMPLETED)
     begun(log, 4, state=State.STALLED_SEALING)
-    counted = log.count_states(2)
+    counted = count_states(log, 2)
     assert counted == {**dict.fromkeys(State, 0), State.COMPLETED: 2, State.STALLED_SEALING: 1}
-    assert log.count_states(100)[State.COMPLETED] == 3
+    assert count_states(log, 100)[State.COMPLETED] == 3
 
 
 def test_what_is_not_ascii_is_no_id_and_no_key(log: SagaLog) -> None:
     begun(log)
     assert log.find("é") is None
-    assert log.search(q="é") == log.search(before="é") == log.search(name="é") == []
+    assert (
+        SagaSearch(log).find(SagaQuery(q="é"))
+        == SagaSearch(log).find(SagaQuery(before="é"))
+        == SagaSearch(log).find(SagaQuery(name="é"))
+        == []
+    )
 
 
 def test_the_latest_lines_of_all_are_those_committed_last(log: SagaLog) -> None:
     for number in (1, 2):
         made = begun(log, number)
         log.advance(made.id, 1, present(made), [Line(2, NOW - number, "attempt", "A")])
-    found = [(uuid.UUID(saga_id).int, line.seq) for saga_id, line in log.latest_lines(3)]
+    found = [(uuid.UUID(saga_id).int, line.seq) for saga_id, line in LogLines(log).latest(3)]
     assert found == [(2, 2), (2, 1), (1, 2)]
 
 
 def test_prune_forgets_what_ended_long_ago_a_batch_at_a_time(log: SagaLog) -> None:
     for number, ended_at in enumerate([NOW - 9, NOW - 8, NOW - 7, NOW, None], start=1):
         begun(log, number, state=State.COMPLETED if ended_at else State.EXECUTING, ended_at=ended_at)
-    assert log.prune(NOW, 2) == 2
-    assert log.prune(NOW, 2) == 1
-    assert log.prune(NOW, 2) == 0
-    assert [uuid.UUID(saga.id).int for saga in log.search()] == [5, 4]
+    assert prune(log, NOW, 2) == 2
+    assert prune(log, NOW, 2) == 1
+    assert prune(log, NOW, 2) == 0
+    assert [uuid.UUID(saga.id).int for saga in SagaSearch(log).find(SagaQuery())] == [5, 4]
     assert log.lines(record(1).id) == []
     assert len(log.lines(record(4).id)) == 1
     log.ping()
@@ -425,5 +440,5 @@ def test_prune_knows_from_an_id_when_its_saga_began(log: SagaLog) -> None:
     for start in ids:
         made = record(id=f"{start[:8]}-{start[8:]}-7000-8000-000000000000", state=State.COMPLETED, ended_at=NOW - 0.001)
         log.begin(made, [Line(1, NOW, "started")])
-    assert log.prune(NOW, 10) == 2
-    assert [saga.id[:8] for saga in log.search()] == [ids[2][:8]]
+    assert prune(log, NOW, 10) == 2
+    assert [saga.id[:8] for saga in SagaSearch(log).find(SagaQuery())] == [ids[2][:8]]

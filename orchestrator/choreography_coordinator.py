@@ -16,11 +16,11 @@ from orchestrator.listeners import Listeners
 from saga.choreography import outbox
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.event_body import saga_id_of
-from saga.choreography.events import Kind, abandoned, observed, started, subject
+from saga.choreography.events import EventKind, abandoned, observed, started, subject
 from saga.choreography.namespace import covers
-from saga.choreography.observer import Follower
+from saga.choreography.observer import Observer
 from saga.choreography.outbox import SKEW
-from saga.choreography.wiring import Ensemble
+from saga.choreography.wiring import MessageEndpoint
 from saga.context import ITS_STARTER
 from saga.definition import SagaDefinition
 from saga.errors import (
@@ -44,33 +44,33 @@ from saga.unreadable import Unreadable
 NAME = ITS_STARTER
 
 
-class Choreographer:
-    """The outbox that `started` goes through, the follower that hears all events, and the dead letters."""
+class ChoreographyCoordinator:
+    """The outbox that `started` goes through, the observer that hears all events, and the dead letters."""
 
-    def __init__(self, database: Database, engine: Engine, follower: Follower, settings: Settings):
-        self._ensemble = Ensemble(NAME, database, settings)
+    def __init__(self, database: Database, engine: Engine, observer: Observer, settings: Settings):
+        self._endpoint = MessageEndpoint(NAME, database, settings)
         self._engine = engine
         self._database = database
-        self._follower = follower
-        self._listeners = Listeners(self._ensemble.broker)
-        self._ensemble.broker.consume(NAME, observed(), follower)
-        self._ensemble.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], follower, stream=DEAD_STREAM)
-        engine.announce = self._ensemble.relay.notify
+        self._observer = observer
+        self._listeners = Listeners(self._endpoint.broker)
+        self._endpoint.broker.consume(NAME, observed(), observer)
+        self._endpoint.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], observer, stream=DEAD_STREAM)
+        engine.notify_relay = self._endpoint.relay.notify
 
     def open(self) -> None:
         """Connect, in the background."""
-        self._ensemble.open()
+        self._endpoint.open()
 
     def close(self) -> None:
         """Observe nothing more: what happens meanwhile is heard later."""
-        self._ensemble.close()
+        self._endpoint.close()
 
-    def check_heard(self, definition: SagaDefinition, key: str | None) -> None:
+    def check_listeners(self, definition: SagaDefinition, key: str | None) -> None:
         """BadInput where a saga would start that a step certainly does not hear of, unless `key` is that of one."""
         try:
             self._listeners.check(definition)
         except BadInput:
-            if key is None or self._engine.around.log.find_by_key(key) is None:
+            if key is None or self._engine.deps.log.find_by_key(key) is None:
                 raise
 
     def abandon(self, saga_id: str, note: str) -> None:
@@ -83,8 +83,8 @@ class Choreographer:
         if why := refusal("abandon", record):
             raise Conflict(why)
         self._check_unheard(record)
-        event = abandoned(record.definition.name, saga_id, self._engine.around.clock())
-        if self._ensemble.broker.publish([(event.id, event.subject, event.payload())]) != [True]:
+        event = abandoned(record.definition.name, saga_id, self._engine.deps.clock())
+        if self._endpoint.broker.publish([(event.id, event.subject, event.payload())]) != [True]:
             raise BrokerUnavailable("the broker takes no event")
         self._check_unheard(record)  # whoever hears of it from now on finds that it is abandoned
         try:
@@ -92,17 +92,17 @@ class Choreographer:
             outbox.withdraw(self._database, sent)
         except (SQLAlchemyError, OutcomeUnknown) as error:
             raise LogUnavailable("the saga log does not take the write") from error
-        self._follower.abandoned(saga_id, note)
+        self._observer.abandoned(saga_id, note)
 
-    def _readable(self, saga_id: str, verb: str) -> Record:
+    def _readable(self, saga_id: str, command: str) -> Record:
         saga = self._engine.read(saga_id)
         if isinstance(saga, Unreadable):
-            raise SagaUnreadable(f"{REFUSALS[verb]}: it cannot be read: {saga.reason}")
+            raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
         return saga
 
     def _check_unheard(self, record: Record) -> None:
         """Conflict unless the event that starts it was delivered to nobody so far. BrokerUnavailable."""
-        broker, beginning = self._ensemble.broker, subject(record.definition.name, Kind.STARTED)
+        broker, beginning = self._endpoint.broker, subject(record.definition.name, EventKind.STARTED)
         if not (made := broker.since()) or made > record.started_at:
             raise Conflict(
                 f"{REFUSALS['abandon']}: the broker's stream is younger than this saga, so that nobody knows who has "
@@ -116,22 +116,22 @@ class Choreographer:
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
-        letters = self._ensemble.broker.dead_letters(most)
+        letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
-        records = self._engine.around.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
+        records = self._engine.deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:
         """How many there are. BrokerUnavailable."""
-        return self._ensemble.broker.count_dead_letters()
+        return self._endpoint.broker.count_dead_letters()
 
     def replay(self, letter: int) -> dict[str, Any]:
         """Publish a parked event again. NoSuchLetter, BadInput, BrokerUnavailable."""
-        replayed = self._ensemble.broker.replay(letter)
+        replayed = self._endpoint.broker.replay(letter)
         saga_id = saga_id_of(replayed["payload"])
         if saga_id:
             with suppress(SagaUnreadable):  # its log cannot tell of it, and the service is told all the same
-                self._follower.replayed(saga_id, letter, replayed["subject"])
+                self._observer.replayed(saga_id, letter, replayed["subject"])
         return {"letter": letter, "subject": replayed["subject"], "replayed": True}
 
     def resume(self, saga_id: str) -> None:
@@ -146,7 +146,7 @@ class Choreographer:
             except BadInput as error:
                 refused = error
             except NoSuchLetter:  # it was published again, and a crash, or the log, kept that from being noted
-                self._follower.replayed(saga_id, letter.letter, str(letter.subject))
+                self._observer.replayed(saga_id, letter.letter, str(letter.subject))
         if refused:
             raise refused
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from orchestrator.choreographer import shown
+from orchestrator.choreography_coordinator import shown
 from saga.choreography import listener
 from saga.choreography.broker import ACK, Delivery
-from saga.choreography.event_fold import Early, follow
-from saga.choreography.events import Event, Kind
+from saga.choreography.event_fold import Early, fold_event
+from saga.choreography.events import EventKind, SagaEvent
 from saga.context import replayed
 from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
 from saga.machine import Line
 from saga.saga_log import Record
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import databases
-from tests.support.ensemble import Ensemble
+from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.world import INPUT, SERVICES, Points, signup
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
@@ -56,29 +56,29 @@ LAST_ATTEMPT = ("b:after:2", "a:before:2", "c:garbage:2")
 
 
 @pytest.fixture
-def ensemble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ensemble]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChoreographedWorld]:
     monkeypatch.setattr(listener, "LOOK", 0.0)
-    made = Ensemble(tmp_path)
+    made = ChoreographedWorld(tmp_path)
     yield made
     made.close()
 
 
-def run(ensemble: Ensemble, flags: str, *crashes: int) -> list[str]:
+def run(world: ChoreographedWorld, flags: str, *crashes: int) -> list[str]:
     """One saga with crashes at these points, to its end, and the promises checked; gives the points' names."""
     status, kind = SCENARIOS[flags]
-    saga_id = ensemble.start(flags)
-    ensemble.point = points = Points(*crashes)
-    ensemble.play()
-    ensemble.point = lambda name: None
-    saga = ensemble.record(saga_id)
+    saga_id = world.start(flags)
+    world.point = points = Points(*crashes)
+    world.play()
+    world.point = lambda name: None
+    saga = world.record(saga_id)
     if crashes and flags in LAST_ATTEMPT and saga["status"] == "COMPENSATED":
         status, kind = "COMPENSATED", "failed"  # the crash has cost it the attempt that would have succeeded
     assert saga["status"] == status, saga
     assert (saga["error"] or {}).get("kind") == kind
-    assert ensemble.rows(saga_id) == (ONE_EACH if status == "COMPLETED" else NONE)
-    assert ensemble.unpublished() == 0
-    assert ensemble.broker.parked == []
-    done = [work for work in ensemble.done if work[0] == saga_id]
+    assert world.rows(saga_id) == (ONE_EACH if status == "COMPLETED" else NONE)
+    assert world.unpublished() == 0
+    assert world.broker.parked == []
+    done = [work for work in world.done if work[0] == saga_id]
     assert len(done) == len(set(done)), "something took effect twice"
     undone = [step for _, step, call in done if call == "compensation"]
     assert undone == sorted(undone, reverse=True), "not undone in reverse"
@@ -86,11 +86,11 @@ def run(ensemble: Ensemble, flags: str, *crashes: int) -> list[str]:
 
 
 @pytest.mark.parametrize("flags", SCENARIOS)
-def test_a_crash_at_any_point_loses_nothing(ensemble: Ensemble, flags: str) -> None:
+def test_a_crash_at_any_point_loses_nothing(world: ChoreographedWorld, flags: str) -> None:
     """Between commit and publish, publish and mark, delivery and acknowledgement, and before each commit."""
-    names = run(ensemble, flags)
+    names = run(world, flags)
     for number in range(len(names)):
-        run(ensemble, flags, number)
+        run(world, flags, number)
     assert any("publish" in name for name in names)
     assert any("before ack" in name for name in names)
     print(f"{flags or 'all succeed'}: {len(names)} crash points")  # noqa: T201
@@ -102,20 +102,20 @@ def test_a_crash_at_any_point_loses_nothing_on_mysql(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
 ) -> None:
     monkeypatch.setattr(listener, "LOOK", 0.0)
-    made = Ensemble(tmp_path, database=databases(request, "mysql", tmp_path))
+    made = ChoreographedWorld(tmp_path, database=databases(request, "mysql", tmp_path))
     for number in range(len(run(made, flags))):
         run(made, flags, number)
     made.close()
 
 
-def test_every_kind_of_point_at_which_a_process_may_die_is_there(ensemble: Ensemble) -> None:
-    """Each step's commit, publication, mark, delivery and acknowledgement, forward and back; the follower's too."""
-    names = set(run(ensemble, "")) | set(run(ensemble, "c:refuse"))
+def test_every_kind_of_point_at_which_a_process_may_die_is_there(world: ChoreographedWorld) -> None:
+    """Each step's commit, publication, mark, delivery and acknowledgement, forward and back; the observer's too."""
+    names = set(run(world, "")) | set(run(world, "c:refuse"))
     told = {"A": ["done", "undone"], "B": ["done", "undone"], "C": ["done", "refused"]}
     for step, kinds in told.items():
         assert f"{step} commits" in names  # its local transaction, and the mark of its relay
         for event in (f"saga.signup.{step}.{kind}" for kind in kinds):
-            listening = [name for name, queue in ensemble.broker.queues.items() if event in queue.subjects]
+            listening = [name for name, queue in world.broker.queues.items() if event in queue.subjects]
             points = [f"before publish {event}", f"after publish {event}"]
             for name in [*listening, "orchestrator"]:
                 points += [f"{name} before {event}", f"{name} before ack of {event}"]
@@ -124,45 +124,45 @@ def test_every_kind_of_point_at_which_a_process_may_die_is_there(ensemble: Ensem
 
 
 @pytest.mark.parametrize("flags", ["", "b:after"])
-def test_a_second_crash_at_any_point_after_the_first_loses_nothing(ensemble: Ensemble, flags: str) -> None:
-    for first in range(0, len(run(ensemble, flags)), 3):
-        for second in range(first + 1, len(run(ensemble, flags, first)), 5):
-            run(ensemble, flags, first, second)
+def test_a_second_crash_at_any_point_after_the_first_loses_nothing(world: ChoreographedWorld, flags: str) -> None:
+    for first in range(0, len(run(world, flags)), 3):
+        for second in range(first + 1, len(run(world, flags, first)), 5):
+            run(world, flags, first, second)
 
 
 @pytest.mark.parametrize("flags", ["", "c", "b:after", "c:after"])
-def test_events_that_are_delivered_again_after_the_end_change_nothing(ensemble: Ensemble, flags: str) -> None:
-    run(ensemble, flags)
-    before, done = ensemble.record("saga-1"), list(ensemble.done)
-    for subject, payload in list(ensemble.broker.stream):
-        ensemble.broker.put(subject, payload)
-    ensemble.play()
-    assert ensemble.record("saga-1") == before
-    assert ensemble.done == done
+def test_events_that_are_delivered_again_after_the_end_change_nothing(world: ChoreographedWorld, flags: str) -> None:
+    run(world, flags)
+    before, done = world.record("saga-1"), list(world.done)
+    for subject, payload in list(world.broker.stream):
+        world.broker.put(subject, payload)
+    world.play()
+    assert world.record("saga-1") == before
+    assert world.done == done
 
 
-def test_an_action_that_comes_after_its_compensation_does_nothing(ensemble: Ensemble) -> None:
-    saga_id = ensemble.start("b")
-    ensemble.play()
-    assert ensemble.barriers(saga_id) == {"A": "compensated", "B": "sealed"}
-    done = next(event for event in ensemble.broker.stream if event[0] == "saga.signup.A.done")
+def test_an_action_that_comes_after_its_compensation_does_nothing(world: ChoreographedWorld) -> None:
+    saga_id = world.start("b")
+    world.play()
+    assert world.barriers(saga_id) == {"A": "compensated", "B": "sealed"}
+    done = next(event for event in world.broker.stream if event[0] == "saga.signup.A.done")
     payload = {**json.loads(done[1]), "faults": {}}
-    ensemble.broker.put(done[0], json.dumps(payload).encode())
-    ensemble.play()
-    assert ensemble.rows(saga_id) == NONE
-    assert ensemble.barriers(saga_id) == {"A": "compensated", "B": "sealed"}
+    world.broker.put(done[0], json.dumps(payload).encode())
+    world.play()
+    assert world.rows(saga_id) == NONE
+    assert world.barriers(saga_id) == {"A": "compensated", "B": "sealed"}
 
 
-def test_events_carry_what_later_steps_need_and_secrets_go_to_their_step_alone(ensemble: Ensemble) -> None:
-    run(ensemble, "")
-    told = {subject: payload.decode() for subject, payload in ensemble.broker.stream}
+def test_events_carry_what_later_steps_need_and_secrets_go_to_their_step_alone(world: ChoreographedWorld) -> None:
+    run(world, "")
+    told = {subject: payload.decode() for subject, payload in world.broker.stream}
     assert [subject for subject in told if INPUT["payment"] in told[subject]] == ["saga.signup.C.given"]
     assert list(told).index("saga.signup.C.given") < list(told).index("saga.signup.started")
     assert json.loads(told["saga.signup.started"])["fields"] == {"username": "ada", "address": "1 Main St"}
     assert json.loads(told["saga.signup.A.done"])["fields"] == {"user_id": 1, "address": "1 Main St"}
     assert json.loads(told["saga.signup.B.done"])["fields"] == {"user_id": 1}
     assert list(told)[-1] == "saga.signup.completed"
-    assert ensemble.broker.queues["B"].subjects == [
+    assert world.broker.queues["B"].subjects == [
         "saga.signup.A.done",
         "saga.signup.B.given",
         "saga.signup.C.refused",
@@ -170,36 +170,36 @@ def test_events_carry_what_later_steps_need_and_secrets_go_to_their_step_alone(e
     ]
 
 
-def test_a_compensation_that_never_succeeds_is_parked_and_not_called_undone(ensemble: Ensemble) -> None:
-    saga_id = ensemble.start("b&a:undo")
-    ensemble.play()
-    saga = ensemble.record(saga_id)
+def test_a_compensation_that_never_succeeds_is_parked_and_not_called_undone(world: ChoreographedWorld) -> None:
+    saga_id = world.start("b&a:undo")
+    world.play()
+    saga = world.record(saga_id)
     assert saga["status"] == "STALLED"
     assert saga["needs_attention"]
     assert saga["steps"][0]["status"] == "COMPENSATING"
-    assert ensemble.rows(saga_id) == {"A": 1, "B": 0, "C": 0}
-    assert [subject for subject, _ in ensemble.broker.parked] == ["saga.signup.B.refused"]
-    assert [found.id for found in ensemble.log.search(attention=NEEDS_ATTENTION_AFTER)] == [saga_id]
+    assert world.rows(saga_id) == {"A": 1, "B": 0, "C": 0}
+    assert [subject for subject, _ in world.broker.parked] == ["saga.signup.B.refused"]
+    assert [found.id for found in SagaSearch(world.log).find(SagaQuery(needs_attention=True))] == [saga_id]
 
 
 @pytest.mark.parametrize("told_late", [False, True])
-def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(ensemble: Ensemble, told_late: bool) -> None:
+def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(world: ChoreographedWorld, told_late: bool) -> None:
     """Also where news of the step before comes after that of the parking."""
-    saga_id = ensemble.start("")
+    saga_id = world.start("")
     parked = Delivery("dead.saga.signup.A.done", json.dumps({"saga_id": saga_id}).encode(), 1, 7, {"Saga-Service": "B"})
     if told_late:
-        ensemble.follower.handle(parked)
-    ensemble.broker.queues["B"].subjects = []  # who parks it does not act on it
-    ensemble.play()
-    ensemble.follower.handle(parked)
+        world.observer.handle(parked)
+    world.broker.queues["B"].subjects = []  # who parks it does not act on it
+    world.play()
+    world.observer.handle(parked)
 
     def found() -> list[str]:
-        return [record.id for record in ensemble.log.search(attention=NEEDS_ATTENTION_AFTER)]
+        return [record.id for record in SagaSearch(world.log).find(SagaQuery(needs_attention=True))]
 
-    assert ensemble.record(saga_id)["needs_attention"]
+    assert world.record(saga_id)["needs_attention"]
     assert found() == [saga_id]
-    ensemble.follower.replayed(saga_id, 7, "saga.signup.A.done")
-    assert not ensemble.record(saga_id)["needs_attention"]
+    world.observer.replayed(saga_id, 7, "saga.signup.A.done")
+    assert not world.record(saga_id)["needs_attention"]
     assert found() == []
 
 
@@ -209,22 +209,24 @@ def as_of(record: Record, lines: Sequence[Line]) -> Record:
     return replace(record, state=saga.state, cursor=saga.cursor, results=saga.results, context=context)
 
 
-def test_an_attempt_to_undo_that_is_heard_before_what_it_follows_from_is_asked_for_again(ensemble: Ensemble) -> None:
-    saga_id = ensemble.start("c&a:undo:1")
-    ensemble.play()
-    record, lines = ensemble.log.find(saga_id), ensemble.log.lines(saga_id)
+def test_an_attempt_to_undo_that_is_heard_before_what_it_follows_from_is_asked_for_again(
+    world: ChoreographedWorld,
+) -> None:
+    saga_id = world.start("c&a:undo:1")
+    world.play()
+    record, lines = world.log.find(saga_id), world.log.lines(saga_id)
     assert record
     early = [index for index, line in enumerate(lines) if (line.detail or {}).get("call") == "compensation"]
-    told = Event("signup", saga_id, Kind.ATTEMPT, "A", {"call": "compensation", "number": 1, "at": 1.0})
+    told = SagaEvent("signup", saga_id, EventKind.ATTEMPT, "A", {"call": "compensation", "number": 1, "at": 1.0})
     for known in (3, 5, early[0]):  # B's turn, C's turn, B undoes itself
         with pytest.raises(Early):
-            follow(as_of(record, lines[:known]), told)
-    assert follow(as_of(record, lines[: early[1]]), told)[1]
+            fold_event(as_of(record, lines[:known]), told)
+    assert fold_event(as_of(record, lines[: early[1]]), told)[1]
 
 
-def test_the_reason_of_a_dead_letter_is_masked_and_what_it_carries_is_not_shown(ensemble: Ensemble) -> None:
-    saga_id = ensemble.start("")
-    record = ensemble.log.find(saga_id)
+def test_the_reason_of_a_dead_letter_is_masked_and_what_it_carries_is_not_shown(world: ChoreographedWorld) -> None:
+    saga_id = world.start("")
+    record = world.log.find(saga_id)
     assert record
     letter = {
         "letter": 1,
@@ -236,23 +238,25 @@ def test_the_reason_of_a_dead_letter_is_masked_and_what_it_carries_is_not_shown(
         assert shown({**letter, "payload": payload}, {}) == {"letter": 1, "message": letter["message"], "saga_id": None}
 
 
-def test_a_dead_letter_of_a_brokers_new_disk_is_noted_though_its_number_was_given_before(ensemble: Ensemble) -> None:
-    saga_id = ensemble.start()
+def test_a_dead_letter_of_a_brokers_new_disk_is_noted_though_its_number_was_given_before(
+    world: ChoreographedWorld,
+) -> None:
+    saga_id = world.start()
     payload = json.dumps({"saga_id": saga_id}).encode()
     letters = [Delivery("dead.saga.signup.A.done", payload, 1, 1, {"Saga-Service": "B"}, at) for at in (NOW, NOW + 60)]
-    ensemble.follower.handle(letters[0])
-    ensemble.follower.replayed(saga_id, 1, "saga.signup.A.done")
+    world.observer.handle(letters[0])
+    world.observer.replayed(saga_id, 1, "saga.signup.A.done")
     for letter in (letters[0], letters[1], letters[1]):
-        ensemble.follower.handle(letter)
-    noted = [line.event for line in ensemble.log.lines(saga_id)]
+        world.observer.handle(letter)
+    noted = [line.event for line in world.log.lines(saga_id)]
     assert noted == ["started", "parked", "replayed", "parked"]
-    assert ensemble.record(saga_id)["needs_attention"]
+    assert world.record(saga_id)["needs_attention"]
 
 
-def test_an_event_that_is_nested_too_deeply_is_let_go_by_who_observes(ensemble: Ensemble) -> None:
-    assert ensemble.follower.line("saga.signup.A.done", NESTED) is None
+def test_an_event_that_is_nested_too_deeply_is_let_go_by_who_observes(world: ChoreographedWorld) -> None:
+    assert world.observer.ordering_key("saga.signup.A.done", NESTED) is None
     for subject in ("saga.signup.A.done", "dead.saga.signup.A.done"):
-        assert ensemble.follower.handle(Delivery(subject, NESTED, 1, 1, {})) == ACK
+        assert world.observer.handle(Delivery(subject, NESTED, 1, 1, {})) == ACK
 
 
 @pytest.mark.parametrize(
@@ -275,38 +279,40 @@ def test_an_event_that_is_nested_too_deeply_is_let_go_by_who_observes(ensemble: 
     ],
 )
 def test_an_event_whose_fields_have_another_shape_is_let_go_by_who_observes_and_parked_by_who_acts(
-    ensemble: Ensemble, subject: str, body: dict[str, Any]
+    world: ChoreographedWorld, subject: str, body: dict[str, Any]
 ) -> None:
     """Whoever publishes it, in whatever language: the saga is shown and goes on as if it had not been."""
-    saga_id = ensemble.start()
-    before = ensemble.record(saga_id)
+    saga_id = world.start()
+    before = world.record(saga_id)
     payload = json.dumps({"saga_id": saga_id, "at": NOW, **body}).encode()
     told = Delivery(f"saga.signup.{subject}", payload, 1, 1, {})
-    assert ensemble.follower.handle(told) == ACK
-    assert ensemble.record(saga_id) == before
+    assert world.observer.handle(told) == ACK
+    assert world.record(saga_id) == before
     if subject == "A.done":
-        assert ensemble.listeners["B"].handle(told).park
-    ensemble.play()
-    assert ensemble.record(saga_id)["status"] == "COMPLETED"
+        assert world.listeners["B"].handle(told).park
+    world.play()
+    assert world.record(saga_id)["status"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"no json", b"[]", b'{"saga_id": 7}', '{"saga_id": "ü"}'.encode()])
-def test_an_event_that_cannot_be_understood_is_parked_and_holds_up_nobody(ensemble: Ensemble, payload: bytes) -> None:
-    ensemble.broker.put("saga.signup.started", payload)
-    run_past = ensemble.start()
-    ensemble.play()
-    assert [subject for subject, _ in ensemble.broker.parked] == ["saga.signup.started"]
-    assert ensemble.record(run_past)["status"] == "COMPLETED"
+def test_an_event_that_cannot_be_understood_is_parked_and_holds_up_nobody(
+    world: ChoreographedWorld, payload: bytes
+) -> None:
+    world.broker.put("saga.signup.started", payload)
+    run_past = world.start()
+    world.play()
+    assert [subject for subject, _ in world.broker.parked] == ["saga.signup.started"]
+    assert world.record(run_past)["status"] == "COMPLETED"
 
 
-def test_the_same_saga_and_step_with_other_fields_is_parked(ensemble: Ensemble) -> None:
-    run(ensemble, "")
-    done = json.loads(dict(ensemble.broker.stream)["saga.signup.A.done"])
+def test_the_same_saga_and_step_with_other_fields_is_parked(world: ChoreographedWorld) -> None:
+    run(world, "")
+    done = json.loads(dict(world.broker.stream)["saga.signup.A.done"])
     done["fields"]["address"] = "elsewhere"
-    ensemble.broker.put("saga.signup.A.done", json.dumps(done).encode())
-    ensemble.play()
-    assert ensemble.broker.parked == [("saga.signup.A.done", "this saga and step were called before with another body")]
-    assert ensemble.rows("saga-1") == ONE_EACH
+    world.broker.put("saga.signup.A.done", json.dumps(done).encode())
+    world.play()
+    assert world.broker.parked == [("saga.signup.A.done", "this saga and step were called before with another body")]
+    assert world.rows("saga-1") == ONE_EACH
 
 
 @pytest.mark.parametrize(
@@ -325,54 +331,54 @@ def test_a_step_without_a_compensation_is_passed_over(
     definition = replace(
         shipped, steps=tuple(replace(step, compensation=None) if step.name == "B" else step for step in shipped.steps)
     )
-    ensemble = Ensemble(tmp_path, definition)
-    saga_id = ensemble.start(flags)
-    ensemble.play()
-    saga = ensemble.record(saga_id)
+    world = ChoreographedWorld(tmp_path, definition)
+    saga_id = world.start(flags)
+    world.play()
+    saga = world.record(saga_id)
     assert saga["status"] == status
-    assert ensemble.rows(saga_id) == rows
+    assert world.rows(saga_id) == rows
     assert [step["status"] for step in saga["steps"]] == steps
-    ensemble.close()
+    world.close()
 
 
 def test_a_step_of_which_nobody_has_said_how_it_is_undone_is_not_passed_over(tmp_path: Path) -> None:
     """A service's own file must say so; should it not, an operator is asked, and A is not undone around it."""
     steps = tuple(replace(s, compensation=None, unsaid=True) if s.name == "B" else s for s in signup().steps)
-    ensemble = Ensemble(tmp_path, replace(signup(), steps=steps))
-    saga_id = ensemble.start("c:refuse")
-    ensemble.play()
-    saga = ensemble.record(saga_id)
+    world = ChoreographedWorld(tmp_path, replace(signup(), steps=steps))
+    saga_id = world.start("c:refuse")
+    world.play()
+    saga = world.record(saga_id)
     assert saga["status"] == "COMPENSATING"
-    assert [parked for parked in ensemble.broker.parked if "nobody can undo B" in str(parked)]
-    assert ensemble.rows(saga_id) == {"A": 1, "B": 1, "C": 0}
-    ensemble.close()
+    assert [parked for parked in world.broker.parked if "nobody can undo B" in str(parked)]
+    assert world.rows(saga_id) == {"A": 1, "B": 1, "C": 0}
+    world.close()
 
 
 def test_a_pivot_without_a_compensation_that_has_sealed_itself_ends_the_saga(tmp_path: Path) -> None:
     """How its attempts ended is not known, but that none of them took effect is."""
     shipped = signup()
     definition = replace(shipped, steps=(*shipped.steps[:2], replace(shipped.steps[2], compensation=None)))
-    ensemble = Ensemble(tmp_path, definition)
-    saga_id = ensemble.start("c:crash")
-    ensemble.play()
-    saga = ensemble.record(saga_id)
+    world = ChoreographedWorld(tmp_path, definition)
+    saga_id = world.start("c:crash")
+    world.play()
+    saga = world.record(saga_id)
     assert (saga["status"], saga["error"]["kind"]) == ("COMPENSATED", "failed")
     assert [step["status"] for step in saga["steps"]] == ["COMPENSATED", "COMPENSATED", "REFUSED"]
-    assert ensemble.rows(saga_id) == NONE
-    ensemble.close()
+    assert world.rows(saga_id) == NONE
+    world.close()
 
 
 @pytest.mark.parametrize("flags", ["c:before:7", "c:after:7", "c:crash:2"])
 def test_past_the_pivot_a_step_is_tried_until_it_succeeds(tmp_path: Path, flags: str) -> None:
     shipped = signup()
     steps = tuple(replace(step, pivot=step.name == "B") for step in shipped.steps)
-    ensemble = Ensemble(tmp_path, replace(shipped, steps=steps))
-    saga_id = ensemble.start(flags)
-    ensemble.play()
-    assert ensemble.record(saga_id)["status"] == "COMPLETED"
-    assert ensemble.rows(saga_id) == ONE_EACH
-    assert ensemble.broker.parked == []
-    ensemble.close()
+    world = ChoreographedWorld(tmp_path, replace(shipped, steps=steps))
+    saga_id = world.start(flags)
+    world.play()
+    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.rows(saga_id) == ONE_EACH
+    assert world.broker.parked == []
+    world.close()
 
 
 def test_a_secret_that_a_step_returns_goes_to_who_needs_it(tmp_path: Path) -> None:
@@ -381,10 +387,10 @@ def test_a_secret_that_a_step_returns_goes_to_who_needs_it(tmp_path: Path) -> No
         Step("B", "http://b/invoke", "http://b/compensate", ("address", "user_id")),
         Step("C", "http://c/invoke", "http://c/compensate", ("user_id", "payment"), pivot=True),
     )
-    ensemble = Ensemble(tmp_path, replace(signup(), steps=steps, secret=("user_id", "payment")))
-    saga_id = ensemble.start()
-    ensemble.play()
-    told = [(subject, json.loads(payload)) for subject, payload in ensemble.broker.stream]
+    world = ChoreographedWorld(tmp_path, replace(signup(), steps=steps, secret=("user_id", "payment")))
+    saga_id = world.start()
+    world.play()
+    told = [(subject, json.loads(payload)) for subject, payload in world.broker.stream]
     given = [(subject, event["by"], sorted(event["fields"])) for subject, event in told if subject.endswith(".given")]
     assert given == [
         ("saga.signup.C.given", -1, ["payment"]),
@@ -392,61 +398,63 @@ def test_a_secret_that_a_step_returns_goes_to_who_needs_it(tmp_path: Path) -> No
         ("saga.signup.C.given", 0, ["user_id"]),
     ]
     assert dict(told)["saga.signup.A.done"]["result"] == {"user_id": "***"}
-    assert ensemble.record(saga_id)["status"] == "COMPLETED"
-    assert ensemble.rows(saga_id) == ONE_EACH
-    ensemble.close()
+    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.rows(saga_id) == ONE_EACH
+    world.close()
 
 
-def test_an_attempt_that_succeeds_after_its_time_was_up_is_not_undone_by_giving_up(ensemble: Ensemble) -> None:
+def test_an_attempt_that_succeeds_after_its_time_was_up_is_not_undone_by_giving_up(world: ChoreographedWorld) -> None:
     """B's last attempt outlasts its time-out, commits and tells so, just before it is given up."""
-    saga_id = ensemble.start()
-    ensemble.reach("B")
-    listener, (index, _) = ensemble.listeners["B"], ensemble.broker.queues["B"].waiting.popleft()
-    last = Delivery(*ensemble.broker.stream[index], 3, index, {})
+    saga_id = world.start()
+    world.reach("B")
+    listener, (index, _) = world.listeners["B"], world.broker.queues["B"].waiting.popleft()
+    last = Delivery(*world.broker.stream[index], 3, index, {})
     listener.handle(last)
-    assert listener.overslept(last) == ACK
-    ensemble.play()
-    assert ensemble.record(saga_id)["status"] == "COMPLETED"
-    assert ensemble.rows(saga_id) == ONE_EACH
+    assert listener.on_timeout(last) == ACK
+    world.play()
+    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.rows(saga_id) == ONE_EACH
 
 
 @pytest.mark.parametrize(
     ("flags", "outlasted", "kind"),
     [("b:refuse", 0, "refused"), ("b:refuse", 1, "timeout"), ("b:before", 1, "timeout"), ("b:before", 0, "failed")],
 )
-def test_the_kind_of_error_is_what_it_is_over_http(ensemble: Ensemble, flags: str, outlasted: int, kind: str) -> None:
+def test_the_kind_of_error_is_what_it_is_over_http(
+    world: ChoreographedWorld, flags: str, outlasted: int, kind: str
+) -> None:
     """A call of which one attempt was timed out is a time-out, whatever its last attempt came to."""
-    saga_id = ensemble.start(flags)
-    ensemble.reach("B")
-    listener, (index, _) = ensemble.listeners["B"], ensemble.broker.queues["B"].waiting[0]
+    saga_id = world.start(flags)
+    world.reach("B")
+    listener, (index, _) = world.listeners["B"], world.broker.queues["B"].waiting[0]
     for number in range(1, 1 + outlasted):
-        listener.overslept(Delivery(*ensemble.broker.stream[index], number, index, {}))
-    ensemble.play()
-    assert ensemble.record(saga_id)["error"]["kind"] == kind
-    assert ensemble.rows(saga_id) == NONE
+        listener.on_timeout(Delivery(*world.broker.stream[index], number, index, {}))
+    world.play()
+    assert world.record(saga_id)["error"]["kind"] == kind
+    assert world.rows(saga_id) == NONE
 
 
-def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(ensemble: Ensemble) -> None:
+def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(world: ChoreographedWorld) -> None:
     """No attempt ended in time, giving up failed and was reported; then one of the attempts committed after all."""
-    saga_id = ensemble.start("b:undo:1")
-    ensemble.reach("B")
-    listener, (index, _) = ensemble.listeners["B"], ensemble.broker.queues["B"].waiting.popleft()
-    deliveries = [Delivery(*ensemble.broker.stream[index], number, index, {}) for number in range(1, 5)]
+    saga_id = world.start("b:undo:1")
+    world.reach("B")
+    listener, (index, _) = world.listeners["B"], world.broker.queues["B"].waiting.popleft()
+    deliveries = [Delivery(*world.broker.stream[index], number, index, {}) for number in range(1, 5)]
     for delivery in deliveries[:3]:
-        assert listener.overslept(delivery) != ACK
-    while ensemble.broker.queues["orchestrator"].waiting:
-        ensemble.broker.deliver("orchestrator")
-    saga = ensemble.record(saga_id)
+        assert listener.on_timeout(delivery) != ACK
+    while world.broker.queues["orchestrator"].waiting:
+        world.broker.deliver("orchestrator")
+    saga = world.record(saga_id)
     assert (saga["status"], saga["steps"][1]["error"]) == ("RUNNING", "injected: undo")
-    took = [line.duration_ms for line in ensemble.log.lines(saga_id) if line.step == "B" and line.event == "attempt"]
-    timeout = 1000 * ensemble.definition.steps[1].timeout
+    took = [line.duration_ms for line in world.log.lines(saga_id) if line.step == "B" and line.event == "attempt"]
+    timeout = 1000 * world.definition.steps[1].timeout
     assert len(took) == 3 and all(each is not None and each >= timeout for each in took)  # it acted all that time
     listener.handle(deliveries[1])
     assert listener.handle(deliveries[3]) == ACK
-    ensemble.play()
-    saga = ensemble.record(saga_id)
+    world.play()
+    saga = world.record(saga_id)
     assert (saga["status"], saga["error"]) == ("COMPLETED", None)
-    assert ensemble.rows(saga_id) == ONE_EACH
+    assert world.rows(saga_id) == ONE_EACH
 
 
 def test_a_refusal_does_not_tell_the_secrets_that_it_echoes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,13 +462,13 @@ def test_a_refusal_does_not_tell_the_secrets_that_it_echoes(tmp_path: Path, monk
         raise Refused(f"the card {fields['payment']} is declined")
 
     monkeypatch.setitem(SERVICES, "C", replace(SERVICES["C"], action=declined))
-    ensemble = Ensemble(tmp_path)
-    saga_id = ensemble.start()
-    ensemble.play()
-    assert ensemble.record(saga_id)["error"]["message"] == "the card *** is declined"
-    told = {subject for subject, payload in ensemble.broker.stream if INPUT["payment"] in payload.decode()}
+    world = ChoreographedWorld(tmp_path)
+    saga_id = world.start()
+    world.play()
+    assert world.record(saga_id)["error"]["message"] == "the card *** is declined"
+    told = {subject for subject, payload in world.broker.stream if INPUT["payment"] in payload.decode()}
     assert told == {"saga.signup.C.given"}
-    ensemble.close()
+    world.close()
 
 
 def test_a_refusal_by_the_schema_does_not_tell_the_secrets_that_it_echoes(
@@ -469,41 +477,41 @@ def test_a_refusal_by_the_schema_does_not_tell_the_secrets_that_it_echoes(
     """Also where it is the saga that says what is secret, and where a long message is cut in the middle of one."""
     whole = {"not": {"required": ["payment"]}}  # its message quotes all fields
     monkeypatch.setitem(SERVICES, "C", replace(SERVICES["C"], schema=whole, secret=()))
-    ensemble = Ensemble(tmp_path)
+    world = ChoreographedWorld(tmp_path)
     for payment in ("4111-2222-3333", "4111" * 80):
-        saga_id = ensemble.start("", {**INPUT, "payment": payment})
-        ensemble.play()
-        assert ensemble.record(saga_id)["error"]["kind"] == "refused"
-        assert "'payment': '***'" in ensemble.record(saga_id)["error"]["message"]
-        told = {subject for subject, payload in ensemble.broker.stream if payment[:14] in payload.decode()}
+        saga_id = world.start("", {**INPUT, "payment": payment})
+        world.play()
+        assert world.record(saga_id)["error"]["kind"] == "refused"
+        assert "'payment': '***'" in world.record(saga_id)["error"]["message"]
+        told = {subject for subject, payload in world.broker.stream if payment[:14] in payload.decode()}
         assert told == {"saga.signup.C.given"}
-    ensemble.close()
+    world.close()
 
 
 def test_a_field_that_holds_a_secret_goes_to_its_step_alone(tmp_path: Path) -> None:
     shipped = signup()
     steps = (*shipped.steps[:2], replace(shipped.steps[2], send=("user_id", "payment", "customer")))
-    ensemble = Ensemble(tmp_path, replace(shipped, steps=steps, secret=("card",)))
-    ensemble.start("c:refuse", {**INPUT, "customer": {"cards": [{"card": "4111-2222-3333"}]}})
-    ensemble.play()
-    told = [subject for subject, payload in ensemble.broker.stream if "4111-2222-3333" in payload.decode()]
+    world = ChoreographedWorld(tmp_path, replace(shipped, steps=steps, secret=("card",)))
+    world.start("c:refuse", {**INPUT, "customer": {"cards": [{"card": "4111-2222-3333"}]}})
+    world.play()
+    told = [subject for subject, payload in world.broker.stream if "4111-2222-3333" in payload.decode()]
     assert told == ["saga.signup.C.given"]
-    ensemble.close()
+    world.close()
 
 
 def test_a_step_that_moves_undoes_what_it_did_at_its_old_position(tmp_path: Path) -> None:
     shipped = signup()
-    ensemble = Ensemble(tmp_path, without(shipped, "A"))
-    saga_id = ensemble.start("c:refuse", {**INPUT, "user_id": 7})
-    ensemble.reach("C")
-    ensemble.change(shipped, "B")  # it is the second step now
-    ensemble.play()
-    ensemble.change(shipped)
-    ensemble.play()
-    assert ensemble.record(saga_id)["status"] == "COMPENSATED"
-    assert ensemble.rows(saga_id) == NONE
-    assert ensemble.broker.parked == []
-    ensemble.close()
+    world = ChoreographedWorld(tmp_path, without(shipped, "A"))
+    saga_id = world.start("c:refuse", {**INPUT, "user_id": 7})
+    world.reach("C")
+    world.change(shipped, "B")  # it is the second step now
+    world.play()
+    world.change(shipped)
+    world.play()
+    assert world.record(saga_id)["status"] == "COMPENSATED"
+    assert world.rows(saga_id) == NONE
+    assert world.broker.parked == []
+    world.close()
 
 
 def test_a_result_that_is_not_json_is_a_failure_of_the_step_that_gave_it(
@@ -518,18 +526,18 @@ def test_a_result_that_is_not_json_is_a_failure_of_the_step_that_gave_it(
         return {"rate": float("nan")}
 
     monkeypatch.setitem(SERVICES, "B", replace(SERVICES["B"], action=unequal))
-    ensemble = Ensemble(tmp_path)
-    saga_id = ensemble.start()
-    ensemble.play()
-    saga = ensemble.record(saga_id)
+    world = ChoreographedWorld(tmp_path)
+    saga_id = world.start()
+    world.play()
+    saga = world.record(saga_id)
     assert saga["status"] == "COMPENSATED"
     assert saga["error"]["message"].startswith(
         "the service failed, and rolled back: what the action returned is not JSON"
     )
     assert "rate" in saga["error"]["message"]
-    assert ensemble.rows(saga_id) == NONE
-    assert ensemble.broker.parked == []
-    ensemble.close()
+    assert world.rows(saga_id) == NONE
+    assert world.broker.parked == []
+    world.close()
 
 
 def test_a_number_keeps_its_digits_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,58 +547,58 @@ def test_a_number_keeps_its_digits_from_step_to_step(tmp_path: Path, monkeypatch
         return {**(action(tx, fields) or {}), "price": Decimal("12345678901234567890.123")}
 
     monkeypatch.setitem(SERVICES, "B", replace(SERVICES["B"], action=priced))
-    ensemble = Ensemble(tmp_path)
-    saga_id = ensemble.start()
-    ensemble.play()
-    saga = ensemble.record(saga_id)
+    world = ChoreographedWorld(tmp_path)
+    saga_id = world.start()
+    world.play()
+    saga = world.record(saga_id)
     assert (saga["status"], saga["result"]["price"]) == ("COMPLETED", Decimal("12345678901234567890.123"))
-    ensemble.close()
+    world.close()
 
 
 def test_a_new_step_lets_sagas_pass_that_began_without_it(tmp_path: Path) -> None:
     """Its service hears of all that the broker still has: also of sagas that have completed, or are under way."""
     shipped = signup()
     steps = {step.name: step for step in shipped.steps}
-    ensemble = Ensemble(tmp_path, replace(shipped, steps=(steps["A"], steps["C"])))
-    done, refused = ensemble.start(), ensemble.start("c:refuse")
-    ensemble.play()
-    under_way = ensemble.start()
-    ensemble.reach("C")
-    ensemble.change(shipped)
-    ensemble.play()
-    assert [ensemble.record(saga)["status"] for saga in (done, refused, under_way)] == [
+    world = ChoreographedWorld(tmp_path, replace(shipped, steps=(steps["A"], steps["C"])))
+    done, refused = world.start(), world.start("c:refuse")
+    world.play()
+    under_way = world.start()
+    world.reach("C")
+    world.change(shipped)
+    world.play()
+    assert [world.record(saga)["status"] for saga in (done, refused, under_way)] == [
         "COMPLETED",
         "COMPENSATED",
         "COMPLETED",
     ]
     for saga_id, rows in ((done, 1), (refused, 0), (under_way, 1)):
-        assert ensemble.rows(saga_id) == {"A": rows, "B": 0, "C": rows}
-    assert ensemble.broker.parked == []
-    assert ensemble.rows(run_to_its_end(ensemble)) == ONE_EACH
-    ensemble.close()
+        assert world.rows(saga_id) == {"A": rows, "B": 0, "C": rows}
+    assert world.broker.parked == []
+    assert world.rows(run_to_its_end(world)) == ONE_EACH
+    world.close()
 
 
 def test_a_service_with_the_old_file_does_not_act_before_a_step_that_it_does_not_know(tmp_path: Path) -> None:
     """C has not been restarted: to it, A's event says that it is its turn."""
     shipped = signup()
-    ensemble = Ensemble(tmp_path, without(shipped, "B"))
-    ensemble.change(shipped, "A", "B", "orchestrator")
-    saga_id = ensemble.start("b:refuse")
-    ensemble.play()
-    assert ensemble.record(saga_id)["status"] == "COMPENSATED"
-    assert ensemble.rows(saga_id) == NONE
-    ensemble.close()
+    world = ChoreographedWorld(tmp_path, without(shipped, "B"))
+    world.change(shipped, "A", "B", "orchestrator")
+    saga_id = world.start("b:refuse")
+    world.play()
+    assert world.record(saga_id)["status"] == "COMPENSATED"
+    assert world.rows(saga_id) == NONE
+    world.close()
 
 
 def test_a_service_with_the_old_file_does_not_act_before_a_step_that_is_first_now(tmp_path: Path) -> None:
     shipped = signup()
-    ensemble = Ensemble(tmp_path, without(shipped, "A"))
-    ensemble.change(shipped, "A", "orchestrator")
-    saga_id = ensemble.start("a:refuse", {**INPUT, "user_id": 7})
-    ensemble.play()
-    assert ensemble.record(saga_id)["status"] == "COMPENSATED"
-    assert ensemble.rows(saga_id) == NONE
-    ensemble.close()
+    world = ChoreographedWorld(tmp_path, without(shipped, "A"))
+    world.change(shipped, "A", "orchestrator")
+    saga_id = world.start("a:refuse", {**INPUT, "user_id": 7})
+    world.play()
+    assert world.record(saga_id)["status"] == "COMPENSATED"
+    assert world.rows(saga_id) == NONE
+    world.close()
 
 
 @pytest.mark.parametrize("added", ["A", "B", "C"])
@@ -599,72 +607,72 @@ def test_a_step_is_added_where_the_services_are_restarted_first_and_the_orchestr
 ) -> None:
     """The new one, its neighbours, who publishes; sagas that begin or are under way meanwhile end well."""
     shipped = signup()
-    ensemble = Ensemble(tmp_path, without(shipped, added))
+    world = ChoreographedWorld(tmp_path, without(shipped, added))
     rows = {name: int(name != added) for name in SERVICES}
     input = {**INPUT, "user_id": 7}  # which A, where it is there, tells
     for name in sorted(SERVICES, key=lambda name: name != added):
-        under_way = ensemble.start("", input)
-        ensemble.reach("C")
-        ensemble.change(shipped, name)
-        begun = ensemble.start("", input)
-        ensemble.play()
+        under_way = world.start("", input)
+        world.reach("C")
+        world.change(shipped, name)
+        begun = world.start("", input)
+        world.play()
         for saga_id in (under_way, begun):
-            assert ensemble.record(saga_id)["status"] == "COMPLETED"
-            assert ensemble.rows(saga_id) == rows
-    ensemble.change(shipped, "orchestrator")
-    assert ensemble.rows(run_to_its_end(ensemble)) == ONE_EACH
-    assert ensemble.broker.parked == []
-    ensemble.close()
+            assert world.record(saga_id)["status"] == "COMPLETED"
+            assert world.rows(saga_id) == rows
+    world.change(shipped, "orchestrator")
+    assert world.rows(run_to_its_end(world)) == ONE_EACH
+    assert world.broker.parked == []
+    world.close()
 
 
 def without(definition: SagaDefinition, name: str) -> SagaDefinition:
     return replace(definition, steps=tuple(step for step in definition.steps if step.name != name))
 
 
-def run_to_its_end(ensemble: Ensemble) -> str:
-    saga_id = ensemble.start()
-    ensemble.play()
-    assert ensemble.record(saga_id)["status"] == "COMPLETED"
+def run_to_its_end(world: ChoreographedWorld) -> str:
+    saga_id = world.start()
+    world.play()
+    assert world.record(saga_id)["status"] == "COMPLETED"
     return saga_id
 
 
-def test_a_broker_that_has_lost_everything_is_told_again(ensemble: Ensemble) -> None:
+def test_a_broker_that_has_lost_everything_is_told_again(world: ChoreographedWorld) -> None:
     """Its stream is younger than what was published: whatever is still in an outbox is published once more."""
-    ended = run_to_its_end(ensemble)
-    lost, back = ensemble.start(), ensemble.start("b:after")
-    ensemble.reach("C")
-    done = list(ensemble.done)
-    ensemble.broker.lose_everything()
-    ensemble.play()
-    assert [ensemble.record(saga)["status"] for saga in (ended, lost, back)] == [
+    ended = run_to_its_end(world)
+    lost, back = world.start(), world.start("b:after")
+    world.reach("C")
+    done = list(world.done)
+    world.broker.lose_everything()
+    world.play()
+    assert [world.record(saga)["status"] for saga in (ended, lost, back)] == [
         "COMPLETED",
         "COMPLETED",
         "COMPENSATED",
     ]
-    assert ensemble.rows(ended) == ensemble.rows(lost) == ONE_EACH
-    assert ensemble.rows(back) == NONE
-    assert len(ensemble.done) == len(set(ensemble.done)) > len(done)
-    assert ensemble.broker.parked == []
+    assert world.rows(ended) == world.rows(lost) == ONE_EACH
+    assert world.rows(back) == NONE
+    assert len(world.done) == len(set(world.done)) > len(done)
+    assert world.broker.parked == []
 
 
 @pytest.mark.parametrize("flags", ["", "c", "b:after", "c:after", "c:refuse&b:undo:4&a:undo:2", "b:after&b:undo:4"])
-def test_events_that_are_heard_in_any_order_tell_the_same_saga(ensemble: Ensemble, flags: str) -> None:
-    run_once = ensemble.start(flags)
-    ensemble.play()
-    told, events = plain(ensemble.record(run_once)), list(ensemble.broker.stream)
+def test_events_that_are_heard_in_any_order_tell_the_same_saga(world: ChoreographedWorld, flags: str) -> None:
+    run_once = world.start(flags)
+    world.play()
+    told, events = plain(world.record(run_once)), list(world.broker.stream)
     for seed in range(30):
-        again = ensemble.start(flags)
-        for relay in ensemble.relays.values():
+        again = world.start(flags)
+        for relay in world.relays.values():
             relay.round()
-        for queue in ensemble.broker.queues.values():
+        for queue in world.broker.queues.values():
             queue.waiting.clear()
         renamed = [(subject, payload.replace(run_once.encode(), again.encode())) for subject, payload in events]
         shuffled = random.Random(seed).sample(renamed, len(renamed))
         while shuffled:
-            early = [event for event in shuffled if ensemble.follower.handle(Delivery(*event, 1, 1, {})) != ACK]
+            early = [event for event in shuffled if world.observer.handle(Delivery(*event, 1, 1, {})) != ACK]
             assert len(early) < len(shuffled), "the story stands still"
             shuffled = early
-        assert plain(ensemble.record(again)) == told
+        assert plain(world.record(again)) == told
 
 
 def plain(saga: dict[str, Any]) -> dict[str, Any]:

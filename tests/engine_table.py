@@ -1,6 +1,6 @@
-"""What each engine keeps: `python -m tests.kept` runs the contract, and writes docs/choosing-an-engine.md's table.
+"""What each engine keeps: `python -m tests.engine_table` runs the contract and writes the table of the docs.
 
-A row is a test of tests/e2e/test_every_engine.py.
+The table is in docs/choosing-an-engine.md; each of its rows is a test of tests/e2e/test_every_engine.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.engines import ENGINES, STEP_FUNCTIONS
 from tests.support.stack import ROOT
 
 PAGE = ROOT / "docs" / "choosing-an-engine.md"
-BEGIN, END = "<!-- what each engine keeps: python -m tests.kept -->\n", "<!-- end -->"
+BEGIN, END = "<!-- what each engine keeps: python -m tests.engine_table -->\n", "<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def main() -> int:
 def promises() -> list[Promise]:
     """The contract's, in its order."""
     importlib.import_module("tests.e2e.test_every_engine")
-    return list(importlib.import_module("tests.kept").PROMISES.values())  # not __main__'s
+    return list(importlib.import_module("tests.engine_table").PROMISES.values())  # not __main__'s
 
 
 def shown() -> str:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.dashboard.summary import root_cause, story
+from orchestrator.dashboard.summary import root_cause, summarize
 from orchestrator.dashboard.timeline import timeline
 from saga.machine import ENDED
 from saga.views.representation import represent, represent_line
-from tests.support.scribe import Shown
+from tests.support.log_writer import Shown
 from tests.support.world import INPUT, Points, World
 
 ALL = "All 3 steps took effect."
@@ -63,7 +63,7 @@ def test_the_story_of_a_saga_that_ended(world: World, flags: str, told: str) -> 
     saga_id = world.start(flags)
     assert saga_id
     world.finish(saga_id)
-    assert story(*shown(world, saga_id)) == told
+    assert summarize(*shown(world, saga_id)) == told
 
 
 def test_the_story_of_one_that_is_stalled_says_what_happens_next(world: World) -> None:
@@ -71,7 +71,7 @@ def test_the_story_of_one_that_is_stalled_says_what_happens_next(world: World) -
     assert saga_id
     saga, lines = shown(world, saga_id)
     stalled_at = lines[-1]["at"][11:19]
-    assert story(saga, lines) == (
+    assert summarize(saga, lines) == (
         f"B failed after 3 attempts {WITHOUT_EFFECT} it turns back. Stalled since 2001-09-09 {stalled_at} UTC: the "
         "compensation of A failed in 1 round (HTTP 500: “injected: undo”); it is tried again by itself at "
         f"2001-09-09 {saga['due_at'][11:19]} UTC, and an operator can try it now or mark it as done by hand."
@@ -123,7 +123,7 @@ def test_any_saga_can_be_told_and_drawn_at_every_rest_and_no_secret_is(
     saga_id = world.start(flags, {**INPUT, "payment": SECRET})
     while saga_id:
         saga, lines = shown(world, saga_id)
-        told = f"{story(saga, lines)} {root_cause(saga, lines)}"
+        told = f"{summarize(saga, lines)} {root_cause(saga, lines)}"
         chart = timeline(saga, lines, world.now)
         assert SECRET not in told + str(chart)
         for row in chart.rows:

@@ -20,7 +20,7 @@ from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
 from saga.cli.main import main as cli
 from saga.context import Context
-from saga.http_client.transport import Answer, Failure
+from saga.http_client.transport import Failure, HttpAnswer
 from saga.machine import Line, State
 from saga.payload import digest
 from saga.process.settings import load_settings
@@ -139,11 +139,11 @@ KINDS: Mapping[str, Kind] = {
 class Well:
     """Every service answers at once, and shows no records."""
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
-        return Answer(1.0, 200, {"content-type": "application/json"}, b"{}")
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
+        return HttpAnswer(1.0, 200, {"content-type": "application/json"}, b"{}")
 
-    def get(self, url: str, headers: Mapping[str, str], timeout: float) -> Answer:
-        return Answer(1.0, failure=Failure.NOT_CONNECTED, message="nobody shows records here")
+    def get(self, url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:
+        return HttpAnswer(1.0, failure=Failure.NOT_CONNECTED, message="nobody shows records here")
 
 
 class Served:
@@ -154,7 +154,7 @@ class Served:
         settings = {"SAGA_LOG_URL": url, "SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), **nowhere}
         settings |= {"NATS_URL": "off", "RECOVERY_INTERVAL": "0.05", "LEASE_SECONDS": "5"}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(orchestrator.bootstrap, "Transport", Well)
+            patch.setattr(orchestrator.bootstrap, "new_transport", Well)
             self.parts = bootstrap(load_settings(settings))
         self.log = self.parts.log
         self._app = create_app(parts=self.parts)

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 
 from orchestrator.dashboard.log_reader import with_gaps
-from orchestrator.dashboard.summary import root_cause, story
+from orchestrator.dashboard.summary import root_cause, summarize
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, FAULT, OVERDUE, PARKED, RELEASED, REPLAYED, Event, interrupted
-from tests.support.scribe import SECRET, WORDS_OF_THE_LOG, Scribe, scribes
+from tests.support.log_writer import SECRET, WORDS_OF_THE_LOG, LogWriter, written_logs
 
 E = Event
 
 
-def fails_at_b(scribe: Scribe) -> None:
+def fails_at_b(scribe: LogWriter) -> None:
     scribe.call()
     scribe.call(500, times=3, message="out of disk")
 
 
-def stalls_at_a(scribe: Scribe) -> None:
+def stalls_at_a(scribe: LogWriter) -> None:
     """B refuses, and A does not let itself be undone, for two rounds."""
     scribe.call()
     scribe.call(409, message="no such address")
@@ -31,18 +31,18 @@ def stalls_at_a(scribe: Scribe) -> None:
     scribe.call(500, times=3, message="locked")
 
 
-def sealing(scribe: Scribe) -> None:
+def sealing(scribe: LogWriter) -> None:
     scribe.call()
     scribe.call()
     scribe.call(None, times=3, message="no answer within 5 s")
 
 
-def completed(s: Scribe) -> None:
+def completed(s: LogWriter) -> None:
     for _ in range(3):
         s.call()
 
 
-def retried(s: Scribe) -> None:
+def retried(s: LogWriter) -> None:
     s.call()
     s.attempt(503, "refused")
     s.attempt(503, "refused")
@@ -53,41 +53,41 @@ def retried(s: Scribe) -> None:
     s.call()
 
 
-def refused(s: Scribe) -> None:
+def refused(s: LogWriter) -> None:
     s.call()
     s.call(409, message="no such\n address")
 
 
-def refused_after_no_answer(s: Scribe) -> None:
+def refused_after_no_answer(s: LogWriter) -> None:
     s.call()
     s.attempt(None)
     s.call(409, message="you again")
 
 
-def refused_first(s: Scribe) -> None:
+def refused_first(s: LogWriter) -> None:
     s.call(409)
 
 
-def timed_out(s: Scribe) -> None:
+def timed_out(s: LogWriter) -> None:
     s.call()
     s.call(None, times=3)
     s.call()
     s.call()
 
 
-def failed_without_effect(s: Scribe) -> None:
+def failed_without_effect(s: LogWriter) -> None:
     s.call()
     s.call(500, times=3, verdict="refused", message="out of disk")
     s.call()
 
 
-def deadline_between(s: Scribe) -> None:
+def deadline_between(s: LogWriter) -> None:
     s.call()
     s.event(E.DEADLINE_PASSED, "deadline")
     s.call()
 
 
-def deadline_in_an_answer(s: Scribe) -> None:
+def deadline_in_an_answer(s: LogWriter) -> None:
     s.call()
     s.attempt()
     s.event(E.DEADLINE_PASSED, "deadline")
@@ -95,7 +95,7 @@ def deadline_in_an_answer(s: Scribe) -> None:
     s.call()
 
 
-def cancelled_in_a_call(s: Scribe) -> None:
+def cancelled_in_a_call(s: LogWriter) -> None:
     s.call()
     s.claim(seconds=0)
     s.event(E.CANCELLED, "cancelled")
@@ -103,7 +103,7 @@ def cancelled_in_a_call(s: Scribe) -> None:
     s.call()
 
 
-def cancelled_while_retrying(s: Scribe) -> None:
+def cancelled_while_retrying(s: LogWriter) -> None:
     s.call()
     s.attempt(500)
     s.claim(seconds=0)
@@ -111,7 +111,7 @@ def cancelled_while_retrying(s: Scribe) -> None:
     s.call()
 
 
-def cancel_asked_at_the_pivot(s: Scribe) -> None:
+def cancel_asked_at_the_pivot(s: LogWriter) -> None:
     s.call()
     s.call()
     s.claim(seconds=0)
@@ -119,19 +119,19 @@ def cancel_asked_at_the_pivot(s: Scribe) -> None:
     s.call()
 
 
-def committed(s: Scribe) -> None:
+def committed(s: LogWriter) -> None:
     sealing(s)
     s.call(409)
 
 
-def sealed(s: Scribe) -> None:
+def sealed(s: LogWriter) -> None:
     sealing(s)
     s.call()
     s.call()
     s.call()
 
 
-def sealed_by_hand(s: Scribe) -> None:
+def sealed_by_hand(s: LogWriter) -> None:
     sealing(s)
     s.call(500)
     s.event(E.RESOLVED, note="not charged, Ada")
@@ -139,12 +139,12 @@ def sealed_by_hand(s: Scribe) -> None:
     s.call()
 
 
-def resolved(s: Scribe) -> None:
+def resolved(s: LogWriter) -> None:
     stalls_at_a(s)
     s.event(E.RESOLVED, note="removed by hand,\nAda")
 
 
-def taken_over(s: Scribe) -> None:
+def taken_over(s: LogWriter) -> None:
     s.call()
     s.claim()
     s.claim()
@@ -154,28 +154,28 @@ def taken_over(s: Scribe) -> None:
     s.call()
 
 
-def crashed_in_a_call_that_then_fails(s: Scribe) -> None:
+def crashed_in_a_call_that_then_fails(s: LogWriter) -> None:
     s.call()
     s.claim()
     s.call(500, times=2)
 
 
-def running(s: Scribe) -> None:
+def running(s: LogWriter) -> None:
     s.call()
     s.call()
 
 
-def running_again(s: Scribe) -> None:
+def running_again(s: LogWriter) -> None:
     s.call()
     s.attempt(500)
 
 
-def long_note(s: Scribe) -> None:
+def long_note(s: LogWriter) -> None:
     stalls_at_a(s)
     s.event(E.RESOLVED, note="x" * 1000)
 
 
-TOLD: list[tuple[Callable[[Scribe], None], str, str | None]] = [
+TOLD: list[tuple[Callable[[LogWriter], None], str, str | None]] = [
     (completed, "All 3 steps took effect.", None),
     (
         retried,
@@ -281,81 +281,83 @@ TOLD: list[tuple[Callable[[Scribe], None], str, str | None]] = [
 
 
 @pytest.mark.parametrize(("happened", "told", "cause"), TOLD, ids=[row[0].__name__ for row in TOLD])
-def test_what_happened_is_told_in_plain_words(happened: Callable[[Scribe], None], told: str, cause: str | None) -> None:
-    scribe = Scribe()
+def test_what_happened_is_told_in_plain_words(
+    happened: Callable[[LogWriter], None], told: str, cause: str | None
+) -> None:
+    scribe = LogWriter()
     happened(scribe)
     saga, lines = scribe.shown()
-    assert story(saga, lines) == told
+    assert summarize(saga, lines) == told
     assert root_cause(saga, lines) == cause
 
 
 def test_before_its_first_answer_it_says_what_it_waits_for() -> None:
-    assert story(*Scribe().shown()) == "A has not answered yet (attempt 1)."
+    assert summarize(*LogWriter().shown()) == "A has not answered yet (attempt 1)."
 
 
 def test_a_step_that_cannot_be_undone_is_said_to_stay() -> None:
-    scribe = Scribe("A* B* C")
+    scribe = LogWriter("A* B* C")
     scribe.call()
     scribe.call(None)
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "B timed out; whether it took effect was unknown, so it turned back; A has no compensation, so what it did "
         "stays; B has no compensation, so what it may have done stays."
     )
 
 
 def test_a_pivot_that_nobody_can_ask_is_said_to_be_what_it_is_stalled_at() -> None:
-    scribe = Scribe("A B*!")
+    scribe = LogWriter("A B*!")
     scribe.call()
     scribe.call(None, times=2)
     assert root_cause(*scribe.shown()) == (
         "B failed in 1 round, and has no compensation that could tell whether it took effect"
     )
     scribe.event(E.RESOLVED, note="it is paid")
-    assert story(*scribe.shown()) == "A took effect; an operator marked B as done by hand: “it is paid”."
+    assert summarize(*scribe.shown()) == "A took effect; an operator marked B as done by hand: “it is paid”."
 
 
 def test_past_the_pivot_it_only_goes_forward() -> None:
-    scribe = Scribe("charge! mail")
+    scribe = LogWriter("charge! mail")
     scribe.call()
     scribe.call(400, message="no such address")
     assert root_cause(*scribe.shown()) == (
         "mail failed in 1 round (HTTP 400: “no such address”), and past the pivot a saga only goes forward"
     )
     scribe.event(E.RESUMED)
-    assert story(*scribe.shown()) == "charge took effect; mail answered HTTP 400 once; attempt 2 has no answer yet."
+    assert summarize(*scribe.shown()) == "charge took effect; mail answered HTTP 400 once; attempt 2 has no answer yet."
     scribe.call()
-    assert story(*scribe.shown()) == "All 2 steps took effect. mail answered HTTP 400 once before it succeeded."
+    assert summarize(*scribe.shown()) == "All 2 steps took effect. mail answered HTTP 400 once before it succeeded."
 
 
 def test_it_goes_forward_from_a_pivot_that_had_committed_and_says_where_it_is() -> None:
-    scribe = Scribe("charge! mail")
+    scribe = LogWriter("charge! mail")
     scribe.call(None)
     scribe.call(409)
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "charge failed; whether it took effect was unknown. Asked to undo it, charge answered that it had committed, "
         "so the saga went forward. charge took effect; mail has not answered yet (attempt 1)."
     )
 
 
 def test_after_ten_rounds_it_is_said_to_need_attention() -> None:
-    scribe = Scribe("A B")
+    scribe = LogWriter("A B")
     scribe.call()
     scribe.call(409)
     for _ in range(10):
         scribe.call(500)
         scribe.event(E.RESUMED, seconds=1)
     scribe.call(500)
-    assert "UTC and in need of attention: the compensation of A failed in 11 rounds" in story(*scribe.shown())
+    assert "UTC and in need of attention: the compensation of A failed in 11 rounds" in summarize(*scribe.shown())
     scribe.event(E.RESUMED, seconds=1)
     scribe.call()
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "B refused, so A was undone. The compensation of A answered HTTP 500 (11 times) before it succeeded."
     )
 
 
-def heard(text: str = "A B C!") -> Scribe:
+def heard(text: str = "A B C!") -> LogWriter:
     """A choreographed saga."""
-    return Scribe(text, mode=CHOREOGRAPHY)
+    return LogWriter(text, mode=CHOREOGRAPHY)
 
 
 def test_of_a_choreographed_saga_nobody_is_said_to_call_or_to_answer() -> None:
@@ -365,21 +367,21 @@ def test_of_a_choreographed_saga_nobody_is_said_to_call_or_to_answer() -> None:
             continue  # who could?
         scribe = heard()
         happened(scribe)
-        said = re.sub("“.*?”", "", story(*scribe.shown()))
+        said = re.sub("“.*?”", "", summarize(*scribe.shown()))
         assert not re.search("answer|HTTP|asked|call|could not be reached|try it now", said), said
 
 
 def test_what_a_choreographed_saga_waits_for_is_what_nothing_is_heard_of() -> None:
     scribe = heard()
-    assert story(*scribe.shown()) == "Nothing is heard of A yet (attempt 1)."
+    assert summarize(*scribe.shown()) == "Nothing is heard of A yet (attempt 1)."
     scribe.call()
     scribe.attempt(500)
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "A took effect; B failed with an unknown effect once; nothing is heard of attempt 2 yet."
     )
     scribe.attempt(None)
     scribe.call(503, verdict="refused")
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "B failed after 3 attempts; whether it took effect was unknown, so it turns back. Nothing is heard of undoing "
         "B yet (attempt 1)."
     )
@@ -391,7 +393,7 @@ def test_attempts_of_which_nothing_was_heard_are_told() -> None:
     scribe.saga = interrupted(scribe.saga)
     scribe.attempt(500)
     scribe.call()
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "All 2 steps took effect. B failed with an unknown effect once before it succeeded; nothing was heard of 1 "
         "attempt of B."
     )
@@ -402,11 +404,11 @@ def test_a_pivot_in_doubt_asks_its_own_barrier() -> None:
     scribe.call()
     scribe.call(None, message="no answer within 5 s")
     doubt = "B timed out (“no answer within 5 s”); whether it took effect was unknown"
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         f"{doubt}, so B asks its own barrier row. Nothing is heard of undoing B yet (attempt 1)."
     )
     scribe.call(409)
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "B failed (“no answer within 5 s”); whether it took effect was unknown. Its own barrier row told B that it had "
         "committed, so the saga went forward and all 2 steps took effect."
     )
@@ -418,7 +420,7 @@ def test_a_pivot_that_had_not_committed_is_sealed_by_its_own_barrier() -> None:
     scribe.call(None)
     scribe.call()
     scribe.call()
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "B timed out; whether it took effect was unknown. Its own barrier row told B that it had not, and sealed it, "
         "so A was undone."
     )
@@ -429,19 +431,19 @@ def test_a_parked_event_is_told_until_it_is_replayed() -> None:
     stalls_at_a(scribe)
     stalled = "Stalled since 2001-09-09 01:46:40 UTC: undoing A failed in 2 rounds (“locked”)"
     turned = "B refused (“no such address”), so it turns back."
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         f"{turned} {stalled}; its service tries it again by itself, and nobody is in charge who could be told to."
     )
     parked = {"letter": 7, "subject": "saga.test.B.refused", "message": "locked", "service": "A"}
     scribe.note(PARKED, parked, step="A")
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         f"{turned} {stalled.replace('UTC', 'UTC and in need of attention')}; its event is parked. A could not handle "
         "saga.test.B.refused (“locked”): it is parked until somebody replays it."
     )
     scribe.note(REPLAYED, {"letter": 7, "subject": "saga.test.B.refused"})
     scribe.event(E.RESUMED)
     scribe.call()
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "B refused (“no such address”), so A was undone. A parked event was replayed once by an operator. Undoing A "
         "failed without effect six times before it succeeded."
     ).replace("without effect", "with an unknown effect")
@@ -451,12 +453,12 @@ def test_past_its_deadline_nobody_is_in_charge() -> None:
     scribe = heard("A B")
     scribe.call()
     scribe.note(OVERDUE)
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "A took effect; nothing is heard of B yet (attempt 1). Its deadline has passed, and nobody is in charge who "
         "could roll it back."
     )
     scribe.call()
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "All 2 steps took effect. Its deadline passed before it ended, and nobody was in charge."
     )
 
@@ -465,7 +467,7 @@ def test_what_is_on_its_way_back_when_its_deadline_passes_needs_nobody_to_turn_i
     scribe = heard()
     stalls_at_a(scribe)
     scribe.note(OVERDUE)
-    assert story(*scribe.shown()).endswith("nobody is in charge who could be told to. Its deadline has passed.")
+    assert summarize(*scribe.shown()).endswith("nobody is in charge who could be told to. Its deadline has passed.")
 
 
 @pytest.mark.parametrize(
@@ -478,46 +480,46 @@ def test_what_is_on_its_way_back_when_its_deadline_passes_needs_nobody_to_turn_i
 def test_why_it_turned_back_is_told_though_the_lines_that_say_so_are_left_out(
     event: Event, kind: str, told: str
 ) -> None:
-    scribe = Scribe("A B C!")
+    scribe = LogWriter("A B C!")
     scribe.call()
     scribe.event(event, kind)
     scribe.call()
     saga, lines = scribe.shown()
-    assert story(saga, with_gaps([lines[1], *lines[-2:]])).startswith(told)
+    assert summarize(saga, with_gaps([lines[1], *lines[-2:]])).startswith(told)
 
 
 def test_a_crash_of_who_only_listens_holds_up_nobody() -> None:
     scribe = heard("A")
     scribe.note(FAULT, {"fault": "after-A"}, step="A")
     scribe.call()
-    assert story(*scribe.shown()) == (
+    assert summarize(*scribe.shown()) == (
         "Its one step took effect. The orchestrator, which only listens, crashed once; that held up nobody."
     )
 
 
 def test_a_long_note_is_cut() -> None:
-    scribe = Scribe()
+    scribe = LogWriter()
     long_note(scribe)
-    assert "“" + "x" * 199 + "…”" in story(*scribe.shown())
+    assert "“" + "x" * 199 + "…”" in summarize(*scribe.shown())
 
 
 def test_one_step_is_one_step() -> None:
-    scribe = Scribe("A")
+    scribe = LogWriter("A")
     scribe.call()
-    assert story(*scribe.shown()) == "Its one step took effect."
+    assert summarize(*scribe.shown()) == "Its one step took effect."
 
 
 def test_a_log_whose_words_are_masked_is_told_without_them() -> None:
     """A payment of "completed" is masked wherever that word is said, also in the log's own words."""
-    scribe = Scribe("A", {"pin": "completed"})
+    scribe = LogWriter("A", {"pin": "completed"})
     scribe.call()
-    assert story(*scribe.shown()) == "It is COMPLETED."
+    assert summarize(*scribe.shown()) == "It is COMPLETED."
 
 
-@given(scribes())
-def test_whatever_happened_can_be_told_and_no_secret_is(scribe: Scribe) -> None:
+@given(written_logs())
+def test_whatever_happened_can_be_told_and_no_secret_is(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
-    told, cause = story(saga, lines), root_cause(saga, lines)
+    told, cause = summarize(saga, lines), root_cause(saga, lines)
     assert told.endswith(".")
     assert SECRET not in told + str(cause)
     assert ".." not in told
@@ -525,18 +527,18 @@ def test_whatever_happened_can_be_told_and_no_secret_is(scribe: Scribe) -> None:
     assert "None" not in told
 
 
-@given(scribes(WORDS_OF_THE_LOG))
-def test_a_log_whose_own_words_are_masked_can_be_told(scribe: Scribe) -> None:
+@given(written_logs(WORDS_OF_THE_LOG))
+def test_a_log_whose_own_words_are_masked_can_be_told(scribe: LogWriter) -> None:
     """A secret may be a word that the log itself uses: it is then masked there too."""
     saga, lines = scribe.shown()
     root_cause(saga, lines)
-    assert story(saga, lines).endswith(".")
+    assert summarize(saga, lines).endswith(".")
 
 
-@given(scribes())
-def test_nothing_is_said_to_be_undone_or_to_have_taken_effect_that_is_not(scribe: Scribe) -> None:
+@given(written_logs())
+def test_nothing_is_said_to_be_undone_or_to_have_taken_effect_that_is_not(scribe: LogWriter) -> None:
     saga, lines = scribe.shown()
-    told = story(saga, lines)
+    told = summarize(saga, lines)
     effects = {step["name"]: step["effect"] for step in saga["steps"]}
     for undone in re.findall(r"so (\w) was undone", told):
         assert effects[undone] == "undone"

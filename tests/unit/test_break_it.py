@@ -27,7 +27,7 @@ def test_both_modes_are_started_alike_whichever_mode_the_form_has(mode: str) -> 
         mode=lambda name: name,
         engine=SimpleNamespace(start=start),
         settings=SimpleNamespace(faults=True),
-        check_heard=lambda definition: None,
+        check_listeners=lambda definition: None,
     )
     app = Flask(__name__)
     break_it.register(app, parts, lambda saga_id: None)

@@ -1,0 +1,103 @@
+"""A saga as its row of `sagas` has it, and how such a row is read. Pure.
+
+A row that this version cannot decode is not an error: it becomes an Unreadable, so that it stops no other saga.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from saga.context import Context
+from saga.definition import SagaDefinition, SnapshotError
+from saga.machine import ENDED, Line, Saga, State
+from saga.unreadable import Unreadable, unreadable, why_no_result, why_not, why_off
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of `sagas`; its times are in seconds since the epoch.
+
+    `input` and `results` (by the step's name) are empty in a record that was read bare: see `SagaLog.find_many`.
+    """
+
+    id: str
+    definition: SagaDefinition
+    input: Mapping[str, Any]
+    state: State
+    cursor: int
+    context: Context
+    epoch: int
+    owner: str | None
+    due_at: float | None
+    rounds: int
+    idempotency_key: str | None
+    request_hash: str | None
+    error: Mapping[str, Any] | None
+    started_at: float
+    ended_at: float | None
+    deadline_at: float | None
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def present(self) -> Present:
+        """The part of the row that is written at each move."""
+        return Present(
+            self.state, self.cursor, self.context.as_json(), self.rounds,
+            self.error, self.ended_at, self.owner, self.due_at,
+        )  # fmt: skip
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the saga."""
+        return self.state in ENDED
+
+    def after_note(self, line: Line) -> Record:
+        """The row after a line that moves nothing."""
+        saga = Saga(self.definition, self.input, self.state, self.cursor, self.results, self.context.calls)
+        return replace(self, context=self.context.after(line, saga, saga))
+
+
+Stored = Record | Unreadable  # what a row of `sagas` is to its readers
+
+
+@dataclass(frozen=True)
+class Present:
+    """The part of a saga's row that its driver writes at each move, all of it each time."""
+
+    state: State
+    cursor: int
+    context: Mapping[str, Any]  # as the column has it
+    rounds: int
+    error: Mapping[str, Any] | None
+    ended_at: float | None
+    owner: str | None
+    due_at: float | None
+
+
+def read_row(row: Mapping[Any, Any], results: Mapping[str, Any] | None = None) -> Stored:
+    """The saga that a row holds, whatever is in the row; `results`: what its actions answered, by the step's name.
+
+    A row without the column `input` gives a bare record.
+    """
+    values = {str(name): value for name, value in row.items()}
+    if reason := why_not(values):
+        return unreadable(values, reason)
+    try:
+        record = _record(values, results or {})
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        return unreadable(values, error)
+    reason = why_off(record.definition, record.state, record.cursor)
+    return unreadable(values, reason) if reason else record
+
+
+def _record(values: Mapping[str, Any], results: Mapping[str, Any]) -> Record:
+    """A saga from columns that have the types that they must have. Raises SnapshotError and other ValueErrors."""
+    state = State(values["state"])
+    given = {"input": {}, **{name: value for name, value in values.items() if name != "name"}}
+    given["definition"] = SagaDefinition.from_json(values["definition"], driven=state not in ENDED)
+    given["context"] = Context.from_json(values["context"])
+    if reason := why_no_result(results):
+        raise SnapshotError(reason)
+    return Record(**{**given, "state": state, "results": results})

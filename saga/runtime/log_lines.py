@@ -1,0 +1,44 @@
+"""The lines of all sagas, by their ids: what is committed, and what may still be."""
+
+from __future__ import annotations
+
+from sqlalchemy import RowMapping
+
+from saga.machine import Line
+from saga.saga_log import SagaLog
+from saga.storage import log_sql as sql
+from saga.unreadable import line_of
+
+
+class LogLines:
+    """Reads lines across sagas. Every method may raise LogUnavailable."""
+
+    def __init__(self, log: SagaLog):
+        self._database = log.database
+
+    def latest(self, most: int) -> list[tuple[str, Line]]:
+        """The newest lines of all sagas, newest first, each with its saga's id."""
+        return [(_saga_id(row), line_of(row)) for row in self._database.select(sql.LATEST_LINES, {"most": most})]
+
+    def last_id(self) -> int:
+        """The highest id of a line; 0 where there is none."""
+        return int(self._database.select(sql.LAST_LINE_ID, {})[0]["id"])
+
+    def ids(self, after: int, most: int) -> list[int]:
+        """The ids above `after` whose lines are committed, lowest first."""
+        return [row["id"] for row in self._database.select(sql.LINE_IDS, {"after": after, "most": most})]
+
+    def any_between(self, first: int, last: int) -> bool:
+        """Whether there is a line with an id from `first` to `last`, be it uncommitted."""
+        seeing_all = self._database.engine.execution_options(isolation_level="READ UNCOMMITTED")
+        return bool(self._database.select(sql.ANY_ID_BETWEEN, {"first": first, "last": last}, seeing_all))
+
+    def between(self, after: int, upto: int, most: int) -> list[tuple[int, str, Line]]:
+        """Lines with ids above `after` and up to `upto`, lowest first: (id, the saga's id, line)."""
+        rows = self._database.select(sql.LINES_BETWEEN, {"after": after, "upto": upto, "most": most})
+        return [(row["id"], _saga_id(row), line_of(row)) for row in rows]
+
+
+def _saga_id(row: RowMapping) -> str:
+    """The id of the saga that a line belongs to, in ASCII: SQLite also stores what is no text."""
+    return str(row["saga_id"]).encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,49 @@
+"""How many sagas there are in each state, and how many of them wait for somebody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saga.machine import State
+from saga.saga_log import SagaLog
+from saga.storage import log_sql as sql
+from saga.unreadable import UNREADABLE
+from saga.views.representation import NEEDS_ATTENTION_AFTER
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How many of the sagas that have not ended wait for somebody."""
+
+    stalled: int
+    needs_attention: int
+    overdue: int  # choreographed, and past their deadline
+    oldest_due: float  # seconds since the oldest saga that is due became so; 0 where none is
+
+
+def backlog(log: SagaLog, now: float, most: int) -> Backlog:
+    """What waits at the time `now`, counted up to `most`. Raises LogUnavailable."""
+    values = {"attention": NEEDS_ATTENTION_AFTER, "most": most}
+    stalled, moving = (log.database.select(query, values)[0] for query in (sql.COUNT_STALLED, sql.COUNT_MOVING))
+    oldest = log.database.select(sql.OLDEST_DUE, {"now": now})[0]["due_at"]
+    return Backlog(
+        stalled=int(stalled["number"]),
+        needs_attention=int(stalled["attention"]) + int(moving["attention"]),
+        overdue=int(stalled["overdue"]) + int(moving["overdue"]),
+        oldest_due=max(0.0, now - oldest) if isinstance(oldest, float) else 0.0,
+    )
+
+
+def count_states(log: SagaLog, most: int) -> dict[str, int]:
+    """How many sagas are in each state, counted up to `most`. Raises LogUnavailable.
+
+    Where some are known to be unreadable, their number is under UNREADABLE, and they are in no other.
+    """
+    counted = {row["state"]: row["number"] for row in log.database.select(sql.COUNT_STATES, {"most": most})}
+    unknown = sum(row["number"] for row in log.database.select(sql.COUNT_UNKNOWN_STATES, {"most": most}))
+    numbers: dict[str, int] = {state: counted[state] for state in State}
+    for state in log.aside.states():
+        if numbers.get(state):
+            numbers[state] -= 1
+            unknown += 1
+    return {**numbers, **({UNREADABLE: min(unknown, most)} if unknown else {})}

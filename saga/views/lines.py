@@ -1,0 +1,35 @@
+"""Reads the lines of a saga's log as the API shows them: JSON objects with the fields of `saga.machine.Line`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from saga.context import Letter, by_its_starter, parked_after
+from saga.machine import Line
+
+ShownLine = Mapping[str, Any]
+
+
+def detail_of(line: ShownLine) -> Mapping[str, Any]:
+    """What the line says in its detail; empty where the line has none."""
+    return line["detail"] or {}
+
+
+def heard_by_a_service(lines: Iterable[ShownLine]) -> bool:
+    """Whether a service has heard of the choreographed saga with this log, or may have heard of it."""
+    return not all(by_its_starter(_line(line)) for line in lines)
+
+
+def parked_lines(lines: Sequence[ShownLine]) -> list[ShownLine]:
+    """The lines that say which events are parked: those that were not replayed since."""
+    letters: tuple[Letter, ...] = ()
+    for line in lines:
+        letters = parked_after(letters, _line(line))
+    numbers = {letter.line for letter in letters}
+    return [line for line in lines if line["seq"] in numbers]
+
+
+def _line(shown: ShownLine) -> Line:
+    """The line without its time, which is not asked for here."""
+    return Line(shown["seq"], 0.0, shown["event"], shown["step"], detail=shown["detail"])
