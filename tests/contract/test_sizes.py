@@ -12,12 +12,13 @@ from flask.testing import FlaskClient
 
 import orchestrator.dashboard.pages
 import saga.saga_log
-from orchestrator.app import LINES, PAGE_BYTES, create_app
+from orchestrator.api.sagas import LINES, PAGE_BYTES
+from orchestrator.app import create_app
 from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
 from saga.choreography.observer import Observer, Waiting
-from saga.context import replayed
+from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
-from saga.driver import Driver, DriverDeps
+from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
@@ -94,7 +95,7 @@ def stalled(log: SagaLog, lines: int, mode: str = "", **changes: Any) -> Record:
         found.append(Line(seq + 1, NOW + number, "compensation_unknown", "A", detail={"state": "stalled_compensating"}))
         if len(found) < lines:
             found.append(Line(seq + 2, NOW + number, "resumed", "A", detail={"state": "compensating"}))
-    saga_, context = replayed(definition, made.input, [Line(1, NOW, STARTED), *found], {"A": {"user_id": 7}})
+    saga_, context = replay(definition, made.input, [Line(1, NOW, STARTED), *found], {"A": {"user_id": 7}})
     after = replace(made, state=saga_.state, cursor=saga_.cursor, context=context, rounds=number)
     for start in range(0, len(found), 5000):
         part = found[start : start + 5000]
@@ -159,12 +160,10 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
         lambda _: None,
         lambda: 0.5,
         lambda: False,
-        lambda _: None,
         lambda *_: None,  # type: ignore[arg-type]
     )
     claimed, held = log.claim(after.id, 1, "two", due_by=FAR, due_at=FAR)
-    driver = Driver(claimed, deps)
-    driver.taken_over(held)
+    driver = Driver(claimed, deps, Claim(held))
     while call := driver.next_call():
         driver.make(call)
     assert driver.record.state == State.COMPENSATED
@@ -199,7 +198,7 @@ def test_what_is_parked_is_shown_though_its_line_is_left_out(log: SagaLog, clien
     }
     lines = [Line(after.context.lines + 1, NOW, PARKED, "A", detail=detail)]
     lines += [Line(lines[0].seq + n, NOW, "released") for n in range(1, 301)]
-    saga_, context = replayed(after.definition, after.input, [*log.lines(after.id), *lines], after.results)
+    saga_, context = replay(after.definition, after.input, [*log.lines(after.id), *lines], after.results)
     log.advance(after.id, 1, replace(after, context=context).present, lines)
     assert saga_.state == after.state
     page = client.get(f"/ui/sagas/{after.id}").text
@@ -254,7 +253,7 @@ def test_a_write_holds_only_what_its_own_action_answered(log: SagaLog) -> None:
             return HttpAnswer(1.0, 200, {}, json.dumps({url: "x" * size}).encode())
 
     deps = DriverDeps(
-        log, Gives(), "one", lambda: NOW, lambda _: None, lambda: 0.5, lambda: False, lambda _: None, lambda *_: None,  # type: ignore[arg-type]
+        log, Gives(), "one", lambda: NOW, lambda _: None, lambda: 0.5, lambda: False, lambda *_: None,  # type: ignore[arg-type]
         lease=1000,
     )  # fmt: skip
     driver = Driver(made, deps)

@@ -141,7 +141,7 @@ def test_a_service_that_dies_after_its_commit_is_asked_again(services: Services,
 
 def test_a_service_that_is_killed_in_the_middle_is_waited_for(services: Services, ran: Ran) -> None:
     """Pitfalls 11, 26: B may have stored it; so it is undone once B is back, and A after it."""
-    from tests import step_functions
+    from tests.support import step_functions
 
     _all_ended(ran)
     called: list[str] = []

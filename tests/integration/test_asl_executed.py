@@ -302,7 +302,7 @@ def test_a_call_that_never_succeeds_costs_and_lasts_what_the_docs_say() -> None:
 
 def test_jsonatas_reference_implementation_gives_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is executed here is jsonata-python's reading of the expressions; AWS may run another's."""
-    from tests import step_functions
+    from tests.support import step_functions
 
     seen: dict[str, Any] = {}
     plain = step_functions.evaluate

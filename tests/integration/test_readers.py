@@ -129,7 +129,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
     patch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
     patch.setattr("orchestrator.bootstrap.Orchestrator.open", lambda self: None)
     parts = bootstrap(load_settings({**environ, **nowhere, "NATS_URL": "off"}))
-    yield create_app(parts=parts), parts.log
+    yield create_app(orchestrator=parts), parts.log
     patch.undo()
 
 
