@@ -13,7 +13,7 @@ from tests.diagram import PAGES as DIAGRAMS
 from tests.diagram import with_diagrams
 from tests.support.stack import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
