@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import orchestrator.dashboard.pages
+import orchestrator.dashboard.saga_view
 import saga.saga_log
 from orchestrator.api.sagas import LINES, PAGE_BYTES
 from orchestrator.app import create_app
-from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
+from orchestrator.dashboard.saga_view import FIRST_LINES, LATEST_LINES
 from orchestrator.shown_lines import AT_ONCE
-from saga.choreography.observer import Observer, Waiting
+from saga.choreography.observer import Observer
 from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
@@ -73,8 +74,8 @@ def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) ->
     """The orchestrator over that log; the services' rows and health are not asked for."""
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
     sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off"}
-    monkeypatch.setattr(orchestrator.dashboard.pages, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
-    monkeypatch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
+    monkeypatch.setattr(orchestrator.dashboard.saga_view, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
+    monkeypatch.setattr("orchestrator.health.HealthMonitor.latest", lambda self: None)
     app = create_app(load_settings({"SAGA_LOG_URL": database("orchestrator"), **nowhere, **sagas}))
     yield app.test_client()
     app.close()  # type: ignore[attr-defined]
@@ -178,7 +179,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer = Observer(log, EndSignals(), lambda: NOW, lambda *_: None, lambda _: None)
     observer.overdue(after)
     observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0
