@@ -16,7 +16,7 @@ from sqlalchemy import RowMapping
 from saga.context import ContextError
 from saga.definition import SagaDefinition, SnapshotError
 from saga.machine import ENDED, NOTES, Event, Line, State
-from saga.storage.database import Undecodable
+from saga.storage.column_types import Undecodable
 
 UNREADABLE = "UNREADABLE"  # the public status, and the key of such a line's detail in lower case
 

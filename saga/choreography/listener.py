@@ -29,7 +29,7 @@ from saga.local_transaction import LocalTransactions, Outcome
 from saga.machine import Direction
 from saga.payload import check_fields, digest
 from saga.retry import backoff_delay, jittered, stall_delay
-from saga.storage.database import STATEMENT_REFUSED
+from saga.storage.database_errors import STATEMENT_REFUSED
 from saga.storage.statement_batch import Row, Statement
 
 logger = logging.getLogger("saga")

@@ -42,7 +42,9 @@ from saga.local_transaction import Function, LocalTransactions
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object, sayable, schema_of
 from saga.process import server
 from saga.process.settings import Settings, load_settings
-from saga.storage.database import STATEMENT_REFUSED, Token, connect, create_tables, decodable
+from saga.storage.column_types import Token, decodable
+from saga.storage.database import connect, create_tables
+from saga.storage.database_errors import STATEMENT_REFUSED
 
 __all__ = ["Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
 
