@@ -50,9 +50,9 @@ format: $(VENV)/.dev ## Put the code into the one style
 	@$(BIN)/ruff format .
 
 lock: ## Pin the newest versions that pyproject.toml allows (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra temporal -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-temporal.lock
-	uv pip compile pyproject.toml --extra temporal --group dev -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra nats --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra nats --extra temporal -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-temporal.lock
+	uv pip compile pyproject.toml --extra nats --extra temporal --group dev -c requirements.lock --universal --python-version 3.11 --no-header --upgrade --quiet -o requirements-dev.lock
 
 clean: ## Remove .venv and the databases of `make up`
 	rm -rf $(VENV) var

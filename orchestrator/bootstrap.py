@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import uuid_utils
 
 from orchestrator.choreography_coordinator import ChoreographyCoordinator
-from orchestrator.dashboard.health import HealthMonitor
 from orchestrator.gauges import Gauges
+from orchestrator.health import HealthMonitor
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
@@ -24,6 +24,7 @@ from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinitio
 from saga.definition_file import load_definitions
 from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, SagaUnreadable
+from saga.faults.crashes import OrchestratorCrashes
 from saga.http_client import new_transport
 from saga.process.settings import Settings
 from saga.runtime.engine import Engine
@@ -161,6 +162,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     search, lines = SagaSearch(saga_log), LogLines(saga_log)
     telemetry = Telemetry()
     stopping = threading.Event()
+    crashes = OrchestratorCrashes(exit)
     deps = DriverDeps(
         log=saga_log,
         transport=new_transport(),
@@ -169,12 +171,13 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         sleep=stopping.wait,
         random=random.random,
         stopping=stopping.is_set,
-        exit=exit,
         observe=telemetry.observe,
         lease=settings.lease_seconds,
         stall_base=settings.stall_base_seconds,
         stall_max=settings.stall_max_seconds,
         token=settings.token,
+        before_attempt=crashes.before_attempt,
+        after_call=crashes.after_call,
     )
     engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
     telemetry.show_engine(engine)
@@ -218,6 +221,8 @@ def temporal_client(
     """What hands sagas over to Temporal; `tell` is told of their ends."""
     from saga.temporal.client import Temporal  # not in the base installation
     from saga.temporal.messages import Timing
+    from saga.temporal.workflow_client import WorkflowClient
 
     timing = Timing(settings.lease_seconds, settings.stall_base_seconds, settings.stall_max_seconds)
-    return Temporal(settings.temporal, timing, saga_log, time.time, settings.recovery_interval, tell)
+    workflows = WorkflowClient(settings.temporal, timing)
+    return Temporal(workflows, saga_log, time.time, settings.recovery_interval, tell)

@@ -103,12 +103,12 @@ class ChoreographyCoordinator:
     def _check_unheard(self, record: Record) -> None:
         """Conflict unless the event that starts it was delivered to nobody so far. BrokerUnavailable."""
         broker, beginning = self._endpoint.broker, subject(record.definition.name, EventKind.STARTED)
-        if not (made := broker.since()) or made > record.started_at:
+        if not (made := broker.created_at()) or made > record.started_at:
             raise Conflict(
                 f"{REFUSALS['abandon']}: the broker's stream is younger than this saga, so that nobody knows who has "
                 "heard of it before"
             )
-        for each in broker.listening():
+        for each in broker.consumers():
             if each.durable == NAME or not any(covers(pattern, beginning) for pattern in each.subjects):
                 continue
             if broker.has_event(record.id, beginning, record.started_at - SKEW, each.delivered):

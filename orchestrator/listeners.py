@@ -43,7 +43,7 @@ class Listeners:
         until = time.monotonic() + patience
         while not self._heard >= needed.items():
             try:
-                listening = self._broker.listening(ASKED_WITHIN)
+                listening = self._broker.consumers(ASKED_WITHIN)
             except BrokerUnavailable:
                 return
             self._heard |= {(subject, step) for subject, step in needed.items() if _hears(listening, step, subject)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uuid_utils
@@ -17,6 +17,16 @@ from saga.machine import Call, CallHistory, Direction
 from saga.payload import parse_object
 
 UNDONE_WITHIN = 3  # attempts
+
+
+def step_called(service: str, definitions: Sequence[SagaDefinition]) -> tuple[SagaDefinition, Step]:
+    """The step called `service`, in either case, and the first of these sagas that has it. BadInput where none has."""
+    for definition in definitions:
+        for step in definition.steps:
+            if step.name.lower() == service.lower():
+                return definition, step
+    known = dict.fromkeys(step.name for definition in definitions for step in definition.steps)
+    raise BadInput(f"service: there is no service {service!r}; the services are {', '.join(known)}", "service")
 
 
 def probe(definition: SagaDefinition, step: Step, transport: Transport, token: str | None) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""What an error is answered with over HTTP, by the API and by the pages."""
+"""What is answered over HTTP: the status code of an error, by the API and by the pages, and that of a started saga."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from saga.errors import (
     BadInput,
@@ -31,7 +34,19 @@ STATUS_CODES: dict[type[SagaError], int] = {
     Overloaded: 503,
 }
 
+# How POST /start answers for a compensated saga, by the kind of its error.
+COMPENSATED_CODES = {"refused": 409, "cancelled": 409, "failed": 500, "timeout": 504, "deadline": 504}
+
 
 def status_code_of(error: SagaError) -> int:
-    """The status code; 500 is our own bug."""
+    """The status code of an error; 500 says that it is our own bug."""
     return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
+
+
+def status_code_of_saga(saga: Mapping[str, Any]) -> int:
+    """The status code that tells how a saga, as the API represents it, has ended; 202 where it has not."""
+    if saga["status"] == "COMPLETED":
+        return 200
+    if saga["status"] == "COMPENSATED":
+        return COMPENSATED_CODES.get(str((saga["error"] or {}).get("kind")), 500)
+    return 202

@@ -1,13 +1,20 @@
 """The participant's barrier: one row per saga and step, written in the business's own local transaction.
 
-It makes every action and every compensation take effect at most once, remembers refusals, and refuses an action
-that arrives after its compensation (dtm's sub-transaction barrier guards against the same three: duplicates,
-"empty rollback" and "hanging").
+It makes every action and every compensation take effect at most once, remembers refusals, and refuses an action that
+arrives after its compensation. (dtm's sub-transaction barrier guards against the same three: duplicates, "empty
+rollback" and "hanging".) What a call does depends on the row that it finds:
 
     call          no row             applied               refused              compensated, sealed
     action        run it: applied    the saved answer      the saved refusal    409, nothing done
                   or refused
     compensation  sealed             run it: compensated   sealed               the saved answer
+
+`Barrier.act` is the first line of this table and `Barrier.compensate` the second; the comments there name the cells.
+
+No cell is found by reading the row and writing it afterwards: between the two, another call of the same saga and step
+could do the same. An INSERT, whose primary key only one transaction can have, and an UPDATE that names the state it
+expects tell by what they found whether the cell is theirs. A duplicate waits in its INSERT until the first one has
+ended; then it finds that one's row, or none where it was rolled back.
 """
 
 from __future__ import annotations
@@ -19,7 +26,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, MetaData, Table, bindparam, insert, select, update
+from sqlalchemy import Column, Connection, Engine, MetaData, RowMapping, Table, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.errors import Refused
@@ -37,37 +44,39 @@ saga_barrier = Table(
     Column("saga_id", Token(255), primary_key=True),
     Column("step", Token(64), primary_key=True),
     Column("state", Token(16), nullable=False),
-    Column("request_hash", Token(64), nullable=False),  # of the call that put the row in its state
+    # Of the call that put the row into its state.
+    Column("request_hash", Token(64), nullable=False),
     Column("response", Json),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
 )
 
 
-class Barrier(StrEnum):
+class BarrierState(StrEnum):
     """The state of a barrier row."""
 
     APPLIED = "applied"
     REFUSED = "refused"
     COMPENSATED = "compensated"
-    SEALED = "sealed"  # compensated before any action came
+    # The compensation came before any action did, or after a refused one: the action never takes effect.
+    SEALED = "sealed"
 
 
 class Handled(StrEnum):
-    """How a call was dealt with, for those who count."""
+    """How a call was dealt with; the metrics count calls by it."""
 
-    DONE = "done"  # it took effect, by this call
-    REFUSED = "refused"  # by the author's function
+    DONE = "done"  # this call took effect
+    REFUSED = "refused"  # the author's function said no
     REPLAYED = "replayed"  # the saved answer, or the saved refusal, was given again
-    SEALED = "sealed"  # a compensation that had nothing to undo
-    CONFLICT = "conflict"  # an action that came after its compensation
-    MISMATCH = "mismatch"  # known, with another body
-    FAILED = "failed"  # it was rolled back, or its outcome is not known
+    SEALED = "sealed"  # a compensation found nothing to undo
+    CONFLICT = "conflict"  # an action came after its compensation
+    MISMATCH = "mismatch"  # the saga and step are known, with another body
+    FAILED = "failed"  # the call was rolled back, or its outcome is not known
 
 
 @dataclass(frozen=True)
 class Key:
-    """Which row: a saga's step, asked for with a body of this hash."""
+    """A call's row in the barrier: the saga and the step, and the hash of the body that the call came with."""
 
     saga_id: str
     step: str
@@ -75,8 +84,8 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the participant says: 200, 409 for a refusal, 422 for a known key with another body."""
+class StepAnswer:
+    """What a participant answers to a call: 200, 409 for a refusal, 422 for a known key with another body."""
 
     status: int
     body: Mapping[str, Any]
@@ -84,7 +93,7 @@ class Answer:
 
 
 class Transaction:
-    """What the author's two functions get: the local transaction, and whose saga it is."""
+    """What the author's two functions get: `execute` in the local transaction, and the id of the saga."""
 
     def __init__(self, connection: Connection, saga_id: str):
         self.saga_id = saga_id
@@ -92,15 +101,22 @@ class Transaction:
 
 
 Work = Callable[[Transaction], Mapping[str, Any] | None]
-News = Callable[[Answer], Sequence[tuple[Statement, Sequence[Row]]]]  # what is written together with an answer
+# The statements that are executed in the same transaction as the answer is saved in, such as those of an outbox.
+AlsoWrite = Callable[[StepAnswer], Sequence[tuple[Statement, Sequence[Row]]]]
 
-_ROW = (saga_barrier.c.saga_id == bindparam("key_saga"), saga_barrier.c.step == bindparam("key_step"))
-CLAIM = Statement(insert(saga_barrier), *(column.name for column in saga_barrier.c))
-ANSWER = Statement(update(saga_barrier).where(*_ROW).values(response=bindparam("new_response")))
-READ = select(saga_barrier).where(*_ROW)
+
+def nothing_else(answer: StepAnswer) -> Sequence[tuple[Statement, Sequence[Row]]]:
+    """The AlsoWrite of a call that writes its business rows and its barrier row only."""
+    return ()
+
+
+_THIS_ROW = (saga_barrier.c.saga_id == bindparam("key_saga"), saga_barrier.c.step == bindparam("key_step"))
+INSERT = Statement(insert(saga_barrier), *(column.name for column in saga_barrier.c))
+SAVE_RESPONSE = Statement(update(saga_barrier).where(*_THIS_ROW).values(response=bindparam("new_response")))
+READ = select(saga_barrier).where(*_THIS_ROW)
 MOVE = Statement(
     update(saga_barrier)
-    .where(*_ROW, saga_barrier.c.state == bindparam("old_state"))
+    .where(*_THIS_ROW, saga_barrier.c.state == bindparam("old_state"))
     .values(
         state=bindparam("new_state"),
         request_hash=bindparam("new_hash"),
@@ -109,156 +125,182 @@ MOVE = Statement(
     )
 )
 
-
-# A deadlock or a lock's time-out: the transaction was rolled back, so it is run again, for as long as its caller waits.
-# Where one of many duplicates rolls back (refused, or failed), InnoDB gives all that waited for its row a shared lock
-# and kills all but one for wanting an exclusive one: so its victims spread out before they come back.
+# A transaction that was the victim of a deadlock, or waited too long for a lock, was rolled back; it is run again for
+# so many seconds. Where one of many duplicates rolls back (refused, or failed), InnoDB gives all that waited for its
+# row a shared lock and kills all but one for wanting an exclusive one, so its victims spread out before they return:
+# they pause for a random part of LOCK_PAUSE seconds, which doubles from try to try up to LOCK_PAUSE_AT_MOST.
 LOCK_SECONDS = 5
-LOCK_PAUSE = 0.01  # seconds, doubling from try to try, each drawn between none and all of it
+LOCK_PAUSE = 0.01
 LOCK_PAUSE_AT_MOST = 0.2
 
-OTHER_BODY = Answer(422, {"error": "this saga and step were called before with another body"}, Handled.MISMATCH)
-TOO_LATE = Answer(
+OTHER_BODY = StepAnswer(422, {"error": "this saga and step were called before with another body"}, Handled.MISMATCH)
+TOO_LATE = StepAnswer(
     409, {"error": "this step was compensated already: the action came too late, and did nothing"}, Handled.CONFLICT
 )
 
 
-def _none(answer: Answer) -> Sequence[tuple[Statement, Sequence[Row]]]:
-    return ()
+class Barrier:
+    """The barrier rows in the database of one service. Times are in seconds."""
 
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = random.random,
+    ):
+        self.engine = engine
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._random = random
 
-def act(
-    engine: Engine, key: Key, action: Work, before_commit: Callable[[], None] = lambda: None, news: News = _none
-) -> Answer:
-    """Run the action once, or give the answer of the time it ran.
+    def act(self, key: Key, action: Work, also_write: AlsoWrite = nothing_else) -> StepAnswer:
+        """Run the action once, or give the answer of the time when it ran.
 
-    `news` are written in the same transaction, in either case. OutcomeUnknown where the COMMIT was not confirmed;
-    anything else raised means that nothing took effect.
-    """
-    try:
-        return _in_transaction(engine, lambda connection: _act(connection, key, action, before_commit, news))
-    except Refused as refusal:
-        said = {"error": str(refusal)}
-        return _in_transaction(engine, lambda connection: _remember_refusal(connection, key, said, news))
-
-
-def compensate(engine: Engine, key: Key, compensation: Work, news: News = _none) -> Answer:
-    """Undo the action once, or see to it that it never takes effect; `news` and errors as in `act`."""
-    try:
-        return _in_transaction(engine, lambda connection: _compensate(connection, key, compensation, news))
-    except Refused as refusal:  # a pivot that has committed: the row stays applied
-        return Answer(409, {"error": str(refusal)}, Handled.REFUSED)
-
-
-def saved(engine: Engine, saga_id: str, step: str) -> tuple[Barrier, Mapping[str, Any]] | None:
-    """The state of a row and its answer; None where there is no row."""
-    with transaction(engine) as connection:
-        row = connection.execute(READ, {"key_saga": saga_id, "key_step": step}).mappings().one_or_none()
-        return (Barrier(row["state"]), row["response"]) if row else None
-
-
-def _act(connection: Connection, key: Key, action: Work, before_commit: Callable[[], None], news: News) -> Answer:
-    if not _claim(connection, key, Barrier.APPLIED):
-        return _told(connection, _saved_for_action(connection, key), news)
-    response, text = sayable(action(Transaction(connection, key.saga_id)) or {}, "what the action returned")
-    done = Answer(200, response)
-    _answer(connection, key, done, text, news)
-    before_commit()
-    return done
-
-
-def _remember_refusal(connection: Connection, key: Key, said: Mapping[str, Any], news: News) -> Answer:
-    if _claim(connection, key, Barrier.REFUSED, said):
-        return _told(connection, Answer(409, said, Handled.REFUSED), news)
-    return _told(connection, _saved_for_action(connection, key), news)  # somebody came between the two transactions
-
-
-def _saved_for_action(connection: Connection, key: Key) -> Answer:
-    row = connection.execute(READ, _row(key)).mappings().one()
-    if row["state"] in (Barrier.COMPENSATED, Barrier.SEALED):
-        return TOO_LATE
-    if row["request_hash"] != key.request_hash:
-        return OTHER_BODY
-    return Answer(200 if row["state"] == Barrier.APPLIED else 409, row["response"], Handled.REPLAYED)
-
-
-def _compensate(connection: Connection, key: Key, compensation: Work, news: News) -> Answer:
-    if _move(connection, key, Barrier.APPLIED, Barrier.COMPENSATED):
-        said, _ = sayable(compensation(Transaction(connection, key.saga_id)) or {}, "what the compensation returned")
-        undone = Answer(200, {**said, "undone": True})
-        _answer(connection, key, undone, compact(undone.body), news)
-        return undone
-    nothing = Answer(200, {"undone": False}, Handled.SEALED)
-    if _move(connection, key, Barrier.REFUSED, Barrier.SEALED, nothing.body):
-        return _told(connection, nothing, news)
-    if _claim(connection, key, Barrier.SEALED, nothing.body):
-        return _told(connection, nothing, news)
-    row = connection.execute(READ, _row(key)).mappings().one()
-    if row["state"] in (Barrier.APPLIED, Barrier.REFUSED):  # an action committed while _claim waited for its lock
-        return _compensate(connection, key, compensation, news)
-    if row["request_hash"] != key.request_hash:
-        return OTHER_BODY
-    return _told(connection, Answer(200, row["response"], Handled.REPLAYED), news)
-
-
-def _told(connection: Connection, answer: Answer, news: News) -> Answer:
-    """Write the news of an answer that is saved already."""
-    if told := news(answer):
-        execute_batch(connection, *told, with_commit=True)
-    return answer
-
-
-def _claim(connection: Connection, key: Key, state: Barrier, response: Mapping[str, Any] | None = None) -> bool:
-    """Write the row; False where there is one already. Waits while another transaction is writing it."""
-    now = time.time()
-    row = {**vars(key), "state": state, "response": response, "created_at": now, "updated_at": now}
-    try:
-        _execute(connection, CLAIM, row)  # where it fails, only the statement is undone, not the transaction
-    except IntegrityError as error:
-        if is_duplicate(error):
-            return False
-        raise
-    return True
-
-
-def _move(
-    connection: Connection, key: Key, old: Barrier, new: Barrier, response: Mapping[str, Any] | None = None
-) -> bool:
-    """From one state to the next, by one guarded statement; False where the row is not in `old`."""
-    values = {
-        **_row(key),
-        "old_state": old,
-        "new_state": new,
-        "new_hash": key.request_hash,
-        "new_response": response,
-        "now": time.time(),
-    }
-    return _execute(connection, MOVE, values) == 1
-
-
-def _answer(connection: Connection, key: Key, answer: Answer, text: str, news: News) -> None:
-    """Save what the last statements of the transaction are: the answer, whose body is `text`, and its news."""
-    row = ANSWER.bind(connection.dialect, {**_row(key), "new_response": EncodedJson(text)})
-    execute_batch(connection, *news(answer), (ANSWER, [row]), with_commit=True)
-
-
-def _execute(connection: Connection, statement: Statement, values: Mapping[str, Any]) -> int:
-    return execute_batch(connection, (statement, [statement.bind(connection.dialect, values)]))[0]
-
-
-def _row(key: Key) -> dict[str, str]:
-    return {"key_saga": key.saga_id, "key_step": key.step}
-
-
-def _in_transaction(engine: Engine, work: Callable[[Connection], Answer]) -> Answer:
-    give_up_at = time.monotonic() + LOCK_SECONDS
-    pause = LOCK_PAUSE
-    while True:
+        `also_write` is executed in the same transaction, in either case. Raises OutcomeUnknown where the COMMIT was
+        not confirmed; anything else that it raises was raised before the COMMIT, so that nothing took effect.
+        """
         try:
-            with transaction(engine) as connection:
-                return work(connection)
-        except DBAPIError as error:
-            if not is_lock_conflict(error) or time.monotonic() >= give_up_at:
-                raise
-        time.sleep(random.uniform(0, pause))
-        pause = min(2 * pause, LOCK_PAUSE_AT_MOST)
+            return self._in_transaction(lambda connection: self._act(_BarrierRow(connection, key), action, also_write))
+        except Refused as refusal:
+            # The author's function may have written something before it said no: all of that was rolled back, the
+            # barrier row with it. So the refusal is written in a transaction of its own.
+            body = {"error": str(refusal)}
+            return self._in_transaction(lambda connection: self._refuse(_BarrierRow(connection, key), body, also_write))
+
+    def compensate(self, key: Key, compensation: Work, also_write: AlsoWrite = nothing_else) -> StepAnswer:
+        """Undo the action once, or make sure that it never takes effect; `also_write` and errors as in `act`."""
+        try:
+            return self._in_transaction(
+                lambda connection: self._compensate(_BarrierRow(connection, key), compensation, also_write)
+            )
+        except Refused as refusal:
+            # The step is a pivot that has committed. Rolled back, its row is still applied, and nothing is to be saved.
+            return StepAnswer(409, {"error": str(refusal)}, Handled.REFUSED)
+
+    def saved(self, saga_id: str, step: str) -> tuple[BarrierState, Mapping[str, Any]] | None:
+        """The state of a row and the answer that it holds; None where there is no row."""
+        with transaction(self.engine) as connection:
+            row = connection.execute(READ, {"key_saga": saga_id, "key_step": step}).mappings().one_or_none()
+            return (BarrierState(row["state"]), row["response"]) if row else None
+
+    def _act(self, row: _BarrierRow, action: Work, also_write: AlsoWrite) -> StepAnswer:
+        # No row: run it.
+        if row.insert(BarrierState.APPLIED, None, self._clock()):
+            response, text = sayable(action(row.transaction()) or {}, "what the action returned")
+            done = StepAnswer(200, response)
+            row.save(done, text, also_write)
+            return done
+        return row.end(_known_action(row), also_write)
+
+    def _refuse(self, row: _BarrierRow, body: Mapping[str, Any], also_write: AlsoWrite) -> StepAnswer:
+        # No row: it was refused.
+        if row.insert(BarrierState.REFUSED, body, self._clock()):
+            return row.end(StepAnswer(409, body, Handled.REFUSED), also_write)
+        # Another call of the saga and step came between the two transactions.
+        return row.end(_known_action(row), also_write)
+
+    def _compensate(self, row: _BarrierRow, compensation: Work, also_write: AlsoWrite) -> StepAnswer:
+        # Applied: run it, and the row is compensated.
+        if row.move(BarrierState.APPLIED, BarrierState.COMPENSATED, None, self._clock()):
+            said, _ = sayable(compensation(row.transaction()) or {}, "what the compensation returned")
+            undone = StepAnswer(200, {**said, "undone": True})
+            row.save(undone, compact(undone.body), also_write)
+            return undone
+        # Refused, or no row: there is nothing to undo, and the row is sealed.
+        nothing = StepAnswer(200, {"undone": False}, Handled.SEALED)
+        if row.move(BarrierState.REFUSED, BarrierState.SEALED, nothing.body, self._clock()):
+            return row.end(nothing, also_write)
+        if row.insert(BarrierState.SEALED, nothing.body, self._clock()):
+            return row.end(nothing, also_write)
+        found = row.read()
+        if found["state"] in (BarrierState.APPLIED, BarrierState.REFUSED):
+            # An action has committed while the INSERT waited for its lock: the table is asked again.
+            return self._compensate(row, compensation, also_write)
+        # Compensated or sealed: the saved answer.
+        if found["request_hash"] != row.key.request_hash:
+            return OTHER_BODY
+        return row.end(StepAnswer(200, found["response"], Handled.REPLAYED), also_write)
+
+    def _in_transaction(self, work: Callable[[Connection], StepAnswer]) -> StepAnswer:
+        """The answer of `work`, committed; run again for as long as a lock stands in its way (see LOCK_SECONDS)."""
+        give_up_at = self._monotonic() + LOCK_SECONDS
+        pause = LOCK_PAUSE
+        while True:
+            try:
+                with transaction(self.engine) as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if not is_lock_conflict(error) or self._monotonic() >= give_up_at:
+                    raise
+            self._sleep(pause * self._random())
+            pause = min(2 * pause, LOCK_PAUSE_AT_MOST)
+
+
+def _known_action(row: _BarrierRow) -> StepAnswer:
+    """The answer to an action whose saga and step have a row already."""
+    found = row.read()
+    # Compensated or sealed: 409, nothing done. The bodies are not compared, since it does nothing with any of them.
+    if found["state"] in (BarrierState.COMPENSATED, BarrierState.SEALED):
+        return TOO_LATE
+    if found["request_hash"] != row.key.request_hash:
+        return OTHER_BODY
+    # Applied: the saved answer. Refused: the saved refusal.
+    return StepAnswer(200 if found["state"] == BarrierState.APPLIED else 409, found["response"], Handled.REPLAYED)
+
+
+class _BarrierRow:
+    """The row of one call's saga and step, in one transaction."""
+
+    def __init__(self, connection: Connection, key: Key):
+        self._connection = connection
+        self.key = key
+        self._where = {"key_saga": key.saga_id, "key_step": key.step}
+
+    def transaction(self) -> Transaction:
+        """What the author's function gets."""
+        return Transaction(self._connection, self.key.saga_id)
+
+    def insert(self, state: BarrierState, response: Mapping[str, Any] | None, now: float) -> bool:
+        """Write the row; False where there is one already. Waits while another transaction is writing it."""
+        values = {**vars(self.key), "state": state, "response": response, "created_at": now, "updated_at": now}
+        try:
+            # Where this fails, the database undoes the one statement and not the transaction.
+            self._execute(INSERT, values)
+        except IntegrityError as error:
+            if is_duplicate(error):
+                return False
+            raise
+        return True
+
+    def move(self, old: BarrierState, new: BarrierState, response: Mapping[str, Any] | None, now: float) -> bool:
+        """Take the row from `old` to `new` by one guarded statement; False where it is not in `old`."""
+        values = {
+            **self._where,
+            "old_state": old,
+            "new_state": new,
+            "new_hash": self.key.request_hash,
+            "new_response": response,
+            "now": now,
+        }
+        return self._execute(MOVE, values) == 1
+
+    def read(self) -> RowMapping:
+        """The row as it is; there must be one."""
+        return self._connection.execute(READ, self._where).mappings().one()
+
+    def save(self, answer: StepAnswer, text: str, also_write: AlsoWrite) -> None:
+        """Execute the transaction's last statements: save the answer, whose body is `text`, and also write."""
+        values = SAVE_RESPONSE.bind(self._connection.dialect, {**self._where, "new_response": EncodedJson(text)})
+        execute_batch(self._connection, *also_write(answer), (SAVE_RESPONSE, [values]), with_commit=True)
+
+    def end(self, answer: StepAnswer, also_write: AlsoWrite) -> StepAnswer:
+        """Execute the transaction's last statements where the answer is saved already, and give the answer."""
+        if statements := also_write(answer):
+            execute_batch(self._connection, *statements, with_commit=True)
+        return answer
+
+    def _execute(self, statement: Statement, values: Mapping[str, Any]) -> int:
+        return execute_batch(self._connection, (statement, [statement.bind(self._connection.dialect, values)]))[0]

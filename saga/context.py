@@ -1,7 +1,7 @@
 """What a saga's row says besides its state: how far each step has come, what is known of the call at the cursor, flags.
 
 It is the saga's lines, folded one by one as they are written, so that a saga is shown, and goes on after a crash,
-without anybody reading its lines. `replayed` folds all of them from the beginning; a test compares the two. Pure.
+without anybody reading its lines. `replay` folds all of them from the beginning; a test compares the two. Pure.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ _NOTED: Mapping[str, Callable[[Context, Line], Context]] = {
 }
 
 
-def replayed(
+def replay(
     definition: SagaDefinition,
     input: Mapping[str, Any],
     lines: Iterable[Line],

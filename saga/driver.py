@@ -1,7 +1,12 @@
-"""Drives one saga: ask the machine, make the call, write the answer to the log, go on.
+"""Drives one saga: it asks the machine for the next call, makes the call, writes the answer to the log, and goes on.
 
-What must be durable before what (the log's write-ahead rule): before an action is called, that the saga has
-reached it; before the first compensation, that it turned back; before anybody is told, that it ended.
+What must be durable before what (the log's write-ahead rule): before an action is called, the log says that the saga
+has reached its step; before the first compensation, that the saga has turned back; before anybody is told, that it
+has ended.
+
+A driver holds its saga by a lease. It prolongs the lease while a call is under way, and makes no call once the lease
+may have ended. Another driver can take the saga away at any time: then this one's next write is refused with LeaseLost,
+and it stops.
 """
 
 from __future__ import annotations
@@ -10,36 +15,31 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 from saga import progress
 from saga.call import Attempt, CallRequest, Outcome, Verdict, make_call
 from saga.errors import LeaseLost, Overtaken, WriteRefused
 from saga.http_client.transport import Transport
-from saga.machine import (
-    ATTEMPT,
-    CLAIMED,
-    ENDED,
-    FAULT,
-    RELEASED,
-    STALLED,
-    Call,
-    Event,
-    Line,
-    State,
-    apply,
-    fold,
-    next_call,
-)
+from saga.machine import ATTEMPT, CLAIMED, RELEASED, STALLED, Call, Event, Line, State, next_call
 from saga.retry import stall_delay
 from saga.saga_log import Record, SagaLog
 
 
+def _do_nothing(driver: Driver, call: Call) -> None:
+    """The hook of a driver that nothing is injected into."""
+
+
 @dataclass(frozen=True)
 class DriverDeps:
-    """What a driver needs from outside: passed in, so that a test can hold all of it in its hand. Times: seconds.
+    """What a driver needs from outside. All of it is passed in, so that a test can provide all of it. Times: seconds.
 
-    `clock` tells what others read, and may be set; what only this process waits for is measured by `monotonic`.
+    `clock` tells the time that other processes read, and somebody may set it; what only this process waits for is
+    measured by `monotonic`. `observe` is called with every line once it is durable. `before_attempt` and `after_call`
+    are hooks for injected failures: the first runs just before each attempt, the second when the answer is there and
+    nothing of it is written.
     """
 
     log: SagaLog
@@ -49,125 +49,99 @@ class DriverDeps:
     sleep: Callable[[float], Any]
     random: Callable[[], float]
     stopping: Callable[[], bool]
-    exit: Callable[[int], None]
-    observe: Callable[[Record, Line], None]  # told of every line, once it is durable
+    observe: Callable[[Record, Line], None]
     lease: float = 10.0
     stall_base: float = 1.0
     stall_max: float = 300.0
     token: str | None = None
     monotonic: Callable[[], float] = time.monotonic
+    before_attempt: Callable[[Driver, Call], None] = _do_nothing
+    after_call: Callable[[Driver, Call], None] = _do_nothing
+
+
+@dataclass(frozen=True)
+class Claim:
+    """How a driver came to a saga that it did not start.
+
+    `interrupted` says that a call may have been under way when its last owner lost it, so that this call counts as
+    one more attempt. `why` is the reason in the log of a claim that no crash has led to.
+    """
+
+    interrupted: bool
+    why: str | None = None
+
+
+class Phase(Enum):
+    """What a driver is doing with its saga."""
+
+    CLAIMED = auto()  # it has claimed the saga, and the log does not say so yet
+    READY = auto()  # it is between two calls
+    QUEUED = auto()  # its next call waits for a place at the service, and no thread works on it
+    CALLING = auto()  # an attempt of its call has begun, and the log does not have the call's event yet
+    PREEMPTED = auto()  # another driver of this process has taken the saga away
+    RELEASED = auto()  # it holds no lease: the saga has ended, or is stalled, or was handed over
+
+
+_HOLDING = frozenset({Phase.CLAIMED, Phase.READY, Phase.QUEUED, Phase.CALLING})
 
 
 class _DeadlinePassed(Exception):
-    """Seen before an attempt: the saga turns back instead."""
+    """Raised before an attempt, to end the call: the saga turns back instead."""
 
 
 class _Stopping(Exception):
-    """Seen before an attempt: the process shuts down, and hands the saga over."""
+    """Raised before an attempt, to end the call: the process shuts down, and hands the saga over."""
 
 
 class Driver:
-    """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost."""
+    """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost.
 
-    def __init__(self, record: Record, deps: DriverDeps, since: float | None = None):
-        """`since`: when, by the monotonic clock, its lease began at the latest; now where it is not said."""
-        self.record = record  # as it was written last
-        self.recovered = False  # it was claimed, not started here
-        self.trying: str | None = None  # the service that its next call tries again, after it has stalled there
-        self.moved_at = deps.monotonic()  # its claim's or its last write's time
-        self.held_back = False  # it stands in line for a service, and has no thread
-        self.news = threading.Event()  # nobody need wait for it any more
+    One thread at a time works on it, with `next_call` and `make`. `renew_when_old`, `give_up` and `preempt` may be
+    called by other threads meanwhile.
+    """
+
+    def __init__(self, record: Record, deps: DriverDeps, claim: Claim | None = None, since: float | None = None):
+        """`record` is the saga's row; `claim` says how it came here, None where this process has just started it.
+
+        `since` is when the lease began at the latest, by the monotonic clock: now, where it is not given.
+        """
+        self.record = record  # the row as it was written last
+        self.claim = claim
+        self.phase = Phase.CLAIMED if claim else Phase.READY
+        self.moved_at = deps.monotonic()  # when it was claimed, or written last
+        self.finished = threading.Event()  # is set once nobody need wait for this driver any more
         self._deps = deps
-        self._pending: list[Line] = []  # lines that the next write takes along
-        self._writing = threading.Lock()  # a renewal and a write must not cross
-        self._held = True
+        self._next = record  # the row as the next write makes it,
+        self._pending: list[Line] = []  # and the lines that the next write adds
+        self._lock = threading.Lock()  # a write, a renewal and a preemption must not cross
         self._lease_until = record.due_at or 0.0  # by the clock that others read,
         self._lease_ends = (self.moved_at if since is None else since) + deps.lease  # and by one that nobody sets
-        self._saga = progress.saga_of(record)  # these two with the pending lines
-        self._context = record.context
-        self._claimed: bool | None = None  # by a claim that is not in the log yet: did it interrupt a call?
-        self._why: str | None = None  # the claim was made, where that was no crash
-        self._sent = False  # the present call is under way, or was
-        self._taken = False  # away from this driver, by another in this process
 
-    def taken_over(self, interrupted: bool, why: str | None = None) -> None:
-        """After a claim; a call that a crash, or the claim itself, may have interrupted counts as an attempt.
-
-        `why`: what the log says of a claim that no crash has led to.
-        """
-        self.recovered = True
-        self._claimed, self._why = interrupted, why
-
-    def let_go(self) -> bool:
-        """The saga has been taken away: send nothing more. Gives whether its present call has been sent."""
-        with self._writing:
-            self._taken = True
-            return self._sent
+    # What the pool of drivers does with it
 
     def next_call(self) -> Call | None:
-        """The call to make next; None where the saga has ended, stalled, or was handed over."""
-        if self._claimed is not None:
-            if self._saga.state in STALLED:
+        """Return the call to make next; None where the saga has ended, is stalled, or was handed over.
+
+        A claim is first made durable, with the call that it may have interrupted; a stalled saga is resumed by it.
+        """
+        if self.phase is Phase.CLAIMED:
+            if self._next.state in STALLED:
                 self.record_event(Event.RESUMED)
             else:
-                self._note_claim()
+                self._log_claim()
                 self._write()
-        if not self._held:
+        if self.phase is Phase.RELEASED:
             return None
-        return next_call(self._saga)
+        return next_call(progress.saga_of(self._next))
 
-    def record_event(
-        self,
-        event: Event,
-        cause: Mapping[str, Any] | None = None,
-        detail: Mapping[str, Any] | None = None,
-        result: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Make an event durable that is not an answer: a resumption, or what an operator decided."""
-        self._note_claim()
-        self._record(event, result, cause, detail)
-
-    def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
-        """Make a line durable that changes nothing."""
-        self._note_claim()
-        self._add(event, self._saga.step.name if self._saga.step else None, detail=detail)
-        self._write()
-
-    def _note_claim(self) -> None:
-        """Say in the log who has it now; a stalled one has no call in flight, so its next line says enough."""
-        lost, self._claimed = self._claimed, None
-        if lost is None or self._saga.state in STALLED:
-            return
-        why = {"why": self._why} if self._why else {}
-        self._add(CLAIMED, detail={"by": self.record.owner, "epoch": self.record.epoch, "interrupted": lost, **why})
-
-    def renew_when_old(self) -> None:
-        """Prolong the lease once a third of it is gone, or the clock was set by as much.
-
-        Called from the engine's renewer while calls are in flight.
-        """
-        deps = self._deps
-        with self._writing:
-            until, ends = deps.clock() + deps.lease, deps.monotonic() + deps.lease
-            gone = max(abs(until - self._lease_until), ends - self._lease_ends)
-            if self._held and gone >= deps.lease / 3:
-                deps.log.renew(self.record.id, self.record.epoch, until)
-                self._lease_until, self._lease_ends = until, ends
-
-    @property
-    def holds(self) -> bool:
-        """Whether nobody else may drive the saga now, whatever the clock says."""
-        return self._held and self._deps.monotonic() < self._lease_ends
-
-    def give_up(self) -> None:
-        """The process exits in the middle of a call: let another claim the saga at once."""
-        with self._writing:
-            if self._held:
-                self._held = False
-                self._deps.log.let_go(self.record.id, self.record.epoch, self._deps.clock())
+    def queue(self) -> None:
+        """Say that its next call waits for a place at the service, and that no thread works on it meanwhile."""
+        with self._lock:
+            if self.phase is Phase.READY:
+                self.phase = Phase.QUEUED
 
     def make(self, call: Call) -> None:
-        """Make the call and write down what came of it. LeaseLost where the saga is no longer this driver's."""
+        """Make the call and write down what came of it. Raises LeaseLost where the saga is no longer this driver's."""
         deps = self._deps
         try:
             outcome = make_call(
@@ -176,28 +150,59 @@ class Driver:
                 sleep=deps.sleep,
                 random=deps.random,
                 clock=deps.clock,
-                before_attempt=lambda number: self._before_attempt(call),
-                after_attempt=lambda attempt, will_retry: self._after_attempt(call, attempt, will_retry),
+                before_attempt=partial(self._before_attempt, call),
+                after_attempt=partial(self._after_attempt, call),
             )
         except _Stopping:
             self.release()
             return
         except _DeadlinePassed:
             event, cause = progress.overdue(call)
-            self._record(event, cause=cause)
+            self.record_event(event, cause)
             return
-        self._inject("after", call)
+        deps.after_call(self, call)
         late = self._deadline_passed()
-        event, cause = progress.answered(self._saga, call, outcome, late)
+        event, cause = progress.answered(progress.saga_of(self._next), call, outcome, late)
         try:
-            self._record(event, result=outcome.result, cause=cause)
+            self.record_event(event, cause, result=outcome.result)
         except WriteRefused as error:
-            outcome = self._not_stored(outcome, error)
-            event, cause = progress.answered(self._saga, call, outcome, late)
-            self._record(event, cause=cause)
+            outcome = self._without_result(outcome, error)
+            event, cause = progress.answered(progress.saga_of(self._next), call, outcome, late)
+            self.record_event(event, cause)
 
-    def _not_stored(self, outcome: Outcome, error: WriteRefused) -> Outcome:
-        """An answer that the log cannot take: of what the call did, no more is known than that it may have done it.
+    def _request(self, call: Call) -> CallRequest:
+        calls, sealing = self._next.context.calls, self._next.state is State.SEALING
+        span = f"{1 + int(self._deps.random() * (2**64 - 2)):016x}"
+        return progress.request(self.record.id, call, calls, sealing, span, self._deps.token)
+
+    def _before_attempt(self, call: Call, number: int) -> None:
+        """Look whether the attempt may still be made, and say that it is under way."""
+        deps = self._deps
+        if deps.stopping():
+            raise _Stopping
+        if deps.monotonic() >= self._lease_ends:
+            raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
+        if deps.clock() >= self._lease_until:
+            self.renew_when_old()  # the clock was set; raises LeaseLost where somebody has gone by it
+        if self._next.state is State.EXECUTING and self._deadline_passed():
+            raise _DeadlinePassed
+        with self._lock:  # whoever preempts is told, for certain, whether this attempt has begun
+            if self.phase is Phase.PREEMPTED:
+                raise LeaseLost(self.record.id)
+            self.phase = Phase.CALLING
+        deps.before_attempt(self, call)
+
+    def _after_attempt(self, call: Call, attempt: Attempt, will_retry: bool) -> None:
+        self._add(progress.attempt_line(self._number, self._now(), call, attempt))
+        if will_retry:
+            self._write()  # so that a restart does not count from the beginning; the back-off hides what it costs
+
+    def _deadline_passed(self) -> bool:
+        deadline = self.record.deadline_at
+        return deadline is not None and self._deps.clock() >= deadline
+
+    def _without_result(self, outcome: Outcome, error: WriteRefused) -> Outcome:
+        """Return what is known of a call whose answer the log cannot store: that it may have had its effect.
 
         So the saga turns back, or stalls, with this as its cause, and does not make the call over and over.
         """
@@ -206,140 +211,158 @@ class Driver:
         if last and last.event == ATTEMPT:
             detail = {**last.facts, "verdict": Verdict.UNKNOWN, "message": message}
             self._pending[-1] = replace(last, detail=detail)
-            self._fold_anew()
+            self._fold_again()
         return Outcome(Verdict.UNKNOWN, None, outcome.status_code, "failed", message)
 
-    def _request(self, call: Call) -> CallRequest:
-        sealing = self._saga.state is State.SEALING
-        return progress.request(self.record.id, call, self._saga.calls, sealing, self._span(), self._deps.token)
+    # What is made durable
 
-    def _span(self) -> str:
-        return f"{1 + int(self._deps.random() * (2**64 - 2)):016x}"
-
-    def _before_attempt(self, call: Call) -> None:
-        if self._deps.stopping():
-            raise _Stopping
-        if self._deps.monotonic() >= self._lease_ends:
-            raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
-        if self._deps.clock() >= self._lease_until:
-            self.renew_when_old()  # the clock was set: LeaseLost where somebody has gone by it
-        if self._saga.state is State.EXECUTING and self._deadline_passed():
-            raise _DeadlinePassed
-        with self._writing:  # whoever takes the saga away is told, for certain, whether this attempt was begun
-            if self._taken:
-                raise LeaseLost(self.record.id)
-            self._sent = True
-        self._inject("before", call)
-
-    def _after_attempt(self, call: Call, attempt: Attempt, will_retry: bool) -> None:
-        detail = progress.attempt_detail(call, attempt)
-        self._add(ATTEMPT, call.step.name, attempt.number, attempt.status_code, round(attempt.duration_ms, 3), detail)
-        if will_retry:
-            self._write()  # so that a restart does not begin to count anew; the back-off hides its cost
-
-    def _deadline_passed(self) -> bool:
-        deadline = self.record.deadline_at
-        return deadline is not None and self._deps.clock() >= deadline
-
-    def _record(
+    def record_event(
         self,
         event: Event,
-        result: Mapping[str, Any] | None = None,
-        cause: Mapping[str, Any] | None = None,
+        cause: progress.Cause | None = None,
         detail: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> None:
-        """Apply `event` and make it durable, with the lines that led to it."""
-        before, pending, context = self._saga, list(self._pending), self._context
-        saga = apply(before, event, result)
-        step = before.step.name if before.step else None
-        self._add(event, step, detail=progress.event_detail(saga, cause, detail), result=result)
-        try:
-            self._write(**progress.changes(self.record, before, event, saga, cause))
-        except WriteRefused:  # as if it had not happened: whoever asked for it may say it otherwise
-            self._saga, self._pending, self._context = before, pending, context
-            raise
-        self._sent = False
+        """Apply an event and make it durable, together with the lines that led to it.
 
-    def _write(self, **changes: Any) -> None:
-        deps, now, since = self._deps, self._deps.clock(), self._deps.monotonic()
-        with self._writing:
-            state = changes.get("state", self.record.state)
-            if state in ENDED:
-                changes |= {"owner": None, "due_at": None, "ended_at": now}
-            elif state in STALLED:
-                rounds = changes.get("rounds", self.record.rounds)
-                wait = stall_delay(rounds, deps.stall_base, deps.stall_max, deps.random)
-                changes |= {"owner": None, "due_at": now + wait}
-            else:
-                changes |= {"owner": deps.owner, "due_at": now + deps.lease}
-            self._advance(changes)
-            self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + deps.lease
-            self._held = self.record.owner is not None
+        Raises WriteRefused where the log cannot store what the event says. Then the event has not happened, and the
+        caller may say it otherwise.
+        """
+        self._log_claim()
+        row, pending = self._next, list(self._pending)
+        self._next, line = progress.after_event(row, event, self._now(), result, cause, detail)
+        self._pending.append(line)
+        try:
+            self._write()
+        except WriteRefused:
+            self._next, self._pending = row, pending
+            raise
+        with self._lock:
+            if self.phase is Phase.CALLING:
+                self.phase = Phase.READY
+
+    def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
+        """Make a line durable that moves nothing; it names the step at the cursor."""
+        self._log_claim()
+        step = progress.saga_of(self._next).step
+        self._add(Line(self._number, self._now(), event, step.name if step else None, detail=detail))
+        self._write()
+
+    def discard_unwritten(self) -> None:
+        """Forget the lines that are not written yet: what a crash at this moment would lose."""
+        self._next, self._pending = self.record, []
 
     def release(self) -> None:
-        """Hand the saga over between two calls: whoever claims it finds no call in flight."""
-        self._add(RELEASED)
-        with self._writing:
-            self._held = False
-            self._advance({"owner": None, "due_at": self._deps.clock()})
+        """Hand the saga over between two calls: whoever claims it finds no call under way."""
+        self._add(Line(self._number, self._now(), RELEASED))
+        with self._lock:
+            self.phase = Phase.RELEASED
+            self._next = replace(self._next, owner=None, due_at=self._deps.clock())
+            self._write_row()
 
-    def _advance(self, changes: Mapping[str, Any]) -> None:
-        """Write the row with these changes and the pending lines; what they say is done is written with them, once."""
-        try:
-            record = self._write_row(changes)
-        except Overtaken:  # at most once a saga: an operator's wish to cancel it has been noted meanwhile
-            self._number_anew()
-            record = self._write_row(changes)
-        self.record, self.moved_at = record, self._deps.monotonic()
-        written, self._pending = self._pending, []
-        for line in written:
-            self._deps.observe(record, line)
+    def _log_claim(self) -> None:
+        """Say in the log who has the saga now. For a stalled one its next line says enough: no call was under way."""
+        with self._lock:
+            claim = self.claim if self.phase is Phase.CLAIMED else None
+            if claim:
+                self.phase = Phase.READY
+        if claim is None or self._next.state in STALLED:
+            return
+        row = self.record
+        why = {"why": claim.why} if claim.why else {}
+        detail = {"by": row.owner, "epoch": row.epoch, "interrupted": claim.interrupted, **why}
+        self._add(Line(self._number, self._now(), CLAIMED, detail=detail))
 
-    def _write_row(self, changes: Mapping[str, Any]) -> Record:
-        record = Record(**{**vars(self.record), **changes, "context": self._context})
-        answered = {step: record.results[step] for step in record.results.keys() - self.record.results.keys()}
-        self._deps.log.advance(record.id, record.epoch, record.present, self._pending, answered)
-        return record
+    @property
+    def _number(self) -> int:
+        return self._next.context.lines + 1  # of the next line
 
-    def _number_anew(self) -> None:
-        """Read what others have noted in the log, and let the lines to be written follow it."""
-        noted = self._deps.log.lines(self.record.id, after=self.record.context.lines)
-        self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
-        self._fold_anew(noted)
+    def _now(self) -> float:
+        return round(self._deps.clock(), 6)  # as the log keeps it
 
-    def _fold_anew(self, noted: Sequence[Line] = ()) -> None:
-        """Fold what others have noted, and the lines to be written, into the row as it was written last."""
-        saga, context = progress.saga_of(self.record), self.record.context
-        for line in (*noted, *self._pending):
-            before, saga = saga, fold(saga, line, self._saga.results)
-            context = context.after(line, before, saga)
-        self._saga, self._context = saga, context
-
-    def _add(
-        self,
-        event: str,
-        step: str | None = None,
-        attempt: int | None = None,
-        status_code: int | None = None,
-        duration_ms: float | None = None,
-        detail: Mapping[str, Any] | None = None,
-        result: Mapping[str, Any] | None = None,
-    ) -> None:
-        """A line more for the next write, folded into what the row will say."""
-        number, now = self._context.lines + 1, round(self._deps.clock(), 6)
-        line = Line(number, now, str(event), step, attempt, status_code, duration_ms, detail)
-        before = self._saga
-        self._saga = fold(before, line, {} if result is None or step is None else {step: result})
-        self._context = self._context.after(line, before, self._saga)
+    def _add(self, line: Line) -> None:
+        self._next = progress.after_line(self._next, line)
         self._pending.append(line)
 
-    def _inject(self, when: str, call: Call) -> None:
-        """The injected crash of the orchestrator, once per saga: the log remembers that it happened."""
-        name = progress.fault(when, call, self.record.definition.faults, self._context.faults)
-        if name is None:
-            return
-        self._pending = []  # an answer that is not yet logged is what the crash must lose
-        self._saga, self._context = progress.saga_of(self.record), self.record.context
-        self._add(FAULT, call.step.name, detail={"fault": name})
-        self._write()
-        self._deps.exit(17)
+    def _write(self) -> None:
+        """Write the row and the pending lines, which prolongs the lease, or ends it where the saga moves no more."""
+        deps, now, since = self._deps, self._deps.clock(), self._deps.monotonic()
+
+        def rest(rounds: int) -> tuple[str | None, float | None]:
+            return None, now + stall_delay(rounds, deps.stall_base, deps.stall_max, deps.random)
+
+        with self._lock:
+            self._next = progress.with_due_time(
+                self._next, now, owner=deps.owner, due_at=now + deps.lease, stalled=rest
+            )
+            self._write_row()
+            self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + deps.lease
+            if self.record.owner is None:
+                self.phase = Phase.RELEASED
+            elif self.phase is Phase.RELEASED:  # it was given up, but nobody has claimed it yet
+                self.phase = Phase.READY
+
+    def _write_row(self) -> None:
+        """Write the row as it is to be, with the pending lines and what they say is done, once."""
+        try:
+            self._advance()
+        except Overtaken:  # at most once a saga: an operator's wish to cancel it has been noted meanwhile
+            noted = self._deps.log.lines(self.record.id, after=self.record.context.lines)
+            self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
+            self._fold_again(noted)
+            self._advance()
+        self.record, self.moved_at = self._next, self._deps.monotonic()
+        written, self._pending = self._pending, []
+        for line in written:
+            self._deps.observe(self.record, line)
+
+    def _advance(self) -> None:
+        row, done = self._next, self._next.results.keys() - self.record.results.keys()
+        answers = {step: row.results[step] for step in done}
+        self._deps.log.advance(row.id, row.epoch, row.present, self._pending, answers)
+
+    def _fold_again(self, noted: Sequence[Line] = ()) -> None:
+        """Fold what others have noted, and the pending lines after it, into the row as it was written last."""
+        row = self.record
+        for line in (*noted, *self._pending):
+            row = progress.after_line(row, line, self._next.results.get(line.step or ""))
+        self._next = replace(self._next, context=row.context)
+
+    # The lease
+
+    @property
+    def holds(self) -> bool:
+        """Whether nobody else may drive the saga now, whatever the clock says."""
+        return self.phase in _HOLDING and self._deps.monotonic() < self._lease_ends
+
+    def renew_when_old(self) -> None:
+        """Prolong the lease once a third of it is gone, or the clock was set by as much.
+
+        The thread that keeps the leases calls this while calls are under way. Raises LeaseLost, LogUnavailable.
+        """
+        deps = self._deps
+        with self._lock:
+            until, ends = deps.clock() + deps.lease, deps.monotonic() + deps.lease
+            gone = max(abs(until - self._lease_until), ends - self._lease_ends)
+            if self.phase in _HOLDING and gone >= deps.lease / 3:
+                deps.log.renew(self.record.id, self.record.epoch, until)
+                self._lease_until, self._lease_ends = until, ends
+
+    def give_up(self) -> None:
+        """End the lease in the middle of a call, because the process exits: another may claim the saga at once."""
+        with self._lock:
+            if self.phase in _HOLDING:
+                self.phase = Phase.RELEASED
+                self._deps.log.let_go(self.record.id, self.record.epoch, self._deps.clock())
+
+    def preempt(self) -> bool:
+        """Stop for another driver of this process, which has taken the saga away: make no further attempt.
+
+        Returns whether a call may be under way. That is certain of this driver's own; it is also so where the claim of
+        this driver may have interrupted one, and the log does not say so yet.
+        """
+        with self._lock:
+            unlogged = self.phase is Phase.CLAIMED and self.claim is not None and self.claim.interrupted
+            calling = self.phase is Phase.CALLING or unlogged
+            self.phase = Phase.PREEMPTED
+            return calling

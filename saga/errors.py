@@ -7,6 +7,7 @@ SagaError
 │   └── NotExpressible    a saga that another engine's language cannot say
 ├── KeyReused           the caller's: this key was used with another body, saga or mode (422)
 ├── Forbidden           the caller's: switched off or not allowed here (403)
+│   └── FaultsOff         a failure is to be injected, where FAULTS=off
 ├── NoSuchSaga          the caller's: there is no such saga (404)
 ├── NoSuchLetter        the caller's: there is no such dead letter (404)
 ├── Conflict            the caller's: the saga's state forbids it (409)
@@ -63,6 +64,13 @@ class KeyReused(SagaError):
 
 class Forbidden(SagaError):
     """It is switched off here, or the caller may not."""
+
+
+class FaultsOff(Forbidden):
+    """A call asks for an injected failure, and failure injection is switched off."""
+
+    def __init__(self) -> None:
+        super().__init__("failure injection is switched off here (FAULTS=off)")
 
 
 class NoSuchSaga(SagaError):

@@ -1,12 +1,34 @@
-"""What follows from an answer or an event, whoever drives the saga: the built-in driver, or a workflow. Pure."""
+"""What follows from an answer or an event: the next line of a saga's log, and the next state of its row. Pure.
+
+Whoever moves a saga on uses these functions: the built-in driver, the Temporal workflow, and the observer of a
+choreographed saga. The rules have no other home: how a line changes the row (`after_line`), what an event adds to it
+(`after_event`), when somebody has to look at the saga again (`with_due_time`), which cause the API shows, how rounds
+are counted, and what a cancel does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from saga.call import Attempt, CallRequest, Outcome, authorization
-from saga.machine import STALLED, Call, CallHistory, Direction, Event, Saga, State, cannot_undo
+from saga.machine import (
+    ATTEMPT,
+    ENDED,
+    STALLED,
+    Call,
+    CallHistory,
+    Direction,
+    Event,
+    Line,
+    Saga,
+    State,
+    apply,
+    cannot_undo,
+    fold,
+    passed_over,
+)
 from saga.payload import mask, readable, secret_texts
 from saga.saga_log import Record
 
@@ -14,12 +36,16 @@ Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its er
 
 
 def saga_of(record: Record) -> Saga:
-    """The saga as its row has it: what its driver had, before a crash."""
+    """Return the saga as the state machine knows it, from its row. Recovery needs nothing else."""
     return Saga(record.definition, record.input, record.state, record.cursor, record.results, record.context.calls)
 
 
 def request(saga_id: str, call: Call, calls: CallHistory, sealing: bool, span: str, token: str | None) -> CallRequest:
-    """The call as the participant contract has it; `calls`: what was tried of it before; `span`: 16 hex digits."""
+    """Return the HTTP request for a call, as the participant contract has it.
+
+    `calls` is what is known of earlier attempts of this call, and `span` is a trace's span id of 16 hex digits. The
+    request leaves as many attempts as this round has left.
+    """
     step = call.step
     headers = {
         "Content-Type": "application/json",
@@ -42,16 +68,19 @@ def request(saga_id: str, call: Call, calls: CallHistory, sealing: bool, span: s
     )
 
 
-def attempt_detail(call: Call, attempt: Attempt) -> dict[str, Any]:
-    """What an attempt's line says besides its number, its status code and its time."""
+def attempt_line(number: int, at: float, call: Call, attempt: Attempt) -> Line:
+    """Return the line of the log that tells of one attempt; `number` is the line's own."""
     message = {"message": attempt.message} if attempt.message else {}
-    return {"call": call.direction, "verdict": attempt.verdict, **message}
+    detail = {"call": call.direction, "verdict": attempt.verdict, **message}
+    duration_ms = round(attempt.duration_ms, 3)
+    return Line(number, at, ATTEMPT, call.step.name, attempt.number, attempt.status_code, duration_ms, detail)
 
 
 def answered(saga: Saga, call: Call, outcome: Outcome, late: bool) -> tuple[Event, Cause | None]:
-    """The event that an outcome is, and the cause where the saga turns back; `late`: the deadline has passed.
+    """Return the event that an outcome is, and the cause where the saga turns back with it.
 
-    Past the deadline with steps still to come, the answer counts, but the saga turns back with it.
+    `late` says that the saga's deadline has passed. Where steps are still to come, the saga then turns back even
+    though the action was done; its result counts, and is compensated.
     """
     event = Event(f"{call.direction}_{outcome.verdict}")
     last = saga.cursor == len(saga.definition.steps) - 1
@@ -63,67 +92,117 @@ def answered(saga: Saga, call: Call, outcome: Outcome, late: bool) -> tuple[Even
 
 
 def overdue(call: Call) -> tuple[Event, Cause | None]:
-    """What follows where the deadline has passed before a call, or by its answer."""
+    """Return the event and the cause of a saga whose deadline passed before this call, or before its answer."""
     return Event.DEADLINE_PASSED, cause(call.step.name, "deadline", "the deadline passed")
 
 
-def cancelled(step: str) -> Cause:
-    """Why a saga turns back that an operator cancels at `step`."""
-    return cause(step, "cancelled", "cancelled by an operator")
+def cancelled(record: Record) -> Cause | None:
+    """Return the cause with which a saga turns back that an operator cancels now.
+
+    None means that it does not turn back: while the pivot's outcome is open, that outcome decides, and the log only
+    notes that somebody asked. Whether a saga can be cancelled at all is said by `permitted_commands`.
+    """
+    if record.state is not State.EXECUTING:
+        return None
+    return cause(record.definition.steps[record.cursor].name, "cancelled", "cancelled by an operator")
 
 
 def cause(step: str, kind: str, message: str, status_code: int | None = None) -> Cause:
-    """A cause, from its parts."""
+    """Return a cause in the form in which the row keeps it and the API shows it."""
     return {"step": step, "kind": kind, "status_code": status_code, "message": message}
 
 
-def changes(record: Record, before: Saga, event: Event, after: Saga, cause: Cause | None) -> dict[str, Any]:
-    """What an event changes in the saga's row, but for who owns it and when it is due."""
-    return {
-        "state": after.state,
-        "cursor": after.cursor,
-        "results": after.results,
-        "rounds": _rounds(record, event, after),
-        "error": _error(record, before.state, event, after, cause),
-    }
+def after_line(record: Record, line: Line, result: Mapping[str, Any] | None = None) -> Record:
+    """Return the row after one more line; `result` is what the action answered that this line says is done."""
+    before = saga_of(record)
+    after = fold(before, line, {} if result is None or line.step is None else {line.step: result})
+    context = record.context.after(line, before, after)
+    return replace(record, state=after.state, cursor=after.cursor, results=after.results, context=context)
+
+
+def after_event(
+    record: Record,
+    event: Event,
+    at: float,
+    result: Mapping[str, Any] | None = None,
+    cause: Cause | None = None,
+    detail: Mapping[str, Any] | None = None,
+    passes_over: Callable[[], bool] = lambda: False,
+) -> tuple[Record, Line]:
+    """Return the row after an event of the state machine, and the line that tells of it.
+
+    `at` is the line's time, in seconds since the epoch. `result` is what the action answered, or what an operator
+    says in its place. `cause` says why the saga turns back, where it does. `detail` is what the line says besides.
+    `passes_over` is asked where the saga arrives at a step that nobody can undo: True means that it goes on past it,
+    as older versions did. Raises IllegalEvent where the transition table has no row for it.
+    """
+    before = saga_of(record)
+    after = apply(before, event, result)
+    if cannot_undo(after) and passes_over():
+        after = passed_over(after)
+    step = before.step.name if before.step else None
+    line = Line(record.context.lines + 1, at, str(event), step, detail=_event_detail(after, cause, detail))
+    moved = after_line(record, line, result)
+    return replace(moved, rounds=_rounds(record, event, after), error=_error(record, event, after, cause)), line
+
+
+def with_due_time(
+    record: Record,
+    at: float,
+    *,
+    owner: str | None,
+    due_at: float | None,
+    stalled: Callable[[int], tuple[str | None, float | None]],
+) -> Record:
+    """Return the row with who has the saga now, and when somebody has to look at it again.
+
+    A saga that moves has this `owner` and this `due_at`, which is the end of the owner's lease. `stalled(rounds)` gives
+    both for a saga that has just failed in so many rounds. An ended saga has neither, and ended `at`.
+    """
+    if record.state in ENDED:
+        return replace(record, owner=None, due_at=None, ended_at=at)
+    if record.state in STALLED:
+        owner, due_at = stalled(record.rounds)
+    return replace(record, owner=owner, due_at=due_at)
+
+
+def _event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an event's line says. `stalled` is the reason, where it is not that a call did not succeed."""
+    detail: dict[str, Any] = {"state": after.state, **({"message": cause["message"]} if cause else {}), **(more or {})}
+    reason = cannot_undo(after)
+    return {**detail, "stalled": reason} if reason else detail
 
 
 def _rounds(record: Record, event: Event, after: Saga) -> int:
-    """How many rounds in a row the present call has failed in."""
+    """In how many rounds in a row the present call has failed."""
     if after.state in STALLED:
         return record.rounds + 1
     return record.rounds if event is Event.RESUMED else 0
 
 
-def _error(record: Record, before: State, event: Event, after: Saga, cause: Cause | None) -> Cause | None:
-    """The first cause, kept through the roll-back; none once the saga has completed, or its pivot has."""
+def _error(record: Record, event: Event, after: Saga, cause: Cause | None) -> Cause | None:
+    """The first cause, which is kept through the roll-back. A saga that completed, or whose pivot did, has none."""
     if after.state is State.COMPLETED:
         return None
-    if before is State.SEALING and event is Event.COMPENSATION_REFUSED:
+    if record.state is State.SEALING and event is Event.COMPENSATION_REFUSED:
         return None
-    return record.error or (cause and masked(record, cause))
+    return with_first_cause(record, cause).error
+
+
+def with_first_cause(record: Record, cause: Cause | None) -> Record:
+    """Return the row with this cause, unless it has one already: the first cause is the one that is kept."""
+    return record if record.error or not cause else replace(record, error=masked(record, cause))
 
 
 def masked(record: Record, cause: Cause) -> Cause:
-    """The cause as the row keeps it: a list shows it without having read the secrets that its message may echo."""
+    """Return the cause without the secrets that its message may echo.
+
+    The row keeps it like this, so that a list of sagas can show it without having read their secrets.
+    """
     return {**cause, "message": mask(cause["message"], record.definition.secret, secrets_of(record))}
 
 
 def secrets_of(record: Record) -> frozenset[str]:
-    """The texts of a saga that nobody is shown."""
+    """Return the texts in a saga's input and results that nobody may be shown."""
     secret = record.definition.secret
     return secret_texts(record.input, secret).union(*(secret_texts(part, secret) for part in record.results.values()))
-
-
-def event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What an event's line says; `stalled`: why it is stalled, where that is not because a call did not succeed."""
-    said: dict[str, Any] = {"state": after.state, **({"message": cause["message"]} if cause else {}), **(more or {})}
-    stuck = cannot_undo(after)
-    return {**said, "stalled": stuck} if stuck else said
-
-
-def fault(when: str, call: Call, faults: Sequence[str], struck: Sequence[str]) -> str | None:
-    """The injected crash that strikes `when` ("before", "after") this call; each once a saga: `struck` are those."""
-    undo = "undo-" if call.direction is Direction.COMPENSATION else ""
-    name = f"{when}-{undo}{call.step.name}"
-    return name if name in faults and name not in struck else None

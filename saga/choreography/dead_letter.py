@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nats.js.api import RawStreamMsg
-
 from saga.choreography.event_body import saga_id_of
 from saga.errors import BadInput
 from saga.payload import DEPTH, WRAPPED, iso, parse_object
@@ -78,15 +76,14 @@ def instead(service: str, id: str, subject: str, payload: bytes, reason: str) ->
     return DEAD + subject, json.dumps({"saga_id": saga_id_of(payload)}).encode(), headers
 
 
-def shown(message: RawStreamMsg) -> dict[str, Any]:
-    """A dead letter as it is listed, whoever parked it."""
-    headers = message.headers or {}
+def shown(letter: int, at: float | None, subject: str, payload: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    """A dead letter as it is listed, whoever parked it; `letter` is its number, `at` when it was stored."""
     return {
-        "letter": message.seq,
-        "at": iso(message.time.timestamp() if message.time else None),
-        "subject": (message.subject or "").removeprefix(DEAD),
+        "letter": letter,
+        "at": iso(at),
+        "subject": subject.removeprefix(DEAD),
         "service": headers.get("Saga-Service", ""),
-        "payload": message.data or b"",
+        "payload": payload,
         "attempts": attempts_before(headers),
         "message": headers.get("Saga-Reason", ""),
     }

@@ -18,18 +18,24 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from sqlalchemy.exc import SQLAlchemyError
 
-from saga.barrier import TOO_LATE, Answer, Barrier, Key, Transaction, saved
+from saga.barrier import TOO_LATE, AlsoWrite, BarrierState, Key, StepAnswer, Transaction
 from saga.choreography import inbox, outbox
 from saga.choreography.attempt_history import Attempt, AttemptHistories, AttemptHistory
 from saga.choreography.broker import ACK, Delivery, Reaction
 from saga.choreography.events import SagaEvent, StepSubscription, Task, parse_event
-from saga.errors import BadInput, Forbidden, NotJson, OutcomeUnknown
-from saga.faults.flags import check_enabled, parse_delay, parse_fault, waited
-from saga.local_transaction import LocalTransactions, Outcome
+from saga.errors import BadInput, Forbidden, OutcomeUnknown
+from saga.local_transaction import (
+    KEPT,
+    NO_HOOKS,
+    AttemptHooks,
+    LocalOutcome,
+    LocalTransactions,
+    failure_message,
+    log_failure,
+)
 from saga.machine import Direction
 from saga.payload import check_fields, digest
 from saga.retry import backoff_delay, jittered, stall_delay
-from saga.storage.database_errors import STATEMENT_REFUSED
 from saga.storage.statement_batch import Row, Statement
 
 logger = logging.getLogger("saga")
@@ -48,19 +54,14 @@ class ListenerDeps:
     transactions: LocalTransactions
     schema: Draft202012Validator
     secret: Sequence[str]
-    faults: bool
     stall_base: float
     stall_max: float
     notify: Callable[[], None]  # there is news in the outbox
-    tell: Callable[[SagaEvent], None]  # news that may be lost
+    publish_unconfirmed: Callable[[SagaEvent], None]  # of an event that may be lost
     closed: threading.Event
     clock: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
-
-
-class _Acted(Exception):
-    """The step has told that its action took effect."""
 
 
 class Listener:
@@ -175,10 +176,11 @@ class Listener:
                 self._histories.remember(event, part, replace(past, waits=past.waits + 1))
                 return Reaction(again=self._pause(part, past.waits + 1))
             fields = part.fields(event, given)
-            struck = self._struck(attempt)
+            hooks = self._hooks(attempt)
             check_fields(self._deps.schema, fields, {*self._deps.secret, *part.definition.secret})
             key = Key(event.saga_id, part.step.name, digest(fields))
-            outcome = self._deps.transactions.act(key, fields, struck, self._news_of_action(attempt, fields))
+            outcome = self._deps.transactions.act(key, fields, hooks, self._news_of_action(attempt, fields))
+            _log(outcome)
         except (BadInput, Forbidden) as error:
             status = 400 if isinstance(error, BadInput) else 403
             if part.may_refuse:
@@ -194,16 +196,16 @@ class Listener:
         if answer.status == 422:
             return Reaction(park=str(answer.body["error"]))
         ended = answer is TOO_LATE or (answer.status == 409 and part.may_refuse)
-        if ended or (answer.status == 200 and not outcome.garbage):
+        if ended or (answer.status == 200 and outcome.garbled is None):
             return self._well(event, part)
-        message = "an answer that is not a JSON object" if outcome.garbage else str(answer.body["error"])
+        message = "an answer that is not a JSON object" if outcome.garbled is not None else str(answer.body["error"])
         message = part.shown(message, fields)
         return self._failed(attempt, "failed", answer.status, message, outcome.certain)
 
-    def _news_of_action(self, attempt: Attempt, fields: Mapping[str, Any]) -> Callable[[Answer], News]:
+    def _news_of_action(self, attempt: Attempt, fields: Mapping[str, Any]) -> AlsoWrite:
         part, event = attempt.part, attempt.event
 
-        def news(answer: Answer) -> News:
+        def news(answer: StepAnswer) -> News:
             told = attempt.told("done" if answer.status == 200 else "refused", answer.status, self._deps.clock())
             if answer.status == 200:
                 return self._acted(attempt, answer.body, fields, told)
@@ -250,27 +252,26 @@ class Listener:
         past = self._histories.of(event, part)
         uncertain = kind != "refused" and past.uncertain
 
-        def news(answer: Answer) -> News:
+        def news(answer: StepAnswer) -> News:
             told = undoing.told("done", answer.status, self._deps.clock())
             body = {**told, "error": error, "uncertain": uncertain}
             return outbox.written(part.refused(event, body), self._engine)
 
-        def check(tx: Transaction) -> None:
-            if inbox.has_acted(tx.execute, event.saga_id, step.name):
-                raise _Acted
+        def has_acted(transaction: Transaction) -> bool:
+            return inbox.has_acted(transaction.execute, event.saga_id, step.name)
 
         try:
             given = inbox.recall(self._engine, event.saga_id, step.name)
-            if inbox.OWN in given:
-                raise _Acted
+            if inbox.OWN in given:  # one of its attempts has succeeded and told so: others act on it
+                return self._well(event, part)
             fields = part.fields(event, given.values())
             key = Key(event.saga_id, step.name, digest(fields))
-            struck = self._struck(undoing) if uncertain else ()
-            outcome = self._compensated(part, key, fields, struck, news, check)
+            hooks = self._hooks(undoing) if uncertain else NO_HOOKS
+            outcome = self._compensated(part, key, fields, hooks, news, has_acted)
+            if outcome.answer is KEPT:
+                return self._well(event, part)
             if outcome.answer.status == 409:  # it has committed, and cannot be undone
                 return self._done_after_all(attempt, undoing, fields)
-        except _Acted:  # one of its attempts has succeeded and told so: others act on it
-            return self._well(event, part)
         except inbox.Unreadable:
             raise
         except Exception as failure:
@@ -283,8 +284,8 @@ class Listener:
 
     def _done_after_all(self, attempt: Attempt, undoing: Attempt, fields: Mapping[str, Any]) -> Reaction:
         part, event = attempt.part, attempt.event
-        state, response = saved(self._engine, event.saga_id, part.step.name) or (None, {})
-        if state is not Barrier.APPLIED:
+        state, response = self._deps.transactions.saved(event.saga_id, part.step.name) or (None, {})
+        if state is not BarrierState.APPLIED:
             return Reaction(park=f"its barrier row is {state}, and its compensation refused")
         told = {**undoing.told("refused", 409, self._deps.clock()), "in_doubt": True}
         outbox.put(self._engine, *self._acted(undoing, response, fields, told))
@@ -305,11 +306,11 @@ class Listener:
                 return Reaction(park="this step has not acted: there is nothing known that it could undo")
             key = Key(event.saga_id, step.name, digest(fields))
 
-            def news(answer: Answer) -> News:
+            def news(answer: StepAnswer) -> News:
                 told = attempt.told("done", answer.status, self._deps.clock())
                 return outbox.written(part.undone(event, told), self._engine) if answer.status == 200 else ()
 
-            outcome = self._compensated(part, key, fields, self._struck(attempt), news)
+            outcome = self._compensated(part, key, fields, self._hooks(attempt), news)
         except inbox.Unreadable:
             raise
         except Exception as error:
@@ -324,12 +325,14 @@ class Listener:
         part: StepSubscription,
         key: Key,
         fields: Mapping[str, Any],
-        struck: Sequence[Any],
-        news: Callable[[Answer], News],
-        check: Callable[[Transaction], None] = lambda tx: None,
-    ) -> Outcome:
+        hooks: AttemptHooks,
+        news: AlsoWrite,
+        unless: Callable[[Transaction], bool] = lambda transaction: False,
+    ) -> LocalOutcome:
         can_undo = part.step.compensation is not None
-        return self._deps.transactions.compensate(key, fields, struck, news, can_undo, check)
+        outcome = self._deps.transactions.compensate(key, fields, hooks, news, can_undo, unless)
+        _log(outcome)
+        return outcome
 
     def _not_undone(
         self,
@@ -369,15 +372,11 @@ class Listener:
                 return None
         return []
 
-    def _struck(self, attempt: Attempt) -> list[Any]:
-        """The injected faults that strike this attempt, after the injected delay. BadInput, Forbidden."""
-        fail = [value for name, value in attempt.flags if name == "fail"]
-        delay = [value for name, value in attempt.flags if name == "delay"]
-        check_enabled(fail, delay, self._deps.faults)
-        faults = [parse_fault(flag, f"fail={flag}") for flag in fail]
-        if wait := waited([parse_delay(flag, f"delay={flag}") for flag in delay], attempt.number):
-            self._deps.closed.wait(wait)
-        return [fault.kind for fault in faults if fault.strikes(attempt.number)]
+    def _hooks(self, attempt: Attempt) -> AttemptHooks:
+        """The hooks around this attempt, once its injected delay is over. Raises BadInput or Forbidden for a flag."""
+        hooks = self._deps.transactions.find_hooks(attempt.flags, attempt.number)
+        hooks.before()
+        return hooks
 
     def _report(
         self,
@@ -391,7 +390,7 @@ class Listener:
         told = attempt.told(verdict, status, self._deps.clock())
         line = {**told["attempt"], "message": message}
         news = {"at": told["at"], **line, "stalls": stalls, "error": error}
-        self._deps.tell(attempt.part.attempt(attempt.event, news))
+        self._deps.publish_unconfirmed(attempt.part.attempt(attempt.event, news))
 
     def _pause(self, part: StepSubscription, number: int) -> float:
         return jittered(backoff_delay(part.step.backoff, number), self._deps.random)
@@ -403,11 +402,12 @@ def _error(kind: str, status: int | None, message: str) -> dict[str, Any]:
 
 def _said(error: Exception) -> str:
     """What is told of an unexpected error: as over HTTP."""
-    if isinstance(error, NotJson):
-        logger.error("event_failed: %s", error)
-        return f"the service failed, and rolled back: {error}"
     if isinstance(error, OutcomeUnknown | BadInput | Forbidden):
         return str(error)
-    logger.error("event_failed: %s", type(error).__name__, exc_info=not isinstance(error, SQLAlchemyError))
-    away = isinstance(error, SQLAlchemyError) and not isinstance(error, STATEMENT_REFUSED)
-    return "the database does not answer" if away else "the service failed, and rolled back"
+    log_failure("event_failed", error)
+    return failure_message(error)
+
+
+def _log(outcome: LocalOutcome) -> None:
+    if outcome.error is not None:
+        log_failure("event_failed", outcome.error)

@@ -122,7 +122,7 @@ class Publisher(Protocol):
     def park(self, id: str, subject: str, payload: bytes, reason: str) -> bool:
         """Park an event that cannot be understood; gives whether that is durable. BrokerUnavailable."""
 
-    def since(self) -> float:
+    def created_at(self) -> float:
         """When the stream was made that is published to, in seconds since the epoch; 0: not known."""
 
 
@@ -198,7 +198,7 @@ class Relay:
 
     def _publish_again(self) -> None:
         """A stream that is younger than what was published has lost it: the broker's disk is a new one."""
-        since = self._publisher.since()
+        since = self._publisher.created_at()
         if since > self._since:
             with transaction(self._engine) as connection:
                 connection.execute(UNMARK, {"before": since + SKEW})

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from sqlalchemy import Engine
 
-from saga.choreography import inbox
+from saga.choreography import inbox, outbox, require_nats
 from saga.choreography.broker import Broker
-from saga.choreography.events import EventKind, SagaEvent, StepSubscription, Task
+from saga.choreography.events import EventKind, SagaEvent, subscriptions_of
 from saga.choreography.listener import Listener, ListenerDeps
 from saga.choreography.outbox import Relay
 from saga.definition import SagaDefinition
 from saga.definition_file import load_definition
 from saga.errors import DefinitionError
 from saga.local_transaction import LocalTransactions
+from saga.participant import ParticipantDefinition
 from saga.process.settings import Settings
+from saga.storage.database import create_tables
 
 logger = logging.getLogger("saga")
 
@@ -30,7 +33,7 @@ class MessageEndpoint:
     def __init__(self, name: str, engine: Engine, settings: Settings):
         # A process that dies in the middle of an event lets another have it after a third of a lease.
         ack_wait = settings.lease_seconds / 3
-        self.broker = Broker(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
+        self.broker = _connect(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
         self.relay = Relay(engine, self.broker, name=name)
 
     def open(self) -> None:
@@ -42,6 +45,14 @@ class MessageEndpoint:
         """Let go: what is under way is delivered again."""
         self.relay.close()
         self.broker.close()
+
+
+def _connect(url: str, name: str, ack_wait: float, prefix: str) -> Broker:
+    """The connection to NATS, not opened yet. Raises SettingsError where its client is not installed."""
+    require_nats()
+    from saga.choreography.jetstream.broker import NatsBroker  # not in the base installation
+
+    return NatsBroker(url, name, ack_wait, prefix)
 
 
 def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
@@ -56,31 +67,39 @@ def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[
 
 
 def attach_listener(
-    name: str,
-    heard: Mapping[str, tuple[StepSubscription, Task]],
+    participant: ParticipantDefinition,
     transactions: LocalTransactions,
     schema: Draft202012Validator,
-    secret: Sequence[str],
     settings: Settings,
-) -> MessageEndpoint:
-    """The endpoint of a service: it listens to the subjects in `heard`, and does what they ask."""
-    endpoint = MessageEndpoint(name, transactions.engine, settings)
+    closed: threading.Event,
+) -> MessageEndpoint | None:
+    """Let the service take part in the choreographed sagas of SAGAS_DIR that have a step of its name.
 
-    def tell(event: SagaEvent) -> None:
-        endpoint.broker.tell(event.id, event.subject, event.payload())
+    Gives its connection to the broker, which is opened already; None where no saga has such a step. `closed` is set
+    when the service stops.
+    """
+    for metadata in (outbox.metadata, inbox.metadata):
+        create_tables(transactions.engine, metadata)
+    heard = subscriptions_of(participant.name, load_valid_definitions(settings.sagas_dir, settings.environ))
+    if not heard:
+        return None
+    endpoint = MessageEndpoint(participant.name, transactions.engine, settings)
+
+    def publish_unconfirmed(event: SagaEvent) -> None:
+        endpoint.broker.publish_unconfirmed(event.id, event.subject, event.payload())
 
     deps = ListenerDeps(
         transactions=transactions,
         schema=schema,
-        secret=secret,
-        faults=settings.faults,
+        secret=participant.secret,
         stall_base=settings.stall_base_seconds,
         stall_max=settings.stall_max_seconds,
         notify=endpoint.relay.notify,
-        tell=tell,
-        closed=transactions.closed,
+        publish_unconfirmed=publish_unconfirmed,
+        closed=closed,
     )
     endpoint.relay.also_forget = partial(inbox.forget, transactions.engine)
     beginnings = [subject for subject in heard if subject.endswith(f".{EventKind.STARTED}")]
-    endpoint.broker.consume(name, list(heard), Listener(heard, deps), abandonable=beginnings)
+    endpoint.broker.consume(participant.name, list(heard), Listener(heard, deps), abandonable=beginnings)
+    endpoint.open()
     return endpoint

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from saga.errors import BadInput, Forbidden
+from saga.errors import BadInput, FaultsOff
 
 DELAY_AT_MOST = 60_000  # milliseconds
 
@@ -79,9 +79,10 @@ class FaultPlan:
 def parse_plan(fail: Sequence[str], delay: Sequence[str], steps: Sequence[str], enabled: bool) -> FaultPlan:
     """The plan in the flags of POST /start: `fail=<service>:<kind>[:<times>]`, `delay=<service>:<ms>[:<times>]`.
 
-    BadInput names the flag that is wrong; Forbidden where faults are switched off.
+    Raises BadInput, naming the flag that is wrong, and FaultsOff where a flag is given and nothing is `enabled`.
     """
-    check_enabled(fail, delay, enabled)
+    if (fail or delay) and not enabled:
+        raise FaultsOff
     services: dict[str, tuple[Fault, ...]] = {}
     own: list[str] = []
     for flag in fail:
@@ -117,8 +118,8 @@ def parse_delay(text: str, flag: str = "delay") -> Delay:
     return Delay(int(wait), _times(times, flag, "delay") if colon else None)
 
 
-def waited(delays: Sequence[Delay], attempt: int) -> float:
-    """The seconds that the attempt with this number is held up for, by all of them together."""
+def total_delay(delays: Sequence[Delay], attempt: int) -> float:
+    """The seconds that all of the delays together hold the attempt with this number up."""
     return sum(delay.milliseconds for delay in delays if delay.strikes(attempt)) / 1000
 
 
@@ -126,12 +127,6 @@ def _times(text: str, flag: str, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):
         raise BadInput(f"{flag}: {text!r} is not a number of times, 1 or more", name)
     return int(text)
-
-
-def check_enabled(fail: Sequence[str], delay: Sequence[str], enabled: bool) -> None:
-    """Forbidden where a flag is given and FAULTS=off."""
-    if (fail or delay) and not enabled:
-        raise Forbidden("failure injection is switched off here (FAULTS=off)")
 
 
 def _step(flag: str, name: str, service: str, steps: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from saga.choreography.events import EventKind, started, subject
 from saga.choreography.observer import Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
-from saga.driver import Driver, DriverDeps
+from saga.driver import Claim, Driver, DriverDeps, Phase
 from saga.errors import (
     BadInput,
     KeyReused,
@@ -58,6 +58,7 @@ class Engine:
         self._new_id = new_id
         self._closed = stop
         self._drivers: dict[str, Driver] = {}
+        self._trials: dict[Driver, str] = {}  # the service that a driver tries again, after its saga has stalled there
         self._bulkhead: Bulkhead[Driver] = Bulkhead()
         self._ready: queue.SimpleQueue[Driver] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -78,7 +79,7 @@ class Engine:
                 driver.release()
         deadline = self.deps.monotonic() + grace
         for driver in list(self._drivers.values()):
-            driver.news.wait(max(0.0, deadline - self.deps.monotonic()))
+            driver.finished.wait(max(0.0, deadline - self.deps.monotonic()))
             with suppress(LeaseLost, LogUnavailable):
                 driver.give_up()
 
@@ -90,7 +91,9 @@ class Engine:
     @property
     def places_for_recovered(self) -> int:
         """How many more sagas recovery may bring, so that they leave room for new ones."""
-        recovered = [driver for driver in list(self._drivers.values()) if driver.recovered and not driver.held_back]
+        recovered = [
+            driver for driver in list(self._drivers.values()) if driver.claim and driver.phase is not Phase.QUEUED
+        ]
         lately = self.deps.monotonic() - LATELY
         moving = sum(driver.moved_at > lately for driver in recovered)
         room = min(RECOVERED_MOVING - moving, DRIVERS // 2 - len(recovered), IN_FLIGHT - len(self._drivers))
@@ -178,7 +181,7 @@ class Engine:
             if definition.on_temporal:
                 self.start_workflow(record, seconds)
                 return record.id, None
-            return record.id, Driver(record, self.deps, since)
+            return record.id, Driver(record, self.deps, since=since)
         return _same(known, definition, request_hash, key).id, None
 
     def _owner(self, definition: SagaDefinition) -> str | None:
@@ -201,9 +204,9 @@ class Engine:
         now, since = deps.clock(), deps.monotonic()
         due_at = now + deps.lease
         record, held = deps.log.claim(saga_id, epoch, deps.owner, due_by=now, due_at=due_at, seen=seen)
-        driver = Driver(record, deps, since)
-        driver.taken_over(held)
-        driver.trying = trying
+        driver = Driver(record, deps, Claim(held), since)
+        if trying:
+            self._trials[driver] = trying
         self.accept(driver)
 
     def preempt(self, record: Record, why: str) -> Driver | None:
@@ -220,10 +223,8 @@ class Engine:
             return None
         before = self._drivers.get(record.id)
         if before and before.record.epoch == record.epoch - 1:  # it is ours to know whether there is a call under way
-            held = before.let_go()
-        driver = Driver(record, deps, since)
-        driver.taken_over(held, why)
-        return driver
+            held = before.preempt()
+        return Driver(record, deps, Claim(held, why), since)
 
     def note(self, record: Record, states: Collection[State], event: str, detail: Mapping[str, Any]) -> bool:
         """Say something in a saga's log, once, while it is in one of `states`; its driver goes on. False elsewhere."""
@@ -265,12 +266,12 @@ class Engine:
             told = self.waiting.expect(saga_id)
             driver = self._drivers.get(saga_id)
             if driver:
-                driver.news.wait(max(0.0, min(POLL, until - self.deps.monotonic())))
+                driver.finished.wait(max(0.0, min(POLL, until - self.deps.monotonic())))
                 known = driver.record
-                in_line = in_line + 1 if driver.held_back else 0
+                in_line = in_line + 1 if driver.phase is Phase.QUEUED else 0
                 if driver.record.ended or in_line > patience:
                     return known
-                if not driver.news.is_set() and self.deps.monotonic() < until:
+                if not driver.finished.is_set() and self.deps.monotonic() < until:
                     continue
             try:
                 known = self.read(saga_id)
@@ -301,7 +302,8 @@ class Engine:
 
     def _work_on(self, driver: Driver, until: float | None = None) -> None:
         try:
-            self._drive(driver, until)
+            if not self._drive(driver, until):
+                return
         except LeaseLost:
             pass  # its new owner goes on with it
         except LogUnavailable as error:
@@ -310,40 +312,37 @@ class Engine:
             logger.error("event=write_refused saga_id=%s: %s", driver.record.id, error)
         except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
             logger.exception("driver_failed saga_id=%s", driver.record.id)
-        if not driver.held_back:
-            self._tried(driver)
-            if self._drivers.get(driver.record.id) is driver:
-                del self._drivers[driver.record.id]
-            driver.news.set()
+        self._end_trial(driver)
+        if self._drivers.get(driver.record.id) is driver:
+            del self._drivers[driver.record.id]
+        driver.finished.set()
 
-    def _tried(self, driver: Driver) -> None:
-        if driver.trying:
-            self.breakers.withdraw(driver.trying)
-            driver.trying = None
+    def _end_trial(self, driver: Driver) -> None:
+        if service := self._trials.pop(driver, None):
+            self.breakers.withdraw(service)
 
-    def _drive(self, driver: Driver, until: float | None) -> None:
-        """Call by call, until the saga ends, stalls, is lost, handed over, or must stand in line.
+    def _drive(self, driver: Driver, until: float | None) -> bool:
+        """Call by call, until the saga ends, stalls, is lost or handed over: True. False where it must stand in line.
 
-        Another thread goes on with it where the next call might go on past `until`.
+        Another thread goes on with it where the next call might go on past `until`, which is False as well.
         """
-        driver.held_back = False
         while (call := driver.next_call()) is not None:
             step, service = call.step, service_of(call.url)
-            driver.held_back = True  # before another thread can be given it
+            driver.queue()  # before another thread can be given it
             if until and self.deps.monotonic() + longest(step.timeout, step.retries, step.backoff) > until:
                 self._ready.put(driver)
-                return
+                return False
             if not self._bulkhead.enter(service, driver):
-                return
-            driver.held_back = False
+                return False
             try:
                 driver.make(call)
-                if driver.trying:
-                    self.breakers.report(driver.trying, driver.record.state not in STALLED)
+                if trial := self._trials.get(driver):
+                    self.breakers.report(trial, driver.record.state not in STALLED)
             finally:
-                self._tried(driver)
+                self._end_trial(driver)
                 if (first := self._bulkhead.leave(service)) is not None:
                     self._ready.put(first)
+        return True
 
     def _keep_leases(self) -> None:
         while not self._closed.wait(self.deps.lease / 12):

@@ -63,11 +63,11 @@ class Operator:
         if self._told(saga_id, "cancel"):
             return
         for record in self._tries(saga_id, "cancel"):
-            if record.state in WAITING_FOR_THE_PIVOT:
+            cause = progress.cancelled(record)
+            if cause is None:
                 if self._engine.note(record, WAITING_FOR_THE_PIVOT, CANCEL_REQUESTED, BY):
                     return
             elif driver := self._engine.preempt(record, why=Event.CANCELLED):
-                cause = progress.cancelled(record.definition.steps[record.cursor].name)
                 self._say(driver, Event.CANCELLED, cause=cause, detail=BY)
                 return
 

@@ -96,7 +96,7 @@ def _sqlite(url: URL, options: dict[str, Any]) -> Engine:
 
 
 def _text(raw: bytes) -> str:
-    """A text of SQLite's, which keeps any bytes: those that are no UTF-8 must not keep the other rows from being read."""
+    """A text of SQLite's, which keeps any bytes: one that is no UTF-8 must not hide the other rows."""
     return raw.decode("utf-8", "surrogateescape")
 
 

@@ -22,7 +22,7 @@ from saga.choreography.events import EventKind, SagaEvent
 from saga.choreography.observer import Observer, Waiting
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
-from saga.driver import Driver, DriverDeps
+from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
 from saga.saga_log import Record, SagaLog
@@ -87,7 +87,6 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         sleep=clock.sleep,
         random=lambda: data.draw(st.floats(0, 1)),
         stopping=lambda: False,
-        exit=lambda code: None,
         observe=lambda _, line: observed.append(line),
         lease=LEASE,
     )
@@ -97,8 +96,7 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
             break
         if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
             claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
-            driver = Driver(claimed, replace(deps, owner="two"))
-            driver.taken_over(held)
+            driver = Driver(claimed, replace(deps, owner="two"), Claim(held))
             if claimed.state in STALLED and data.draw(st.booleans()):
                 driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})
         elif data.draw(st.integers(0, 9)) == 0:
@@ -126,7 +124,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         what = data.draw(st.sampled_from(["call", "call", "call", "lost", "note", "carry"]))
         call = journal.next_call()
         if call is None:
-            journal.move(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
+            journal.record_event(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
         elif what == "call":
             made: list[AttemptRecord] = []
             outcome = make_call(
@@ -137,17 +135,17 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
                 before_attempt=lambda number: None,
                 after_attempt=lambda attempt, again, made=made: made.append(AttemptRecord(attempt, clock())),  # type: ignore[misc]
             )
-            journal.tried(call, made)
+            journal.record_attempts(call, made)
             event, cause = progress.answered(journal.saga, call, outcome, late=data.draw(st.booleans()))
-            journal.move(event, outcome.result, cause)
+            journal.record_event(event, outcome.result, cause)
         elif what == "lost":
-            journal.interrupted()
+            journal.record_interruption()
         elif what == "note":
             journal.note(data.draw(st.sampled_from([RELEASED, FAULT])), {"fault": "before-A"})
         else:
-            journal = Journal(record.id, journal.continued(), clock, lambda: 0.5)
+            journal = Journal(record.id, journal.continued_input(), clock, lambda: 0.5)
         if data.draw(st.booleans()):
-            journal.is_projected(projector.project(journal.projection()))
+            journal.mark_projected(projector.project(journal.projection()))
             assert not journal.lines
             assert json.dumps(represent(journal.record)) == shown(log, record.id)
     projector.project(journal.projection())

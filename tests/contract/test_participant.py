@@ -159,7 +159,7 @@ def test_a_service_needs_no_url_of_a_saga_and_no_right_file_beside_its_own(
     (tmp_path / "wrong.yaml").write_text(f"name: wrong\nsecret: ['${{NOT_SET_HERE}}']\n{step}\n")
     settings = {"SERVICE_A_DB_URL": database("service_a"), "NATS_URL": "nats://127.0.0.1:1", "SAGAS_DIR": str(tmp_path)}
     app = Participant("A", things, lambda tx, fields: {}, lambda tx, fields: {}, {}).create_app(load_settings(settings))
-    listening = app.view_functions["invoke"].__self__.message_endpoint.broker._consumers  # type: ignore[attr-defined]
+    listening = app.extensions["saga"].message_endpoint.broker._consuming.consumers
     assert [consumer.subjects for consumer in listening] == [["saga.right.started"]]
     assert "wrong.yaml:2: secret[0]: the environment variable NOT_SET_HERE is not set" in caplog.text
     app.close()  # type: ignore[attr-defined]

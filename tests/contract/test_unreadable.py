@@ -40,6 +40,7 @@ from tests.support.unreadable_rows import (
     INPUT,
     KINDS,
     NOW,
+    PAIRS,
     Served,
     Well,
     begun,
@@ -78,7 +79,7 @@ def serve(engine: Engine, database: Database) -> Iterator[Callable[[], Served]]:
         each.close()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("database", "name"), PAIRS, indirect=["database"])
 def test_recovery_goes_past_it(engine: Engine, log: SagaLog, name: str) -> None:
     """Each kind by itself, due before the healthy ones."""
     bad = begun(log, 1)
@@ -96,7 +97,7 @@ def recovering(log: SagaLog) -> tuple[Recovery, list[str]]:
     """A recovery whose engine drives nothing, and the ids of what it has claimed."""
     deps = DriverDeps(
         log=log, transport=Well(), owner="here", clock=lambda: NOW + 100, sleep=lambda seconds: None,
-        random=lambda: 0.5, stopping=lambda: False, exit=lambda code: None, observe=lambda record, line: None,
+        random=lambda: 0.5, stopping=lambda: False, observe=lambda record, line: None,
     )  # fmt: skip
     engine = Orders(deps, new_id=lambda: "", stop=threading.Event())
     claimed: list[str] = []

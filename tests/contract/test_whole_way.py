@@ -246,7 +246,7 @@ def test_a_delay_with_times_lets_the_next_attempt_through(stack: Stack) -> None:
     participant = stack.participant.test_client()
     for attempt in ("1", "2"):
         headers = {"Saga-Id": f"s{attempt}", "Saga-Attempt": attempt}
-        stack.participant.view_functions["invoke"].__self__.closed.wait = stack.seen.append  # type: ignore[attr-defined]
+        stack.participant.extensions["saga"].closed.wait = stack.seen.append
         assert participant.post("/invoke?delay=8000:1", data="{}", headers=headers).status_code == 200
     assert [seen for seen in stack.seen if isinstance(seen, float)] == [8.0]
     assert participant.post("/invoke?delay=8000:0", data="{}").status_code == 400

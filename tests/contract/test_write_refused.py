@@ -127,7 +127,7 @@ def deps(log: SagaLog) -> Any:
     """What an engine needs from outside, with this log."""
     return DriverDeps(
         log=log, transport=None, owner="here", clock=lambda: NOW, sleep=lambda seconds: None, random=lambda: 0.5,  # type: ignore[arg-type]
-        stopping=lambda: False, exit=lambda code: None, observe=lambda record, line: None,
+        stopping=lambda: False, observe=lambda record, line: None,
     )  # fmt: skip
 
 

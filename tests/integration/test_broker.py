@@ -11,11 +11,12 @@ from pathlib import Path
 import nats
 import pytest
 
-from saga.choreography import broker, outbox
-from saga.choreography.broker import ACK, STREAM, Broker, Delivery, Reaction
+from saga.choreography import outbox
+from saga.choreography.broker import ACK, STREAM, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.event_body import saga_id_of
 from saga.choreography.events import EventKind, SagaEvent
+from saga.choreography.jetstream.broker import NatsBroker
 from saga.errors import BadInput, BrokerUnavailable
 from saga.storage.database import connect, create_tables
 from tests.support.nats_server import NatsServer
@@ -55,18 +56,16 @@ def handled() -> Handled:
 
 
 @pytest.fixture
-def connected(nats_server: NatsServer, handled: Handled, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    monkeypatch.setattr(broker, "LOOK", 0.1)
-    monkeypatch.setattr(broker, "FAILURES", 2)
-    made = Broker(nats_server.url, "A", ack_wait=2.0)
+def connected(nats_server: NatsServer, handled: Handled) -> Iterator[NatsBroker]:
+    made = NatsBroker(nats_server.url, "A", ack_wait=2.0, failures=2, look_every=0.1)
     made.consume("A", ["saga.signup.started"], handled)
     made.open()
-    eventually(made.since)
+    eventually(made.created_at)
     yield made
     made.close()
 
 
-def publish(to: Broker, id: str, payload: bytes) -> bool:
+def publish(to: NatsBroker, id: str, payload: bytes) -> bool:
     try:
         return to.publish([(id, "saga.signup.started", payload)]) == [True]
     except BrokerUnavailable:
@@ -82,18 +81,18 @@ def delete_stream(server: NatsServer) -> None:
 
 
 def test_a_stream_that_is_deleted_is_made_again_and_known_to_be_another(
-    nats_server: NatsServer, connected: Broker, handled: Handled
+    nats_server: NatsServer, connected: NatsBroker, handled: Handled
 ) -> None:
     assert publish(connected, "1", b"before")
     eventually(lambda: handled.payloads() == [b"before"])
-    before = connected.since()
+    before = connected.created_at()
     delete_stream(nats_server)
-    eventually(lambda: connected.since() > before)
+    eventually(lambda: connected.created_at() > before)
     eventually(lambda: publish(connected, "1", b"after"))
     eventually(lambda: handled.payloads() == [b"before", b"after"])
 
 
-def test_an_event_on_which_the_handler_fails_is_parked_in_the_end(connected: Broker, handled: Handled) -> None:
+def test_an_event_on_which_the_handler_fails_is_parked_in_the_end(connected: NatsBroker, handled: Handled) -> None:
     publish(connected, "1", b"poison")
     letter = eventually(lambda: connected.dead_letters(10))[0]
     assert (letter["subject"], letter["message"]) == ("saga.signup.started", "it fails: KeyError")
@@ -101,9 +100,9 @@ def test_an_event_on_which_the_handler_fails_is_parked_in_the_end(connected: Bro
 
 
 def test_a_dead_letter_on_which_the_handler_fails_is_let_go(
-    nats_server: NatsServer, connected: Broker, handled: Handled
+    nats_server: NatsServer, connected: NatsBroker, handled: Handled
 ) -> None:
-    watching = Broker(nats_server.url, "watching", ack_wait=2.0)
+    watching = NatsBroker(nats_server.url, "watching", ack_wait=2.0, failures=2)
     watching.consume("watching", [f"{DEAD}>"], handled, stream=DEAD_STREAM)
     watching.open()
     publish(connected, "1", b"poison")
@@ -115,7 +114,7 @@ def test_a_dead_letter_on_which_the_handler_fails_is_let_go(
 
 
 def test_an_event_that_is_too_large_is_parked_without_what_it_carries_and_holds_back_no_other(
-    connected: Broker, handled: Handled, tmp_path: Path
+    connected: NatsBroker, handled: Handled, tmp_path: Path
 ) -> None:
     """The outbox goes on, and forgets in time: the relay's round does not raise."""
     database = connect(f"sqlite:///{tmp_path}/a.db")
@@ -145,7 +144,7 @@ def test_an_event_that_is_too_large_is_parked_without_what_it_carries_and_holds_
 
 
 def test_an_old_dead_letter_is_listed_however_many_after_it_were_replayed(
-    nats_server: NatsServer, connected: Broker
+    nats_server: NatsServer, connected: NatsBroker
 ) -> None:
     async def run() -> None:
         async with await nats.connect(nats_server.url) as client:
@@ -165,7 +164,7 @@ def test_an_old_dead_letter_is_listed_however_many_after_it_were_replayed(
 
 
 def test_a_dead_letter_that_others_parked_is_listed_and_its_time_is_written_as_any_other(
-    nats_server: NatsServer, connected: Broker
+    nats_server: NatsServer, connected: NatsBroker
 ) -> None:
     async def run() -> None:
         async with await nats.connect(nats_server.url) as client:
@@ -177,21 +176,21 @@ def test_a_dead_letter_that_others_parked_is_listed_and_its_time_is_written_as_a
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", letter["at"])
 
 
-def test_an_event_as_large_as_a_start_may_be_is_published(connected: Broker, handled: Handled) -> None:
+def test_an_event_as_large_as_a_start_may_be_is_published(connected: NatsBroker, handled: Handled) -> None:
     assert publish(connected, "1", b"x" * (1 << 20))
     eventually(lambda: [len(payload) for payload in handled.payloads()] == [1 << 20])
 
 
-def test_publishing_leaves_nothing_behind(connected: Broker) -> None:
+def test_publishing_leaves_nothing_behind(connected: NatsBroker) -> None:
     publish(connected, "0", b"first")
-    before = len(connected._client._subs)
+    before = len(connected._connection.client._subs)
     for number in range(1, 6):
         assert publish(connected, str(number), b"more")
-    assert len(connected._client._subs) == before
+    assert len(connected._connection.client._subs) == before
 
 
 def test_deliveries_in_one_line_are_handled_in_order_and_hold_up_no_other_line(
-    connected: Broker, handled: Handled
+    connected: NatsBroker, handled: Handled
 ) -> None:
     """The first in line one waits for line two."""
     events = [f"{line} {number}" for number in range(5) for line in ("one", "two")]

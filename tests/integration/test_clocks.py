@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from saga.context import replayed
+from saga.context import replay
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver
 from saga.machine import STARTED, Line, State
@@ -152,7 +152,7 @@ def written(world: World, number: int, **changes: Any) -> str:
     saga_id = f"0190aaaa-bbbb-7ccc-8ddd-{number:012d}"
     definition = changes.pop("definition", signup())
     lines = [Line(1, world.now, STARTED)]
-    context, now = replayed(definition, INPUT, lines, {})[1], world.now
+    context, now = replay(definition, INPUT, lines, {})[1], world.now
     record = Record(
         saga_id, definition, INPUT, State.EXECUTING, 0, context, 1, None, None, 0, None, None, None, now, None, None
     )
@@ -165,7 +165,7 @@ def test_a_stalled_saga_that_would_rest_an_hour_too_long_is_tried_again(world: W
     far, near = world.now + HOUR, world.now + 250
     lost = written(world, 1, due_at=far)
     lines = [Line(2, world.now, "action_unknown", "A"), Line(3, world.now, "compensation_unknown", "A")]
-    context = replayed(signup(), INPUT, [Line(1, world.now, STARTED), *lines], {})[1].as_json()
+    context = replay(signup(), INPUT, [Line(1, world.now, STARTED), *lines], {})[1].as_json()
     world.log.advance(lost, 1, Present(stalled, 0, context, 1, None, None, None, far), lines)
     written(world, 2, due_at=near, state=stalled)
     two = Orchestrator(world, "two")

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from saga.context import replayed
-from saga.driver import Driver
+from saga.context import replay
+from saga.driver import Claim, Driver
 from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
 from saga.machine import State
 from saga.runtime.engine import Engine
 from saga.runtime.operator import Operator
 from saga.views.representation import represent
 from saga.views.saga_search import SagaQuery, SagaSearch
-from tests.support.world import SERVICES, Crash, Points, World, signup
+from tests.support.world import LEASE, SERVICES, Crash, Points, World, signup
 
 
 class Desk:
@@ -235,6 +235,21 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     world.check(world.finish(saga_id))
 
 
+def test_a_cancel_counts_a_call_that_a_claim_interrupted_before_the_log_says_so(world: World, desk: Desk) -> None:
+    """The process that made the call has died, and the driver that claimed the saga has not begun yet."""
+    saga_id = stopped_at(world, "", "B after commit")
+    record = world.log.find(saga_id)
+    assert record
+    world.now = (record.due_at or 0) + 0.001
+    claimed, held = world.log.claim(saga_id, record.epoch, "desk", due_by=world.now, due_at=world.now + LEASE)
+    desk.engine._drivers[saga_id] = Driver(claimed, world.deps(lambda: claimed.epoch, owner="desk"), Claim(held))
+    desk.operator.cancel(saga_id)
+    (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
+    assert claim.detail == {"by": "desk", "epoch": 3, "interrupted": True, "why": "cancelled"}
+    assert [url for _, url in world.calls[-2:]] == ["http://b/compensate", "http://a/compensate"]
+    world.check(world.finish(saga_id))
+
+
 @pytest.mark.parametrize("verb", ["resume", "resolve"])
 def test_an_operators_word_at_a_stalled_saga_is_no_crash(world: World, desk: Desk, verb: str) -> None:
     saga_id = stalled(world)
@@ -360,7 +375,7 @@ def test_a_result_given_by_hand_is_the_steps_as_if_its_action_had_answered_so(tm
     assert "4111" not in str(represent(record))  # it is masked as an answer would be
     (line,) = [line for line in lines if line.event == "resolved"]
     assert line.detail == {"state": "finishing", "by": "operator", "note": "found it", "with_result": True}
-    told, context = replayed(record.definition, record.input, lines, record.results)
+    told, context = replay(record.definition, record.input, lines, record.results)
     assert (told.results, context) == (record.results, record.context)
     world.close()
 

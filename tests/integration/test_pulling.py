@@ -12,13 +12,15 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from sqlalchemy import text
 
-from saga.choreography import broker, outbox
+from saga.choreography import outbox
 from saga.choreography.abandoned import Abandoned
-from saga.choreography.broker import ACK, Broker, Delivery, Reaction
+from saga.choreography.broker import ACK, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.events import EventKind, SagaEvent
+from saga.choreography.jetstream.broker import NatsBroker
 from saga.choreography.namespace import covers
 from saga.choreography.outbox import Relay
+from saga.errors import BrokerUnavailable
 from saga.storage.database import connect, create_tables
 from tests.support.nats_server import NatsServer
 from tests.support.stack import eventually
@@ -58,23 +60,21 @@ class Free(Holding):
         self.go_on.set()
 
 
-Opened = Callable[..., Broker]
+Opened = Callable[..., NatsBroker]
 
 
 @pytest.fixture
-def opened(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+def opened(nats_server: NatsServer) -> Iterator[Opened]:
     """`opened(handler, prefix)`: a process's connection, on which `handler` consumes as A."""
-    monkeypatch.setattr(broker, "LOOK", 0.1)
-    monkeypatch.setattr(broker, "AT_ONCE", PLACES)
-    made: list[Broker] = []
+    made: list[NatsBroker] = []
 
-    def make(handler: Holding | None, prefix: str = "", **more: Any) -> Broker:
-        connection = Broker(nats_server.url, "A", ack_wait=0.6, prefix=prefix)
+    def make(handler: Holding | None, prefix: str = "", **more: Any) -> NatsBroker:
+        connection = NatsBroker(nats_server.url, "A", ack_wait=0.6, prefix=prefix, at_once=PLACES, look_every=0.1)
         if handler:
             connection.consume("A", [SUBJECT], handler, **more)
         connection.open()
         made.append(connection)
-        eventually(connection.since)
+        eventually(connection.created_at)
         return connection
 
     yield make
@@ -86,7 +86,7 @@ def payload(number: int) -> bytes:
     return b'{"saga_id": "saga-%d"}' % number
 
 
-def publish(to: Broker, *numbers: int) -> None:
+def publish(to: NatsBroker, *numbers: int) -> None:
     assert all(to.publish([(f"id-{number}", SUBJECT, payload(number)) for number in numbers]))
 
 
@@ -186,7 +186,7 @@ def test_a_broker_that_was_away_is_asked_again(nats_server: NatsServer, opened: 
     def published() -> bool:
         try:
             return to.publish([("id-2", SUBJECT, payload(2))]) == [True]
-        except broker.BrokerUnavailable:
+        except BrokerUnavailable:
             return False
 
     eventually(published)
@@ -215,7 +215,7 @@ def test_two_stacks_with_prefixes_of_their_own_share_a_broker_and_do_not_see_eac
         assert sorted(each.payload for each in handler.seen) == sorted([payload(number), payload(number + 10)])
         assert {each.subject for each in handler.seen} == {SUBJECT}
         assert {each["subject"] for each in stacks[prefix].dead_letters(10)} == {SUBJECT}
-        assert [(each.durable, list(each.subjects)) for each in stacks[prefix].listening()] == [("A", [SUBJECT])]
+        assert [(each.durable, list(each.subjects)) for each in stacks[prefix].consumers()] == [("A", [SUBJECT])]
     stacks["team-1"].replay(stacks["team-1"].dead_letters(1)[0]["letter"])
     eventually(lambda: len(handlers["team-1"].seen) == 3)
     eventually(lambda: stacks["team-1"].count_dead_letters() == 2)
@@ -231,7 +231,7 @@ def test_without_a_prefix_the_names_are_as_they_always_were(nats_server: NatsSer
     assert [info.config.subjects for info in at_the_broker(nats_server, look)] == [["saga.>"], [f"{DEAD}>"]]
 
 
-def abandon(to: Broker, number: int) -> None:
+def abandon(to: NatsBroker, number: int) -> None:
     body = SagaEvent("signup", f"saga-{number}", EventKind.ABANDONED, None, {})
     assert to.publish([(body.id, body.subject, body.payload())]) == [True]
 
@@ -257,7 +257,7 @@ def test_whoever_abandons_after_an_event_was_delivered_sees_that(opened: Opened)
     publish(to, *range(2, 12))  # beyond the places there are
 
     def has(number: int) -> bool:
-        (heard,) = to.listening()
+        (heard,) = to.consumers()
         return to.has_event(f"saga-{number}", SUBJECT, 0.0, heard.delivered)
 
     eventually(lambda: has(2))

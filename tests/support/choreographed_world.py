@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine, event, select
 
 from saga.barrier import saga_barrier
-from saga.choreography import outbox
+from saga.choreography import inbox, outbox
 from saga.choreography.broker import Delivery, Handler
 from saga.choreography.events import SagaEvent, started, subscriptions_of
 from saga.choreography.listener import Listener, ListenerDeps
@@ -27,6 +27,7 @@ from saga.context import Context
 from saga.definition import CHOREOGRAPHY, SagaDefinition
 from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
+from saga.kits.wiring import RunningParticipant
 from saga.machine import STARTED, Line, begin
 from saga.saga_log import Record, SagaLog
 from saga.storage import log_sql
@@ -64,7 +65,7 @@ class Broker:
             self.world.point(f"after publish {subject}")
         return [True] * len(events)
 
-    def since(self) -> float:
+    def created_at(self) -> float:
         return self.created
 
     def lose_everything(self) -> None:
@@ -126,7 +127,7 @@ class ChoreographedWorld:
         self.done: list[tuple[str, str, str]] = []  # (saga, step, call): what the authors' functions did, and was kept
         self.broker = Broker(self)
         self.engines: dict[str, Engine] = {}
-        self.transactions: dict[str, Any] = {}
+        self.participants: dict[str, RunningParticipant] = {}
         self.listeners: dict[str, Listener] = {}
         self.relays: dict[str, Relay] = {}
         for name in SERVICES:
@@ -147,15 +148,14 @@ class ChoreographedWorld:
         """Every process forgets what it had in memory."""
         for name, service in SERVICES.items():
             deps = ListenerDeps(
-                transactions=self.transactions[name].transactions,
-                schema=self.transactions[name].schema,
+                transactions=self.participants[name].transactions,
+                schema=self.participants[name].endpoints.schema,
                 secret=service.secret,
-                faults=True,
                 stall_base=1.0,
                 stall_max=60.0,
                 notify=lambda: None,
-                tell=self._tell,
-                closed=self.transactions[name].closed,
+                publish_unconfirmed=self._publish_unconfirmed,
+                closed=self.participants[name].closed,
                 clock=self._clock,
                 random=lambda: 0.5,
             )
@@ -257,8 +257,10 @@ class ChoreographedWorld:
             compensation=self._watched(name, "compensation", SERVICES[name].compensation),
         )
         app = watched.create_app(settings, exit=self._exit)
-        self.transactions[name] = routes = app.view_functions["invoke"].__self__  # type: ignore[attr-defined]
-        self.engines[name] = engine = _quick(routes.engine)
+        self.participants[name] = running = app.extensions["saga"]
+        self.engines[name] = engine = _quick(running.transactions.engine)
+        for metadata in (outbox.metadata, inbox.metadata):
+            create_tables(engine, metadata)
         event.listen(engine, "commit", lambda connection: self._committing(name, connection))
         event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
         self.broker.queues[name] = Queue(list(self._heard(name)), lambda: self.listeners[name], deque())
@@ -296,7 +298,7 @@ class ChoreographedWorld:
         if work := connection.info.pop("work", None):
             self.done.append(work)
 
-    def _tell(self, event: SagaEvent) -> None:
+    def _publish_unconfirmed(self, event: SagaEvent) -> None:
         self.broker.put(event.subject, event.payload())
 
     def _clock(self) -> float:

@@ -47,7 +47,7 @@ class Service:
     @property
     def own_engine(self) -> Engine:
         """The engine that the kit made for itself."""
-        engine: Engine = self.app.view_functions["invoke"].__self__.engine  # type: ignore[attr-defined]
+        engine: Engine = self.app.extensions["saga"].transactions.engine
         return engine
 
     def exit(self, code: int) -> None:

@@ -39,7 +39,7 @@ from moto.stepfunctions.parser.asl.eval.program_state import ProgramEnded
 from moto.stepfunctions.parser.asl.jsonata import jsonata as jsonata_of_moto
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 
-from orchestrator.app import COMPENSATED_CODES
+from orchestrator.status_codes import COMPENSATED_CODES
 from saga.definition import SagaDefinition
 from saga.faults.flags import parse_plan
 from saga.step_functions.asl import state_machine

@@ -19,10 +19,11 @@ from flask import Flask
 from sqlalchemy import Engine, event, func, select
 
 from saga.barrier import saga_barrier
-from saga.context import Context, replayed
+from saga.context import Context, replay
 from saga.definition import SagaDefinition, Step
-from saga.driver import Driver, DriverDeps
+from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
+from saga.faults.crashes import OrchestratorCrashes
 from saga.faults.flags import parse_plan
 from saga.http_client.transport import Failure, HttpAnswer
 from saga.kits.flask import Participant, Transaction, load_settings
@@ -113,7 +114,7 @@ class World:
             compensation=self._watched(name, "compensation", service.compensation),
         )
         app = watched.create_app(settings)
-        engine: Engine = app.view_functions["invoke"].__self__.engine  # type: ignore[attr-defined]
+        engine: Engine = app.extensions["saga"].transactions.engine
         quick(engine)
         event.listen(engine, "commit", lambda connection: self._at_commit(name, connection))
         event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
@@ -173,6 +174,7 @@ class World:
         def sleep(seconds: float) -> None:
             self.now += seconds
 
+        crashes = OrchestratorCrashes(_exit)
         return DriverDeps(
             log=self.log,
             transport=self.transport(epoch),
@@ -182,9 +184,10 @@ class World:
             sleep=sleep,
             random=lambda: 0.5,
             stopping=lambda: False,
-            exit=_exit,
             observe=lambda record, line: None,
             lease=LEASE,
+            before_attempt=crashes.before_attempt,
+            after_call=crashes.after_call,
         )
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str | None:
@@ -205,8 +208,8 @@ class World:
             pass
         return saga_id if self.log.find(saga_id) else None
 
-    def driver(self, record: Record, owner: str = "one") -> Driver:
-        return Driver(record, self.deps(lambda: record.epoch, owner))
+    def driver(self, record: Record, owner: str = "one", claim: Claim | None = None) -> Driver:
+        return Driver(record, self.deps(lambda: record.epoch, owner), claim)
 
     def drive(self, driver: Driver) -> None:
         while (call := driver.next_call()) is not None:
@@ -219,9 +222,7 @@ class World:
         self.now = max(self.now, record.due_at or self.now) + 0.001
         try:
             claimed, held = self.log.claim(saga_id, record.epoch, owner, due_by=self.now, due_at=self.now + LEASE)
-            driver = self.driver(claimed, owner)
-            driver.taken_over(held)
-            self.drive(driver)
+            self.drive(self.driver(claimed, owner, Claim(held)))
         except (Crash, LeaseLost):
             pass
 
@@ -277,7 +278,7 @@ def check_replay(log: SagaLog, saga_id: str) -> None:
     record, lines = log.find(saga_id), log.lines(saga_id)
     assert record
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
-    told, context = replayed(record.definition, record.input, lines, record.results)
+    told, context = replay(record.definition, record.input, lines, record.results)
     row = (record.state, record.cursor, record.results, record.context)
     assert (told.state, told.cursor, told.results, context) == row, "replay tells another story"
 

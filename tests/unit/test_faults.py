@@ -7,7 +7,7 @@ import re
 import pytest
 
 from saga.errors import BadInput, Forbidden
-from saga.faults.flags import Delay, Fault, FaultKind, FaultPlan, parse_delay, parse_fault, parse_plan, waited
+from saga.faults.flags import Delay, Fault, FaultKind, FaultPlan, parse_delay, parse_fault, parse_plan, total_delay
 
 STEPS = ["A", "B", "C"]
 
@@ -75,7 +75,7 @@ def test_a_delay_may_strike_the_first_attempts_only() -> None:
     queries = plan(delay=("b:8000:1", "B:50")).queries()
     assert queries["B", "action"] == queries["B", "compensation"] == [("delay", "8000:1"), ("delay", "50")]
     delays = [parse_delay(text) for _, text in queries["B", "action"]]
-    assert [waited(delays, attempt) for attempt in (1, 2, 3)] == [8.05, 0.05, 0.05]
+    assert [total_delay(delays, attempt) for attempt in (1, 2, 3)] == [8.05, 0.05, 0.05]
 
 
 @pytest.mark.parametrize("text", ["50:", "50:0", "50:x", "50:-1", "50:1:1", ":1", "50:1.5", "50:²"])

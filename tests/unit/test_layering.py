@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import saga
 from tests.support.stack import ROOT
 
 OURS = {"saga", "orchestrator", "service_a", "service_b", "service_c"}
@@ -113,3 +116,111 @@ def packages(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
     return found
+
+
+# From the bottom up, by the first part of a module's name in `saga`. A module imports its own level and those below it.
+LEVELS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "exact_json", "payload", "retry", "urls"}),  # values, and how they are checked and shown
+    frozenset({"storage", "http_client", "process"}),
+    frozenset(
+        {"definition", "definition_file", "machine", "context", "progress", "call", "driver"}
+        | {"record", "saga_log", "set_aside", "unreadable"}
+    ),  # the core
+    frozenset({"runtime", "views", "barrier", "local_transaction", "participant", "kits"}),
+    frozenset({"faults"}),
+    frozenset({"choreography", "temporal", "step_functions", "testing"}),
+    frozenset({"cli"}),
+)
+WITH_THE_CORE = {"storage.log_sql", "storage.log_writes"}  # the saga log's statements know the names of states
+OPTIONAL = frozenset({"choreography", "temporal", "step_functions", "faults", "kits", "runtime", "testing", "cli"})
+
+# What still points upwards. Each of these goes when its part of the library is done; none may be added.
+KNOWN_UPWARDS = {
+    "runtime.engine -> choreography.events",
+    "runtime.engine -> choreography.observer",
+    "runtime.engine -> choreography.outbox",
+}
+
+
+def at_module_level(path: Path) -> tuple[set[str], set[str]]:
+    """The names that a file imports when it is imported itself: (ours, as in `saga.x.y`; packages of others)."""
+    ours, others = set(), set()
+    left: list[ast.AST] = [ast.parse(path.read_text())]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            left += node.orelse
+        elif isinstance(node, ast.Import):
+            others |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            others |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            left += ast.iter_child_nodes(node)
+    ours = {name for name in others if name.split(".")[0] in OURS}
+    return ours, {name.split(".")[0] for name in others - ours}
+
+
+def graph() -> dict[str, set[str]]:
+    """What each module of the library imports of the library, as `temporal.client`."""
+    paths = {dotted(path): path for path in modules("saga")}
+    return {
+        name: {other.removeprefix("saga.") for other in at_module_level(path)[0]} & paths.keys() - {name}
+        for name, path in paths.items()
+    }
+
+
+def packages_around(name: str) -> list[str]:
+    """The packages that are loaded before a module is: `temporal` for `temporal.client`, and the library itself."""
+    parts = name.split(".")
+    return ["__init__", *(".".join(parts[:end]) for end in range(1, len(parts)))]
+
+
+def closure(*roots: str) -> set[str]:
+    """These modules and all that are loaded with them."""
+    imports, found, left = graph(), set[str](), list(roots)
+    while left:
+        if (name := left.pop()) not in found:
+            found.add(name)
+            left += [*imports[name], *packages_around(name)]
+    return found
+
+
+@pytest.mark.parametrize("root", ["machine", "driver", "definition_file", "saga_log"])
+def test_the_core_loads_nothing_optional(root: str) -> None:
+    loaded = closure(root)
+    assert not {name for name in loaded if name.split(".")[0] in OPTIONAL}
+    packages_of_others = set().union(*(at_module_level(path)[1] for path in modules("saga") if dotted(path) in loaded))
+    assert not packages_of_others & {"nats", "temporalio", "flask", "granian", "cryptography"}
+
+
+def test_the_machine_loads_no_database_and_no_http_client() -> None:
+    """It decides, and does nothing."""
+    assert closure("machine") == {"__init__", "machine", "definition", "payload", "exact_json", "errors", "retry"}
+
+
+def test_no_import_points_upwards() -> None:
+    def level(name: str) -> int:
+        first = "driver" if name in WITH_THE_CORE else name.split(".")[0]
+        return next(index for index, level in enumerate(LEVELS) if first in level)
+
+    upwards = {
+        f"{name} -> {other}"
+        for name, others in graph().items()
+        if name != "__init__"
+        for other in others
+        if level(other) > level(name) and not any(each.startswith(f"{other}.") for each in others)
+    }
+    assert upwards <= KNOWN_UPWARDS
+    assert upwards >= KNOWN_UPWARDS, "take what is mended off the list"
+
+
+def test_importing_the_library_loads_nothing_else() -> None:
+    """Its exports are loaded one by one, when they are asked for."""
+    program = "import sys, saga; print(*(name for name in sys.modules if name.startswith('saga.')))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", saga.__all__)
+def test_each_export_of_the_library_is_what_it_is_called(name: str) -> None:
+    assert getattr(saga, name).__name__ == name

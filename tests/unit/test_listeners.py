@@ -24,7 +24,7 @@ class Broker:
         self.there = there
         self.questions = 0
 
-    def listening(self, seconds: float) -> list[ConsumerStatus]:
+    def consumers(self, seconds: float) -> list[ConsumerStatus]:
         self.questions += 1
         if self.there is None:
             raise BrokerUnavailable("away")

@@ -1,0 +1,99 @@
+"""Start a saga, list sagas, and show one of them with its log."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, request
+
+from orchestrator.bootstrap import Orchestrator
+from orchestrator.request_arguments import (
+    before_in,
+    check_flags,
+    idempotency_key,
+    prefers_async,
+    seconds_in,
+    status_in,
+    whole_number_in,
+)
+from orchestrator.starting import definition_to_start
+from orchestrator.status_codes import status_code_of_saga
+from saga.errors import NoSuchSaga
+from saga.payload import parse_object
+from saga.saga_log import Record
+from saga.views.raw_export import raw_export
+from saga.views.raw_rows import raw_rows
+from saga.views.representation import represent, represent_lines
+from saga.views.saga_search import SagaQuery
+
+PAGE_BYTES = 8 << 20  # of input and results, in a page of sagas
+LINES, LINES_AT_MOST = 1000, 10_000  # in a page of a saga's log
+SEARCHES = 20  # for one page, while some of what was found turns out to be unreadable
+WAIT = 30.0  # seconds that POST /start waits for the saga's end
+WAIT_AT_MOST = 300.0
+
+blueprint = Blueprint("sagas", __name__)
+
+
+@blueprint.post("/start")
+def start(orchestrator: Orchestrator) -> Response:
+    """Start a saga, and answer when it has ended or when `wait` seconds are over."""
+    check_flags("saga", "mode", "wait", "fail", "delay")
+    flags = request.args
+    definition = definition_to_start(
+        orchestrator, flags.get("saga"), flags.get("mode"), flags.getlist("fail"), flags.getlist("delay")
+    )
+    wait = 0.0 if prefers_async() else seconds_in("wait", WAIT, WAIT_AT_MOST)
+    key = idempotency_key()
+    body = parse_object(request.get_data())
+    orchestrator.check_listeners(definition, key)
+    saga = represent(orchestrator.engine.run(definition, body, key, wait))
+    response = jsonify(saga)
+    response.status_code = status_code_of_saga(saga)
+    if response.status_code == 202:
+        response.headers["Location"] = f"/sagas/{saga['saga_id']}"
+    return response
+
+
+@blueprint.get("/sagas")
+def list_sagas(orchestrator: Orchestrator) -> Response:
+    """The latest sagas: a page has as many as `limit` says, or fewer where they are large."""
+    check_flags("status", "saga", "q", "limit", "before")
+    states, readable = status_in(request.args)
+    query = SagaQuery(
+        states=states,
+        readable=readable,
+        name=request.args.get("saga", ""),
+        q=request.args.get("q", ""),
+        before=before_in(request.args),
+        most=whole_number_in("limit", 50, 1, 500),
+    )
+    for _ in range(SEARCHES):
+        page = orchestrator.search.filled(orchestrator.search.find(query), PAGE_BYTES)
+        if not readable or all(isinstance(saga, Record) for saga in page):
+            break  # else one of them was just found to be unreadable, which the next search knows
+    return jsonify(sagas=[represent(saga) for saga in page if not readable or isinstance(saga, Record)])
+
+
+@blueprint.get("/sagas/<saga_id>")
+def show_saga(orchestrator: Orchestrator, saga_id: str) -> Response:
+    """One saga."""
+    return jsonify(represent(orchestrator.engine.read(saga_id)))
+
+
+@blueprint.get("/sagas/<saga_id>/log")
+def show_log(orchestrator: Orchestrator, saga_id: str) -> Response:
+    """A page of one saga's log, the oldest lines first; `next` is the `after` of the following page."""
+    check_flags("after", "limit")
+    after, most = whole_number_in("after", 0, 0, 999_999_999), whole_number_in("limit", LINES, 1, LINES_AT_MOST)
+    record = orchestrator.engine.read(saga_id)
+    lines = orchestrator.log.lines(saga_id, after, most + 1)
+    more = {"next": lines[most - 1].seq} if len(lines) > most else {}
+    return jsonify(lines=represent_lines(lines[:most], record), **more)
+
+
+@blueprint.get("/sagas/<saga_id>/export")
+def export(orchestrator: Orchestrator, saga_id: str) -> Response:
+    """One saga's row and lines as the database has them, whatever is in them."""
+    found = raw_rows(orchestrator.log, saga_id)
+    if found is None:
+        raise NoSuchSaga(f"there is no saga {saga_id!r}")
+    return jsonify(raw_export(*found))
