@@ -140,7 +140,7 @@ _EVENTS = frozenset({*Event, *NOTES})
 _STATES = frozenset(State)
 
 
-def why_not(row: Mapping[str, Any]) -> str | None:
+def row_problem(row: Mapping[str, Any]) -> str | None:
     """Return why the columns of a row of `sagas` cannot be read; None where they can."""
     reason = _misfit(row, _COLUMNS) or _misfit(row.get("error") or {}, _CAUSE, "error.")
     if reason:
@@ -150,12 +150,12 @@ def why_not(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def why_no_result(results: Mapping[str, Any]) -> str | None:
+def results_problem(results: Mapping[str, Any]) -> str | None:
     """Return why the results, by the step's name, cannot be read; None where they can."""
     return _misfit(results, dict.fromkeys(results, _OBJECT), "results.")
 
 
-def why_off(definition: SagaDefinition, state: State, cursor: int) -> str | None:
+def position_problem(definition: SagaDefinition, state: State, cursor: int) -> str | None:
     """Return why no saga of this definition can be in this state at this cursor; None where one can."""
     steps = len(definition.steps)
     if state in ENDED:
@@ -173,7 +173,7 @@ def unreadable(row: Mapping[str, Any], error: Exception | str) -> Unreadable:
     return Unreadable(id=str(row["id"]), reason=_said(error), snapshot=snapshot, **kept)
 
 
-def misread(record: Any, reason: str) -> Unreadable:
+def unreadable_record(record: Any, reason: str) -> Unreadable:
     """Return the Unreadable of a saga whose row could be read (a Record), though its results or lines could not."""
     names = [name for name in Unreadable.__dataclass_fields__ if name not in ("reason", "name", "snapshot")]
     known = {name: getattr(record, name) for name in names}
