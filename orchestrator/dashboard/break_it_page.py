@@ -40,7 +40,7 @@ def start(orchestrator: Orchestrator) -> Response | tuple[str, int]:
     """Start a saga from a form, and show its page."""
     try:
         definition, body = started_by(orchestrator, request.form)
-        orchestrator.check_listeners(definition)
+        orchestrator.check_start(definition)
         saga_id = orchestrator.engine.start(definition, body)
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)
@@ -54,7 +54,7 @@ def start_in_both_modes(orchestrator: Orchestrator) -> Response | tuple[str, int
     try:
         started = [started_by(orchestrator, request.form, mode) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
         for definition, _ in started:  # before either is started
-            orchestrator.check_listeners(definition)
+            orchestrator.check_start(definition)
         saga_ids = [orchestrator.engine.start(definition, body) for definition, body in started]
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)

@@ -63,7 +63,7 @@ def start(orchestrator: Orchestrator, naive_runs: NaiveRuns) -> Response | tuple
     try:
         definition, body = started_by(orchestrator, request.form)
         naive_runs.check_room()
-        orchestrator.check_listeners(definition)
+        orchestrator.check_start(definition)
         saga_id = orchestrator.engine.start(definition, body)
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)

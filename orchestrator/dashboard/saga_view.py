@@ -16,7 +16,6 @@ from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import mask
 from saga.progress import secrets_of
-from saga.runtime.permitted_commands import permitted_commands
 from saga.saga_log import Record, SagaLog, Stored
 from saga.unreadable import Unreadable
 from saga.views.records import ask_all
@@ -64,7 +63,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "sent": attempts_of(history),
         "rows": mask(found, record.definition.secret, secrets_of(record)),
         "verdicts": verdicts(record, saga["steps"], found),
-        "permitted_commands": permitted_commands(record),
+        "permitted_commands": orchestrator.operator.permitted_commands(record),
         "acting": record.state in STALLED_AT_AN_ACTION,
         "has_stalled": record.context.stalled,
         "under_way": under_way(record),

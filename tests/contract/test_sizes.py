@@ -15,13 +15,14 @@ import saga.saga_log
 from orchestrator.api.sagas import LINES, PAGE_BYTES
 from orchestrator.app import create_app
 from orchestrator.dashboard.saga_view import FIRST_LINES, LATEST_LINES
-from saga.choreography.observer import Observer, Waiting
+from saga.choreography.observer import Observer
 from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.column_types import Json
@@ -178,7 +179,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer = Observer(log, EndSignals(), lambda: NOW, lambda *_: None, lambda _: None)
     observer.overdue(after)
     observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0
