@@ -26,7 +26,8 @@ from saga.process.settings import load_settings
 from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
-from saga.storage.database import Json, connect, create_tables
+from saga.storage.column_types import Json
+from saga.storage.database import connect, create_tables
 from saga.storage.log_sql import metadata
 from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun, present, record
