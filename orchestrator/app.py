@@ -1,16 +1,27 @@
-"""The orchestrator as a Flask app: the HTTP API, a blueprint for each area, and the dashboard."""
+"""The orchestrator as a Flask app: the HTTP API and the dashboard, a blueprint for each area."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, request
+from flask import Blueprint, Flask, request
 
 from orchestrator import csrf
 from orchestrator.api import commands, dead_letters, events, operations, sagas
 from orchestrator.bootstrap import Orchestrator, bootstrap
-from orchestrator.dashboard import pages
+from orchestrator.dashboard import (
+    break_it_page,
+    compare_page,
+    dead_letters_page,
+    health_page,
+    list_page,
+    saga_page,
+    template_context,
+)
+from orchestrator.dashboard.compare_page import NaiveRuns
+from orchestrator.dashboard.list_page import RenderedLists
 from orchestrator.error_answers import answer_errors
 from saga.kits.flask_json import ExactJson
 from saga.kits.request_body import read_bodies
@@ -19,6 +30,7 @@ from saga.process.settings import Settings, load_settings
 BODY_AT_MOST = 1 << 20  # bytes
 UI = Path(__file__).resolve().parent.parent / "ui"
 API = (sagas, commands, dead_letters, events, operations)
+PAGES = (saga_page, break_it_page, dead_letters_page, health_page)
 
 
 def create_app(settings: Settings | None = None, orchestrator: Orchestrator | None = None) -> Flask:
@@ -30,18 +42,23 @@ def create_app(settings: Settings | None = None, orchestrator: Orchestrator | No
     answer_errors(app)
     csrf.protect(app)
     read_bodies(app, BODY_AT_MOST)
-    for area in API:
-        app.register_blueprint(area.blueprint)
-    _inject(app, {area.blueprint.name: {"orchestrator": orchestrator} for area in API})
-    pages.register(app, orchestrator)
+    template_context.add(app, orchestrator)
+    injected = {"orchestrator": orchestrator}
+    areas: dict[Blueprint, Mapping[str, Any]] = {area.blueprint: injected for area in (*API, *PAGES)}
+    areas[list_page.blueprint] = {**injected, "rendered": RenderedLists()}
+    areas[compare_page.blueprint] = {**injected, "naive_runs": NaiveRuns()}
+    register(app, areas)
     orchestrator.open()
     return app
 
 
-def _inject(app: Flask, arguments: dict[str, dict[str, Any]]) -> None:
-    """Let each function of a blueprint be called with these arguments, by the blueprint's name, besides its URL's."""
+def register(app: Flask, areas: Mapping[Blueprint, Mapping[str, Any]]) -> None:
+    """Add blueprints, each of whose functions is called with these arguments besides those in its URL."""
+    for blueprint in areas:
+        app.register_blueprint(blueprint)
+    injected = {blueprint.name: arguments for blueprint, arguments in areas.items()}
 
     @app.url_value_preprocessor
     def inject(endpoint: str | None, values: dict[str, Any] | None) -> None:
         if values is not None and request.blueprint:
-            values.update(arguments[request.blueprint])
+            values.update(injected[request.blueprint])

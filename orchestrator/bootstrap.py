@@ -14,29 +14,34 @@ from typing import TYPE_CHECKING, Any
 import uuid_utils
 
 from orchestrator.choreography_coordinator import ChoreographyCoordinator
-from orchestrator.dashboard.health import HealthMonitor
 from orchestrator.gauges import Gauges
+from orchestrator.health import HealthMonitor
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
+from saga.choreography.coordinator import CHOREOGRAPHY_OFF, CoordinatorWithoutBroker
 from saga.choreography.observer import Observer
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION, TEMPORAL, SagaDefinition
+from saga.definition import BUILTIN, CHOREOGRAPHY, MODES, ORCHESTRATION, TEMPORAL, SagaDefinition
 from saga.definition_file import load_definitions
 from saga.driver import DriverDeps
-from saga.errors import BadInput, Conflict, SagaUnreadable
+from saga.errors import BadInput
 from saga.faults.crashes import OrchestratorCrashes
 from saga.http_client import new_transport
 from saga.process.settings import Settings
+from saga.runtime.built_in_coordinator import BuiltInCoordinator
+from saga.runtime.coordinator import Coordinator
+from saga.runtime.driver_pool import DriverPool
+from saga.runtime.end_signals import EndSignals
 from saga.runtime.engine import Engine
 from saga.runtime.log_lines import LogLines
-from saga.runtime.operator import Operator, check_note
-from saga.runtime.permitted_commands import REFUSALS, refusal
+from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
-from saga.saga_log import Record, SagaLog
+from saga.runtime.waiting_callers import WaitingCallers
+from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
-from saga.unreadable import Unreadable
+from saga.temporal.coordinator import TemporalCoordinator
 from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
@@ -44,7 +49,6 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 32  # to the saga log
 SDK = "Temporal's SDK: pip install 'saga-stack[temporal]', or in Docker SAGA_IMAGE=temporal"
-CHOREOGRAPHY_OFF = "choreography is switched off here (NATS_URL=off)"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Orchestrator:
     log: SagaLog
     search: SagaSearch
     lines: LogLines
+    pool: DriverPool
+    coordinators: Mapping[str, Coordinator]
     engine: Engine
     operator: Operator
     recovery: Recovery
@@ -74,7 +80,7 @@ class Orchestrator:
 
     def open(self) -> None:
         """Start driving and recovering."""
-        self.engine.open()
+        self.pool.open()
         self.recovery.open()
         self.stream.open()
         if self.choreographer:
@@ -90,11 +96,11 @@ class Orchestrator:
         if self.temporal:
             self.temporal.close()
         self.recovery.close()
-        self.engine.close()
+        self.pool.close()
 
     def mode(self, name: str | None) -> str:
         """The mode called `name`, without one orchestration; BadInput where there is none, or it is switched off."""
-        if name not in (None, ORCHESTRATION, CHOREOGRAPHY):
+        if name not in (None, *MODES):
             raise BadInput(f"mode must be {ORCHESTRATION} or {CHOREOGRAPHY}, not {name!r}", "mode")
         if name == CHOREOGRAPHY:
             _ = self.choreography
@@ -102,11 +108,7 @@ class Orchestrator:
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled a saga again, now; replay what of a choreographed one is parked."""
-        saga = self.engine.read(saga_id)
-        if self.choreographer and isinstance(saga, Record) and saga.definition.choreographed:
-            self.choreographer.resume(saga_id)
-        else:
-            self.operator.resume(saga_id)
+        self.operator.resume(saga_id)
 
     def resolve(
         self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
@@ -124,18 +126,11 @@ class Orchestrator:
 
     def abandon(self, saga_id: str, note: str) -> None:
         """End a choreographed saga that no service has heard of."""
-        saga = self.engine.read(saga_id)
-        if isinstance(saga, Unreadable):
-            raise SagaUnreadable(f"{REFUSALS['abandon']}: it cannot be read: {saga.reason}")
-        if self.choreographer is None or not saga.definition.choreographed:
-            check_note(note, "why it is abandoned, and by whom")
-            raise Conflict(refusal("abandon", saga) or CHOREOGRAPHY_OFF)
-        self.choreographer.abandon(saga_id, note)
+        self.operator.abandon(saga_id, note)
 
-    def check_listeners(self, definition: SagaDefinition, key: str | None = None) -> None:
-        """BadInput where a choreographed saga would start that one of its steps certainly does not hear of."""
-        if definition.choreographed:
-            self.choreography.check_listeners(definition, key)
+    def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
+        """Raise BadInput where such a saga certainly could not go on: nobody would hear of one of its steps."""
+        self.coordinators[definition.coordinator].check_start(definition, key)
 
     def definition(self, name: str | None) -> SagaDefinition:
         """The saga called `name`, for a new start; BadInput where there is none, or one must be named."""
@@ -179,30 +174,40 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         before_attempt=crashes.before_attempt,
         after_call=crashes.after_call,
     )
-    engine = Engine(deps, new_id=lambda: str(uuid_utils.uuid7()), stop=stopping)
-    telemetry.show_engine(engine)
-    observer = Observer(saga_log, engine.waiting, time.time, telemetry.observe, exit)
-    recovery = Recovery(engine, settings.recovery_interval, observer.overdue)
-    choreographer = ChoreographyCoordinator(database, engine, observer, settings) if settings.nats_url else None
-    letters = choreographer.count_dead_letters if choreographer else None
-    telemetry.show_gauges(Gauges(saga_log, letters, time.time, time.monotonic))
-    temporal = _temporal(settings, saga_log, engine.waiting.tell)
-    if temporal:
-        engine.start_workflow = temporal.start_workflow
+    end_signals = EndSignals()
+    pool = DriverPool(deps, stopping)
+    telemetry.show_pool(pool)
+
+    observer = Observer(saga_log, end_signals, time.time, telemetry.observe, exit)
+    choreography = ChoreographyCoordinator(database, deps, observer, settings) if settings.nats_url else None
+    temporal = _temporal(settings, saga_log, end_signals.ended)
+    coordinators: dict[str, Coordinator] = {
+        BUILTIN: BuiltInCoordinator(pool),
+        CHOREOGRAPHY: choreography or CoordinatorWithoutBroker(observer.overdue),
+        TEMPORAL: TemporalCoordinator(deps, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
+    }
+
+    waiting = WaitingCallers(pool, end_signals, coordinators)
+    count_letters = choreography.count_dead_letters if choreography else None
+    telemetry.show_gauges(Gauges(saga_log, count_letters, time.time, time.monotonic))
     return Orchestrator(
-        settings,
-        definitions,
-        saga_log,
-        search,
-        lines,
-        engine,
-        Operator(engine, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
-        recovery,
-        telemetry,
-        Stream(saga_log, lines),
-        HealthMonitor(saga_log, search, definitions.values(), deps.transport, settings.token, time.time, letters),
-        choreographer,
-        temporal,
+        settings=settings,
+        definitions=definitions,
+        log=saga_log,
+        search=search,
+        lines=lines,
+        pool=pool,
+        coordinators=coordinators,
+        engine=Engine(pool, waiting, coordinators, new_id=lambda: str(uuid_utils.uuid7())),
+        operator=Operator(deps, coordinators),
+        recovery=Recovery(pool, coordinators, settings.recovery_interval),
+        telemetry=telemetry,
+        stream=Stream(saga_log, lines),
+        health=HealthMonitor(
+            saga_log, search, definitions.values(), deps.transport, settings.token, time.time, count_letters
+        ),
+        choreographer=choreography,
+        temporal=temporal,
     )
 
 
@@ -221,6 +226,8 @@ def temporal_client(
     """What hands sagas over to Temporal; `tell` is told of their ends."""
     from saga.temporal.client import Temporal  # not in the base installation
     from saga.temporal.messages import Timing
+    from saga.temporal.workflow_client import WorkflowClient
 
     timing = Timing(settings.lease_seconds, settings.stall_base_seconds, settings.stall_max_seconds)
-    return Temporal(settings.temporal, timing, saga_log, time.time, settings.recovery_interval, tell)
+    workflows = WorkflowClient(settings.temporal, timing)
+    return Temporal(workflows, saga_log, time.time, settings.recovery_interval, tell)

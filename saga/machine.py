@@ -1,16 +1,24 @@
-"""The state machine of a saga: pure, one table; no I/O, no clock, no randomness.
+"""The state machine of a saga: one table, and pure functions around it. No I/O, no clock, no randomness.
 
-`apply(saga, event)` gives the next saga, `next_call(saga)` the call it wants made. Whoever makes that call
-turns the answer into the next event. A crash loses nothing: `replay` folds the saga log's lines through the
-same functions and arrives where the driver was.
+`begin(definition, input)` gives a saga before its first call, `next_call(saga)` the call that it wants made, and
+`apply(saga, event)` the saga after the event that came of that call. Whoever drives the saga makes the call, turns
+the answer into the event, and goes round again until `next_call` gives None.
 
-The model is Garcia-Molina and Salem, "Sagas" (SIGMOD 1987), with a pivot: the step that cannot be undone,
-before which a saga recovers backward and after which it recovers forward.
+A saga is in one of the states, at one of its steps: the cursor. Forward, a step's action is called, and when it is
+done the cursor moves on. When an action does not succeed, the saga turns back, and each step's compensation is called
+in reverse order. A step whose outcome is unknown is compensated too, since it may have had its effect.
+
+The model is Garcia-Molina and Salem, "Sagas" (SIGMOD 1987), with a pivot: the step that cannot be undone. Before the
+pivot a saga recovers backward, after it forward. Where the pivot's own outcome is unknown, the saga seals it: the
+pivot's compensation makes sure that it can never take effect any more, or answers that it has.
+
+A crash loses nothing: the log holds a line for every event, and `fold` brings a saga from one line to the next through
+these same functions. So the state after a crash is the state before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,14 +28,15 @@ from saga.errors import IllegalEvent
 
 
 class State(StrEnum):
-    """Where a saga is; the cursor says at which step."""
+    """What a saga is doing; the cursor says at which step."""
 
-    EXECUTING = "executing"  # actions, forward
-    DECIDING = "deciding"  # the pivot's action: all turns on its answer
-    SEALING = "sealing"  # the pivot's outcome is unknown: its compensation finds out and settles it
-    FINISHING = "finishing"  # actions after the pivot: only forward
-    COMPENSATING = "compensating"  # compensations, backward
-    STALLED_DECIDING = "stalled_deciding"  # a call got no usable answer: it is made again when it is due
+    EXECUTING = "executing"  # it calls actions, forward
+    DECIDING = "deciding"  # it calls the pivot's action, whose answer decides whether the saga completes
+    SEALING = "sealing"  # the pivot's outcome is unknown, and the pivot's compensation settles it
+    FINISHING = "finishing"  # it calls the actions after the pivot, and cannot turn back any more
+    COMPENSATING = "compensating"  # it calls compensations, backward
+    # A call did not succeed, and the saga cannot go on without it: the call is made again when the saga is due.
+    STALLED_DECIDING = "stalled_deciding"
     STALLED_SEALING = "stalled_sealing"
     STALLED_FINISHING = "stalled_finishing"
     STALLED_COMPENSATING = "stalled_compensating"
@@ -46,8 +55,8 @@ class Event(StrEnum):
     COMPENSATION_UNKNOWN = "compensation_unknown"
     CANCELLED = "cancelled"
     DEADLINE_PASSED = "deadline_passed"
-    RESUMED = "resumed"
-    RESOLVED = "resolved"  # an operator saw to it that the call's effect is there
+    RESUMED = "resumed"  # the stalled call is to be made again
+    RESOLVED = "resolved"  # an operator has brought about by hand what the stalled call should have done
 
 
 class Move(StrEnum):
@@ -56,11 +65,13 @@ class Move(StrEnum):
     NEXT = "next"
     PREVIOUS = "previous"
     SAME = "same"
-    IN_FLIGHT = "in flight"  # the same where the step may have been called, else the previous
+    IN_FLIGHT = "in flight"  # to the step that may have been called last: the same one, or else the previous one
 
 
-S, E, M = State, Event, Move
+S, E, M = State, Event, Move  # so that the table fits its lines
 
+# The whole behaviour of a saga. An event that has no row here is a bug of ours (IllegalEvent). What depends on the
+# cursor's position alone is not in the table: `_settle` says it (the pivot comes next, no step is left, ...).
 TRANSITIONS: Mapping[tuple[State, Event], tuple[State, Move]] = {
     (S.EXECUTING, E.ACTION_DONE): (S.EXECUTING, M.NEXT),
     (S.EXECUTING, E.ACTION_REFUSED): (S.COMPENSATING, M.PREVIOUS),
@@ -91,7 +102,7 @@ TRANSITIONS: Mapping[tuple[State, Event], tuple[State, Move]] = {
 
 FORWARD = frozenset({S.EXECUTING, S.DECIDING, S.FINISHING})
 BACKWARD = frozenset({S.COMPENSATING, S.SEALING})
-MOVING = FORWARD | BACKWARD  # there is a call to make
+MOVING = FORWARD | BACKWARD  # there is a call to make now
 STALLED = frozenset({S.STALLED_DECIDING, S.STALLED_SEALING, S.STALLED_FINISHING, S.STALLED_COMPENSATING})
 STALLED_AT_AN_ACTION = frozenset({S.STALLED_DECIDING, S.STALLED_FINISHING})  # those whose stalled call is an action
 ENDED = frozenset({S.COMPLETED, S.COMPENSATED})
@@ -99,7 +110,7 @@ UNENDED = FORWARD | BACKWARD | STALLED
 
 
 class Direction(StrEnum):
-    """Which of a step's two calls."""
+    """Which of a step's two calls it is."""
 
     ACTION = "action"
     COMPENSATION = "compensation"
@@ -107,16 +118,16 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class CallHistory:
-    """What is known of the call at the cursor: how often it was made, over rounds and restarts."""
+    """What is known of the call at the cursor: how often it was attempted, also before a restart of the process."""
 
-    attempts: int = 0  # all of them; an attempt that a crash may have interrupted counts
-    this_round: int = 0  # those since the saga last stalled
-    uncertain: bool = False  # one of them may have had an effect
+    attempts: int = 0  # all of them, including an attempt that a crash may have interrupted
+    this_round: int = 0  # those made since the saga stalled the last time
+    uncertain: bool = False  # at least one of them may have had an effect
 
 
 @dataclass(frozen=True)
 class Saga:
-    """A saga at one moment: a value; every change gives a new one."""
+    """A saga at one moment. It is a value: every change gives a new one."""
 
     definition: SagaDefinition
     input: Mapping[str, Any]
@@ -133,7 +144,7 @@ class Saga:
 
 @dataclass(frozen=True)
 class Call:
-    """The call that a saga wants made: a step's action or its compensation, with the fields it may see."""
+    """A call that a saga wants made: a step's action or its compensation, with the fields that the step may see."""
 
     step: Step
     direction: Direction
@@ -142,15 +153,15 @@ class Call:
 
 
 def begin(definition: SagaDefinition, input: Mapping[str, Any]) -> Saga:
-    """A saga before its first call."""
+    """Return the saga of this definition and input before its first call."""
     state, cursor = _settle(definition, S.EXECUTING, 0)
     return Saga(definition, input, state, cursor, {})
 
 
 def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> Saga:
-    """The saga after `event`; `result` is what the action answered, or an operator answers in its place.
+    """Return the saga after `event`. `result` is what the action answered, or what an operator gives in its place.
 
-    IllegalEvent where the table has no row.
+    Raises IllegalEvent where the table has no row for this event in this state.
     """
     try:
         state, move = TRANSITIONS[saga.state, event]
@@ -161,12 +172,12 @@ def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> 
         results = {**results, saga.step.name: result or {}}
     elif event is E.RESOLVED and saga.step and saga.state in STALLED_AT_AN_ACTION and result is not None:
         results = {**results, saga.step.name: result}
-    if event is E.RESUMED:  # the same call, in a new round
+    if event is E.RESUMED:  # the same call is made again, in a new round
         calls = CallHistory(saga.calls.attempts, 0, saga.calls.uncertain)
         state, _ = _settle(saga.definition, state, saga.cursor)
         return Saga(saga.definition, saga.input, state, saga.cursor, saga.results, calls)
     state, cursor = _settle(saga.definition, state, saga.cursor + _distance(move, saga.calls))
-    calls = saga.calls if state in STALLED else CallHistory()  # stalled: the same call again
+    calls = saga.calls if state in STALLED else CallHistory()  # a stalled saga will make the same call again
     return Saga(saga.definition, saga.input, state, cursor, results, calls)
 
 
@@ -174,13 +185,17 @@ _DISTANCES = {M.NEXT: 1, M.PREVIOUS: -1, M.SAME: 0}
 
 
 def _distance(move: Move, calls: CallHistory) -> int:
+    """Return by how many steps the cursor moves."""
     if move is M.IN_FLIGHT:
         move = M.SAME if calls.attempts else M.PREVIOUS
     return _DISTANCES[move]
 
 
 def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[State, int]:
-    """What follows from the cursor's position, not from the event."""
+    """Return the state and the cursor after what follows from the cursor's position, whatever the event was.
+
+    A step that has nothing to undo is skipped going back, and at the pivot an executing saga becomes a deciding one.
+    """
     steps = definition.steps
     if state is S.COMPENSATING:
         while cursor >= 0 and steps[cursor].compensation is None and not steps[cursor].unsaid:
@@ -199,7 +214,10 @@ def _settle(definition: SagaDefinition, state: State, cursor: int) -> tuple[Stat
 
 
 def cannot_undo(saga: Saga) -> str | None:
-    """Why a saga stays stalled until an operator resolves it; None where it is stalled at a call, or is not stalled."""
+    """Return why a saga stays stalled until an operator resolves it; None for every other saga.
+
+    It has arrived, going back, at a step of which nobody knows how it is undone.
+    """
     step = saga.step
     if saga.state is not S.STALLED_COMPENSATING or step is None or step.compensation is not None:
         return None
@@ -208,7 +226,10 @@ def cannot_undo(saga: Saga) -> str | None:
 
 
 def passed_over(saga: Saga) -> Saga:
-    """The saga as it was in older versions, which went on past a step that nobody can undo."""
+    """Return the saga after it has gone on, backward, past the steps that nobody can undo.
+
+    Older versions did so, and so does a choreographed saga, whose services undo their steps themselves.
+    """
     steps, cursor = saga.definition.steps, saga.cursor
     while cursor >= 0 and steps[cursor].compensation is None:
         cursor -= 1
@@ -217,11 +238,11 @@ def passed_over(saga: Saga) -> Saga:
 
 
 def next_call(saga: Saga) -> Call | None:
-    """The call to make now; None where the saga has ended or is stalled."""
+    """Return the call to make now; None where the saga has ended or is stalled."""
     step = saga.step
     if step is None or saga.state not in MOVING:
         return None
-    fields = _fields(saga, step)
+    fields = fields_for(step, _known_at_the_cursor(saga))
     if saga.state in FORWARD:
         return Call(step, Direction.ACTION, step.action, fields)
     if step.compensation is None:
@@ -229,22 +250,36 @@ def next_call(saga: Saga) -> Call | None:
     return Call(step, Direction.COMPENSATION, step.compensation, fields)
 
 
-def _fields(saga: Saga, step: Step) -> dict[str, Any]:
-    """What `step` may see: of the input and of the steps before it (so its two calls get the same), later wins."""
-    known = dict(saga.input)
-    for earlier in saga.definition.steps[: saga.cursor]:
-        known.update(saga.results.get(earlier.name, {}))
+def fields_for(step: Step, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that both calls of a step get: those it is sent, as far as they are known."""
     return {name: known[name] for name in step.send if name in known}
 
 
+def _known_at_the_cursor(saga: Saga) -> dict[str, Any]:
+    """Return the fields of the input and of the results of earlier steps; where a name is there twice, the later wins.
+
+    The step's own result is not among them, so that its action and its compensation get the same fields.
+    """
+    known = dict(saga.input)
+    for earlier in saga.definition.steps[: saga.cursor]:
+        known.update(saga.results.get(earlier.name, {}))
+    return known
+
+
 def attempted(saga: Saga, number: int, uncertain: bool) -> Saga:
-    """After an attempt of the call at the cursor was answered, or given up, without ending the call."""
+    """Return the saga after one more attempt of the call at the cursor; its event is still to come.
+
+    `number` counts all attempts of the call. `uncertain` says that this attempt may have had an effect.
+    """
     calls = CallHistory(number, saga.calls.this_round + 1, saga.calls.uncertain or uncertain)
     return Saga(saga.definition, saga.input, saga.state, saga.cursor, saga.results, calls)
 
 
 def interrupted(saga: Saga) -> Saga:
-    """After its driver vanished: the call at the cursor may have been under way, so that counts as an attempt."""
+    """Return the saga after its driver has vanished: the call at the cursor may have been under way.
+
+    So it counts as an attempt that may have had its effect.
+    """
     if saga.state not in MOVING:
         return saga
     return attempted(saga, saga.calls.attempts + 1, uncertain=True)
@@ -252,7 +287,7 @@ def interrupted(saga: Saga) -> Saga:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the saga log; `event` is an Event's value or one of the NOTES."""
+    """A line of the saga log. `event` is an Event's value, or one of the NOTES, which move nothing."""
 
     seq: int
     at: float  # seconds since the epoch
@@ -269,22 +304,27 @@ class Line:
         return self.detail or {}
 
 
-# Lines that are no transitions. Only the first two change what is known of the call at the cursor.
-ATTEMPT, CLAIMED = "attempt", "claimed"
-STARTED, RELEASED, FAULT, CANCEL_REQUESTED = "started", "released", "fault", "cancel_requested"
-OVERDUE, PARKED, REPLAYED = "overdue", "parked", "replayed"  # of a choreographed saga, which nobody drives
-ABANDONED = "abandoned"  # by an operator, before any service had heard of it
+# The lines that are no events of the machine. Only the first two change what is known of the call at the cursor.
+ATTEMPT = "attempt"  # an attempt of the call was answered, or timed out
+CLAIMED = "claimed"  # another driver has taken the saga over
+STARTED = "started"  # the first line of every saga
+RELEASED = "released"  # its driver has handed it over, between two calls
+FAULT = "fault"  # an injected crash has struck
+CANCEL_REQUESTED = "cancel_requested"  # an operator asked for it while the pivot's outcome was open
+# These are only in the log of a choreographed saga, which nobody drives.
+OVERDUE = "overdue"  # its deadline has passed
+PARKED, REPLAYED = "parked", "replayed"  # an event became a dead letter, and was published again
+ABANDONED = "abandoned"  # an operator ended it before any service had heard of it
 GIVE_UP_FAILED = "give_up_failed"  # a step could not undo its own action yet; one of its attempts may still be done
 NOTES = frozenset(
     {ATTEMPT, CLAIMED, STARTED, RELEASED, FAULT, CANCEL_REQUESTED, OVERDUE, PARKED, REPLAYED, ABANDONED, GIVE_UP_FAILED}
 )
-BESIDE_THE_DRIVER = frozenset(
-    {CANCEL_REQUESTED}
-)  # written beside the driver, which goes on: its next line comes after it
+# These are written by others while a driver has the saga. The driver goes on, and its next line follows them.
+BESIDE_THE_DRIVER = frozenset({CANCEL_REQUESTED})
 
 
 def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Saga:
-    """The saga after one line of its log; `results` holds what the actions answered, by step."""
+    """Return the saga after one line of its log; `results` holds what the actions answered, by the step's name."""
     detail = line.facts
     if line.event == ATTEMPT:
         return attempted(saga, line.attempt or 0, uncertain=detail.get("verdict") == "unknown")
@@ -293,19 +333,7 @@ def fold(saga: Saga, line: Line, results: Mapping[str, Mapping[str, Any]]) -> Sa
     if line.event in NOTES:
         return saga
     saga = apply(saga, Event(line.event), results.get(line.step or ""))
-    if cannot_undo(saga) and detail.get("state") in (S.COMPENSATING, S.COMPENSATED):  # an older version's line
+    # An older version wrote this line, and went on past the step.
+    if cannot_undo(saga) and detail.get("state") in (S.COMPENSATING, S.COMPENSATED):
         return passed_over(saga)
-    return saga
-
-
-def replay(
-    definition: SagaDefinition,
-    input: Mapping[str, Any],
-    lines: Iterable[Line],
-    results: Mapping[str, Mapping[str, Any]],
-) -> Saga:
-    """The saga that its log tells of: what its driver had, before a crash."""
-    saga = begin(definition, input)
-    for line in lines:
-        saga = fold(saga, line, results)
     return saga

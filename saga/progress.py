@@ -186,7 +186,12 @@ def _error(record: Record, event: Event, after: Saga, cause: Cause | None) -> Ca
         return None
     if record.state is State.SEALING and event is Event.COMPENSATION_REFUSED:
         return None
-    return record.error or (cause and masked(record, cause))
+    return with_first_cause(record, cause).error
+
+
+def with_first_cause(record: Record, cause: Cause | None) -> Record:
+    """Return the row with this cause, unless it has one already: the first cause is the one that is kept."""
+    return record if record.error or not cause else replace(record, error=masked(record, cause))
 
 
 def masked(record: Record, cause: Cause) -> Cause:

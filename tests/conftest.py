@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, bindparam, create_engine, make_url, text
 
 from tests.support.mysql_server import DATABASES, mysql_schemas
 from tests.support.nats_server import NatsServer
@@ -39,14 +41,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(f"pytest-xdist does not keep groups together: {spread[0]}")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Where CI is set, nothing is skipped: a test that misses its server, its browser or its tool has failed."""
+    report = yield
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"CI must run every test. {item.nodeid}: {call.excinfo}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def mysql_admin() -> str:
     """The administrator's URL of the tests' MySQL."""
     url = os.environ.get("TEST_MYSQL_URL")
     if url:
         return url
-    if os.environ.get("CI"):
-        pytest.fail("CI must have a MySQL: run `make test`, or set TEST_MYSQL_URL")
     pytest.skip("no MySQL: run `make test`, or set TEST_MYSQL_URL")
 
 
@@ -78,17 +87,22 @@ def databases(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Data
 
 
 def empty(urls: dict[str, str], mysql_admin: str) -> None:
-    """Empty every table, as the administrator: our own users may not."""
-    admin = create_engine(mysql_admin)
-    with admin.begin() as connection:
-        for url in urls.values():
-            name = make_url(url).database
-            tables = connection.execute(
-                text("SELECT table_name FROM information_schema.tables WHERE table_schema = :name"), {"name": name}
-            )
-            for (table,) in tables.all():
-                connection.exec_driver_sql(f"TRUNCATE TABLE `{name}`.`{table}`")
-    admin.dispose()
+    """Delete every row, as the administrator: our own users may not. Numbers that a table gives go on where they were.
+
+    A TRUNCATE makes the table's file anew: it would begin at 1, and takes a hundred times as long.
+    """
+    names = [make_url(url).database for url in urls.values()]
+    query = text("SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema IN :names")
+    with _administrator(mysql_admin).begin() as connection:
+        found = connection.execute(query.bindparams(bindparam("names", names, expanding=True)))
+        for table in [f"`{schema}`.`{name}`" for schema, name in found.all()]:
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+
+
+@functools.cache
+def _administrator(url: str) -> Engine:
+    """One engine for all tests of this process: a new connection each time takes as long as the deleting."""
+    return create_engine(url)
 
 
 @pytest.fixture(scope="session")

@@ -29,3 +29,9 @@ def events(orchestrator: Orchestrator) -> Response:
     check_flags("saga_id")
     start = orchestrator.stream.start(last_event_id())
     return event_stream(orchestrator.stream.follow(start, request.args.get("saga_id")))
+
+
+@blueprint.get("/ui/news")
+def changes(orchestrator: Orchestrator) -> Response:
+    """Signal to the dashboard's pages, as server-sent events, that lines were committed."""
+    return event_stream(orchestrator.stream.changes(orchestrator.stream.start(None)))

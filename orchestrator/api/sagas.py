@@ -44,7 +44,7 @@ def start(orchestrator: Orchestrator) -> Response:
     wait = 0.0 if prefers_async() else seconds_in("wait", WAIT, WAIT_AT_MOST)
     key = idempotency_key()
     body = parse_object(request.get_data())
-    orchestrator.check_listeners(definition, key)
+    orchestrator.check_start(definition, key)
     saga = represent(orchestrator.engine.run(definition, body, key, wait))
     response = jsonify(saga)
     response.status_code = status_code_of_saga(saga)

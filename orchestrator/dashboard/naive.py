@@ -20,9 +20,9 @@ from typing import Any
 from saga.call import authorization
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
-from saga.faults.flags import FaultPlan
 from saga.http_client import new_transport
 from saga.http_client.transport import HttpAnswer, Transport
+from saga.machine import fields_for
 from saga.payload import parse_object
 from saga.views.records import AT_ONCE, ask, records_url
 
@@ -58,14 +58,16 @@ class _Gone(Exception):
 def run_naive(
     definition: SagaDefinition,
     input: Mapping[str, Any],
-    plan: FaultPlan,
     run_id: str,
     token: str | None = None,
     transport: Transport | None = None,
 ) -> NaiveRun:
-    """Run a saga as it should not be run; blocks until it is over, some seconds per time-out."""
+    """Run a saga, with the faults that its definition has, as it should not be run.
+
+    Blocks until that has ended, for some seconds per time-out.
+    """
     calls = _Calls(transport or new_transport(), token)
-    run, coordinator = NaiveRun(run_id), _Naive(definition.with_faults(plan.queries(), ()), plan, calls)
+    run, coordinator = NaiveRun(run_id), _Naive(definition, calls)
     try:
         run.says = coordinator.run(run, dict(input))
     except _Gone:
@@ -84,9 +86,9 @@ class _Calls:
 
 
 class _Naive:
-    def __init__(self, definition: SagaDefinition, plan: FaultPlan, calls: _Calls):
+    def __init__(self, definition: SagaDefinition, calls: _Calls):
         self._steps = definition.steps
-        self._crashes = plan.orchestrator
+        self._crashes = definition.faults
         self._calls = calls
 
     def run(self, run: NaiveRun, known: dict[str, Any]) -> str:
@@ -130,8 +132,7 @@ class _Naive:
         known: Mapping[str, Any],
     ) -> Mapping[str, Any] | None:
         headers = {"Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
-        fields = {name: known[name] for name in step.send if name in known}
-        answer = self._calls.post(step, url, fields, headers)
+        answer = self._calls.post(step, url, fields_for(step, known), headers)
         result, message = None, answer.message
         if answer.failure is None and answer.status is not None:
             try:
@@ -163,7 +164,7 @@ def orphans(
         return found
 
 
-def verdict(run: NaiveRun, rows: Mapping[str, list[dict[str, Any]] | None]) -> str | None:
+def contradiction(run: NaiveRun, rows: Mapping[str, list[dict[str, Any]] | None]) -> str | None:
     """What is wrong with what it says; None where it happens to be true."""
     expected = 1 if run.says == "COMPLETED" else 0
     wrong = [

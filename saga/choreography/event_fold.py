@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from saga import progress
 from saga.choreography.events import EventKind, SagaEvent, subject
 from saga.context import Context
 from saga.machine import (
@@ -22,13 +23,10 @@ from saga.machine import (
     Direction,
     Event,
     Line,
+    Saga,
     State,
-    apply,
-    cannot_undo,
-    fold,
-    passed_over,
 )
-from saga.progress import masked, saga_of
+from saga.progress import saga_of
 from saga.saga_log import Record
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
@@ -51,20 +49,16 @@ def fold_event(record: Record, heard: SagaEvent, remark: str | None = None) -> t
 
 def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
     """A saga that nobody has heard of, ended by an operator: it and the new lines of its log."""
-    saga, context = saga_of(record), record.context
+    saga = saga_of(record)
     step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
     # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
     event = Event.CANCELLED if saga.state is State.EXECUTING else Event.ACTION_REFUSED
-    told = subject(record.definition.name, EventKind.ABANDONED)
-    detail = {"state": apply(saga, event).state, "message": message, "by": "operator", "subject": told}
-    noted = Line(context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
-    turned = Line(context.lines + 2, now, event, step, detail=detail)
-    for line in (noted, turned):
-        before, saga = saga, fold(saga, line, {})
-        context = context.after(line, before, saga)
-    error = {"step": step, "kind": "cancelled", "status_code": None, "message": message}
-    moved = replace(record, state=saga.state, cursor=saga.cursor, context=context)
-    return replace(moved, rounds=0, error=error, ended_at=now, due_at=None), [noted, turned]
+    cause = progress.cause(step, "cancelled", message)
+    noted = Line(record.context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
+    detail = {"by": "operator", "subject": subject(record.definition.name, EventKind.ABANDONED)}
+    moved, turned = progress.after_event(progress.after_line(record, noted), event, now, cause=cause, detail=detail)
+    ended = progress.with_due_time(moved, now, owner=None, due_at=None, stalled=lambda rounds: (None, None))
+    return replace(ended, error=cause), [noted, turned]
 
 
 def shortened(heard: SagaEvent) -> SagaEvent:
@@ -87,11 +81,11 @@ class _EventFold:
         self._remark = remark
         self.heard = heard
         self.lines: list[Line] = []
-        self._context = record.context
         self._at = round(heard.body.get("at") or record.context.at, 6)
-        self._rounds, self._error = record.rounds, record.error
-        self._results = {**record.results}
-        self.saga = saga_of(record)
+
+    @property
+    def saga(self) -> Saga:
+        return saga_of(self.record)
 
     def hear(self) -> None:
         names = [step.name for step in self.record.definition.steps]
@@ -122,18 +116,11 @@ class _EventFold:
         return self.saga.state in (State.FINISHING, State.STALLED_FINISHING)
 
     def told(self) -> tuple[Record, list[Line]]:
-        saga, ended = self.saga, self.saga.state in ENDED
-        return replace(
-            self.record,
-            state=saga.state,
-            cursor=saga.cursor,
-            context=self._context,
-            results=saga.results,
-            rounds=rounds_of(self._rounds, self._context),
-            error=None if saga.state is State.COMPLETED else self._error,
-            ended_at=self._at if ended else None,
-            due_at=None if ended else self.record.due_at,
-        ), self.lines
+        owner, due_at = self.record.owner, self.record.due_at
+        moved = progress.with_due_time(
+            self.record, self._at, owner=owner, due_at=due_at, stalled=lambda rounds: (owner, due_at)
+        )
+        return replace(moved, rounds=rounds_of(moved.rounds, moved.context)), self.lines
 
     def _attempt(self, forward: bool) -> None:
         body = self.heard.body
@@ -157,7 +144,7 @@ class _EventFold:
         """Its action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
         if not body.get("error"):
             raise Early  # a later step refused, before which this one was done
-        if body.get("number", 0) > self._context.step(str(self.heard.step)).gave_up:
+        if body.get("number", 0) > self.record.context.step(str(self.heard.step)).gave_up:
             self._line(body, GIVE_UP_FAILED)
 
     def _done(self, forward: bool) -> None:
@@ -170,12 +157,10 @@ class _EventFold:
         if self.saga.state is State.SEALING:
             self._line(body.get("attempt"))
             self._add(Event.COMPENSATION_REFUSED)
-            self._error = None
         elif self.saga.state in FORWARD:
             if not body.get("in_doubt"):
                 self._line(body.get("attempt"))
-            self._results[str(self.heard.step)] = body.get("result") or {}
-            self._add(Event.ACTION_DONE, self._remark)
+            self._add(Event.ACTION_DONE, self._remark, body.get("result") or {})
 
     def _refused(self) -> None:
         body = self.heard.body
@@ -199,14 +184,9 @@ class _EventFold:
         """Keep the first cause of a roll-back."""
         error = self.heard.body.get("error") or {}
         message = error.get("message") or ""
-        self._error = self._error or masked(
-            self.record,
-            {
-                "step": self.heard.step,
-                "kind": error.get("kind") or "failed",
-                "status_code": error.get("status_code"),
-                "message": message,
-            },
+        step, kind = str(self.heard.step), error.get("kind") or "failed"
+        self.record = progress.with_first_cause(
+            self.record, progress.cause(step, kind, message, error.get("status_code"))
         )
         return message or None
 
@@ -219,33 +199,20 @@ class _EventFold:
         if attempt:
             detail = {name: attempt[name] for name in ("call", "verdict", "message") if attempt.get(name)}
             number, status = attempt.get("number"), attempt.get("status_code")
-            self._append(event, detail, number, status, attempt.get("duration_ms"))
+            line = Line(
+                self.record.context.lines + 1, self._at, event, self.heard.step, number, status,
+                attempt.get("duration_ms"), detail,
+            )  # fmt: skip
+            self.record = progress.after_line(self.record, line)
+            self.lines.append(line)
 
-    def _add(self, event: Event, message: str | None = None) -> None:
-        after = apply(self.saga, event)
-        if cannot_undo(after):  # its service says itself what it does about it
-            after = passed_over(after)
-        state = after.state
-        told = {"message": message} if message else {}
-        self._append(event, {"state": state, **told, "subject": self.heard.subject})
-        if state in STALLED:
-            self._rounds += 1
-        elif event is not Event.RESUMED:
-            self._rounds = 0
-
-    def _append(
-        self,
-        event: str,
-        detail: Mapping[str, Any],
-        number: int | None = None,
-        status: int | None = None,
-        duration_ms: float | None = None,
-    ) -> None:
-        number_of_line = self._context.lines + 1
-        line = Line(number_of_line, self._at, str(event), self.heard.step, number, status, duration_ms, detail)
-        before = self.saga
-        self.saga = fold(before, line, self._results)
-        self._context = self._context.after(line, before, self.saga)
+    def _add(self, event: Event, message: str | None = None, result: Mapping[str, Any] | None = None) -> None:
+        """An event of the state machine. A step that nobody can undo is passed over: its service says itself what it
+        does about it."""
+        detail = {**({"message": message} if message else {}), "subject": self.heard.subject}
+        self.record, line = progress.after_event(
+            self.record, event, self._at, result, detail=detail, passes_over=lambda: True
+        )
         self.lines.append(line)
 
 

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from saga.choreography.event_body import check
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
+from saga.machine import fields_for
 from saga.payload import DEPTH, WRAPPED, compact, holds, mask, parse_object, secret_texts
 
 PREFIX = "saga"
@@ -166,7 +167,7 @@ class StepSubscription:
         known = dict(event.body.get("fields", {}))
         for secrets in given:
             known.update(secrets)
-        return {name: known[name] for name in self.step.send if name in known}
+        return fields_for(self.step, known)
 
     def faults(self, event: SagaEvent, call: str) -> list[tuple[str, str]]:
         """The injected flags for its action or its compensation."""

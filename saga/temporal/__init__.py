@@ -1,4 +1,8 @@
-"""Sagas on Temporal: the same state machine, in a workflow. All but this module needs the extra `[temporal]`."""
+"""Sagas on Temporal: a workflow drives the same state machine that the built-in driver obeys.
+
+Read `workflow.py` first, then `journal.py` (what the workflow knows), `activities.py` (what it has done outside) and
+`client.py` (how the orchestrator starts it). Every module but this one needs the extra `[temporal]`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from saga.errors import SettingsError
 
 
 def temporal_installed() -> bool:
-    """Whether the extra is."""
+    """Return whether the extra `[temporal]` is installed."""
     return find_spec("temporalio") is not None
 
 
 def require_temporal() -> None:
-    """SettingsError unless the extra is installed."""
+    """Raise SettingsError unless the extra is installed."""
     if not temporal_installed():
         message = (
             "ENGINE=temporal needs Temporal's SDK: make setup ENGINE=temporal, or pip install 'saga-stack[temporal]'"

@@ -1,4 +1,8 @@
-"""What a saga's workflow has done for it: a call with all its attempts, and the saga log brought up to date."""
+"""The two activities of a saga's workflow: `call` makes a call with all its attempts, `project` writes the saga log.
+
+A workflow may do no I/O, so it has these done by a worker. Both do their work on a thread of the worker's executor,
+because the saga log and the HTTP client block; the activity itself only sends heartbeats meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -28,83 +32,97 @@ logger = logging.getLogger("saga")
 
 
 class _DeadlinePassed(Exception):
-    """Seen before an attempt."""
+    """The saga's deadline has passed, so no further attempt of its call is made."""
 
 
 class _Stopping(Exception):
-    """Seen before an attempt: nobody waits for this call any more, or the worker shuts down."""
+    """The worker shuts down, or nobody waits for this call any more, so no further attempt is made."""
 
 
 @dataclass(frozen=True)
 class ActivityDeps:
-    """What the activities need from outside. Times: seconds."""
+    """What the activities need from outside; times are in seconds."""
 
     projector: Projector
     transport: Transport
     executor: Executor
     clock: Callable[[], float]
     random: Callable[[], float]
-    stopping: threading.Event  # the worker shuts down
+    stopping: threading.Event  # set once the worker shuts down
     exit: Callable[[int], None]
-    token: str | None = None  # added here, so that it is in no history
+    token: str | None = None  # the worker adds it to each call, so that no history holds it
 
 
 class Activities:
-    """The activities of a worker."""
+    """The activities that a worker registers."""
 
     def __init__(self, deps: ActivityDeps):
         self._deps = deps
 
     @activity.defn(name="call")
     async def call(self, call_input: CallActivityInput) -> CallActivityResult:
-        """Make a call; a heartbeat tells of each attempt that failed, and that somebody is still at it."""
+        """Write down what the saga log does not have yet, then make a call with all its attempts.
+
+        A heartbeat is sent after each attempt that will be retried, and at least every third of the lease. It carries
+        all attempts so far, so that the workflow knows them even where this worker dies.
+        """
         loop = asyncio.get_running_loop()
-        given_up = threading.Event()
-        made: list[AttemptRecord] = []
-        news = asyncio.Event()  # of an attempt, or of the end
-        tell = partial(loop.call_soon_threadsafe, news.set)
-        work = loop.run_in_executor(self._deps.executor, _Call(self._deps, call_input, made, tell, given_up).make)
-        work.add_done_callback(lambda _: news.set())
+        abandoned = threading.Event()
+        attempts: list[AttemptRecord] = []
+        wake = asyncio.Event()  # after an attempt, and at the end
+        on_retry = partial(loop.call_soon_threadsafe, wake.set)
+        making = _CallInThread(self._deps, call_input, attempts, on_retry, abandoned)
+        work = loop.run_in_executor(self._deps.executor, making.run)
+        work.add_done_callback(lambda _: wake.set())
         try:
             while not work.done():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), call_input.lease / 3)
-                news.clear()
+                    await asyncio.wait_for(wake.wait(), call_input.lease / 3)
+                wake.clear()
                 if not work.done():
-                    activity.heartbeat(list(made))
+                    activity.heartbeat(list(attempts))
             return await work
         finally:
-            given_up.set()
+            abandoned.set()
 
     @activity.defn(name="project")
     async def project(self, projection: Projection) -> int:
-        """Bring the saga log up to date; gives the last line that it has. Tried again where the log is away."""
+        """Bring the saga log up to date, and return the number of the last line that it has then.
+
+        Raises LogUnavailable, upon which Temporal runs the activity again.
+        """
         loop = asyncio.get_running_loop()
         work = loop.run_in_executor(self._deps.executor, self._deps.projector.project, projection)
-        silent = activity.info().heartbeat_timeout
-        while not (await asyncio.wait({work}, timeout=silent.total_seconds() / 3 if silent else None))[0]:
+        heartbeat_timeout = activity.info().heartbeat_timeout
+        pause = heartbeat_timeout.total_seconds() / 3 if heartbeat_timeout else None
+        while not (await asyncio.wait({work}, timeout=pause))[0]:
             activity.heartbeat()
         return await work
 
 
-class _Call:
-    """One call, on a thread of its own."""
+class _CallInThread:
+    """Makes one call in a thread of the executor.
+
+    It appends each attempt to `attempts`, and calls `on_retry` after those that will be retried. Once `abandoned` is
+    set, nobody waits for the call any more.
+    """
 
     def __init__(
         self,
         deps: ActivityDeps,
         call_input: CallActivityInput,
-        made: list[AttemptRecord],
-        tell: Callable[[], Any],
-        given_up: threading.Event,
+        attempts: list[AttemptRecord],
+        on_retry: Callable[[], Any],
+        abandoned: threading.Event,
     ):
         self._deps = deps
         self._call_input = call_input
-        self._made = made
-        self._tell = tell
-        self._given_up = given_up
+        self._attempts = attempts
+        self._on_retry = on_retry
+        self._abandoned = abandoned
 
-    def make(self) -> CallActivityResult:
+    def run(self) -> CallActivityResult:
+        """Project, make the call, and return what it came to."""
         call_input, deps = self._call_input, self._deps
         projected = self._project()
         span = secrets.token_hex(8)
@@ -120,29 +138,34 @@ class _Call:
                 after_attempt=self._after_attempt,
             )
         except (_DeadlinePassed, _Stopping) as reason:
-            return CallActivityResult(list(self._made), projected, overdue=isinstance(reason, _DeadlinePassed))
+            return CallActivityResult(list(self._attempts), projected, overdue=isinstance(reason, _DeadlinePassed))
         self._crash("after")
-        return CallActivityResult(list(self._made), projected, self._that_fits(outcome))
+        return CallActivityResult(list(self._attempts), projected, self._within_limit(outcome))
 
-    def _that_fits(self, outcome: Outcome) -> Outcome:
-        """Temporal would refuse a history's entry that is too large: of such a result nothing is known but that."""
+    def _within_limit(self, outcome: Outcome) -> Outcome:
+        """Return the outcome without a result that the history cannot hold.
+
+        Nobody asks for a compensation's result, so it is left out. Where an action's result would make the saga's
+        results larger than Temporal takes, the call counts as one whose outcome is unknown.
+        """
         if outcome.result is None:
             return outcome
         if self._call_input.call.direction is Direction.COMPENSATION:
-            return replace(outcome, result=None)  # nobody asks for it
+            return replace(outcome, result=None)
         if self._call_input.results_bytes + len(compact(outcome.result).encode()) <= RESULTS_AT_MOST:
             return outcome
         message = f"the saga's results together are larger than Temporal takes: {RESULTS_AT_MOST} bytes"
-        last = self._made[-1]
+        last = self._attempts[-1]
         unknown = replace(last.attempt, verdict=Verdict.UNKNOWN, message=message)
-        self._made[-1] = replace(last, attempt=unknown)
-        kind = error_kind(False, outcome.status_code, any(each.attempt.timed_out for each in self._made))
+        self._attempts[-1] = replace(last, attempt=unknown)
+        kind = error_kind(False, outcome.status_code, any(each.attempt.timed_out for each in self._attempts))
         return Outcome(Verdict.UNKNOWN, None, outcome.status_code, kind, message)
 
     def _project(self) -> int:
-        """A saga log that is away, or what it has of this saga and cannot be read, keeps no saga from going on.
+        """Bring the saga log up to date, and return the number of the last line that it has, as far as is known.
 
-        It is brought up to date later. Else a call that nobody has made would count as one whose outcome is unknown.
+        No error is raised: a log that is away, or that holds something unreadable of this saga, is brought up to date
+        later. Were the activity to fail instead, a call that nobody has made would count as one of unknown outcome.
         """
         projection = self._call_input.projection
         try:
@@ -154,7 +177,7 @@ class _Call:
         return projection.lines[0].seq - 1 if projection.lines else 0
 
     def _before_attempt(self, number: int) -> None:
-        if self._deps.stopping.is_set() or self._given_up.is_set():
+        if self._deps.stopping.is_set() or self._abandoned.is_set():
             raise _Stopping
         deadline = self._call_input.deadline_at
         if deadline is not None and self._deps.clock() >= deadline:
@@ -162,11 +185,12 @@ class _Call:
         self._crash("before")
 
     def _after_attempt(self, attempt: Attempt, will_retry: bool) -> None:
-        without = replace(attempt, result=None)  # the outcome has it
-        self._made.append(AttemptRecord(without, self._deps.clock()))
-        if will_retry:  # so that, where this worker is lost, its successor counts on
-            self._tell()
+        without_result = replace(attempt, result=None)  # the outcome has it
+        self._attempts.append(AttemptRecord(without_result, self._deps.clock()))
+        if will_retry:
+            self._on_retry()
 
     def _crash(self, when: str) -> None:
+        """End the process where an injected crash strikes now."""
         if when in self._call_input.crashes:
             self._deps.exit(17)

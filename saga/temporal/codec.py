@@ -1,4 +1,4 @@
-"""Encrypts what is in Temporal's histories: input, calls, answers, messages of failures. AES-256-GCM."""
+"""Encrypts what Temporal's histories hold (inputs, calls, answers, messages of failures) with AES-256-GCM."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ EncryptedFailures = DefaultFailureConverterWithEncodedAttributes
 
 
 class Encryption(PayloadCodec):
-    """Each payload with a nonce of its own; one that was written before there was a key is read as it is."""
+    """Encrypts each payload under a nonce of its own.
+
+    A payload that is not encrypted, because it was written before there was a key, is read as it is.
+    """
 
     def __init__(self, key: bytes):
         self._cipher = AESGCM(key)
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Encrypted."""
+        """Return the payloads encrypted."""
         return [self._encrypted(payload) for payload in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """As they were; ValueError where the key is another."""
+        """Return the payloads decrypted. Raises ValueError where they were encrypted with another key."""
         return [self._decrypted(payload) for payload in payloads]
 
     def _encrypted(self, payload: Payload) -> Payload:

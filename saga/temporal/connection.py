@@ -1,4 +1,4 @@
-"""A client of Temporal, from the settings; and what it encrypts."""
+"""Makes Temporal clients from the settings: address, TLS, and how data is converted and encrypted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from saga.temporal.payloads import Payloads
 
 
 async def connect(settings: TemporalSettings, lazy: bool) -> Client:
-    """A client; a `lazy` one connects when it is first used, and so can be made while the server is away."""
+    """Return a client. Raises RuntimeError where the server does not answer within 5 seconds.
+
+    A `lazy` client connects when it is first used, so it can be made while the server is away.
+    """
     return await Client.connect(
         settings.address,
         namespace=settings.namespace,

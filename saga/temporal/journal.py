@@ -1,4 +1,8 @@
-"""A saga as its workflow knows it: its row, and the lines that the saga log may not have yet. Pure."""
+"""What a workflow knows of its saga: the row, and the lines and results that the saga log may not have yet. Pure.
+
+The rules are those of `saga.progress`, as for every coordinator. What is added here is the memory of what is still to
+be written to the saga log, and how all of it moves into a new history when the old one has grown too long.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +32,16 @@ from saga.retry import stall_delay
 from saga.saga_log import Present, Record
 from saga.temporal.messages import AttemptRecord, ContinuedState, Projection, Result, WorkflowInput
 
-STALLS_WHERE_NOBODY_UNDOES = "stalls where nobody undoes"  # histories of older versions have passed such a step over
+# A patch of the workflow: it stalls at a step that nobody can undo. Histories of older versions have gone on past one.
+STALLS_WHERE_NOBODY_UNDOES = "stalls where nobody undoes"
 
 
 class Journal:
-    """Every change adds a line; `clock` and `random` are the workflow's own, so that a replay writes the same."""
+    """A saga's row and its new lines; every change adds a line.
+
+    `clock` and `random` are the workflow's own, so that a replay writes the same lines. `patched` says whether the
+    workflow's history knows a change of what the code decides.
+    """
 
     def __init__(
         self,
@@ -43,23 +52,23 @@ class Journal:
         patched: Callable[[str], bool] = lambda change: True,
     ):
         self._input = workflow_input
-        self._patched = patched  # whether the workflow's history knows a change of what it decides
+        self._patched = patched
         self._clock = clock
         self._random = random
         definition = SagaDefinition.from_json(workflow_input.definition)
         saga = begin(definition, workflow_input.input)
         context = Context().after(Line(1, workflow_input.started_at, STARTED), saga, saga)
-        self.record = _record(saga_id, workflow_input, definition, saga.state, context)
+        self.record = _first_record(saga_id, workflow_input, definition, saga.state, context)
         self.lines: list[Line] = []  # those that the saga log may not have
-        self.projected = 1  # up to which line the saga log is known to be
-        self._answered: dict[str, int] = {}  # results that the saga log may not have: the numbers of their lines
+        self.projected = 1  # the number of the last line that the saga log is known to have
+        self._answered: dict[str, int] = {}  # the results that it may not have: {step: number of its line}
         self.results_bytes = 0
         if workflow_input.carried and workflow_input.present:
             self._continue_from(workflow_input.carried, workflow_input.present)
 
     @property
     def saga(self) -> Saga:
-        """The saga as the state machine knows it."""
+        """The saga as the state machine knows it, from its row."""
         return progress.saga_of(self.record)
 
     @property
@@ -69,44 +78,44 @@ class Journal:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the saga has completed or was compensated."""
         return self.record.state in ENDED
 
     @property
     def stalled(self) -> bool:
-        """Whether it rests until it is due."""
+        """Whether the saga rests until it is due."""
         return self.record.state in STALLED
 
     def next_call(self) -> Call | None:
-        """The call to make now."""
+        """Return the call to make now; None where the saga is stalled or has ended."""
         return next_call(self.saga)
 
-    def tried(self, call: Call, made: Sequence[AttemptRecord]) -> None:
-        """After attempts of the call at the cursor."""
+    def record_attempts(self, call: Call, made: Sequence[AttemptRecord]) -> None:
+        """Add a line for each of these attempts of the call at the cursor."""
         for each in made:
             line = progress.attempt_line(self.seq + 1, round(each.at, 6), call, each.attempt)
             self._append(line)
 
-    def interrupted(self, why: str | None = None) -> None:
-        """The call at the cursor may have been under way when its worker was lost, or the saga was taken from it.
+    def record_interruption(self, why: str | None = None) -> None:
+        """Add the line which says that the call at the cursor was cut short, and may have had its effect.
 
-        `why`: what the log says where no crash has led to it.
+        `why` is what took the saga away from its worker, where that was no crash.
         """
         self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True, **({"why": why} if why else {})})
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
-        """Something that is no event of the state machine."""
+        """Add a line that tells of no event of the state machine."""
         step = self.saga.step
         self._append(Line(self.seq + 1, self._now(), event, step.name if step else None, detail=detail))
 
-    def move(
+    def record_event(
         self,
         event: Event,
         result: Mapping[str, Any] | None = None,
         cause: Mapping[str, Any] | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> None:
-        """Apply an event."""
+        """Apply an event of the state machine, and add the line that tells of it; see `progress.after_event`."""
         before, now = self.record, self._now()
         moved, line = progress.after_event(
             before, event, now, result, cause, detail, passes_over=lambda: not self._patched(STALLS_WHERE_NOBODY_UNDOES)
@@ -118,30 +127,31 @@ class Journal:
             self.results_bytes += len(compact(result or {}).encode())
 
     def _rest(self, now: float, rounds: int) -> tuple[str | None, float | None]:
+        """Return who has the saga while it is stalled, and when it is due again."""
         timing = self._input.timing
         return TEMPORAL, now + stall_delay(rounds, timing.stall_base, timing.stall_max, self._random)
 
     def projection(self) -> Projection:
-        """What the saga log should show, and perhaps does not yet."""
+        """Return what the saga log should hold, with the lines and results that it may not have yet."""
         record = self.record
         results = [Result(step, line, record.results[step]) for step, line in self._answered.items()]
         return Projection(record.id, record.present, list(self.lines), results)
 
-    def is_projected(self, line: int) -> None:
-        """The saga log has all lines up to this one, perhaps more: they are not kept."""
+    def mark_projected(self, line: int) -> None:
+        """Forget the lines up to this one, and their results, because the saga log is known to have them."""
         self.projected = max(self.projected, line)
         self.lines = [each for each in self.lines if each.seq > self.projected]
         self._answered = {step: number for step, number in self._answered.items() if number > self.projected}
 
     def _now(self) -> float:
-        return round(self._clock(), 6)  # as the log keeps it
+        return round(self._clock(), 6)  # the saga log keeps microseconds
 
     def _append(self, line: Line) -> None:
         self.record = progress.after_line(self.record, line)
         self.lines.append(line)
 
-    def continued(self) -> WorkflowInput:
-        """All of this, for a new history."""
+    def continued_input(self) -> WorkflowInput:
+        """Return the input with which a new history continues from here."""
         carried = ContinuedState(self.lines, self.projected, self.record.results, self._answered)
         return replace(self._input, carried=carried, present=self.record.present)
 
@@ -152,7 +162,7 @@ class Journal:
         self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())
 
 
-def _record(
+def _first_record(
     saga_id: str, workflow_input: WorkflowInput, definition: SagaDefinition, state: State, context: Context
 ) -> Record:
     return Record(

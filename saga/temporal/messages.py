@@ -1,6 +1,7 @@
-"""What the orchestrator, the workflow and its activities tell each other: data, kept in Temporal's histories.
+"""The data that the orchestrator, the workflow and its activities send each other. Temporal's histories keep it.
 
-A field that is added needs a default: histories of sagas under way do not have it.
+The names of fields must not change, and a field that is added needs a default, because the histories of sagas under
+way hold the data as it was. The names of classes and of parameters are in no history.
 """
 
 from __future__ import annotations
@@ -13,49 +14,49 @@ from saga.call import Attempt, Outcome
 from saga.machine import Call, CallHistory, Line
 from saga.saga_log import Present
 
-WORKFLOW = "saga"  # the workflow's type, and what it knows:
-REPRESENTATION = "representation"  # a query,
-CANCEL, RESUME, RESOLVE = "cancel", "resume", "resolve"  # and updates
-CONFLICT, BAD_RESULT = "conflict", "bad_result"  # the types of their refusals
-RESULTS_AT_MOST = 1_000_000  # bytes, all of a saga's
+WORKFLOW = "saga"  # the type of the workflow
+REPRESENTATION = "representation"  # its query
+CANCEL, RESUME, RESOLVE = "cancel", "resume", "resolve"  # its updates
+CONFLICT, BAD_RESULT = "conflict", "bad_result"  # the types of the errors with which it refuses an update
+RESULTS_AT_MOST = 1_000_000  # bytes, of all results of a saga together
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds, as the settings were when the saga was started."""
+    """The settings that were in force when the saga was started, in seconds."""
 
-    lease: float  # after which a silent worker's call is made again
+    lease: float  # a worker that is silent for so long is taken for dead
     stall_base: float
     stall_max: float
 
 
 @dataclass(frozen=True)
 class ContinuedState:
-    """A workflow's own, where its history has grown too long and it goes on in a new one."""
+    """What a workflow takes along when its history has grown too long and it continues in a new one."""
 
     lines: Sequence[Line]  # those that the saga log may not have
-    projected: int
-    results: Mapping[str, Mapping[str, Any]]
-    answered: Mapping[str, int]  # those of the results that the saga log may not have: the numbers of their lines
+    projected: int  # the number of the last line that the saga log is known to have
+    results: Mapping[str, Mapping[str, Any]]  # what each step's action answered, by the step's name
+    answered: Mapping[str, int]  # the results that the saga log may not have: {step: number of its line}
 
 
 @dataclass(frozen=True)
 class WorkflowInput:
-    """A saga to drive: the workflow's input."""
+    """The saga that the workflow drives. `carried` and `present` are set where it continues an earlier history."""
 
-    definition: Mapping[str, Any]  # its snapshot
+    definition: Mapping[str, Any]  # the snapshot of the saga's definition
     input: Mapping[str, Any]
     started_at: float
     deadline_at: float | None
     timing: Timing
     searchable: bool = False  # the server knows our search attributes
     carried: ContinuedState | None = None
-    present: Present | None = None  # with `carried`
+    present: Present | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a step's action answered, and the number of the line that says that it is done."""
+    """What a step's action answered, and the number of the line that says that the action is done."""
 
     step: str
     line: int
@@ -64,7 +65,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Projection:
-    """What the saga log should show: the saga's row, and the lines and the results that it may not have."""
+    """What the saga log should hold: the saga's row, and the lines and results that it may not have yet."""
 
     saga_id: str
     present: Present
@@ -74,21 +75,21 @@ class Projection:
 
 @dataclass(frozen=True)
 class CallActivityInput:
-    """A call to make, with all its attempts; first of all the saga log is brought up to date."""
+    """A call to make with all its attempts, and what the saga log should hold before that."""
 
     projection: Projection
     call: Call
-    calls: CallHistory
+    calls: CallHistory  # what is known of earlier attempts of this call
     sealing: bool
-    deadline_at: float | None  # from which on no attempt is made
+    deadline_at: float | None  # from then on no attempt is made
     lease: float
-    crashes: Sequence[str] = ()  # injected: "before" the call, "after" it
-    results_bytes: int = 0  # of what the saga's actions have answered so far, together
+    crashes: Sequence[str] = ()  # where the worker shall crash: "before" the call, "after" it
+    results_bytes: int = 0  # the size of the saga's results so far, together
 
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """An attempt, and when it was answered."""
+    """An attempt, and the time at which it was answered or given up."""
 
     attempt: Attempt
     at: float
@@ -96,9 +97,9 @@ class AttemptRecord:
 
 @dataclass(frozen=True)
 class CallActivityResult:
-    """What a call came to; no outcome: the deadline passed, or the worker was shut down, before an attempt."""
+    """What a call came to. Without an outcome it was not finished: the deadline passed, or the worker was shut down."""
 
     made: Sequence[AttemptRecord]
-    projected: int  # up to which line the saga log was brought
+    projected: int  # the number of the last line that the saga log has
     outcome: Outcome | None = None
-    overdue: bool = False
+    overdue: bool = False  # the deadline passed

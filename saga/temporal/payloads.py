@@ -1,7 +1,7 @@
-"""How data becomes what is in Temporal's histories: as the SDK does it, but with characters and numbers as they are.
+"""Converts data to the JSON that Temporal's histories hold, as the SDK does it, with two differences.
 
-Escaped, as the SDK has it, a text that is not ASCII grows threefold, and Temporal refuses what is large. A number that
-a double would change is a Decimal on both sides, and has all its digits in between.
+Text that is not ASCII is not escaped: escaped it would grow threefold, and Temporal refuses large payloads. A number
+that a double cannot hold is written with all its digits, and read as a Decimal.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class _Exact(JSONPlainPayloadConverter):
         super().__init__(decoder=Decoder)
 
     def to_payload(self, value: Any) -> Payload | None:
-        """As JSON."""
+        """Return the value as JSON."""
         return Payload(metadata={"encoding": self.encoding.encode()}, data=_written(value).encode())
 
 
 class Payloads(CompositePayloadConverter):
-    """Reads what the SDK's own wrote, and is read by it."""
+    """The payload converter of our clients; the SDK's own converter can read what it writes, and the reverse."""
 
     def __init__(self) -> None:
         known = DefaultPayloadConverter.default_encoding_payload_converters

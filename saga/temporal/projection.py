@@ -1,4 +1,7 @@
-"""The saga log of a saga that a workflow drives: a projection, never wrong, at most late."""
+"""Writes the saga log of a saga that a workflow drives.
+
+The log is a projection of the workflow's history. It may be late, but it is never wrong: what it holds has happened.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ from saga.temporal.messages import Projection
 logger = logging.getLogger("saga")
 
 MESSAGE_AT_MOST = 500  # characters, where a projection is too large for the log
-TRIES = 5  # at a saga that another worker writes, too
+TRIES = 5  # where another worker writes the same saga at the same time
 
 
 class Projector:
-    """The row's epoch is the number of its last line, so that nothing is written twice, or backwards."""
+    """Writes projections. A row's epoch is the number of its last line, so nothing is written twice or backwards."""
 
     def __init__(self, log: SagaLog, observe: Callable[[str, Line], None]):
         self._log = log
-        self._observe = observe  # told of every line and its saga's id, once it is durable
+        self._observe = observe  # called with the saga's id and each line, once the line is durable
 
     def project(self, projection: Projection) -> int:
-        """Bring the log up to date; gives the number of the last line that it has. LogUnavailable.
+        """Bring the log up to date, and return the number of the last line that it has then.
 
-        What the log cannot take is left out: the workflow's history has it, and the saga goes on.
+        What the log cannot take is left out, since the workflow's history has it. Raises LogUnavailable.
         """
         try:
             return self._project(projection)
@@ -35,7 +38,8 @@ class Projector:
             logger.error("event=not_projected saga_id=%s: %s", projection.saga_id, error)
         try:
             return self._project(without_what_is_large(projection))
-        except WriteRefused:  # not even so: what is wrong stays wrong, and a workflow must not wait for it for ever
+        except WriteRefused:
+            # Trying again would not help, and the workflow must not wait for ever: let it count as written.
             return projection.lines[-1].seq if projection.lines else 0
 
     def _project(self, projection: Projection) -> int:
@@ -47,11 +51,11 @@ class Projector:
             try:
                 answered = {each.step: each.result for each in projection.results if each.line > epoch}
                 self._log.advance(saga_id, epoch, projection.present, new, answered, next_epoch=last)
-            except LeaseLost:  # another was quicker
+            except LeaseLost:  # another worker was quicker
                 record = self._log.find(saga_id)
-                if record is None:  # forgotten
+                if record is None:  # the saga was pruned
                     return last
-                if record.epoch is None:  # nobody can write what comes after it
+                if record.epoch is None:  # its epoch cannot be read, so nothing can be written after it
                     return last
                 epoch = record.epoch
                 new = [line for line in projection.lines if line.seq > epoch]
@@ -65,7 +69,7 @@ class Projector:
 
 
 def without_what_is_large(projection: Projection) -> Projection:
-    """The same without results, and with short messages: the last line says so. Pure."""
+    """Return the projection without results and with short messages; its last line says so. Pure."""
     present = projection.present
     error = present.error and {**present.error, "message": str(present.error.get("message"))[:MESSAGE_AT_MOST]}
     results = [replace(each, result={}) for each in projection.results]

@@ -1,4 +1,4 @@
-"""Search attributes of the workflows, where the server has them: without them all else works as well."""
+"""The search attributes of our workflows. They are optional: on a server without them everything else works."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TYPES = {
     STATUS.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
     ATTENTION.name: IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
 }
-AGAIN = 60.0  # seconds after which a server without them is asked again
+ASK_AGAIN = 60.0  # seconds after which a server without them is asked again
 
 
 def search_attributes(record: Record) -> TypedSearchAttributes:
-    """What is looked for."""
+    """Return a saga's search attributes: its name, its public status, and whether it needs attention."""
     return TypedSearchAttributes(
         [
             SearchAttributePair(SAGA, record.definition.name),
@@ -40,7 +40,7 @@ def search_attributes(record: Record) -> TypedSearchAttributes:
 
 
 class SearchAttributeSupport:
-    """Whether the server has our attributes; where it has not, it is asked to add them, which some do not allow."""
+    """Knows whether the server has our search attributes, and asks it to add them, which not every server allows."""
 
     def __init__(self, namespace: str, clock: Callable[[], float]):
         self._namespace = namespace
@@ -49,8 +49,11 @@ class SearchAttributeSupport:
         self._asked_at = float("-inf")
 
     async def available(self, client: Client) -> bool:
-        """Whether a workflow may set them: those that were only just added, the server may not know everywhere."""
-        if self._available or self._clock() < self._asked_at + AGAIN:
+        """Return whether a workflow may set them now.
+
+        Attributes that were only just added do not count yet, since the server may not know them everywhere.
+        """
+        if self._available or self._clock() < self._asked_at + ASK_AGAIN:
             return self._available
         self._asked_at = self._clock()
         try:

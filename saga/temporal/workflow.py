@@ -1,7 +1,9 @@
 """The one workflow: it drives any saga by the state machine that the built-in driver obeys.
 
-Its history is what is durable; the saga log is brought up to date by the activities that it needs anyway. What is
-here must do the same on replay: tests/integration/histories holds histories that it must still be able to go on with.
+What is durable is its history; the saga log is brought up to date by the activities that the workflow needs anyway.
+
+WARNING: Temporal replays a history through this code, which must then decide the same. A change of what it decides
+stands behind `workflow.patched`. tests/integration/histories holds histories that it must still be able to replay.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from saga.faults.crashes import crash_of
     from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, Call, Event, State
     from saga.retry import longest
-    from saga.runtime.permitted_commands import refusal, resolved_by_hand, takes_no_result
+    from saga.runtime.permitted_commands import BY, refusal, resolved_by_hand, takes_no_result
     from saga.temporal.activities import Activities
     from saga.temporal.journal import Journal
     from saga.temporal.messages import (
@@ -42,14 +44,14 @@ with workflow.unsafe.imports_passed_through():
     from saga.views.representation import PUBLIC_STATUS, represent
 
 ONCE = RetryPolicy(maximum_attempts=1)
-A_WHILE = RetryPolicy(maximum_attempts=3)
-UNTIL_IT_IS_DONE = RetryPolicy(maximum_interval=timedelta(seconds=10))
-WRITE_WITHIN = timedelta(seconds=30)  # the saga log, all tries of one statement
+A_FEW_TIMES = RetryPolicy(maximum_attempts=3)
+UNTIL_DONE = RetryPolicy(maximum_interval=timedelta(seconds=10))
+WRITE_WITHIN = timedelta(seconds=30)  # to write the saga log, with all tries of one statement
 
 
 @workflow.defn(name=WORKFLOW)
 class SagaWorkflow:
-    """A saga, from its start to its end; its id is the saga's."""
+    """A saga from its start to its end. The workflow's id is the saga's."""
 
     @workflow.init
     def __init__(self, workflow_input: WorkflowInput) -> None:
@@ -60,7 +62,10 @@ class SagaWorkflow:
 
     @workflow.run
     async def run(self, workflow_input: WorkflowInput) -> str:
-        """Drive the saga; gives its public status at the end. To cancel the workflow itself is to `cancel` it."""
+        """Drive the saga to its end, and return its public status then.
+
+        Whoever cancels the workflow itself cancels the saga: it rolls back, and the workflow goes on until it has.
+        """
         driving = asyncio.create_task(self._drive())
         while True:
             try:
@@ -72,26 +77,27 @@ class SagaWorkflow:
                     self._cancel()
 
     async def _drive(self) -> str:
+        """Make call after call until the saga has ended and the saga log says so."""
         journal = self._journal
         self._show()
         while not journal.ended:
             if journal.stalled:
                 await self._rest()
             elif call := journal.next_call():
-                await self._make(call)
+                await self._make_call(call)
         while journal.projected < journal.seq:
-            await self._project(UNTIL_IT_IS_DONE)
+            await self._project(UNTIL_DONE)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return PUBLIC_STATUS[journal.record.state]
 
-    async def _make(self, call: Call) -> None:
-        """Make a call, unless the saga is taken away from it meanwhile."""
+    async def _make_call(self, call: Call) -> None:
+        """Have an activity make a call, and record what it came to; a cancel meanwhile makes its answer void."""
         self._calling = call
         activity = workflow.start_activity_method(
             Activities.call,
             self._call_input(call),
             activity_id=f"{call.step.name}-{call.direction}-{self._journal.seq}",
-            start_to_close_timeout=self._longest(call),
+            start_to_close_timeout=_longest(call),
             heartbeat_timeout=timedelta(seconds=self._input.timing.lease),
             retry_policy=ONCE,
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
@@ -102,12 +108,13 @@ class SagaWorkflow:
             return
         self._calling = None
         try:
-            self._answered(call, await activity)
+            self._record_result(call, await activity)
         except ActivityError as error:
-            self._lost(call, error)
+            self._record_failed_activity(call, error)
         self._show()
 
     def _call_input(self, call: Call) -> CallActivityInput:
+        """Return the activity's input; an injected crash that will strike is noted first, since it strikes once."""
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
@@ -123,78 +130,76 @@ class SagaWorkflow:
             journal.results_bytes,
         )  # fmt: skip
 
-    def _longest(self, call: Call) -> timedelta:
-        step = call.step
-        return WRITE_WITHIN + timedelta(seconds=longest(step.timeout, step.retries, step.backoff))
-
-    def _answered(self, call: Call, answered: CallActivityResult) -> None:
+    def _record_result(self, call: Call, result: CallActivityResult) -> None:
         journal = self._journal
-        journal.is_projected(answered.projected)
-        journal.tried(call, answered.made)
-        if answered.overdue:
+        journal.mark_projected(result.projected)
+        journal.record_attempts(call, result.made)
+        if result.overdue:
             event, cause = progress.overdue(call)
-            journal.move(event, cause=cause)
-        elif answered.outcome is None:
+            journal.record_event(event, cause=cause)
+        elif result.outcome is None:
             journal.note(RELEASED)
         else:
-            event, cause = progress.answered(journal.saga, call, answered.outcome, self._late())
-            journal.move(event, answered.outcome.result, cause)
+            event, cause = progress.answered(journal.saga, call, result.outcome, self._deadline_passed())
+            journal.record_event(event, result.outcome.result, cause)
 
-    def _late(self) -> bool:
+    def _deadline_passed(self) -> bool:
         deadline = self._input.deadline_at
         return deadline is not None and workflow.time() >= deadline
 
-    def _lost(self, call: Call, error: ActivityError) -> None:
-        """The worker has died: of the call's attempts, those are known that its last heartbeat told of.
+    def _record_failed_activity(self, call: Call, error: ActivityError) -> None:
+        """Record a call whose activity gave no result.
 
-        Where the activity failed otherwise the call is over, and what it came to is unknown: a bug, which must not
-        be repeated for ever.
+        Where the worker died, the attempts are known that its last heartbeat told of, and the call is made again.
+        Where the activity raised an error, that is a bug, which must not be repeated for ever: the call is over, and
+        its outcome is unknown.
         """
         if isinstance(error.cause, ActivityTimeout):
             for details in error.cause.last_heartbeat_details:
-                self._journal.tried(call, value_to_type(list[AttemptRecord], details))
-        self._journal.interrupted()
+                self._journal.record_attempts(call, value_to_type(list[AttemptRecord], details))
+        self._journal.record_interruption()
         if not isinstance(error.cause, (ActivityTimeout, CancelledError)):
             workflow.logger.error("the activity of a call failed", exc_info=error)
             outcome = Outcome(Verdict.UNKNOWN, kind="failed", message="the worker failed at it: its output says why")
-            event, cause = progress.answered(self._journal.saga, call, outcome, self._late())
-            self._journal.move(event, cause=cause)
+            event, cause = progress.answered(self._journal.saga, call, outcome, self._deadline_passed())
+            self._journal.record_event(event, cause=cause)
 
     async def _rest(self) -> None:
-        """Until the stalled call is due, or an operator has his word."""
+        """Wait until the stalled call is due, or until an operator resumes or resolves the saga."""
         journal = self._journal
-        await self._project(A_WHILE)
-        self._grow_no_further()
+        await self._project(A_FEW_TIMES)
+        self._continue_as_new_if_long()
         rest = max(0.0, (journal.record.due_at or 0.0) - workflow.time())
         try:
             await workflow.wait_condition(lambda: not journal.stalled, timeout=rest)
         except TimeoutError:
-            if journal.stalled:  # no operator had his word while the log was written
-                journal.move(Event.RESUMED)
+            if journal.stalled:  # an operator may have given a command while the log was written
+                journal.record_event(Event.RESUMED)
         self._show()
 
-    def _grow_no_further(self) -> None:
-        """Go on in a new history where this one has become long."""
+    def _continue_as_new_if_long(self) -> None:
+        """Continue in a new history where this one has grown long and all that it holds is in the saga log."""
         up_to_date = self._journal.projected == self._journal.seq and workflow.all_handlers_finished()
         if up_to_date and self._journal.stalled and workflow.info().is_continue_as_new_suggested():
-            workflow.continue_as_new(self._journal.continued())
+            workflow.continue_as_new(self._journal.continued_input())
 
     async def _project(self, policy: RetryPolicy) -> None:
-        """Bring the saga log up to date; where it is away, a later one does."""
+        """Bring the saga log up to date; where that fails, the next activity does it."""
         try:
-            known = await workflow.execute_activity_method(  # a local one would write what no history has yet
+            # A local activity would not do: it would write to the log what no history has yet.
+            known = await workflow.execute_activity_method(
                 Activities.project,
                 self._journal.projection(),
                 start_to_close_timeout=WRITE_WITHIN,
                 heartbeat_timeout=timedelta(seconds=self._input.timing.lease),
                 retry_policy=policy,
             )
-            self._journal.is_projected(known)
+            self._journal.mark_projected(known)
         except ActivityError:
             workflow.logger.warning("the saga log is not up to date")
 
     def _show(self) -> None:
-        """To those who look for sagas in Temporal itself."""
+        """Update the search attributes, for those who look for sagas in Temporal itself."""
         if not self._input.searchable:
             return
         wanted, shown = search_attributes(self._journal.record), workflow.info().typed_search_attributes
@@ -204,55 +209,61 @@ class SagaWorkflow:
 
     @workflow.query(name=REPRESENTATION)
     def representation(self) -> dict[str, Any]:
-        """The saga as the API shows it; up to date even where the saga log is not."""
+        """Return the saga as the API shows it; it is up to date even where the saga log is not."""
         return represent(self._journal.record)
 
     @workflow.update(name=CANCEL)
     async def cancel(self) -> None:
-        """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
+        """Roll the saga back. While the pivot's outcome is open, that outcome decides, and the wish is only noted."""
         self._cancel()
-        await self._project(A_WHILE)
+        await self._project(A_FEW_TIMES)
 
     @workflow.update(name=RESUME)
     async def resume(self) -> None:
         """Make the call that stalled the saga again, now."""
-        self._journal.move(Event.RESUMED, detail={"by": "operator"})
-        await self._project(A_WHILE)
+        self._journal.record_event(Event.RESUMED, detail=BY)
+        await self._project(A_FEW_TIMES)
 
     @workflow.update(name=RESOLVE)
     async def resolve(self, note: str, result: dict[str, Any] | None = None) -> None:
-        """Go on as if the call that stalled the saga had succeeded; `result`: as if its action had answered so."""
-        self._journal.move(Event.RESOLVED, result, detail=resolved_by_hand(note, result))
-        await self._project(A_WHILE)
+        """Go on as if the call that stalled the saga had succeeded, with `result` as the action's answer."""
+        self._journal.record_event(Event.RESOLVED, result, detail=resolved_by_hand(note, result))
+        await self._project(A_FEW_TIMES)
 
     @cancel.validator
     def _may_cancel(self) -> None:
-        self._refuse(CANCEL)
+        self._check_permitted(CANCEL)
 
     @resume.validator
     def _may_resume(self) -> None:
-        self._refuse(RESUME)
+        self._check_permitted(RESUME)
 
     @resolve.validator
     def _may_resolve(self, note: str, result: dict[str, Any] | None = None) -> None:
-        self._refuse(RESOLVE)
+        self._check_permitted(RESOLVE)
         why = takes_no_result(self._journal.record) if result is not None else None
         if why:
             raise ApplicationError(why, type=BAD_RESULT)
 
-    def _refuse(self, verb: str) -> None:
-        why = refusal(verb, self._journal.record)
+    def _check_permitted(self, command: str) -> None:
+        """Raise an ApplicationError where the saga's state forbids the command; the update is then not accepted."""
+        why = refusal(command, self._journal.record)
         if why:
             raise ApplicationError(why, type=CONFLICT)
 
     def _cancel(self) -> None:
         journal = self._journal
-        by = {"by": "operator"}
         cause = progress.cancelled(journal.record)
         if cause is None:
-            journal.note(CANCEL_REQUESTED, by)
+            journal.note(CANCEL_REQUESTED, BY)
             return
         if self._calling:
-            self._calling = None  # its answer counts no more
-            journal.interrupted(Event.CANCELLED)
-        journal.move(Event.CANCELLED, cause=cause, detail=by)
+            self._calling = None  # from now on the call's answer is void
+            journal.record_interruption(Event.CANCELLED)
+        journal.record_event(Event.CANCELLED, cause=cause, detail=BY)
+
+
+def _longest(call: Call) -> timedelta:
+    """Return how long the activity of a call can take."""
+    step = call.step
+    return WRITE_WITHIN + timedelta(seconds=longest(step.timeout, step.retries, step.backoff))

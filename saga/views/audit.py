@@ -1,4 +1,7 @@
-"""All or nothing, as the participants' own records tell it: the orchestrator's word is what is being checked."""
+"""Checks that ended sagas were all or nothing, by what the participants' own records say.
+
+The saga log is not believed here, because it is what is checked: a saga's end says what each participant must have.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ TIMEOUT = 5.0  # seconds
 
 
 def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> dict[str, Any]:
-    """{"checked", "violations", "unreachable"} for sagas that have ended.
+    """Return {"checked", "violations", "unreachable"} for sagas that have ended.
 
-    Those that cannot be read are not checked; where there are any, "unreadable" counts them. A violation is a step
-    whose participant has another number of records than `expected` says. Sagas of which a participant could not be
-    asked are in "unreachable", and not in "checked".
+    A violation is a step whose participant has another number of records than `expected` says. A saga of which a
+    participant could not be asked is listed in "unreachable" and not counted in "checked". Sagas that this version
+    cannot read are not checked; where there are any, "unreadable" counts them.
     """
     checked, violations, unreachable, sagas = 0, [], [], list(ended)
     readable = [saga for saga in sagas if not isinstance(saga, Unreadable)]
@@ -38,7 +41,7 @@ def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> d
 
 @dataclass(frozen=True)
 class Expected:
-    """From `least` to `most` records (None: any number more); `words` say so."""
+    """How many records a participant must have: from `least` to `most` (None: no limit), in `words` for people."""
 
     least: int
     most: int | None
@@ -54,9 +57,10 @@ _OF_COMPLETED = {
 
 
 def expected(step: Step, state: State) -> Expected | None:
-    """What a participant must have of a saga that ended in `state`, as the step's `records` says; None: not asked.
+    """Return what a step's participant must have of a saga that ended in `state`; None means that it is not asked.
 
-    Of a compensated saga it must have no record, unless the step has no compensation: of that nothing was promised.
+    Of a completed saga it must have what the step's `records` says. Of a compensated saga it must have no record,
+    except where the step has no compensation, because then nothing was promised.
     """
     if step.records == UNCHECKED:
         return None
@@ -66,7 +70,10 @@ def expected(step: Step, state: State) -> Expected | None:
 
 
 def violation(record: Record, step: Step, found: int) -> dict[str, Any] | None:
-    """What is wrong with so many records at a step of a saga; None where nothing is, or it has not ended."""
+    """Return the violation where a step's participant has `found` records; None where that is right.
+
+    A saga that has not ended violates nothing yet.
+    """
     wanted = expected(step, record.state) if record.ended else None
     if wanted is None or (found >= wanted.least and (wanted.most is None or found <= wanted.most)):
         return None
@@ -77,6 +84,7 @@ def violation(record: Record, step: Step, found: int) -> dict[str, Any] | None:
 def _check(
     record: Record, transport: Transport, token: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the violations of one saga, and its steps whose participants could not be asked."""
     wrong, silent = [], []
     for step in record.definition.steps:
         if expected(step, record.state) is None:

@@ -1,6 +1,7 @@
-"""A saga's row and lines as the database has them, for an operator: whatever is in them, but for secrets. Pure.
+"""Shows an operator a saga's row, results and lines as the database has them, whatever they hold. Pure.
 
-What a payload column holds is masked where it is known which of its fields are secret, and withheld where it is not.
+Secrets are not shown. Where it is known which fields are secret, a payload column is shown with these fields masked;
+where it is not known, the whole column is withheld.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NOT_JSON = "withheld: it is not valid JSON, so what is secret in it cannot be ma
 def raw_export(
     row: Mapping[str, Any], results: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """{"saga_id", "row", "results", "lines"}: each column's value as text, a number or null, by its name."""
+    """Return {"saga_id", "row", "results", "lines"}; a row is {column: its value as text, a number or null}."""
     secret = _secret(row["definition"])
     texts = _texts([row["input"], *(result["result"] for result in results)], secret) if secret else frozenset()
     return {
@@ -32,14 +33,14 @@ def raw_export(
 
 
 def _secret(definition: Any) -> list[str] | None:
-    """The names that the snapshot's `secret` lists; None where they cannot be read."""
+    """Return the field names that the definition's `secret` lists; None where they cannot be read."""
     snapshot = _parsed(definition)
     names = snapshot.get("secret") if isinstance(snapshot, dict) else None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _texts(payloads: Sequence[Any], secret: Sequence[str]) -> frozenset[str] | None:
-    """The secret values, which messages may echo; None where they cannot all be read."""
+    """Return the secret values, which messages may echo; None where not all payloads can be read."""
     found: set[str] = set()
     for text in payloads:
         payload = _parsed(text)
@@ -50,6 +51,7 @@ def _texts(payloads: Sequence[Any], secret: Sequence[str]) -> frozenset[str] | N
 
 
 def _shown(name: str, value: Any, secret: Sequence[str] | None, texts: frozenset[str] | None) -> Any:
+    """Return a column's value as it may be shown, or the reason why it is withheld."""
     if name not in PAYLOADS or value is None or secret == []:
         return _plain(value)
     if secret is None:
@@ -64,6 +66,7 @@ def _shown(name: str, value: Any, secret: Sequence[str] | None, texts: frozenset
 
 
 def _parsed(text: Any) -> Any:
+    """Return the JSON value that a column holds; None where it holds none."""
     try:
         return json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -71,10 +74,11 @@ def _parsed(text: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """Return a column's value as JSON can say it."""
     if isinstance(value, datetime):
         return value.isoformat(" ", "microseconds")
     if isinstance(value, bytes | bytearray):
         return f"bytes: {bytes(value).hex()}"
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()  # half a character is no text
+        return value.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be encoded
     return value if isinstance(value, int | float | None) else str(value)

@@ -1,4 +1,4 @@
-"""What a participant itself has of a saga: the rows and the barrier row that GET /records/<saga_id> shows."""
+"""Asks participants what they have of a saga: the records and the barrier rows that GET /records/<saga_id> shows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from saga.errors import BadInput
 from saga.http_client.transport import Transport
 from saga.payload import DEPTH, WRAPPED, parse_object
 
-AT_ONCE = 8  # requests
+AT_ONCE = 8  # requests that are made side by side
 
 
 def records_url(step: Step, saga_id: str) -> str:
-    """Where a participant shows what it has of a saga: /records/<saga_id>, beside its action."""
+    """Return where a step's participant shows its records of a saga: /records/<saga_id>, beside the action's URL."""
     return urljoin(step.action, f"records/{quote(saga_id, safe='')}")
 
 
 def ask(url: str, transport: Transport, token: str | None, timeout: float) -> Mapping[str, Any] | None:
-    """{"records": […], "barrier": […]}; None where the participant does not say, or takes more than `timeout` s."""
+    """Return {"records": […], "barrier": […]} as the participant answers.
+
+    None means that it gave no such answer within `timeout` seconds.
+    """
     answer = transport.get(url, authorization(url, token), timeout)
     if answer.failure is not None or answer.status != 200:
         return None
@@ -36,7 +39,7 @@ def ask(url: str, transport: Transport, token: str | None, timeout: float) -> Ma
 def ask_all(
     definition: SagaDefinition, saga_id: str, transport: Transport, token: str | None, timeout: float
 ) -> dict[str, Mapping[str, Any] | None]:
-    """What every participant of a saga has of it, by step."""
+    """Return what every participant of a saga answers, by the step's name; None for one that gave no answer."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         urls = [records_url(step, saga_id) for step in definition.steps]
         answers = pool.map(lambda url: ask(url, transport, token, timeout), urls)

@@ -1,4 +1,7 @@
-"""A saga as the API shows it: its one representation, made from its row alone. Pure; secrets are masked."""
+"""Makes the one representation of a saga that every answer of the API holds, and that of a line of its log. Pure.
+
+A saga's representation is made from its row alone, so that a list of sagas needs no lines. Secrets are masked.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ PUBLIC_STATUS: Mapping[State, str] = {
     State.COMPLETED: "COMPLETED",
     State.COMPENSATED: "COMPENSATED",
 }
-STATUSES = (*dict.fromkeys(PUBLIC_STATUS.values()), UNREADABLE)  # all that a saga may be shown with
+STATUSES = (*dict.fromkeys(PUBLIC_STATUS.values()), UNREADABLE)  # every status that a saga can be shown with
 
-# What is said of a line though it is not known which fields of its saga are secret.
+# These parts of a line's detail are shown even where it is not known which fields of its saga are secret.
 _OPEN = frozenset({"state", "call", "verdict", "by", "interrupted", "epoch", "fault", "letter", "unreadable"})
 
 _UNDOING = BACKWARD | {State.STALLED_SEALING, State.STALLED_COMPENSATING}
@@ -33,14 +36,14 @@ _TURNED_BACK = frozenset({State.COMPENSATING, State.STALLED_COMPENSATING, State.
 
 
 def represent(saga: Stored) -> dict[str, Any]:
-    """The object that every answer about a saga holds (times in ISO 8601, UTC)."""
+    """Return the object that every answer about a saga holds; times are in ISO 8601, UTC."""
     if isinstance(saga, Unreadable):
         return _represent_unreadable(saga)
     return _represent(saga)
 
 
 def _represent_unreadable(saga: Unreadable) -> dict[str, Any]:
-    """The same keys for a saga that this version cannot read: what it is, as far as that is known, and why not more."""
+    """Return the same keys for a saga that this version cannot read: what is known of it, and why as its error."""
     snapshot = saga.snapshot or {}
     mode, engine = (snapshot.get(name) if isinstance(snapshot.get(name), str) else None for name in ("mode", "engine"))
     return {
@@ -92,12 +95,15 @@ def _cause(error: Mapping[str, Any], secret: Sequence[str], echoes: Iterable[str
 
 
 def represent_line(line: Line, saga: Stored | None) -> dict[str, Any]:
-    """One line of the log, masked by what its saga keeps secret; where that is not known, only what never is."""
+    """Return one line as the API shows it; see `represent_lines`."""
     return represent_lines([line], saga)[0]
 
 
 def represent_lines(lines: Iterable[Line], saga: Stored | None) -> list[dict[str, Any]]:
-    """Lines of one saga's log, masked by what it keeps secret; where that is not known, only what never is."""
+    """Return lines of one saga's log as the API shows them, with its secrets masked.
+
+    Where it is not known what the saga keeps secret, a detail holds only what can never be secret.
+    """
     secret, echoes = (saga.definition.secret, secrets_of(saga)) if isinstance(saga, Record) else ((), frozenset[str]())
     withheld = isinstance(saga, Unreadable) and saga.secret != ()
 
@@ -113,21 +119,23 @@ def represent_lines(lines: Iterable[Line], saga: Stored | None) -> list[dict[str
 
 
 def under_way(record: Record) -> bool:
-    """Whether an attempt of an action may be under way now: the saga has reached its step, and is in somebody's hands.
+    """Return whether an attempt of an action may be under way now.
 
-    The log cannot know more: a call is sent without a line that says so first. Of a choreographed saga nobody is in
-    charge: its step acts once it hears of it, unless that event is parked.
+    The log cannot know for certain, because no line is written before a call is sent. So an attempt may be under way
+    as soon as the saga has reached the step and has an owner. A choreographed saga has none: its step acts once it
+    has heard of the saga, unless the event that tells it is parked.
     """
     held = not record.context.parked if record.definition.choreographed else record.owner is not None
     return record.state in FORWARD and held
 
 
 def _steps(record: Record) -> list[dict[str, Any]]:
+    """Return the representation's "steps", in the definition's order."""
     saga, shown = saga_of(record), []
     for index, step in enumerate(record.definition.steps):
         progress = record.context.step(step.name)
         if index == saga.cursor and not record.ended:
-            progress = _now(progress, record, saga)
+            progress = _at_the_cursor(progress, record, saga)
         passed_over = saga.state in _TURNED_BACK and index > saga.cursor and step.compensation is None
         if passed_over and progress.status in ("DONE", "UNKNOWN"):
             progress = replace(progress, status="SKIPPED")
@@ -135,8 +143,8 @@ def _steps(record: Record) -> list[dict[str, Any]]:
     return shown
 
 
-def _now(progress: StepProgress, record: Record, saga: Saga) -> StepProgress:
-    """The step at the cursor, with what is going on there."""
+def _at_the_cursor(progress: StepProgress, record: Record, saga: Saga) -> StepProgress:
+    """Return the progress of the step at the cursor, with the call that is being made there."""
     if saga.state in _UNDOING:
         return replace(progress, status="COMPENSATING", error=cannot_undo(saga) or progress.error)
     if saga.state not in FORWARD:

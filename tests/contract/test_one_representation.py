@@ -19,12 +19,13 @@ from saga import progress
 from saga.call import make_call
 from saga.choreography.broker import Delivery
 from saga.choreography.events import EventKind, SagaEvent
-from saga.choreography.observer import Observer, Waiting
+from saga.choreography.observer import Observer
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
+from saga.runtime.end_signals import EndSignals
 from saga.saga_log import Record, SagaLog
 from saga.temporal.journal import Journal
 from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
@@ -124,7 +125,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         what = data.draw(st.sampled_from(["call", "call", "call", "lost", "note", "carry"]))
         call = journal.next_call()
         if call is None:
-            journal.move(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
+            journal.record_event(data.draw(st.sampled_from([Event.RESUMED, Event.RESOLVED])))
         elif what == "call":
             made: list[AttemptRecord] = []
             outcome = make_call(
@@ -135,17 +136,17 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
                 before_attempt=lambda number: None,
                 after_attempt=lambda attempt, again, made=made: made.append(AttemptRecord(attempt, clock())),  # type: ignore[misc]
             )
-            journal.tried(call, made)
+            journal.record_attempts(call, made)
             event, cause = progress.answered(journal.saga, call, outcome, late=data.draw(st.booleans()))
-            journal.move(event, outcome.result, cause)
+            journal.record_event(event, outcome.result, cause)
         elif what == "lost":
-            journal.interrupted()
+            journal.record_interruption()
         elif what == "note":
             journal.note(data.draw(st.sampled_from([RELEASED, FAULT])), {"fault": "before-A"})
         else:
-            journal = Journal(record.id, journal.continued(), clock, lambda: 0.5)
+            journal = Journal(record.id, journal.continued_input(), clock, lambda: 0.5)
         if data.draw(st.booleans()):
-            journal.is_projected(projector.project(journal.projection()))
+            journal.mark_projected(projector.project(journal.projection()))
             assert not journal.lines
             assert json.dumps(represent(journal.record)) == shown(log, record.id)
     projector.project(journal.projection())
@@ -158,7 +159,7 @@ def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.
     log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
     latest: list[Record] = []
-    observer = Observer(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)
+    observer = Observer(log, EndSignals(), clock, lambda after, line: latest.append(after), lambda code: None)
     names = [step.name for step in record.definition.steps]
     kinds = [EventKind.DONE, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT]
     heard: list[tuple[str, bytes]] = []

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import orchestrator.dashboard.pages
+import orchestrator.dashboard.saga_view
 import saga.saga_log
 from orchestrator.api.sagas import LINES, PAGE_BYTES
 from orchestrator.app import create_app
-from orchestrator.dashboard.pages import FIRST_LINES, LATEST_LINES
-from saga.choreography.observer import Observer, Waiting
-from saga.context import replayed
+from orchestrator.dashboard.saga_view import FIRST_LINES, LATEST_LINES
+from saga.choreography.observer import Observer
+from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, Record, SagaLog
 from saga.storage.database import Json, connect, create_tables
@@ -72,8 +73,8 @@ def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) ->
     """The orchestrator over that log; the services' rows and health are not asked for."""
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
     sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off"}
-    monkeypatch.setattr(orchestrator.dashboard.pages, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
-    monkeypatch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
+    monkeypatch.setattr(orchestrator.dashboard.saga_view, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
+    monkeypatch.setattr("orchestrator.health.HealthMonitor.latest", lambda self: None)
     app = create_app(load_settings({"SAGA_LOG_URL": database("orchestrator"), **nowhere, **sagas}))
     yield app.test_client()
     app.close()  # type: ignore[attr-defined]
@@ -95,7 +96,7 @@ def stalled(log: SagaLog, lines: int, mode: str = "", **changes: Any) -> Record:
         found.append(Line(seq + 1, NOW + number, "compensation_unknown", "A", detail={"state": "stalled_compensating"}))
         if len(found) < lines:
             found.append(Line(seq + 2, NOW + number, "resumed", "A", detail={"state": "compensating"}))
-    saga_, context = replayed(definition, made.input, [Line(1, NOW, STARTED), *found], {"A": {"user_id": 7}})
+    saga_, context = replay(definition, made.input, [Line(1, NOW, STARTED), *found], {"A": {"user_id": 7}})
     after = replace(made, state=saga_.state, cursor=saga_.cursor, context=context, rounds=number)
     for start in range(0, len(found), 5000):
         part = found[start : start + 5000]
@@ -177,7 +178,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer = Observer(log, EndSignals(), lambda: NOW, lambda *_: None, lambda _: None)
     observer.overdue(after)
     observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0
@@ -198,7 +199,7 @@ def test_what_is_parked_is_shown_though_its_line_is_left_out(log: SagaLog, clien
     }
     lines = [Line(after.context.lines + 1, NOW, PARKED, "A", detail=detail)]
     lines += [Line(lines[0].seq + n, NOW, "released") for n in range(1, 301)]
-    saga_, context = replayed(after.definition, after.input, [*log.lines(after.id), *lines], after.results)
+    saga_, context = replay(after.definition, after.input, [*log.lines(after.id), *lines], after.results)
     log.advance(after.id, 1, replace(after, context=context).present, lines)
     assert saga_.state == after.state
     page = client.get(f"/ui/sagas/{after.id}").text

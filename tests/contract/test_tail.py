@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine, delete, insert
+from sqlalchemy import Engine, create_engine, delete, insert
 
 from saga.machine import Line
 from saga.runtime.log_lines import LogLines
@@ -20,9 +20,15 @@ from tests.support.stack import eventually
 
 
 @pytest.fixture
-def engine(database: Database) -> Iterator[Engine]:
+def engine(database: Database, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An empty log, the first line of which gets the id 1."""
     made = connect(database("orchestrator"))
     create_tables(made, log_sql.metadata)
+    if made.dialect.name == "mysql":
+        admin = create_engine(request.getfixturevalue("mysql_admin"))
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {made.url.database}.saga_log AUTO_INCREMENT = 1")
+        admin.dispose()
     yield made
     made.dispose()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,13 +18,13 @@ from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
 from saga.retry import stall_delay
-from saga.runtime.engine import Engine
 from saga.saga_log import NOTHING, Present, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support import mysql_server
 from tests.support.choreographed_world import ChoreographedWorld
+from tests.support.runtime import Runtime
 from tests.support.world import INPUT, World, signup
 
 LIMIT = 1 << 20  # bytes that the database takes at once
@@ -67,7 +66,7 @@ def test_a_begin_that_is_too_large_is_refused_and_nothing_is_started(log: SagaLo
 
 
 def test_a_start_that_is_too_large_names_the_field_and_says_why(log: SagaLog) -> None:
-    engine = Engine(deps(log), new_id=lambda: record(1).id, stop=threading.Event())
+    engine = Runtime(deps(log), new_id=lambda: record(1).id).engine
     with pytest.raises(BadInput, match=r"input: .*too large.*Nothing was started") as refused:
         engine.start(signup(), {"username": LARGE})
     assert refused.value.field == "input"

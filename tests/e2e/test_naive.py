@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.dashboard.naive import orphans, run_naive, sweep, verdict
+from orchestrator.dashboard.naive import contradiction, orphans, run_naive, sweep
 from saga.definition import SagaDefinition
 from saga.definition_file import load_definitions
 from saga.faults.flags import parse_plan
@@ -52,19 +52,19 @@ def test_what_it_says_and_what_it_leaves(
     """And sweeping up by hand takes away all but what the pivot did."""
     before = stack.counts()
     plan = parse_plan(fail, [], ["A", "B", "C"], enabled=True)
-    run = run_naive(definition, INPUT, plan, f"{abs(hash(str(fail))):x}")
+    run = run_naive(definition.with_faults(plan.queries(), plan.orchestrator), INPUT, f"{abs(hash(str(fail))):x}")
     assert run.says == says
     found = orphans(run, definition, None)
     assert {step: len(rows or []) for step, rows in found.items()} == left
     assert {step: count - before[step] for step, count in stack.counts().items()} == left
     true = {"COMPLETED": {1}, "ROLLED BACK": {0}}.get(says, {0})
-    assert (verdict(run, found) is None) == (set(left.values()) == true)
+    assert (contradiction(run, found) is None) == (set(left.values()) == true)
     sweep(run, definition, None)
     assert {step: count - before[step] for step, count in stack.counts().items()} == {"A": 0, "B": 0, "C": left["C"]}
 
 
 def test_a_service_that_does_not_answer_is_not_taken_for_empty(stack: Stack, definition: SagaDefinition) -> None:
-    run = run_naive(definition, INPUT, parse_plan([], [], ["A", "B", "C"], enabled=True), "unasked")
+    run = run_naive(definition, INPUT, "unasked")
     stack.kill("service_b")
     try:
         assert orphans(run, definition, None)["B"] is None

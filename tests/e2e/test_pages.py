@@ -15,7 +15,7 @@ import requests
 from orchestrator.app import create_app
 from saga.errors import LogUnavailable
 from saga.process.settings import load_settings
-from saga.saga_log import SagaLog
+from saga.views.saga_search import SagaSearch
 from tests.conftest import databases
 from tests.support.stack import Stack, eventually
 
@@ -211,7 +211,7 @@ def test_a_bug_and_a_log_that_is_away_are_pages(monkeypatch: pytest.MonkeyPatch,
             ZeroDivisionError("an inner detail"): 500,
             LogUnavailable("the saga log is away"): 503,
         }.items():
-            monkeypatch.setattr(SagaLog, "search", Mock(side_effect=raised))
+            monkeypatch.setattr(SagaSearch, "find", Mock(side_effect=raised))
             for path, kind in {"/": "text/html", "/sagas": "application/json"}.items():
                 answer = client.get(path)
                 assert (answer.status_code, answer.mimetype) == (code, kind)

@@ -17,7 +17,7 @@ from saga.choreography import step_transactions
 from saga.choreography.broker import ACK, Delivery
 from saga.choreography.event_fold import Early, fold_event
 from saga.choreography.events import EventKind, SagaEvent
-from saga.context import replayed
+from saga.context import replay
 from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
 from saga.machine import Line
@@ -205,7 +205,7 @@ def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(world: Choreog
 
 def as_of(record: Record, lines: Sequence[Line]) -> Record:
     """The saga as it was when its log had these lines."""
-    saga, context = replayed(record.definition, record.input, lines, record.results)
+    saga, context = replay(record.definition, record.input, lines, record.results)
     return replace(record, state=saga.state, cursor=saga.cursor, results=saga.results, context=context)
 
 

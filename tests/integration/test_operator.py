@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -12,15 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from saga.context import replayed
-from saga.driver import Driver
+from saga.context import replay
+from saga.driver import Claim, Driver
 from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
 from saga.machine import State
-from saga.runtime.engine import Engine
-from saga.runtime.operator import Operator
 from saga.views.representation import represent
 from saga.views.saga_search import SagaQuery, SagaSearch
-from tests.support.world import SERVICES, Crash, Points, World, signup
+from tests.support.runtime import Runtime
+from tests.support.world import LEASE, SERVICES, Crash, Points, World, signup
 
 
 class Desk:
@@ -29,9 +27,9 @@ class Desk:
     def __init__(self, world: World):
         self.world = world
         deps = world.deps(lambda: 0, owner="desk")
-        self.engine = Engine(deps, new_id=lambda: "", stop=threading.Event())
-        self.engine.accept = self.drive  # type: ignore[method-assign]
-        self.operator = Operator(self.engine)
+        runtime = Runtime(deps)
+        self.engine, self.pool, self.operator = runtime.engine, runtime.pool, runtime.operator
+        self.pool.accept = self.drive  # type: ignore[method-assign]
         self.driven: list[Any] = []
 
     def drive(self, driver: Any) -> None:
@@ -222,7 +220,7 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     waiting = Driver(record, world.deps(lambda: record.epoch, owner="desk"))
     call = waiting.next_call()
     assert call
-    desk.engine._drivers[saga_id] = waiting
+    desk.pool.drivers[saga_id] = waiting
     before = len(world.calls)
     desk.operator.cancel(saga_id)
     (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
@@ -232,6 +230,21 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     assert [url for _, url in world.calls[before:]] == ["http://a/compensate"]
     (step,) = [step for step in represent(desk.engine.read(saga_id))["steps"] if step["name"] == "B"]
     assert (step["status"], step["attempts"], step["effect"]) == ("PENDING", 0, "none")
+    world.check(world.finish(saga_id))
+
+
+def test_a_cancel_counts_a_call_that_a_claim_interrupted_before_the_log_says_so(world: World, desk: Desk) -> None:
+    """The process that made the call has died, and the driver that claimed the saga has not begun yet."""
+    saga_id = stopped_at(world, "", "B after commit")
+    record = world.log.find(saga_id)
+    assert record
+    world.now = (record.due_at or 0) + 0.001
+    claimed, held = world.log.claim(saga_id, record.epoch, "desk", due_by=world.now, due_at=world.now + LEASE)
+    desk.engine._drivers[saga_id] = Driver(claimed, world.deps(lambda: claimed.epoch, owner="desk"), Claim(held))
+    desk.operator.cancel(saga_id)
+    (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
+    assert claim.detail == {"by": "desk", "epoch": 3, "interrupted": True, "why": "cancelled"}
+    assert [url for _, url in world.calls[-2:]] == ["http://b/compensate", "http://a/compensate"]
     world.check(world.finish(saga_id))
 
 
@@ -360,7 +373,7 @@ def test_a_result_given_by_hand_is_the_steps_as_if_its_action_had_answered_so(tm
     assert "4111" not in str(represent(record))  # it is masked as an answer would be
     (line,) = [line for line in lines if line.event == "resolved"]
     assert line.detail == {"state": "finishing", "by": "operator", "note": "found it", "with_result": True}
-    told, context = replayed(record.definition, record.input, lines, record.results)
+    told, context = replay(record.definition, record.input, lines, record.results)
     assert (told.results, context) == (record.results, record.context)
     world.close()
 
@@ -368,7 +381,7 @@ def test_a_result_given_by_hand_is_the_steps_as_if_its_action_had_answered_so(tm
 def test_a_result_given_by_hand_survives_a_crash_right_after_it(tmp_path: Path) -> None:
     world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
     desk = Desk(world)
-    desk.engine.accept = lambda driver: None  # type: ignore[method-assign]
+    desk.pool.accept = lambda driver: None  # type: ignore[method-assign]
     desk.operator.resolve(saga_id, "found it", {"user_id": 77})
     world.finish(saga_id)
     assert payments(world, saga_id) == [77]

@@ -17,7 +17,7 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import orchestrator.dashboard.pages
+import orchestrator.dashboard.saga_view
 from orchestrator.app import create_app
 from orchestrator.bootstrap import bootstrap
 from orchestrator.dashboard.log_reader import LEFT_OUT, read_history, with_gaps
@@ -124,9 +124,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
     environ = {"SAGA_LOG_URL": f"sqlite:///{directory}/log.db", "SAGAS_DIR": str(ROOT / "orchestrator" / "sagas")}
     patch = pytest.MonkeyPatch()
     patch.setattr(
-        orchestrator.dashboard.pages, "ask_all", lambda definition, *_: {s.name: None for s in definition.steps}
+        orchestrator.dashboard.saga_view, "ask_all", lambda definition, *_: {s.name: None for s in definition.steps}
     )
-    patch.setattr("orchestrator.dashboard.health.HealthMonitor.latest", lambda self: None)
+    patch.setattr("orchestrator.health.HealthMonitor.latest", lambda self: None)
     patch.setattr("orchestrator.bootstrap.Orchestrator.open", lambda self: None)
     parts = bootstrap(load_settings({**environ, **nowhere, "NATS_URL": "off"}))
     yield create_app(orchestrator=parts), parts.log

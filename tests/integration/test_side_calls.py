@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.dashboard.health import TIMEOUT, HealthMonitor
+from orchestrator.health import TIMEOUT, HealthMonitor
 from saga.definition import SagaDefinition, Step
 from saga.http_client import new_transport
 from saga.http_client.transport import BODY_AT_MOST, Transport

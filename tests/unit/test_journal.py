@@ -42,35 +42,35 @@ def fail(saga: Journal, event: Event, verdict: Verdict = Verdict.UNKNOWN) -> Non
     call = saga.next_call()
     assert call
     number = saga.saga.calls.attempts + 1
-    saga.tried(call, [AttemptRecord(Attempt(number, verdict, True, 500, 1.0, "no"), saga.record.context.at)])
-    saga.move(event, cause={"step": call.step.name, "kind": "failed", "status_code": 500, "message": "no"})
+    saga.record_attempts(call, [AttemptRecord(Attempt(number, verdict, True, 500, 1.0, "no"), saga.record.context.at)])
+    saga.record_event(event, cause={"step": call.step.name, "kind": "failed", "status_code": 500, "message": "no"})
 
 
 def stalled(rounds: int) -> Journal:
     """B is in doubt, and its compensation has failed so often."""
     saga = journal()
-    saga.move(Event.ACTION_DONE, {"user_id": 7})
+    saga.record_event(Event.ACTION_DONE, {"user_id": 7})
     fail(saga, Event.ACTION_UNKNOWN)
     for number in range(rounds):
         if number:
-            saga.move(Event.RESUMED)
+            saga.record_event(Event.RESUMED)
         fail(saga, Event.COMPENSATION_UNKNOWN)
     return saga
 
 
 def test_a_new_history_goes_on_where_the_old_one_ended() -> None:
     old = stalled(rounds=12)
-    old.is_projected(old.seq)
-    new = journal(sent(old.continued(), WorkflowInput))
+    old.mark_projected(old.seq)
+    new = journal(sent(old.continued_input(), WorkflowInput))
     assert (new.saga, new.seq, new.projected) == (old.saga, old.seq, old.projected)
     assert new.record == old.record
     assert represent(new.record) == represent(old.record)
     assert new.projection().lines == []
     for saga in (old, new):
-        saga.move(Event.RESUMED)
+        saga.record_event(Event.RESUMED)
         fail(saga, Event.COMPENSATION_UNKNOWN)
-        saga.move(Event.RESUMED)
-        saga.move(Event.COMPENSATION_DONE)
+        saga.record_event(Event.RESUMED)
+        saga.record_event(Event.COMPENSATION_DONE)
     assert [line.seq for line in new.projection().lines] == [line.seq for line in old.projection().lines]
     assert (new.saga, new.record.rounds) == (old.saga, old.record.rounds)
 
@@ -79,10 +79,10 @@ def test_what_is_carried_over_does_not_grow_with_the_stall() -> None:
     sizes = []
     for rounds in (3, 30, 300):
         saga = stalled(rounds)
-        saga.is_projected(saga.seq)
-        sizes.append(len(json.dumps(asdict(saga.continued()))) // 10)  # the numbers have more digits
+        saga.mark_projected(saga.seq)
+        sizes.append(len(json.dumps(asdict(saga.continued_input()))) // 10)  # the numbers have more digits
     assert max(sizes) - min(sizes) <= 2
-    new = journal(sent(stalled(30).continued(), WorkflowInput))
+    new = journal(sent(stalled(30).continued_input(), WorkflowInput))
     assert [line.seq for line in new.lines] == list(range(2, new.seq + 1))  # what the log may not have is kept
     assert new.projection() == stalled(30).projection()
 
@@ -92,10 +92,10 @@ def test_a_wish_to_cancel_and_a_fault_that_struck_are_carried_over() -> None:
     old.note(CANCEL_REQUESTED, {"by": "operator"})
     old.note(FAULT, {"fault": "before-undo-B"})
     for _ in range(4):
-        old.move(Event.RESUMED)
+        old.record_event(Event.RESUMED)
         fail(old, Event.COMPENSATION_UNKNOWN)
-    old.is_projected(old.seq)
-    new = journal(sent(old.continued(), WorkflowInput))
+    old.mark_projected(old.seq)
+    new = journal(sent(old.continued_input(), WorkflowInput))
     assert not new.lines
     assert new.record.context.cancelled
     assert new.record.context.faults == ("before-undo-B",)
@@ -104,7 +104,7 @@ def test_a_wish_to_cancel_and_a_fault_that_struck_are_carried_over() -> None:
 
 def test_a_call_whose_worker_is_lost_counts_as_an_attempt_that_may_have_had_its_effect() -> None:
     saga = journal()
-    saga.interrupted()
+    saga.record_interruption()
     assert (saga.saga.calls.attempts, saga.saga.calls.uncertain) == (1, True)
     assert saga.lines[-1].event == "claimed"
 
@@ -122,9 +122,9 @@ def in_doubt(patched: bool) -> Journal:
     a, b, c = signup().steps
     snapshot = signup(steps=(a, replace(b, compensation=None, unsaid=True), c)).snapshot
     saga = Journal(ID, replace(BEGUN, definition=snapshot), Clock(), lambda: 0.5, lambda change: patched)
-    saga.move(Event.ACTION_DONE, {"user_id": 7})
-    saga.move(Event.ACTION_DONE, {})
-    saga.move(Event.ACTION_REFUSED)
+    saga.record_event(Event.ACTION_DONE, {"user_id": 7})
+    saga.record_event(Event.ACTION_DONE, {})
+    saga.record_event(Event.ACTION_REFUSED)
     return saga
 
 
@@ -134,11 +134,11 @@ def test_where_nobody_can_undo_a_step_it_rests_longer_each_time_until_an_operato
         assert (saga.stalled, saga.next_call()) == (True, None)
         assert "nobody can undo B" in (saga.lines[-1].detail or {})["stalled"]
         rests.append((saga.record.due_at or 0) - saga.lines[-1].at)
-        saga.move(Event.RESUMED)
+        saga.record_event(Event.RESUMED)
     assert rests == [0.75, 1.5, 3.0]
-    new = journal(sent(saga.continued(), WorkflowInput))
+    new = journal(sent(saga.continued_input(), WorkflowInput))
     assert new.saga == saga.saga
-    saga.move(Event.RESOLVED)
+    saga.record_event(Event.RESOLVED)
     call = saga.next_call()
     assert call
     assert call.url == "http://a/compensate"
@@ -149,12 +149,12 @@ def test_an_old_history_that_passed_such_a_step_over_goes_on_as_it_did() -> None
     call = saga.next_call()
     assert call
     assert call.url == "http://a/compensate"
-    assert journal(sent(saga.continued(), WorkflowInput)).saga == saga.saga
+    assert journal(sent(saga.continued_input(), WorkflowInput)).saga == saga.saga
 
 
 def test_it_projects_what_the_log_does_not_have_yet() -> None:
     saga = stalled(rounds=1)
-    saga.is_projected(2)
+    saga.mark_projected(2)
     projection = saga.projection()
     assert [line.seq for line in projection.lines] == list(range(3, saga.seq + 1))
     assert (projection.present.state, projection.present.owner) == (State.STALLED_COMPENSATING, "temporal")

@@ -1,0 +1,82 @@
+"""All that a page shows of one saga: its representation, what its log tells, and what the services have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.bootstrap import Orchestrator
+from orchestrator.dashboard.curl import flags_of
+from orchestrator.dashboard.log_reader import attempts_of, read_history, with_gaps
+from orchestrator.dashboard.saga_stats import stats_of
+from orchestrator.dashboard.sequence import sequence
+from orchestrator.dashboard.summary import summarize
+from orchestrator.dashboard.timeline import timeline
+from orchestrator.dashboard.truth import verdicts, violations
+from saga.errors import NoSuchSaga, SagaUnreadable
+from saga.machine import STALLED_AT_AN_ACTION, Line
+from saga.payload import mask
+from saga.progress import secrets_of
+from saga.saga_log import Record, SagaLog, Stored
+from saga.unreadable import Unreadable
+from saga.views.records import ask_all
+from saga.views.representation import represent, represent_lines, under_way
+
+FIRST_LINES, LATEST_LINES = 100, 200  # of a saga's log, on its page
+RECORDS_WITHIN = 1.0  # seconds that a page waits for a participant's records
+
+View = dict[str, Any]
+
+
+def read_saga(orchestrator: Orchestrator, saga_id: str) -> Stored:
+    """The saga with this id, which may be unreadable. Raises NoSuchSaga."""
+    saga = orchestrator.log.read(saga_id)
+    if saga is None:
+        raise NoSuchSaga(f"there is no saga {saga_id!r}")
+    return saga
+
+
+def find_view(orchestrator: Orchestrator, saga_id: str) -> View:
+    """What is shown of the saga with this id. Raises NoSuchSaga and SagaUnreadable."""
+    saga = read_saga(orchestrator, saga_id)
+    if isinstance(saga, Unreadable):
+        raise SagaUnreadable(f"the saga {saga_id} cannot be read: {saga.reason}")
+    return view_of(orchestrator, saga)
+
+
+def view_of(orchestrator: Orchestrator, record: Record) -> View:
+    """What is shown of a saga; its services are asked what they have of it, for RECORDS_WITHIN at most."""
+    lines = with_gaps(represent_lines(_lines(orchestrator.log, record), record))
+    saga, history = represent(record), read_history(lines)
+    now = None if record.ended else orchestrator.engine.deps.clock()
+    transport, token = orchestrator.engine.deps.transport, orchestrator.settings.token
+    found = ask_all(record.definition, record.id, transport, token, RECORDS_WITHIN)
+    orchestrator.health.report(record.id, violations(record, found))
+    return {
+        "saga": saga,
+        "lines": lines,
+        "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
+        "summary": summarize(saga, lines),
+        "timeline": timeline(saga, lines, now),
+        "diagram": sequence(saga, lines),
+        "stats": stats_of(saga, lines),
+        "parked": [] if record.ended else list(history.parked.values()),
+        "sent": attempts_of(history),
+        "rows": mask(found, record.definition.secret, secrets_of(record)),
+        "verdicts": verdicts(record, saga["steps"], found),
+        "permitted_commands": orchestrator.operator.permitted_commands(record),
+        "acting": record.state in STALLED_AT_AN_ACTION,
+        "has_stalled": record.context.stalled,
+        "under_way": under_way(record),
+        "flags": flags_of(record.definition),
+        "snapshot": record.definition,
+        "key": record.idempotency_key,
+    }
+
+
+def _lines(log: SagaLog, record: Record) -> list[Line]:
+    """The first and the latest lines of its log, and those between them that tell of what is parked now."""
+    latest = max(FIRST_LINES, record.context.lines - LATEST_LINES)
+    lines = log.lines(record.id, 0, FIRST_LINES)
+    parked = [letter.line for letter in record.context.parked if FIRST_LINES < letter.line <= latest]
+    lines += log.lines_at(record.id, parked) if parked else []
+    return lines + log.lines(record.id, latest) if record.context.lines > FIRST_LINES else lines
