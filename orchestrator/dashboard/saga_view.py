@@ -59,7 +59,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "timeline": timeline(saga, lines, now),
         "diagram": sequence(saga, lines),
         "stats": stats_of(saga, lines),
-        "parked": [] if record.ended else list(history.parked.values()),
+        "parked": [] if record.ended else history.parked,
         "sent": attempts_of(history),
         "rows": mask(found, record.definition.secret, secrets_of(record)),
         "verdicts": verdicts(record, saga["steps"], found),

@@ -28,9 +28,9 @@ NOW = 1_800_000_000.123456
 CONTEXT = Context(1, NOW, NOW)
 
 
-@pytest.fixture
-def log(database: Database) -> SagaLog:
-    engine = connect(database("orchestrator"))
+@pytest.fixture(params=[False, True], ids=["batches", "plain"])
+def log(database: Database, request: pytest.FixtureRequest) -> SagaLog:
+    engine = connect(database("orchestrator"), plain=request.param)
     create_tables(engine, log_sql.metadata)
     return SagaLog(engine)
 

@@ -41,10 +41,12 @@ def small_mysql(mysql_admin: str) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(params=["sqlite", "mysql"])
+@pytest.fixture(params=["sqlite", "mysql", "sqlite-plain", "mysql-plain"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
-    mysql = request.param == "mysql"
-    engine = connect(request.getfixturevalue("small_mysql") if mysql else f"sqlite:///{tmp_path}/log.db")
+    kind, _, plain = request.param.partition("-")
+    mysql = kind == "mysql"
+    url = request.getfixturevalue("small_mysql") if mysql else f"sqlite:///{tmp_path}/log.db"
+    engine = connect(url, plain=bool(plain))
     if not mysql:
         event.listen(engine, "connect", lambda raw, _: raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT))
     create_tables(engine, log_sql.metadata)
