@@ -155,7 +155,7 @@ class ChoreographedWorld:
                 secret=service.secret,
                 stall_base=1.0,
                 stall_max=60.0,
-                notify=lambda: None,
+                notify_relay=lambda: None,
                 publish_unconfirmed=self._publish_unconfirmed,
                 closed=self.participants[name].closed,
                 clock=self._clock,
