@@ -17,8 +17,9 @@ from saga.choreography.events import started
 from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
+from saga.record import Present
 from saga.retry import stall_delay
-from saga.saga_log import NOTHING, Present, SagaLog
+from saga.saga_log import NOTHING, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.contract.test_saga_log import NOW, begun, present, record

@@ -15,7 +15,7 @@ from tests.diagram import with_diagrams
 from tests.support.stack import ROOT
 
 SERVICE_SETTINGS = [*SERVICE_PORTS.values(), *SERVICE_URLS.values(), *SERVICE_DB_URLS.values()]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -24,6 +24,26 @@ def test_every_link_leads_somewhere(page) -> None:  # type: ignore[no-untyped-de
     links = re.findall(r"\]\(([^)#]+)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_heading_finds_it(page: Path) -> None:
+    for link, heading in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        assert heading in anchors((page.parent / link) if link else page), f"{link}#{heading}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_glossary_has_one_sentence_a_word() -> None:
+    entries = re.findall(r"^### (.+)\n([^#]+)", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert len({word for word, _ in entries}) == len(entries) >= 50
+    for word, text in entries:
+        assert text.strip().endswith("."), word
+        assert not re.search(r"\. [A-Z]", text), f"{word}: more than one sentence"
 
 
 def names_of_tests() -> set[str]:
