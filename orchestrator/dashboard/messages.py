@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.dashboard.formatting import length, times
-from orchestrator.dashboard.log_reader import LEFT_OUT, ShownLine, by_operator, cut_short
+from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
 from saga.choreography.events import EventKind
 from saga.definition import CHOREOGRAPHY
 from saga.machine import (
@@ -29,6 +29,7 @@ from saga.machine import (
     Direction,
     Event,
 )
+from saga.views.lines import ShownLine, detail_of
 
 NOW = "now"
 
@@ -108,7 +109,7 @@ class _Reading:
 
     def take(self, line: ShownLine, index: int) -> None:
         """One line more."""
-        event, state = line["event"], str((line["detail"] or {}).get("state"))
+        event, state = line["event"], str(detail_of(line).get("state"))
         if event == ATTEMPT:
             self._attempted(line)
         elif event == LEFT_OUT:
@@ -149,7 +150,7 @@ class _Reading:
         raise NotImplementedError
 
     def _attempted(self, line: ShownLine) -> None:
-        detail = line["detail"] or {}
+        detail = detail_of(line)
         lane, call, came_to = self._lane(line["step"]), str(detail.get("call")), self._came_to(line)
         number, last = line["attempt"] or 0, self._open
         if last and (last.step, last.call, last.came_to) == (lane, call, came_to) and number == last.last + 1:
@@ -187,10 +188,10 @@ class _Called(_Reading):
         super().take(line, index)
 
     def _moved(self, line: ShownLine, index: int) -> None:
-        if line["event"] == FAULT and str((line["detail"] or {}).get("fault")).startswith("after"):
+        if line["event"] == FAULT and str(detail_of(line).get("fault")).startswith("after"):
             self._cut_short(index, "the orchestrator crashes before it has written the answer down")
             super()._moved(line, index)
-        elif line["event"] == CLAIMED and (line["detail"] or {}).get("interrupted"):
+        elif line["event"] == CLAIMED and detail_of(line).get("interrupted"):
             self._taken(line, index)
         else:
             super()._moved(line, index)
@@ -223,7 +224,7 @@ class _Called(_Reading):
         self._add(row, self.lines[index - 1]["at"])
 
     def _came_to(self, line: ShownLine) -> tuple[str, str, str]:
-        status, verdict = line["status_code"], str((line["detail"] or {}).get("verdict"))
+        status, verdict = line["status_code"], str(detail_of(line).get("verdict"))
         answer = f"HTTP {status}" if status else "no connection" if verdict == "refused" else "no answer"
         return answer, answer, verdict
 
@@ -260,7 +261,7 @@ class _Heard(_Reading):
 
     def _moved(self, line: ShownLine, index: int) -> None:
         event, subject = line["event"], _subject(line)
-        detail = line["detail"] or {}
+        detail = detail_of(line)
         if event == PARKED:
             lane = self._parked[str(detail.get("letter"))] = self._lane(line["step"])
             title = f"{line['step']} cannot handle {subject}: it is parked until somebody replays it"
@@ -303,7 +304,7 @@ class _Heard(_Reading):
         return f"{self.names[target]} hears it, and {does}"
 
     def _came_to(self, line: ShownLine) -> tuple[str, str, str]:
-        detail, status = line["detail"] or {}, line["status_code"]
+        detail, status = detail_of(line), line["status_code"]
         verdict, undoing = str(detail.get("verdict")), detail.get("call") == Direction.COMPENSATION
         if verdict == "done":
             words = "undoes itself" if undoing else "acts"
@@ -338,7 +339,7 @@ class _Heard(_Reading):
 
 
 def _stalls(line: ShownLine) -> bool:
-    return (line["detail"] or {}).get("state") in STALLED
+    return detail_of(line).get("state") in STALLED
 
 
 def _seconds(begin: str, end: str) -> float:
@@ -346,4 +347,4 @@ def _seconds(begin: str, end: str) -> float:
 
 
 def _subject(line: ShownLine) -> str:
-    return str((line["detail"] or {}).get("subject") or "")
+    return str(detail_of(line).get("subject") or "")

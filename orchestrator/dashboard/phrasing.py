@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from orchestrator.dashboard.formatting import listed, moment, quoted, times
-from orchestrator.dashboard.log_reader import CallHistory, ShownLine
+from orchestrator.dashboard.log_reader import CallHistory
 from saga.definition import CHOREOGRAPHY
+from saga.views.lines import ShownLine
 
 Saga = Mapping[str, Any]
 

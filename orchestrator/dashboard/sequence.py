@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.dashboard.log_reader import ShownLine
 from orchestrator.dashboard.messages import DiagramRow, messages
 from saga.definition import CHOREOGRAPHY
+from saga.views.lines import ShownLine
 
 ORCHESTRATOR = "orchestrator"
 ROWS_AT_MOST = 80  # those in the middle give way

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.dashboard.formatting import listed, moment, quoted, times
-from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, ShownLine, read_history
+from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, read_history
 from orchestrator.dashboard.phrasing import voice_of
 from saga.definition import CHOREOGRAPHY
 from saga.machine import ENDED, STALLED, Event, State
+from saga.views.lines import ShownLine, detail_of
 
 SENTENCES_AT_MOST = 3
 
@@ -134,7 +135,7 @@ def _doubt(saga: Saga, turn: CallHistory) -> str:
         return "" if _verb(saga, turn) == "refused" else " and changed nothing"
     if turn.event == Event.ACTION_UNKNOWN:
         return "; whether it took effect was unknown"
-    verdicts = [(line["detail"] or {}).get("verdict") for line in turn.attempts]
+    verdicts = [detail_of(line).get("verdict") for line in turn.attempts]
     if "done" in verdicts:
         return f"; {turn.step} had taken effect"
     return f"; {turn.step} may have been called" if turn.number and not verdicts else ""
@@ -218,8 +219,8 @@ def _asides(saga: Saga, history: SagaHistory) -> Iterator[str]:
 
 def _of_nobody_in_charge(saga: Saga, history: SagaHistory) -> Iterator[str]:
     """What only a choreographed saga comes to."""
-    for line in history.parked.values() if history.state not in ENDED else ():
-        detail = line["detail"] or {}
+    for line in history.parked if history.state not in ENDED else ():
+        detail = detail_of(line)
         why = f" ({quoted(detail['message'])})" if detail.get("message") else ""
         yield f"{line['step']} could not handle {detail.get('subject')}{why}: it is parked until somebody replays it"
     if history.overdue and history.state not in ENDED:
