@@ -133,7 +133,7 @@ class Driver:
                 self._write()
         if self.phase is Phase.RELEASED:
             return None
-        return next_call(progress.saga_of(self._next))
+        return next_call(self._next.saga)
 
     def queue(self) -> None:
         """Say that its next call waits for a place at the service, and that no thread works on it meanwhile."""
@@ -163,12 +163,12 @@ class Driver:
             return
         deps.after_call(self, call)
         late = self._deadline_passed()
-        event, cause = progress.answered(progress.saga_of(self._next), call, outcome, late)
+        event, cause = progress.answered(self._next.saga, call, outcome, late)
         try:
             self.record_event(event, cause, result=outcome.result)
         except WriteRefused as error:
             outcome = self._without_result(outcome, error)
-            event, cause = progress.answered(progress.saga_of(self._next), call, outcome, late)
+            event, cause = progress.answered(self._next.saga, call, outcome, late)
             self.record_event(event, cause)
 
     def _request(self, call: Call) -> CallRequest:
@@ -245,7 +245,7 @@ class Driver:
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Make a line durable that moves nothing; it names the step at the cursor."""
         self._log_claim()
-        step = progress.saga_of(self._next).step
+        step = self._next.saga.step
         self._add(Line(self._number, self._now(), event, step.name if step else None, detail=detail))
         self._write()
 
@@ -282,7 +282,7 @@ class Driver:
         return round(self._deps.clock(), 6)  # as the log keeps it
 
     def _add(self, line: Line) -> None:
-        self._next = progress.after_line(self._next, line)
+        self._next = self._next.after(line)
         self._pending.append(line)
 
     def _write(self) -> None:
@@ -326,7 +326,7 @@ class Driver:
         """Fold what others have noted, and the pending lines after it, into the row as it was written last."""
         row = self.record
         for line in (*noted, *self._pending):
-            row = progress.after_line(row, line, self._next.results.get(line.step or ""))
+            row = row.after(line, self._next.results.get(line.step or ""))
         self._next = replace(self._next, context=row.context)
 
     # The lease
