@@ -1,12 +1,14 @@
-"""The orchestrator's part in choreographed sagas: it starts them, then only observes; and it knows the dead letters.
+"""Choreography on a broker: the orchestrator starts a saga, then only observes it; and it knows the dead letters.
 
-It ends one only where no service has heard of it, and so that none ever will: saga/choreography/abandoned.py says how.
+It ends a saga only where no service has heard of it, and so that none ever will: saga/choreography/abandoned.py says
+how.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Engine as Database
@@ -14,15 +16,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.listeners import Listeners
 from saga.choreography import outbox
+from saga.choreography.coordinator import CoordinatorWithoutBroker
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.event_body import saga_id_of
 from saga.choreography.events import EventKind, abandoned, observed, started, subject
 from saga.choreography.namespace import covers
 from saga.choreography.observer import Observer
 from saga.choreography.outbox import SKEW
+from saga.choreography.permitted_commands import refusal
 from saga.choreography.wiring import MessageEndpoint
 from saga.context import ITS_STARTER
 from saga.definition import SagaDefinition
+from saga.driver import DriverDeps
 from saga.errors import (
     BadInput,
     BrokerUnavailable,
@@ -32,30 +37,30 @@ from saga.errors import (
     OutcomeUnknown,
     SagaUnreadable,
 )
+from saga.machine import Line
 from saga.payload import mask
 from saga.process.settings import Settings
 from saga.progress import secrets_of
-from saga.runtime.engine import Engine
-from saga.runtime.operator import check_note
-from saga.runtime.permitted_commands import REFUSALS, refusal
-from saga.saga_log import Record, Stored
+from saga.record import Record, Stored
+from saga.runtime.coordinator import WaitingCaller, begin
+from saga.runtime.permitted_commands import REFUSALS
 from saga.unreadable import Unreadable
 
 NAME = ITS_STARTER
 
 
-class ChoreographyCoordinator:
+class ChoreographyCoordinator(CoordinatorWithoutBroker):
     """The outbox that `started` goes through, the observer that hears all events, and the dead letters."""
 
-    def __init__(self, database: Database, engine: Engine, observer: Observer, settings: Settings):
+    def __init__(self, database: Database, deps: DriverDeps, observer: Observer, settings: Settings):
+        super().__init__(observer.overdue)
         self._endpoint = MessageEndpoint(NAME, database, settings)
-        self._engine = engine
+        self._deps = deps
         self._database = database
         self._observer = observer
         self._listeners = Listeners(self._endpoint.broker)
         self._endpoint.broker.consume(NAME, observed(), observer)
         self._endpoint.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], observer, stream=DEAD_STREAM)
-        engine.notify_relay = self._endpoint.relay.notify
 
     def open(self) -> None:
         """Connect, in the background."""
@@ -65,40 +70,60 @@ class ChoreographyCoordinator:
         """Observe nothing more: what happens meanwhile is heard later."""
         self._endpoint.close()
 
-    def check_listeners(self, definition: SagaDefinition, key: str | None) -> None:
-        """BadInput where a saga would start that a step certainly does not hear of, unless `key` is that of one."""
+    def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
+        """Raise BadInput where a step of the saga certainly has no listener, unless `key` is that of a known saga."""
         try:
             self._listeners.check(definition)
         except BadInput:
-            if key is None or self._engine.deps.log.find_by_key(key) is None:
+            if key is None or self._deps.log.find_by_key(key) is None:
                 raise
 
-    def abandon(self, saga_id: str, note: str) -> None:
+    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+        """Write a new saga and the events that start it, in one transaction, and have the relay publish them.
+
+        Nobody owns the saga. It is due at its deadline, when it is only marked as overdue.
+        """
+        detail = {"mode": record.definition.mode, "subject": subject(record.definition.name, EventKind.STARTED)}
+        record, line = replace(record, due_at=record.deadline_at), replace(line, detail=detail)
+        events = started(record.definition, record.id, record.input, record.started_at)
+        if known := begin(self._deps, record, line, outbox.written(events, self._database)):
+            return known
+        self._endpoint.relay.notify()
+        return record
+
+    def resume(self, record: Record) -> None:
+        """Replay what of the saga is parked. Raises Conflict where nothing is, BadInput where an event cannot be."""
+        if not record.context.parked:
+            raise Conflict("no event of this saga is parked: there is nothing to replay")
+        refused: BadInput | None = None
+        for letter in record.context.parked:
+            try:
+                self.replay(letter.letter)
+            except BadInput as error:
+                refused = error
+            except NoSuchLetter:  # it was published again, and a crash, or the log, kept that from being noted
+                self._observer.replayed(record.id, letter.letter, str(letter.subject))
+        if refused:
+            raise refused
+
+    def abandon(self, record: Record, note: str) -> None:
         """End a saga that no service has heard of, so that none ever acts for it; `note` says why.
 
-        NoSuchSaga, BadInput; Conflict where a service has heard of it, or may have; BrokerUnavailable.
+        Raises Conflict where a service has heard of it, or may have, and BrokerUnavailable.
         """
-        check_note(note, "why it is abandoned, and by whom")
-        record = self._readable(saga_id, "abandon")
         if why := refusal("abandon", record):
             raise Conflict(why)
         self._check_unheard(record)
-        event = abandoned(record.definition.name, saga_id, self._engine.deps.clock())
+        event = abandoned(record.definition.name, record.id, self._deps.clock())
         if self._endpoint.broker.publish([(event.id, event.subject, event.payload())]) != [True]:
             raise BrokerUnavailable("the broker takes no event")
         self._check_unheard(record)  # whoever hears of it from now on finds that it is abandoned
         try:
-            sent = started(record.definition, saga_id, record.input, record.started_at)
+            sent = started(record.definition, record.id, record.input, record.started_at)
             outbox.withdraw(self._database, sent)
         except (SQLAlchemyError, OutcomeUnknown) as error:
             raise LogUnavailable("the saga log does not take the write") from error
-        self._observer.abandoned(saga_id, note)
-
-    def _readable(self, saga_id: str, command: str) -> Record:
-        saga = self._engine.read(saga_id)
-        if isinstance(saga, Unreadable):
-            raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
-        return saga
+        self._observer.abandoned(record.id, note)
 
     def _check_unheard(self, record: Record) -> None:
         """Conflict unless the event that starts it was delivered to nobody so far. BrokerUnavailable."""
@@ -118,7 +143,7 @@ class ChoreographyCoordinator:
         """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
         letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
-        records = self._engine.deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
+        records = self._deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:
@@ -133,22 +158,6 @@ class ChoreographyCoordinator:
             with suppress(SagaUnreadable):  # its log cannot tell of it, and the service is told all the same
                 self._observer.replayed(saga_id, letter, replayed["subject"])
         return {"letter": letter, "subject": replayed["subject"], "replayed": True}
-
-    def resume(self, saga_id: str) -> None:
-        """Replay what of a saga is parked. NoSuchSaga, Conflict where nothing is, BadInput where one cannot be."""
-        letters = self._readable(saga_id, "resume").context.parked
-        if not letters:
-            raise Conflict("no event of this saga is parked: there is nothing to replay")
-        refused: BadInput | None = None
-        for letter in letters:
-            try:
-                self.replay(letter.letter)
-            except BadInput as error:
-                refused = error
-            except NoSuchLetter:  # it was published again, and a crash, or the log, kept that from being noted
-                self._observer.replayed(saga_id, letter.letter, str(letter.subject))
-        if refused:
-            raise refused
 
 
 def shown(letter: Mapping[str, Any], records: Mapping[str, Stored]) -> dict[str, Any]:

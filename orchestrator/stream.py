@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from flask import Response
 
+from orchestrator.shown_lines import show_lines
 from saga.errors import LogUnavailable, Overloaded
 from saga.payload import readable
 from saga.runtime.log_lines import LogLines
 from saga.runtime.tail import Tail
 from saga.saga_log import SagaLog
-from saga.views.representation import represent_line
 
 logger = logging.getLogger("saga")
 
@@ -199,11 +199,8 @@ class Stream:
 
     def _read(self, after: int, upto: int, most: int) -> _Batch:
         lines = self._lines.between(after, upto, most)
-        records = self._log.find_many({saga_id for _, saga_id, _ in lines})
-        events = [
-            (saga_id, _event(line_id, saga_id, represent_line(line, records.get(saga_id))))
-            for line_id, saga_id, line in lines
-        ]
+        shown = show_lines([(saga_id, line) for _, saga_id, line in lines], self._log)
+        events = [(line["saga_id"], _event(id, line)) for (id, _, _), line in zip(lines, shown, strict=True)]
         return _Batch(lines[-1][0] if len(lines) == most else upto, events, b"".join(event for _, event in events))
 
 
@@ -220,8 +217,8 @@ def event_stream(events: Iterator[bytes]) -> Response:
     return Response(events, mimetype="text/event-stream", headers=headers)
 
 
-def _event(line_id: int, saga_id: str, line: dict[str, object]) -> bytes:
-    return f"id: {line_id}\ndata: {readable({'saga_id': saga_id, **line})}\n\n".encode()
+def _event(id: int, line: dict[str, object]) -> bytes:
+    return f"id: {id}\ndata: {readable(line)}\n\n".encode()
 
 
 def _start(position: int) -> bytes:

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from saga.call import Verdict
 from saga.machine import ATTEMPT, ENDED, STARTED, Event, Line
-from saga.runtime.engine import Engine
-from saga.saga_log import Record
+from saga.record import Record
+from saga.runtime.driver_pool import DriverPool
 
 logger = logging.getLogger("saga")
 
@@ -36,10 +36,10 @@ class Telemetry:
             "saga_unreadable", "Sagas that this process has found and cannot read.", registry=self.registry
         )
 
-    def show_engine(self, engine: Engine) -> None:
-        """Show how many sagas `engine` drives, and how many of its log cannot be read."""
-        self._in_flight.set_function(lambda: engine.in_flight)
-        self._unreadable.set_function(lambda: len(engine.deps.log.aside))
+    def show_pool(self, pool: DriverPool) -> None:
+        """Show how many sagas `pool` drives, and how many of its log cannot be read."""
+        self._in_flight.set_function(lambda: pool.in_flight)
+        self._unreadable.set_function(lambda: len(pool.deps.log.aside))
 
     def show_gauges(self, gauges: Collector) -> None:
         """Show these, too."""

@@ -31,7 +31,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from saga.errors import Refused
 from saga.payload import compact, sayable
-from saga.storage.database import EncodedJson, Json, Token, UtcTime, is_duplicate, is_lock_conflict, transaction
+from saga.storage.column_types import EncodedJson, Json, Token, UtcTime
+from saga.storage.database import transaction
+from saga.storage.database_errors import is_duplicate, is_lock_conflict
 from saga.storage.statement_batch import Row, Statement, execute_batch
 
 metadata = MetaData()

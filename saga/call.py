@@ -1,10 +1,14 @@
-"""A call of a participant: attempts over HTTP in, one outcome out. The only place that reads status codes."""
+"""A call of a participant: up to 1 + retries attempts over HTTP, and one outcome. Only this module reads status codes.
+
+`make_call` makes the attempts, `classify_attempt` says what one answer means, and `combine_attempts` what all of them
+mean together: the call is refused only where every attempt certainly changed nothing.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -19,22 +23,22 @@ from saga.retry import BACKOFF, RETRIES, TIMEOUT, retry_request
 from saga.urls import credentials, masked
 
 MESSAGE_AT_MOST = 500  # characters of a participant's own message
-LOCATION_AT_MOST = 200  # characters of where a redirect points to
-NOT_NOW = (425, 429)  # a 4xx that is tried again, and changed nothing
-TIMED_OUT = 408  # a 4xx that says as much as a time-out: it may have happened
+LOCATION_AT_MOST = 200  # characters of a redirect's Location
+NOT_NOW = (425, 429)  # these change nothing, and are tried again
+TIMED_OUT = 408  # says as little as a time-out: the call may have had its effect
 
 
 class Verdict(StrEnum):
     """What a call did at the participant, as far as its answers tell."""
 
-    DONE = "done"
-    REFUSED = "refused"  # certainly nothing
-    UNKNOWN = "unknown"  # perhaps something
+    DONE = "done"  # it had its effect
+    REFUSED = "refused"  # it certainly had no effect, and never will have
+    UNKNOWN = "unknown"  # it may have had its effect
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt and what it says, taken for itself."""
+    """One attempt of a call, and what its answer says by itself."""
 
     number: int
     verdict: Verdict
@@ -58,13 +62,13 @@ class CallRequest:
     retries: int = RETRIES
     backoff: float = BACKOFF
     first_attempt: int = 1
-    sealing: bool = False  # a pivot's compensation that asks whether it has committed
-    uncertain_before: bool = False  # an earlier attempt of this very call may have had an effect
+    sealing: bool = False  # it is a pivot's compensation, which answers 409 where the pivot's action took effect
+    uncertain_before: bool = False  # an earlier attempt of this same call may have had an effect
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call came to; `kind` is the error's: refused, timeout, failed, or None where it is done."""
+    """What a call came to. `kind` is the error's: refused, timeout or failed; None where the call is done."""
 
     verdict: Verdict
     result: Mapping[str, Any] | None = None
@@ -74,14 +78,14 @@ class Outcome:
 
 
 def authorization(url: str, token: str | None) -> dict[str, str]:
-    """The headers that show a service who calls: of every call, a participant's or a question's.
+    """Return the headers that show a service who calls it. Every request to a service has them.
 
-    A URL that holds `user:password@` brings its own Authorization, which the transport sends; the token is not shown
-    to it.
+    A URL that holds `user:password@` has an Authorization of its own, which the transport sends; such a service is
+    not shown the token.
     """
     try:
         own = credentials(url)
-    except ValueError:  # it is no URL, and the transport says so
+    except ValueError:  # it is not a URL; the transport says so
         return {}
     return {"Authorization": f"Bearer {token}"} if token and own is None else {}
 
@@ -96,8 +100,12 @@ def make_call(
     before_attempt: Callable[[int], None] = lambda number: None,
     after_attempt: Callable[[Attempt, bool], None] = lambda attempt, will_retry: None,
 ) -> Outcome:
-    """Make the call. `before_attempt(number)` runs before every attempt, and what it raises ends the call;
-    `after_attempt(attempt, will_retry)` runs after every answer, before the wait. `clock` gives the time of day."""
+    """Make the call and return its outcome.
+
+    `before_attempt(number)` runs before every attempt; what it raises ends the call. `after_attempt(attempt,
+    will_retry)` runs after every answer, before the wait. `sleep` waits for seconds, `random` gives [0, 1), and
+    `clock` the time of day, in seconds since the epoch.
+    """
     attempts: list[Attempt] = []
 
     def attempt(number: int) -> Attempt:
@@ -118,11 +126,11 @@ def make_call(
         first=request.first_attempt,
         answered=after_attempt,
     )
-    return combine_attempts(request, attempts)
+    return combine_attempts(attempts, sealing=request.sealing, uncertain_before=request.uncertain_before)
 
 
 def classify_attempt(answer: HttpAnswer, number: int, clock: Callable[[], float] = time.time) -> Attempt:
-    """What one answer says: the table of the participant contract, row by row."""
+    """Return what one answer says by itself: the participant contract's table of answers, row by row."""
     verdict, retryable, result = _classify(answer)
     return Attempt(
         number,
@@ -138,7 +146,7 @@ def classify_attempt(answer: HttpAnswer, number: int, clock: Callable[[], float]
 
 
 def _classify(answer: HttpAnswer) -> tuple[Verdict, bool, Mapping[str, Any] | None]:
-    """(verdict, is it worth another attempt, result)."""
+    """Return (the verdict, whether another attempt is worth it, the result where it is done)."""
     status = answer.status
     if answer.failure is not None or status is None:
         certain = answer.failure is Failure.NOT_CONNECTED
@@ -152,32 +160,36 @@ def _classify(answer: HttpAnswer) -> tuple[Verdict, bool, Mapping[str, Any] | No
         return Verdict.REFUSED, False, None
     if 500 <= status < 600 and answer.headers.get("saga-effect", "").strip().lower() == "none":
         return Verdict.REFUSED, True, None
-    if status == 503 and "retry-after" in answer.headers:  # also where it holds neither seconds nor a date
+    if status == 503 and "retry-after" in answer.headers:  # whatever the header holds
         return Verdict.REFUSED, True, None
     return Verdict.UNKNOWN, True, None
 
 
 def _refuses(status: int | None) -> bool:
-    """Whether the status code says no for good."""
+    """Return whether the status code refuses the call for good."""
     return status is not None and 400 <= status < 500 and status != TIMED_OUT and status not in NOT_NOW
 
 
 def _result(answer: HttpAnswer) -> Mapping[str, Any] | None:
-    """What a 2xx says was done; None where it does not say that anything was."""
+    """Return the result in a 2xx answer; None where the answer does not say that anything was done."""
     if answer.status == 204:
         return {}
     return None if answer.status == 202 else _object(answer)
 
 
-def combine_attempts(request: CallRequest, attempts: list[Attempt]) -> Outcome:
-    """What all attempts together say: refused only where every one of them certainly changed nothing."""
+def combine_attempts(attempts: Sequence[Attempt], *, sealing: bool = False, uncertain_before: bool = False) -> Outcome:
+    """Return what all attempts say together: refused only where every one of them certainly changed nothing.
+
+    `uncertain_before`: an attempt that is not among them may have had an effect. A `sealing` call is different: a 409
+    says that the pivot's action took effect, whatever was answered before it.
+    """
     last = attempts[-1]
     if last.verdict is Verdict.DONE:
         return Outcome(Verdict.DONE, last.result, last.status_code)
     verdict = last.verdict
-    if request.sealing:
+    if sealing:
         verdict = Verdict.REFUSED if verdict is Verdict.REFUSED and last.status_code == 409 else Verdict.UNKNOWN
-    elif request.uncertain_before or any(made.verdict is Verdict.UNKNOWN for made in attempts):
+    elif uncertain_before or any(made.verdict is Verdict.UNKNOWN for made in attempts):
         verdict = Verdict.UNKNOWN
     timed_out = any(made.timed_out for made in attempts)
     kind = error_kind(verdict is Verdict.REFUSED, last.status_code, timed_out)
@@ -185,9 +197,10 @@ def combine_attempts(request: CallRequest, attempts: list[Attempt]) -> Outcome:
 
 
 def error_kind(certain: bool, status: int | None, timed_out: bool) -> str:
-    """What the caller may believe of a call that failed: refused, timeout or failed; for every coordinator.
+    """Return what a caller may believe of a call that failed: refused, timeout or failed.
 
-    `certain`: no attempt may have had an effect; `status`: the last attempt's; `timed_out`: one of the attempts was.
+    `certain` says that no attempt can have had an effect, `status` is the last attempt's status code, and `timed_out`
+    says that at least one attempt timed out.
     """
     if certain and _refuses(status):
         return "refused"
@@ -219,7 +232,7 @@ def _message(answer: HttpAnswer) -> str:
 
 
 def _why(answer: HttpAnswer) -> str:
-    """What keeps a body of JSON from being read, where that is worth a word; it quotes none of its values."""
+    """Return why a body is no readable JSON, where that helps its author; it quotes no value of the body."""
     try:
         parse_object(answer.body, "it", strict=False)
     except BadInput as error:
@@ -231,7 +244,7 @@ def _why(answer: HttpAnswer) -> str:
 
 
 def _redirect(answer: HttpAnswer) -> str:
-    """Where it points to, without what may be a secret: a user and a password, a query, a fragment."""
+    """Return where a redirect points to, without what may be secret: a user, a password, a query, a fragment."""
     said = answer.headers.get("location", "").strip()
     if not said:
         return f"HTTP {answer.status}"
@@ -249,7 +262,7 @@ def _redirect(answer: HttpAnswer) -> str:
 
 
 def _retry_after(answer: HttpAnswer, clock: Callable[[], float]) -> float | None:
-    """Retry-After in seconds from now (RFC 9110, section 10.2.3); None where it holds neither seconds nor a date."""
+    """Return Retry-After in seconds from now (RFC 9110, section 10.2.3); None where it is no number and no date."""
     said = answer.headers.get("retry-after")
     if said is None:
         return None

@@ -1,7 +1,8 @@
-"""What a saga's row says besides its state: how far each step has come, what is known of the call at the cursor, flags.
+"""What a saga's row says besides its state: how far each step has come, and what is known of the call at the cursor.
 
-It is the saga's lines, folded one by one as they are written, so that a saga is shown, and goes on after a crash,
-without anybody reading its lines. `replay` folds all of them from the beginning; a test compares the two. Pure.
+The context is the sum of the saga's lines, each added as it is written. So a saga can be shown, and driven on after a
+crash, without reading its lines. `replay` adds up all lines from the beginning: what it gives is what the row must
+say, and the tests compare the two at every write. Pure.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ from saga.machine import (
 )
 
 _NO_CALLS = CallHistory()
-ITS_STARTER = "orchestrator"  # parks what it cannot publish: then no service has heard of it
-_UNHEARD = frozenset({STARTED, OVERDUE, FAULT})  # lines of a choreographed saga that no service has caused
-REPLAYED_AT_MOST = 20  # letters that are remembered after they were replayed, so that none is noted twice
+ITS_STARTER = "orchestrator"  # the service in the line of an event that the orchestrator itself could not publish
+_UNHEARD = frozenset({STARTED, OVERDUE, FAULT})  # the lines of a choreographed saga that no service has caused
+REPLAYED_AT_MOST = 20  # replayed dead letters that are remembered, so that none gets a second line
 
-# What an event makes of the step it happened to: its status and its effect.
-_AFTERWARDS: Mapping[Event, tuple[str, str]] = {
+# The status and the effect that a step has after an event.
+_STATUS_AND_EFFECT: Mapping[Event, tuple[str, str]] = {
     Event.ACTION_DONE: ("DONE", "applied"),
     Event.ACTION_REFUSED: ("REFUSED", "none"),
     Event.ACTION_UNKNOWN: ("UNKNOWN", "unknown"),
     Event.COMPENSATION_DONE: ("COMPENSATED", "undone"),
 }
-_EFFECTS = {"done": "applied", "unknown": "unknown"}  # by an attempt's verdict
+_EFFECTS = {"done": "applied", "unknown": "unknown"}  # the effect that a step may have, by an attempt's verdict
 
 
 @dataclass(frozen=True)
 class StepProgress:
-    """How far a step has come, as the answered attempts and the events of its calls tell it. Times in seconds."""
+    """How far a step has come, as its attempts and events in the log tell it. Times are in seconds since the epoch."""
 
     status: str = "PENDING"
     effect: str = "none"
     attempts: int = 0  # of its action
-    started_at: float | None = None
-    ended_at: float | None = None
-    error: str | None = None
-    why: str | None = None  # why its action failed: shown again once its compensation has succeeded
+    started_at: float | None = None  # when the first attempt of its action began
+    ended_at: float | None = None  # when the last attempt of its action was answered
+    error: str | None = None  # the message of the last attempt that failed
+    why: str | None = None  # why its action failed: `error` again, once its compensation has succeeded
     gave_up: int = 0  # the last attempt after which a choreographed step failed to undo its own action
 
     def after(self, line: Line, before: Saga, after: Saga) -> StepProgress:
-        """After a line of this step's; `before` and `after` are the saga on both sides of it."""
+        """Return the progress after a line of this step; `before` and `after` are the saga on both sides of it."""
         detail = line.facts
         if line.event == ATTEMPT:
             return self._attempted(line, detail)
@@ -72,7 +73,11 @@ class StepProgress:
         return self if line.event in NOTES else self._moved(Event(line.event), before, after)
 
     def interrupted(self, calls: CallHistory, reached_at: float) -> StepProgress:
-        """After its action's driver has vanished, which counts as an attempt that may have had its effect."""
+        """Return the progress after the driver of its action has vanished.
+
+        The call may have been under way since the saga reached the step, so it counts as an attempt whose effect is
+        unknown.
+        """
         effect = "unknown" if self.effect == "none" else self.effect
         started_at = reached_at if self.started_at is None else self.started_at
         return replace(self, attempts=calls.attempts, effect=effect, started_at=started_at)
@@ -96,11 +101,11 @@ class StepProgress:
         if event is Event.RESOLVED:
             event = Event.ACTION_DONE if after.cursor > before.cursor else Event.COMPENSATION_DONE
         if event is Event.COMPENSATION_REFUSED and before.state is State.SEALING:
-            event = Event.ACTION_DONE  # the pivot says that it has committed
+            event = Event.ACTION_DONE  # the pivot has answered that its action took effect
         status, effect, error, why = self.status, self.effect, self.error, self.why
         if event in (Event.CANCELLED, Event.DEADLINE_PASSED) and before.calls.attempts:
             status, effect = "UNKNOWN", "unknown" if effect == "none" else effect
-        status, effect = _AFTERWARDS.get(event, (status, effect))
+        status, effect = _STATUS_AND_EFFECT.get(event, (status, effect))
         if event is Event.ACTION_DONE:
             error = why = None
         elif event is Event.COMPENSATION_DONE:
@@ -110,33 +115,33 @@ class StepProgress:
 
 @dataclass(frozen=True)
 class Letter:
-    """A parked event of a choreographed saga."""
+    """A dead letter: an event of a choreographed saga that a service could not handle, and that was parked."""
 
-    letter: int
+    letter: int  # its number at the broker
     subject: str | None
-    stored_at: str | None  # a broker's new disk counts its letters from 1 again
+    stored_at: str | None  # with the number it names the letter: a broker with a new disk counts from 1 again
     line: int  # the number of the line that tells of it
 
 
 @dataclass(frozen=True)
 class Context:
-    """The fold of all lines so far."""
+    """What all lines of a saga so far add up to."""
 
-    lines: int = 0  # how many there are, which is the number of the last one
+    lines: int = 0  # how many there are, which is also the number of the last one
     at: float = 0.0  # the time of the last one
     reached_at: float = 0.0  # when the saga reached the step at the cursor
     calls: CallHistory = _NO_CALLS
-    steps: Mapping[str, StepProgress] = field(default_factory=dict)  # those that something is known of
-    cancelled: bool = False  # somebody has asked for it
+    steps: Mapping[str, StepProgress] = field(default_factory=dict)  # by the step's name, where anything is known
+    cancelled: bool = False  # an operator has asked for it
     stalled: bool = False  # it has stalled at least once
-    overdue: bool = False
+    overdue: bool = False  # its deadline has passed: only of a choreographed saga
     heard: bool = False  # a service has heard of it, or may have: only of a choreographed saga
     faults: Sequence[str] = ()  # the injected crashes that have struck
-    parked: Sequence[Letter] = ()  # the events that wait to be replayed
-    replayed: Sequence[Letter] = ()  # the last ones that were
+    parked: Sequence[Letter] = ()  # the dead letters that wait to be replayed
+    replayed: Sequence[Letter] = ()  # the dead letters that were replayed last
 
     def after(self, line: Line, before: Saga, after: Saga) -> Context:
-        """After one more line; `before` and `after` are the saga on both sides of it."""
+        """Return the context after one more line; `before` and `after` are the saga on both sides of it."""
         moved = line.event not in NOTES
         context = replace(
             self,
@@ -162,50 +167,53 @@ class Context:
         return {**self.steps, line.step: self.step(line.step).after(line, before, after)}
 
     def step(self, name: str) -> StepProgress:
-        """How far this step has come."""
-        return self.steps.get(name, _UNTOUCHED)
+        """Return how far the step with this name has come."""
+        return self.steps.get(name, _UNCALLED)
 
     def knows(self, letter: int, stored_at: str | None) -> bool:
-        """Whether a line tells already that this event is parked, or was: of those, only the last ones are known."""
+        """Return whether a line already tells of this dead letter.
+
+        Of the letters that were replayed, only the last ones are known.
+        """
         return any((each.letter, each.stored_at) == (letter, stored_at) for each in (*self.parked, *self.replayed))
 
     def as_json(self) -> dict[str, Any]:
-        """What the row's column holds: only what is not as it was at first. `from_json` reads it back."""
-        told: dict[str, Any] = {"lines": self.lines, "at": self.at, "reached_at": self.reached_at}
-        told |= {name: value for name in _FLAGS if (value := getattr(self, name))}
-        told |= {"faults": list(self.faults)} if self.faults else {}
-        told |= {name: [vars(letter) for letter in letters] for name in _LETTERS if (letters := getattr(self, name))}
-        calls = _told(self.calls)
-        steps = {name: _told(step) for name, step in self.steps.items()}
-        return {**told, **({"calls": calls} if calls else {}), "steps": steps}
+        """Return what the row's column holds: only what differs from the defaults. `from_json` reads it back."""
+        column: dict[str, Any] = {"lines": self.lines, "at": self.at, "reached_at": self.reached_at}
+        column |= {name: value for name in _FLAGS if (value := getattr(self, name))}
+        column |= {"faults": list(self.faults)} if self.faults else {}
+        column |= {name: [vars(letter) for letter in letters] for name in _LETTERS if (letters := getattr(self, name))}
+        calls = _not_default(self.calls)
+        steps = {name: _not_default(step) for name, step in self.steps.items()}
+        return {**column, **({"calls": calls} if calls else {}), "steps": steps}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Context:
-        """The context whose `as_json` it is; ContextError where it is none of this version's."""
-        _check(told, _SHAPE, "context")
+    def from_json(cls, column: Mapping[str, Any]) -> Context:
+        """Return the context that a row's column holds. Raises ContextError where this version cannot read it."""
+        _check(column, _SHAPE, "context")
         letters: dict[str, Any] = {}
         for name in _LETTERS:
-            for letter in told.get(name, ()):
+            for letter in column.get(name, ()):
                 _check(letter, _LETTER, f"context.{name}")
-            letters[name] = tuple(Letter(**each) for each in told.get(name, ()))
-        calls = told.get("calls", {})
+            letters[name] = tuple(Letter(**each) for each in column.get(name, ()))
+        calls = column.get("calls", {})
         _check(calls, _CALLS, "context.calls")
-        for name, step in told["steps"].items():
+        for name, step in column["steps"].items():
             _check(step, _STEP, f"context.steps.{name}")
         return cls(
-            lines=told["lines"],
-            at=told["at"],
-            reached_at=told["reached_at"],
+            lines=column["lines"],
+            at=column["at"],
+            reached_at=column["reached_at"],
             calls=CallHistory(**calls),
-            steps={name: StepProgress(**step) for name, step in told["steps"].items()},
-            faults=tuple(told.get("faults", ())),
-            **{name: told[name] for name in _FLAGS if name in told},
+            steps={name: StepProgress(**step) for name, step in column["steps"].items()},
+            faults=tuple(column.get("faults", ())),
+            **{name: column[name] for name in _FLAGS if name in column},
             **letters,
         )
 
 
 class ContextError(ValueError):
-    """What a row says of its saga's steps is none of this version's; the message names the field."""
+    """A row's context cannot be read by this version; the message names the field."""
 
 
 def _check(values: Any, shape: Mapping[str, Callable[[Any], bool]], place: str) -> None:
@@ -220,7 +228,7 @@ def _check(values: Any, shape: Mapping[str, Callable[[Any], bool]], place: str) 
             raise ContextError(f"{place}.{name} is missing")
 
 
-_UNTOUCHED = StepProgress()
+_UNCALLED = StepProgress()
 _FLAGS = ("cancelled", "stalled", "overdue", "heard")
 _LETTERS = ("parked", "replayed")
 _REQUIRED = {
@@ -241,21 +249,21 @@ _SHAPE: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_FLAGS, type_check(bool)),
     **dict.fromkeys(_LETTERS, type_check(list)),
 }
-_AT_FIRST = {kind: {each.name: each.default for each in fields(kind)} for kind in (CallHistory, StepProgress)}
+_DEFAULTS = {kind: {each.name: each.default for each in fields(kind)} for kind in (CallHistory, StepProgress)}
 
 
-def _told(value: CallHistory | StepProgress) -> dict[str, Any]:
-    at_first = _AT_FIRST[type(value)]
-    return {name: each for name, each in vars(value).items() if each != at_first[name]}
+def _not_default(value: CallHistory | StepProgress) -> dict[str, Any]:
+    defaults = _DEFAULTS[type(value)]
+    return {name: each for name, each in vars(value).items() if each != defaults[name]}
 
 
 def by_its_starter(line: Line) -> bool:
-    """Whether a line of a choreographed saga can be written before any service has heard of the saga."""
+    """Return whether a line of a choreographed saga can be written before any service has heard of the saga."""
     return line.event in _UNHEARD or (line.event == PARKED and line.facts.get("service") == ITS_STARTER)
 
 
 def parked_after(parked: Sequence[Letter], line: Line) -> tuple[Letter, ...]:
-    """The events that are parked after one more line: parking adds one, a replay takes it away."""
+    """Return the dead letters that wait after one more line: parking adds one, a replay takes it away."""
     if line.event not in (PARKED, REPLAYED):
         return tuple(parked)
     letter = _letter(line)
@@ -271,7 +279,7 @@ def _overdue(context: Context, line: Line) -> Context:
     return replace(context, overdue=True)
 
 
-def _struck(context: Context, line: Line) -> Context:
+def _fault_struck(context: Context, line: Line) -> Context:
     return replace(context, faults=(*context.faults, str(line.facts.get("fault"))))
 
 
@@ -291,11 +299,12 @@ def _letter(line: Line) -> Letter:
     return Letter(int(facts.get("letter", 0)), facts.get("subject"), facts.get("stored_at"), line.seq)
 
 
+# What some lines say of the saga itself, besides what they say of a step.
 _NOTED: Mapping[str, Callable[[Context, Line], Context]] = {
     Event.CANCELLED: _cancelled,
     CANCEL_REQUESTED: _cancelled,
     OVERDUE: _overdue,
-    FAULT: _struck,
+    FAULT: _fault_struck,
     PARKED: _parked,
     REPLAYED: _replayed,
 }
@@ -307,7 +316,10 @@ def replay(
     lines: Iterable[Line],
     results: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Saga, Context]:
-    """The saga and the context that its row must have, from all its lines: recovery is replay."""
+    """Return the saga and the context that a row must have, from all lines of its log.
+
+    `results` holds what the actions answered, by the step's name.
+    """
     saga, context = begin(definition, input), Context()
     for line in lines:
         before, saga = saga, fold(saga, line, results)

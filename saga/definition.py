@@ -20,6 +20,7 @@ from saga.retry import BACKOFF, RETRIES, TIMEOUT
 
 # The core only carries these names along. The part that runs sagas in a mode, or on an engine, knows what they mean.
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
+MODES = (ORCHESTRATION, CHOREOGRAPHY)
 BUILTIN, TEMPORAL = "builtin", "temporal"  # the engines
 
 # How many business records a step leaves of a saga that completed: what the audit expects to find.
@@ -70,14 +71,14 @@ class SagaDefinition:
     engine: str = BUILTIN
 
     @property
+    def coordinator(self) -> str:
+        """The name of what coordinates the saga: the engine that drives it, or choreography, where nobody does."""
+        return CHOREOGRAPHY if self.mode == CHOREOGRAPHY else self.engine
+
+    @property
     def choreographed(self) -> bool:
         """Whether its services react to each other's events, so that no orchestrator drives it."""
         return self.mode == CHOREOGRAPHY
-
-    @property
-    def on_temporal(self) -> bool:
-        """Whether a Temporal workflow drives it."""
-        return self.engine == TEMPORAL
 
     @cached_property
     def _validator(self) -> Draft202012Validator:
@@ -214,7 +215,7 @@ _STEP_TYPES = {name: type_check(annotation) for name, annotation in get_type_hin
 _SAGA_TYPES = {
     name: type_check(annotation) for name, annotation in get_type_hints(SagaDefinition).items() if name != "steps"
 } | {
-    "mode": lambda value: value in (ORCHESTRATION, CHOREOGRAPHY),
+    "mode": lambda value: value in MODES,
     "engine": lambda value: value in (BUILTIN, TEMPORAL),
 }
 

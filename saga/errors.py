@@ -1,39 +1,39 @@
-"""Every exception of this library. Each says whose fault it is, and so what the caller does about it.
+"""Every exception of this library. Each says whose fault it is, and so what its caller does about it.
 
 SagaError
-├── BadInput            the caller's: mend the request (400); names the field
-│   ├── DefinitionError   a saga's YAML file; names file and line too
-│   ├── SettingsError     an environment variable
-│   └── NotExpressible    a saga that another engine's language cannot say
-├── KeyReused           the caller's: this key was used with another body, saga or mode (422)
-├── Forbidden           the caller's: switched off or not allowed here (403)
-│   └── FaultsOff         a failure is to be injected, where FAULTS=off
-├── NoSuchSaga          the caller's: there is no such saga (404)
-├── NoSuchLetter        the caller's: there is no such dead letter (404)
-├── Conflict            the caller's: the saga's state forbids it (409)
-│   └── SagaUnreadable    its row or its lines are not for this version: leave it alone
-├── NotJson             a service's own: its function returned what JSON cannot say; nothing took effect (500)
-├── WriteRefused        the database refuses what it is asked to write: do not try it again (400)
-├── Refused             a participant says no, for good: do not retry (409)
-├── OutcomeUnknown      a COMMIT failed: perhaps it took effect
+├── BadInput            the caller's fault: mend the request (400); it names the field
+│   ├── DefinitionError   in a saga's YAML file; it names the file and the line as well
+│   ├── SettingsError     in an environment variable
+│   └── NotExpressible    a saga that cannot be exported to another engine's language
+├── KeyReused           the caller's fault: this idempotency key was used for something else (422)
+├── Forbidden           the caller's fault: it is switched off, or not allowed here (403)
+│   └── FaultsOff         it would inject a failure, where FAULTS=off
+├── NoSuchSaga          the caller's fault: no saga has this id (404)
+├── NoSuchLetter        the caller's fault: no dead letter has this number (404)
+├── Conflict            the caller's fault: the saga's state forbids it (409)
+│   └── SagaUnreadable    this version cannot read the saga's row or lines: leave it alone
+├── NotJson             a service's own fault: its function returned what JSON cannot hold; nothing took effect (500)
+├── WriteRefused        the database refuses this write for what it contains: never try it again (400)
+├── Refused             a participant says no, for good: never try it again (409)
+├── OutcomeUnknown      a COMMIT failed: the transaction may have taken effect
 ├── LogUnavailable      the database does not answer: try again later (503)
 ├── BrokerUnavailable   the broker of choreographed sagas does not answer: try again later (503)
 ├── EngineUnavailable   Temporal, or its workers, do not answer: try again later (503)
-├── Overloaded          too many sagas in flight: try again later (503)
-├── Overtaken           somebody has noted something in the log meanwhile: number the lines anew, and write again
-├── LeaseLost           another orchestrator drives this saga: stop at once, silently
-└── IllegalEvent        ours: an event that its state does not know; a bug, never handled
+├── Overloaded          too many sagas are in flight here: try again later (503)
+├── Overtaken           somebody else has added a line to the log: number the lines again, and write them again
+├── LeaseLost           another driver has this saga: stop at once, and silently
+└── IllegalEvent        our fault: an event that the saga's state does not know; a bug, which nobody handles
 """
 
 from __future__ import annotations
 
 
 class SagaError(Exception):
-    """The root: catch it only at a border, to translate."""
+    """The root of the tree. It is caught only at a border, to be translated."""
 
 
 class BadInput(SagaError):
-    """The request is wrong; the message names the field and says what it should be."""
+    """The request is wrong. The message names the field and says what it should be."""
 
     def __init__(self, message: str, field: str | None = None):
         super().__init__(message)
@@ -41,7 +41,7 @@ class BadInput(SagaError):
 
 
 class DefinitionError(BadInput):
-    """A saga's YAML file is wrong: `FILE:LINE: FIELD: what is wrong`."""
+    """A saga's YAML file is wrong. The message is `FILE:LINE: FIELD: what is wrong`."""
 
     def __init__(self, file: str, line: int | None, field: str, problem: str):
         place = f"{file}:{line}" if line else file
@@ -63,7 +63,7 @@ class KeyReused(SagaError):
 
 
 class Forbidden(SagaError):
-    """It is switched off here, or the caller may not."""
+    """It is switched off here, or the caller is not allowed to do it."""
 
 
 class FaultsOff(Forbidden):
@@ -86,26 +86,26 @@ class Conflict(SagaError):
 
 
 class NotJson(SagaError):
-    """A service's function returned what JSON cannot say; the message names the field."""
+    """A service's function returned what JSON cannot hold. The message names the field."""
 
 
 class SagaUnreadable(Conflict):
-    """This version cannot read the saga's row or its lines, and so does nothing to it."""
+    """This version cannot read the saga's row or its lines, so nothing is done to it."""
 
 
 class WriteRefused(SagaError):
-    """The database refuses what it is asked to write for what it is: too large, or a value that it cannot hold.
+    """The database refuses a write for what it contains: it is too large, or has a value that a column cannot hold.
 
-    It would refuse it each time, so the write is not tried again: whoever asked for it must ask for something else.
+    It would be refused every time, so it is not tried again; the caller has to write something else.
     """
 
 
 class Refused(SagaError):
-    """A participant's business rule says no: nothing happened and nothing will."""
+    """A participant's business rule says no: nothing has happened, and nothing will."""
 
 
 class OutcomeUnknown(SagaError):
-    """A COMMIT was not confirmed: whether the transaction took effect is not known."""
+    """A COMMIT was not confirmed, so nobody knows whether the transaction took effect."""
 
 
 class LogUnavailable(SagaError):
@@ -125,12 +125,12 @@ class Overloaded(SagaError):
 
 
 class Overtaken(SagaError):
-    """Nothing was written: a line of somebody who does not drive the saga has taken the number of the first one."""
+    """Nothing was written, because a line that was noted beside the driver has taken the number of the first line."""
 
 
 class LeaseLost(SagaError):
-    """Somebody else owns this saga now (its epoch has moved on): write nothing, call nothing, stop."""
+    """Another driver owns this saga now: its epoch has moved on. Write nothing, call nothing, stop."""
 
 
 class IllegalEvent(SagaError):
-    """An event that the transition table does not have for this state: a bug in this library."""
+    """The transition table has no row for this event in this state, which is a bug in this library."""

@@ -1,6 +1,7 @@
-"""JSON text to Python values and back, digit for digit (RFC 8259).
+"""Turns JSON text into Python values and back, digit for digit (RFC 8259).
 
-A number whose value a double would change is a Decimal, here and wherever it goes; any other is an int or a float.
+A number whose value a double would change becomes a Decimal, and stays one wherever it goes. Any other number is an
+int or a float.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from uuid import UUID
 Path = Sequence[str | int]
 JSON = Any  # None, bool, int, float, Decimal, str, list, dict
 
-DIGITS = 4300  # characters that a number may have; also Python's own limit for a whole one
+DIGITS = 4300  # characters that a number may have at most; also Python's own limit for an int
 
 _ZERO = re.compile(r"-?[0.]+(?:[eE].*)?")
 
 
 class Twice(ValueError):
-    """An object has the key `key` twice."""
+    """An object has the key `key` twice, which `decode_strictly` refuses."""
 
     def __init__(self, key: str):
         super().__init__(f"the key {_short(key)!r} is here twice")
@@ -32,9 +33,10 @@ class Twice(ValueError):
 
 
 def number(text: str) -> float | Decimal:
-    """The JSON number `text`, which has a fraction or an exponent: a Decimal where a double would change its value.
+    """Return the value of the JSON number `text`, which has a fraction or an exponent.
 
-    ValueError where it has more than DIGITS characters, or is beyond what a double reaches.
+    It is a Decimal where a double would change the value, otherwise a float. Raises ValueError where the text has more
+    than DIGITS characters, or the value is out of a double's range.
     """
     value = float(text)
     if repr(value) == text:
@@ -64,14 +66,17 @@ def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
 
 
 class Decoder(json.JSONDecoder):
-    """Reads JSON; of a key that an object has twice, the last one counts. ValueError, RecursionError."""
+    """Decodes JSON text with exact numbers. Of a key that an object has twice, the last value counts.
+
+    `decode` raises ValueError for what is not JSON, and RecursionError for what is nested too deeply for Python.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(**{"parse_constant": _not_json, "parse_float": number, **options})
 
 
 decode: Callable[[str], JSON] = Decoder().decode
-decode_strictly: Callable[[str], JSON] = Decoder(object_pairs_hook=_unique).decode  # Twice
+decode_strictly: Callable[[str], JSON] = Decoder(object_pairs_hook=_unique).decode  # raises Twice
 
 
 class _Wrong:
@@ -91,7 +96,7 @@ def _whole_or_wrong(text: str) -> Any:
 
 
 def wrong_number(text: str) -> tuple[Path, str] | None:
-    """Where in the JSON `text` the first number is that cannot be kept, and what is wrong with it."""
+    """Return the path of the first number in the JSON `text` that cannot be kept, and what is wrong with it."""
     try:
         value = Decoder(parse_float=_fraction_or_wrong, parse_int=_whole_or_wrong).decode(text)
     except (ValueError, RecursionError):
@@ -101,7 +106,10 @@ def wrong_number(text: str) -> tuple[Path, str] | None:
 
 
 def first(value: JSON, problem: Callable[[Any], str | None]) -> tuple[Path, str] | None:
-    """Where in `value` the first part is, in the order of the text, that has a problem; without recursion."""
+    """Return the path of the first part of `value`, in the order of the text, that has a problem; and the problem.
+
+    It works without recursion, so that no value is nested too deeply for it.
+    """
     left: list[tuple[Any, Any, Any]] = [(None, None, value)]  # (its parent's entry, its key there, itself)
     while left:
         entry = left.pop()
@@ -120,7 +128,7 @@ def first(value: JSON, problem: Callable[[Any], str | None]) -> tuple[Path, str]
 
 
 class _Odd(Exception):
-    """There is something in the value that the quick encoder does not know."""
+    """Raised where a value holds something that Python's own encoder does not know."""
 
 
 def _odd(value: Any) -> NoReturn:
@@ -128,10 +136,10 @@ def _odd(value: Any) -> NoReturn:
 
 
 def writer(known: Callable[[Any], Any], sort_keys: bool = False, spaced: bool = False) -> Callable[[Any], str]:
-    """A function from a value to its JSON text, in which a Decimal is written digit for digit.
+    """Return a function from a value to its JSON text, in which a Decimal is written digit for digit.
 
-    `known` gives, for a value that JSON does not know, one that it does, or raises TypeError. The function raises
-    that; ValueError for a number that is none in JSON; RecursionError.
+    `known(value)` turns a value that JSON does not know into one that it does, or raises TypeError. The function that
+    is returned raises this TypeError, ValueError for a number that JSON does not have, and RecursionError.
     """
     comma, colon = separators = (", ", ": ") if spaced else (",", ":")
     quick = json.JSONEncoder(
@@ -174,23 +182,23 @@ def _digits(value: Decimal) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """What stands for it in JSON: ids as text, dates and times in ISO 8601."""
+    """Return what stands for a value in JSON: an id as text, a date or a time in ISO 8601."""
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, (date, time)):  # a datetime is a date
+    if isinstance(value, (date, time)):  # a datetime is a date, too
         return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-compact = writer(_as_json)  # a JSON value's text
-readable = writer(_as_json, spaced=True)  # on one line, with spaces
+compact = writer(_as_json)  # without any spaces
+readable = writer(_as_json, spaced=True)  # on one line, with spaces after commas and colons
 _sorted = writer(_as_json, sort_keys=True)
 
 
 def canonical(value: JSON) -> str:
-    """One text for equal JSON values: sorted keys, no spaces, 1.0 written as 1 (in the spirit of RFC 8785)."""
+    """Return a text that is the same for equal JSON values: keys sorted, no spaces, 1.0 as 1 (compare RFC 8785)."""
     return _sorted(_plain_numbers(value))
 
 
@@ -214,7 +222,7 @@ def _plain_decimal(value: Decimal) -> int | float | Decimal:
         return near
     digits, exponent = value.as_tuple().digits, value.as_tuple().exponent
     if not isinstance(exponent, int) or abs(exponent) > DIGITS or len(digits) > DIGITS:
-        return value  # none that a JSON text gave
+        return value  # it does not come from a JSON text
     numerator, denominator = value.as_integer_ratio()
     if denominator == 1:
         return numerator
@@ -224,7 +232,7 @@ def _plain_decimal(value: Decimal) -> int | float | Decimal:
 
 
 def too_deep(value: JSON, most: int) -> bool:
-    """Whether arrays and objects stand in each other more than `most` deep; in linear time, without recursion."""
+    """Return whether arrays and objects are nested more than `most` levels deep, in linear time, without recursion."""
     level = [value] if isinstance(value, (dict, list, tuple)) else []
     for _ in range(most):
         if not level:

@@ -19,7 +19,7 @@ from saga.barrier import AlsoWrite, Barrier, Handled, Key, StepAnswer, Transacti
 from saga.errors import NotJson, OutcomeUnknown, Refused
 from saga.machine import Direction
 from saga.payload import sayable
-from saga.storage.database import STATEMENT_REFUSED
+from saga.storage.database_errors import STATEMENT_REFUSED
 
 logger = logging.getLogger("saga")
 

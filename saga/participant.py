@@ -34,7 +34,7 @@ from saga.local_transaction import (
     log_failure,
 )
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object, schema_of
-from saga.storage.database import Token, decodable
+from saga.storage.column_types import Token, decodable
 
 BODY_AT_MOST = 1 << 20  # bytes; a kit answers 413 to a larger one
 JSON_TYPE = "application/json"

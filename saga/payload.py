@@ -1,4 +1,4 @@
-"""JSON bodies: parsed strictly, checked, compared as values, masked before they are shown."""
+"""JSON bodies: how they are parsed, checked against a schema, compared as values, and masked before they are shown."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from jsonschema.validators import extend
 
 from saga.errors import BadInput, NotJson
 from saga.exact_json import JSON, Twice, decode_strictly, first, too_deep, wrong_number
-from saga.exact_json import canonical as canonical  # these four for whoever needs nothing else of it
+from saga.exact_json import canonical as canonical  # these four are re-exported
 from saga.exact_json import compact as compact
 from saga.exact_json import decode as decode
 from saga.exact_json import readable as readable
 
 MASK = "***"
-DEPTH = 64  # levels of arrays and objects in what others send us
-WRAPPED = 8  # levels that we put around it, in events and in the database
+DEPTH = 64  # levels of arrays and objects in what others send us, at most
+WRAPPED = 8  # levels that we may add, in events and in the database
 
 
 def parse_object(
     body: bytes | str, what: str = "the body", *, depth: int = DEPTH, strict: bool = True
 ) -> dict[str, JSON]:
-    """The JSON object (RFC 8259) in `body`, at most `depth` levels deep; BadInput says what else it is.
+    """Return the JSON object (RFC 8259) in `body`, which may be `depth` levels deep.
 
-    `strict`: a key that an object has twice is refused; else the last one counts.
+    Raises BadInput, which says what is wrong with it; `what` is what the message calls it. With `strict`, an object
+    that has a key twice is refused; otherwise the last value counts.
     """
     try:
         text = body if isinstance(body, str) else body.decode(json.detect_encoding(body))
@@ -40,7 +41,7 @@ def parse_object(
         if text.count("[") + text.count("{") > depth and too_deep(value, depth):
             raise RecursionError
         if "\\u" in text or isinstance(body, str):
-            compact(value).encode()  # a lone surrogate is no text
+            compact(value).encode()  # fails for a lone surrogate, which no database stores as text
     except Twice as error:
         raise BadInput(f"{what} is not clear: {error}", error.key[:255]) from None
     except ValueError as error:
@@ -56,7 +57,7 @@ def parse_object(
 
 
 def pretty(value: JSON) -> str:
-    """A JSON value as people read it: a line for each field, indented by two spaces."""
+    """Return a JSON value as people read it: a line for each field, indented by two spaces for each level."""
     levels, lines = 0, [""]
     for part in _PARTS.findall(compact(value)):
         if part in ("]", "}"):
@@ -69,11 +70,11 @@ def pretty(value: JSON) -> str:
     return "\n".join(lines)
 
 
-_PARTS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\[\]|\{\}|[\[\]{},:]|[^\[\]{},:"]+')  # of a compact JSON text
+_PARTS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|\[\]|\{\}|[\[\]{},:]|[^\[\]{},:"]+')  # the parts of a compact JSON text
 
 
 def stored(text: str) -> JSON:
-    """The JSON value that we once wrote as `text`; ValueError where it is none, or nested too deeply to be handled."""
+    """Return the JSON value that we once stored as `text`. Raises ValueError where it is not JSON, or too deep."""
     try:
         value = decode(text)
     except RecursionError:
@@ -84,9 +85,10 @@ def stored(text: str) -> JSON:
 
 
 def sayable(value: Any, what: str) -> tuple[dict[str, JSON], str]:
-    """The object that a service's own function gave, as JSON says it, and its text.
+    """Return the object that a service's own function gave, as JSON values, and its JSON text.
 
-    A Decimal is a number; an UUID, a date and a time are texts. NotJson names the field that JSON cannot say.
+    A Decimal becomes a number; a UUID, a date and a time become texts. Raises NotJson, which names the field, where
+    JSON cannot hold a value; `what` is what the message calls the object.
     """
     if not isinstance(value, Mapping):
         raise NotJson(f"{what} must be a mapping, not {type(value).__name__}")
@@ -112,7 +114,7 @@ def _is_text(key: Any) -> bool:
 
 
 def _unsayable(value: Any) -> str:
-    """Which field of it, and why."""
+    """Return which field of `value` JSON cannot hold, and why."""
 
     def problem(part: Any) -> str | None:
         try:
@@ -135,7 +137,7 @@ def _exact(number: Any) -> Any:
 
 
 def _exactly(keyword: str) -> Any:
-    """What jsonschema does for a keyword; a Decimal is compared with what the schema says, not with a double."""
+    """Return jsonschema's check for a keyword, which compares a Decimal with the digits of the schema's number."""
     plain = Draft202012Validator.VALIDATORS[keyword]
 
     def check(validator: Any, limit: Any, instance: Any, schema: Any) -> Any:
@@ -145,7 +147,7 @@ def _exactly(keyword: str) -> Any:
 
 
 def _multiple_of(validator: Any, factor: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """19.99 is a multiple of 0.01, which it is not in doubles."""
+    """Check multipleOf exactly: 19.99 is a multiple of 0.01, though it is not in doubles."""
     if validator.is_type(instance, "number") and Fraction(str(instance)) % Fraction(str(factor)):
         yield ValidationError(f"{instance!r} is not a multiple of {factor}")
 
@@ -165,13 +167,13 @@ _Validator: Any = extend(  # type: ignore[no-untyped-call]
 
 
 def schema_of(schema: Mapping[str, Any]) -> Draft202012Validator:
-    """A JSON Schema (2020-12), checking Decimals by their exact value."""
+    """Return the validator of a JSON Schema (2020-12) that checks Decimals by their exact value."""
     made: Draft202012Validator = _Validator(schema)
     return made
 
 
 def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str] = ()) -> None:
-    """Raise BadInput, naming the field, unless `value` fits; a secret value is not quoted."""
+    """Raise BadInput, which names the field, unless `value` fits the schema; no value of a secret field is quoted."""
     try:
         error = best_match(schema.iter_errors(value))
     except RecursionError:
@@ -186,7 +188,7 @@ def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str
     field, secret = field_name(path), frozenset(secret)
     texts = secret_texts(value, secret)
     message = re.sub(r"Decimal\('([^']*)'\)", r"\1", error.message)
-    problem = mask(message, secret, texts | {repr(text)[1:-1] for text in texts})  # before it is cut
+    problem = mask(message, secret, texts | {repr(text)[1:-1] for text in texts})  # before the message is cut
     problem = problem if len(problem) < 300 else f"{problem[:297]}..."
     if any(str(part) in secret for part in path):
         problem = f"does not fit {error.validator}: {error.validator_value}"
@@ -194,17 +196,17 @@ def check_fields(schema: Draft202012Validator, value: JSON, secret: Iterable[str
 
 
 def field_name(path: Iterable[str | int]) -> str:
-    """`steps[1].timeout` for the path ("steps", 1, "timeout")."""
+    """Return the name of a field from its path: `steps[1].timeout` for ("steps", 1, "timeout")."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def digest(value: JSON) -> str:
-    """SHA-256 of the canonical text, as 64 hex digits: equal for equal JSON values."""
+    """Return the SHA-256 of a value's canonical text, as 64 hex digits. It is equal for equal JSON values."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def mask(value: JSON, secret: Iterable[str], secret_values: Iterable[str] = ()) -> JSON:
-    """`value` with every field named in `secret` masked, and every text that echoes a secret value."""
+    """Return `value` with every field masked that `secret` names, and every text that echoes one of `secret_values`."""
     names = frozenset(secret)
     if not names or value is None:
         return value
@@ -224,7 +226,7 @@ def mask(value: JSON, secret: Iterable[str], secret_values: Iterable[str] = ()) 
 
 
 def secret_texts(values: JSON, secret: Iterable[str]) -> frozenset[str]:
-    """The texts that must not be echoed: every scalar under a secret field, as it would be printed."""
+    """Return the texts that must not be echoed: every scalar under a secret field, as it would be printed."""
     names, found = frozenset(secret), set[str]()
 
     def collect(part: JSON, hidden: bool) -> None:
@@ -243,14 +245,14 @@ def secret_texts(values: JSON, secret: Iterable[str]) -> frozenset[str]:
 
 
 def holds(value: JSON, names: Collection[str]) -> bool:
-    """Whether a field of this name is somewhere in it."""
+    """Return whether a field with one of these names is anywhere in `value`."""
     if isinstance(value, Mapping):
         return any(name in names or holds(item, names) for name, item in value.items())
     return isinstance(value, list) and any(holds(item, names) for item in value)
 
 
 def iso(at: float | None) -> str | None:
-    """`at`, in seconds since the epoch, as 2026-01-31T12:00:00.000Z."""
+    """Return a time, given in seconds since the epoch, as 2026-01-31T12:00:00.000Z; None for None."""
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,7 +12,7 @@ from typing import Any
 from saga.context import Context
 from saga.definition import SagaDefinition, SnapshotError
 from saga.machine import ENDED, Line, Saga, State
-from saga.unreadable import Unreadable, unreadable, why_no_result, why_not, why_off
+from saga.unreadable import Unreadable, position_problem, results_problem, row_problem, unreadable
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def read_row(row: Mapping[Any, Any], results: Mapping[str, Any] | None = None) -
     A row without the column `input` gives a bare record.
     """
     values = {str(name): value for name, value in row.items()}
-    if reason := why_not(values):
+    if reason := row_problem(values):
         return unreadable(values, reason)
     try:
         record = _record(values, results or {})
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         return unreadable(values, error)
-    reason = why_off(record.definition, record.state, record.cursor)
+    reason = position_problem(record.definition, record.state, record.cursor)
     return unreadable(values, reason) if reason else record
 
 
@@ -98,6 +98,6 @@ def _record(values: Mapping[str, Any], results: Mapping[str, Any]) -> Record:
     given = {"input": {}, **{name: value for name, value in values.items() if name != "name"}}
     given["definition"] = SagaDefinition.from_json(values["definition"], driven=state not in ENDED)
     given["context"] = Context.from_json(values["context"])
-    if reason := why_no_result(results):
+    if reason := results_problem(results):
         raise SnapshotError(reason)
     return Record(**{**given, "state": state, "results": results})

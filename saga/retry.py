@@ -1,4 +1,8 @@
-"""When to try again: back-off delays, and `retry_request()`, which makes one call of up to 1 + retries attempts."""
+"""When to try again: `retry_request` makes the attempts of one call, and `stall_delay` says how long a saga rests.
+
+All waits double from one to the next, up to a limit, and are jittered between half and all of themselves, so that
+many callers of a service that has failed do not come back at the same moment. Sleep and randomness are passed in.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +15,43 @@ TIMEOUT = 5.0  # seconds for one attempt, from connecting to the last byte
 RETRIES = 2  # further attempts after the first one
 BACKOFF = 0.2  # seconds before the first retry; each further wait is twice as long
 
-BACKOFF_AT_MOST = 5.0  # seconds: where the doubling ends
-RETRY_AFTER_AT_MOST = 5.0  # seconds
+BACKOFF_AT_MOST = 5.0  # seconds, at which the doubling ends
+RETRY_AFTER_AT_MOST = 5.0  # seconds that a service may ask for
 
 T = TypeVar("T")
 
 
 def jittered(delay: float, random: Callable[[], float]) -> float:
-    """Between half of `delay` and all of it; `random` gives [0, 1)."""
+    """Return a time between half of `delay` and all of it; `random` gives [0, 1)."""
     return delay * (0.5 + random() / 2)
 
 
 def backoff_delay(backoff: float, retry: int) -> float:
-    """The whole wait before the `retry`-th retry (from 1), in seconds: `backoff` doubling, up to 5 s.
+    """Return the wait before the `retry`-th retry (from 1), in seconds, before it is jittered.
 
-    A `backoff` that is longer than that is kept as it is.
+    It is `backoff`, doubled with each retry up to 5 s. A `backoff` that is longer than 5 s stays as it is.
     """
     return min(backoff * 2.0 ** min(retry - 1, 62), max(backoff, BACKOFF_AT_MOST))
 
 
 def delays(backoff: float, retries: int, random: Callable[[], float]) -> Iterator[float]:
-    """The waits before each retry, in seconds, each jittered."""
+    """Yield the wait before each retry, in seconds, jittered."""
     for retry in range(1, retries + 1):
         yield jittered(backoff_delay(backoff, retry), random)
 
 
 @lru_cache
 def longest(timeout: float, retries: int, backoff: float) -> float:
-    """How long a call of 1 + `retries` attempts may take, in seconds."""
+    """Return how long a call of 1 + `retries` attempts may take at most, in seconds."""
     waits = [max(backoff_delay(backoff, retry), RETRY_AFTER_AT_MOST) for retry in range(1, retries + 1)]
     return (1 + retries) * timeout + sum(waits)
 
 
 def stall_delay(round: int, base: float, maximum: float, random: Callable[[], float]) -> float:
-    """How long a saga rests after its `round`-th failed round (from 1), in seconds: doubling up to `maximum`."""
+    """Return how long a stalled saga rests after its `round`-th failed round (from 1), in seconds, jittered.
+
+    It is `base`, doubled with each round up to `maximum`.
+    """
     return jittered(min(maximum, base * 2 ** min(round - 1, 62)), random)
 
 
@@ -60,11 +67,11 @@ def retry_request(
     first: int = 1,
     answered: Callable[[T, bool], None] = lambda answer, will_retry: None,
 ) -> T:
-    """The last answer of up to 1 + `retries` attempts, numbered from `first`.
+    """Make up to 1 + `retries` attempts, numbered from `first`, and return the last answer.
 
-    `attempt(number)` makes one and gives its answer; what it raises ends the call. After each answer
-    `answered(answer, will_retry)` is told, before the wait. A server's Retry-After (seconds) is honoured up to 5 s
-    (RFC 9110, section 10.2.3).
+    `attempt(number)` makes one attempt and gives its answer; what it raises ends the call. `should_retry(answer)` says
+    whether another attempt is worth it. `answered(answer, will_retry)` runs after each answer, before the wait. What
+    `retry_after(answer)` gives, in seconds, makes the wait longer, up to 5 s (RFC 9110, section 10.2.3).
     """
     waits = delays(backoff, retries, random)
     for number in range(first, first + retries + 1):

@@ -20,14 +20,13 @@ from saga.machine import BESIDE_THE_DRIVER, Line, State
 from saga.record import Present, Record, Stored, read_row
 from saga.set_aside import Cause, SetAside
 from saga.storage import log_sql as sql
-from saga.storage.database import STATEMENT_REFUSED, EncodedJson, is_duplicate
-from saga.storage.group_commit import GroupCommit
+from saga.storage.column_types import EncodedJson
+from saga.storage.database_errors import STATEMENT_REFUSED, is_duplicate
+from saga.storage.group_commit import GroupCommit, Singly
 from saga.storage.log_database import LogDatabase
 from saga.storage.log_writes import Also, Fate, LogWrite, write_together
-from saga.storage.statement_batch import Row
+from saga.storage.statement_batch import Row, is_plain
 from saga.unreadable import Unreadable, UnreadableLine, line_of, unreadable
-
-__all__ = ["Present", "Record", "SagaLog", "Stored"]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 ALL = 2**31 - 1  # lines
@@ -44,7 +43,7 @@ class SagaLog:
     def __init__(self, engine: Engine):
         self.aside = SetAside()  # the sagas that were found to be unreadable
         self.database = LogDatabase(engine)
-        self._writes = GroupCommit(self._write_all, LogWrite.size)
+        self._writes = Singly(self._write_all) if is_plain(engine) else GroupCommit(self._write_all, LogWrite.size)
 
     def begin(self, record: Record, lines: Sequence[Line], also: Also = ()) -> Stored | None:
         """Write a new saga; where its idempotency key is known, write nothing and give the saga that has the key.

@@ -1,7 +1,8 @@
-"""What a row or a line of the saga log is to a version that cannot decode it: a value, so that it stops nobody. Pure.
+"""What a row or a line of the saga log is to a version that cannot decode it: a value, which stops no other saga. Pure.
 
-A newer version may have written it (an unknown state, event, or field of a step), a hand, or a broken disk. It is
-left alone: shown with the reason, counted, and driven by nobody. Reasons name columns and types, never contents.
+It may have been written by a newer version (with a state, an event or a step's field that is unknown here), by hand,
+or by a broken disk. Such a saga is left alone: it is shown with the reason and counted, and nobody drives it. A reason
+names columns and types, never contents.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from sqlalchemy import RowMapping
 from saga.context import ContextError
 from saga.definition import SagaDefinition, SnapshotError
 from saga.machine import ENDED, NOTES, Event, Line, State
-from saga.storage.database import Undecodable
+from saga.storage.column_types import Undecodable
 
 UNREADABLE = "UNREADABLE"  # the public status, and the key of such a line's detail in lower case
 
-Shape = tuple[str, Callable[[Any], bool]]  # in words, and whether a value has it
+Shape = tuple[str, Callable[[Any], bool]]  # (what a value must be, in words; whether a value is that)
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A saga of which the row, or a line, cannot be decoded: why not, and what could be read of it."""
+    """A saga whose row, or one of whose lines, cannot be decoded: the reason, and what could be read of it."""
 
     id: str
     reason: str
     name: str | None = None
-    state: str | None = None  # the text, also of a state that is not known here
+    state: str | None = None  # as the column has it, also where this version does not know the state
     epoch: int | None = None
     owner: str | None = None
     due_at: float | None = None
@@ -43,12 +44,12 @@ class Unreadable:
 
     @property
     def ended(self) -> bool:
-        """Whether its state says that nothing more will happen to it."""
+        """Whether its state is one in which nothing more happens to a saga."""
         return self.state in ENDED
 
     @property
     def secret(self) -> tuple[str, ...] | None:
-        """The fields that must not be shown; None where the snapshot does not say."""
+        """The names of the fields that must not be shown; None where the snapshot does not say."""
         names = (self.snapshot or {}).get("secret")
         return (
             tuple(names) if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else None
@@ -57,11 +58,11 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class UnreadableLine(Line):
-    """A line that cannot be decoded, as far as it can be: its detail says why, `at` may be no number (NaN)."""
+    """A line that cannot be decoded. It has those fields that could be; `at` may be NaN, and `detail` says why."""
 
     @property
     def reason(self) -> str:
-        """Why it cannot be decoded."""
+        """Why the line cannot be decoded."""
         return str(self.facts["unreadable"])
 
 
@@ -139,8 +140,8 @@ _EVENTS = frozenset({*Event, *NOTES})
 _STATES = frozenset(State)
 
 
-def why_not(row: Mapping[str, Any]) -> str | None:
-    """Why a row of `sagas` cannot be read, as far as its columns show; None where they can."""
+def row_problem(row: Mapping[str, Any]) -> str | None:
+    """Return why the columns of a row of `sagas` cannot be read; None where they can."""
     reason = _misfit(row, _COLUMNS) or _misfit(row.get("error") or {}, _CAUSE, "error.")
     if reason:
         return reason
@@ -149,13 +150,13 @@ def why_not(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def why_no_result(results: Mapping[str, Any]) -> str | None:
-    """Why what the actions answered, by the step's name, cannot be read; None where it can."""
+def results_problem(results: Mapping[str, Any]) -> str | None:
+    """Return why the results, by the step's name, cannot be read; None where they can."""
     return _misfit(results, dict.fromkeys(results, _OBJECT), "results.")
 
 
-def why_off(definition: SagaDefinition, state: State, cursor: int) -> str | None:
-    """Why there can be no saga of this definition that is in this state at this cursor; None where there can."""
+def position_problem(definition: SagaDefinition, state: State, cursor: int) -> str | None:
+    """Return why no saga of this definition can be in this state at this cursor; None where one can."""
     steps = len(definition.steps)
     if state in ENDED:
         return None if -1 <= cursor <= steps else f"the cursor is {cursor}, of {steps} steps"
@@ -166,14 +167,14 @@ _KEPT = (*(name for name in Unreadable.__dataclass_fields__ if name in _COLUMNS 
 
 
 def unreadable(row: Mapping[str, Any], error: Exception | str) -> Unreadable:
-    """What can be read of a row that cannot be decoded."""
+    """Return what can be read of a row that cannot be decoded, with the reason."""
     kept: dict[str, Any] = {name: row[name] for name in _KEPT if name in row and _COLUMNS[name][1](row[name])}
     snapshot = kept.pop("definition", None)
     return Unreadable(id=str(row["id"]), reason=_said(error), snapshot=snapshot, **kept)
 
 
-def misread(record: Any, reason: str) -> Unreadable:
-    """A saga whose row can be read (a Record), and its lines cannot."""
+def unreadable_record(record: Any, reason: str) -> Unreadable:
+    """Return the Unreadable of a saga whose row could be read (a Record), though its results or lines could not."""
     names = [name for name in Unreadable.__dataclass_fields__ if name not in ("reason", "name", "snapshot")]
     known = {name: getattr(record, name) for name in names}
     return Unreadable(reason=reason, name=record.definition.name, snapshot=record.definition.snapshot, **known)
@@ -186,7 +187,7 @@ def _said(error: Exception | str) -> str:
 
 
 def line_of(row: RowMapping) -> Line:
-    """A row of `saga_log`; an UnreadableLine where it cannot be decoded."""
+    """Return the line in a row of `saga_log`; an UnreadableLine where it cannot be decoded."""
     values: dict[str, Any] = {name: row[name] for name in _LINE}
     reason = _misfit(values, _LINE) or _misfit(values["detail"] or {}, _DETAIL, "detail.")
     if reason is None and values["event"] not in _EVENTS:
@@ -199,7 +200,7 @@ def line_of(row: RowMapping) -> Line:
 
 
 def _misfit(values: Mapping[str, Any], shapes: Mapping[str, Shape], path: str = "") -> str | None:
-    """Which of the values has another shape than it must; those that are not there are not looked at."""
+    """Return which of the values is not what it must be; a value that is missing is not looked at."""
     for name, (words, fits) in shapes.items():
         if name in values and not fits(values[name]):
             value = values[name]

@@ -1,4 +1,4 @@
-"""URLs that may hold a user and a password: how those are sent, and that they are never shown."""
+"""URLs that may hold a user and a password: these are sent as Authorization, and are never shown."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from saga.payload import MASK
 
-# What stands between `://` and the last `@` of the authority. Where the authority is broken, because a password holds
-# a `/`, a `?` or a `#` that is not percent-encoded, it is what stands before the last `@` of the whole URL.
+# It matches what stands between `://` and the last `@` of the authority. A password that holds a `/`, a `?` or a `#`
+# without percent-encoding breaks the authority: then it matches what stands before the last `@` of the whole URL.
 _USERINFO = re.compile(
     r"""(?<=://)(?: [^\s/?#"'<>]* | (?!\[)[^\s/?#:"'<>]* :(?!\d*(?:[/?#\s"'<>]|$)) [^\s"'<>]* )@""", re.VERBOSE
 )
 
 
 def masked(text: str) -> str:
-    """`text` with the user and the password of every URL in it replaced by `***`: `http://***@host/path`."""
+    """Return `text` with the user and the password of every URL in it masked, as in `http://***@host/path`."""
     return _USERINFO.sub(f"{MASK}@", text) if "@" in text else text
 
 
 def credentials(url: str) -> str | None:
-    """The value of Authorization that a URL's `user:password@` stands for (Basic, RFC 7617); None where it has none.
+    """Return the Authorization that a URL's `user:password@` stands for (Basic, RFC 7617); None where it has none.
 
-    Both parts are percent-decoded. Raises ValueError where `url` is no URL.
+    Both parts are percent-decoded. Raises ValueError where `url` is not a URL.
     """
     return _credentials(url) if "@" in url else None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import check_flags, last_event_id, whole_number_in
+from orchestrator.shown_lines import show_lines
 from orchestrator.stream import event_stream
-from saga.views.representation import represent_line
 
 blueprint = Blueprint("events", __name__)
 
@@ -17,10 +17,7 @@ def latest_lines(orchestrator: Orchestrator) -> Response:
     """The latest lines of all sagas, newest first."""
     check_flags("limit")
     found = orchestrator.lines.latest(whole_number_in("limit", 100, 1, 500))
-    records = orchestrator.log.find_many({saga_id for saga_id, _ in found})
-    return jsonify(
-        lines=[{"saga_id": saga_id, **represent_line(line, records.get(saga_id))} for saga_id, line in found]
-    )
+    return jsonify(lines=show_lines(found, orchestrator.log))
 
 
 @blueprint.get("/events")

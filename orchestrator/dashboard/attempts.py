@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 from orchestrator.dashboard.formatting import listed, quoted, times
-from orchestrator.dashboard.log_reader import CallHistory, ShownLine
+from orchestrator.dashboard.log_reader import CallHistory
 from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import Direction
+from saga.views.lines import ShownLine, detail_of
 
 
 def outcome_of(line: ShownLine) -> str:
-    """What an attempt's line says: done, done in silence, refused, unreachable, without an object, failed or timed out."""
-    status, verdict = line["status_code"], (line["detail"] or {}).get("verdict")
+    """What an attempt came to, as its line says: the end of the name of a phrase."""
+    status, verdict = line["status_code"], detail_of(line).get("verdict")
     if verdict == "done":
         return "done" if status else "done in silence"
     if verdict == "refused":
@@ -24,7 +25,7 @@ def outcome_of(line: ShownLine) -> str:
 
 def answer_of(line: ShownLine, say: Phrases) -> str:
     """The same as the diagram says it: an answer, or what a service did."""
-    outcome, status, undo = outcome_of(line), line["status_code"], (line["detail"] or {}).get("call")
+    outcome, status, undo = outcome_of(line), line["status_code"], detail_of(line).get("call")
     name = {"done": "answer", "without an object": "answer failed"}.get(outcome, f"answer {outcome}")
     name = "answer 409" if outcome == "refused" and status == 409 else name
     undoing = undo == Direction.COMPENSATION and outcome in ("done", "done in silence", "refused", "unreachable")
@@ -52,7 +53,7 @@ def why(call: CallHistory, say: Phrases) -> str:
     if not call.attempts:
         return ""
     last = call.attempts[-1]
-    message = str((last["detail"] or {}).get("message") or "")
+    message = str(detail_of(last).get("message") or "")
     if not message:
         return ""
     name = "why, with a status" if last["status_code"] and not message.startswith("HTTP ") else "why"

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 from flask import Blueprint, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.break_it_form import INPUT, MEANINGS, body_in, flags_in, prefilled, started_by
 from orchestrator.dashboard.prediction import findings_for
 from orchestrator.dashboard.saga_view import find_view
 from orchestrator.dashboard.scenarios import SCENARIOS
+from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.errors import BadInput, SagaError
@@ -40,7 +40,7 @@ def start(orchestrator: Orchestrator) -> Response | tuple[str, int]:
     """Start a saga from a form, and show its page."""
     try:
         definition, body = started_by(orchestrator, request.form)
-        orchestrator.check_listeners(definition)
+        orchestrator.check_start(definition)
         saga_id = orchestrator.engine.start(definition, body)
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)
@@ -54,7 +54,7 @@ def start_in_both_modes(orchestrator: Orchestrator) -> Response | tuple[str, int
     try:
         started = [started_by(orchestrator, request.form, mode) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
         for definition, _ in started:  # before either is started
-            orchestrator.check_listeners(definition)
+            orchestrator.check_start(definition)
         saga_ids = [orchestrator.engine.start(definition, body) for definition, body in started]
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)

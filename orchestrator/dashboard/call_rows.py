@@ -19,9 +19,10 @@ from orchestrator.dashboard.diagram_rows import (
     under_way,
 )
 from orchestrator.dashboard.formatting import length
-from orchestrator.dashboard.log_reader import LEFT_OUT, ShownLine, by_operator, cut_short
+from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
 from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import CLAIMED, FAULT, Event
+from saga.views.lines import ShownLine, detail_of
 
 
 def call_rows(
@@ -61,7 +62,7 @@ class _CallRows:
         self._rows.add(DiagramRow("call", 0, label, title, lane, group.answer, group.outcome), group.at)
 
     def _moved(self, line: ShownLine, index: int) -> None:
-        event, detail = line["event"], line["detail"] or {}
+        event, detail = line["event"], detail_of(line)
         if event in set(Event):
             self._number = 0
         if event == FAULT and str(detail.get("fault")).startswith("after"):

@@ -9,9 +9,10 @@ from typing import Any
 
 from orchestrator.dashboard.attempts import answer_of
 from orchestrator.dashboard.formatting import length
-from orchestrator.dashboard.log_reader import LEFT_OUT, ShownLine
+from orchestrator.dashboard.log_reader import LEFT_OUT
 from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, FAULT, OVERDUE, RELEASED, STALLED, Direction, Event
+from saga.views.lines import ShownLine, detail_of
 
 NOW = "now"
 NOTES = (FAULT, RELEASED, CANCEL_REQUESTED, Event.CANCELLED, Event.DEADLINE_PASSED, Event.RESOLVED, OVERDUE)
@@ -78,7 +79,7 @@ def grouped(lines: Sequence[ShownLine], say: Phrases) -> Iterator[tuple[int, Att
     """
     group: AttemptGroup | None = None
     for index, line in enumerate(lines):
-        event, state = line["event"], (line["detail"] or {}).get("state")
+        event, state = line["event"], detail_of(line).get("state")
         if event == ATTEMPT:
             attempt = _attempt(line, say)
             if group and _follows(group, attempt):
@@ -100,7 +101,7 @@ def grouped(lines: Sequence[ShownLine], say: Phrases) -> Iterator[tuple[int, Att
 
 
 def _attempt(line: ShownLine, say: Phrases) -> AttemptGroup:
-    detail, number = line["detail"] or {}, line["attempt"] or 0
+    detail, number = detail_of(line), line["attempt"] or 0
     undoing = detail.get("call") == Direction.COMPENSATION
     verdict = str(detail.get("verdict"))
     return AttemptGroup(str(line["step"]), undoing, answer_of(line, say), verdict, line["at"], number, number)

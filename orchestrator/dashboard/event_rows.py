@@ -10,10 +10,11 @@ from typing import Any
 
 from orchestrator.dashboard.diagram_rows import NOTES, NOW, AttemptGroup, DiagramRow, Rows, grouped, under_way
 from orchestrator.dashboard.formatting import times
-from orchestrator.dashboard.log_reader import LEFT_OUT, ShownLine
+from orchestrator.dashboard.log_reader import LEFT_OUT
 from orchestrator.dashboard.phrasing import Phrases
 from saga.choreography.events import EventKind
 from saga.machine import ABANDONED, PARKED, REPLAYED, STARTED, Event
+from saga.views.lines import ShownLine, detail_of
 
 
 def event_rows(
@@ -64,7 +65,7 @@ class _EventRows:
         self._rows.add(DiagramRow("attempt", lane, label, title, outcome=group.outcome, heard=heard), group.at)
 
     def _moved(self, line: ShownLine, index: int) -> None:
-        event, subject, letter = line["event"], _subject(line), str((line["detail"] or {}).get("letter"))
+        event, subject, letter = line["event"], _subject(line), str(detail_of(line).get("letter"))
         if event == PARKED:
             lane = self._parked_at[letter] = self._rows.lane(line["step"])
             self._waiting.add(lane)
@@ -115,4 +116,4 @@ class _EventRows:
 
 
 def _subject(line: ShownLine) -> str:
-    return str((line["detail"] or {}).get("subject") or "")
+    return str(detail_of(line).get("subject") or "")

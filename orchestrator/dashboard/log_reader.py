@@ -14,7 +14,6 @@ from saga.machine import (
     FAULT,
     NOTES,
     OVERDUE,
-    PARKED,
     RELEASED,
     REPLAYED,
     STALLED,
@@ -22,8 +21,7 @@ from saga.machine import (
     Event,
     State,
 )
-
-ShownLine = Mapping[str, Any]
+from saga.views.lines import ShownLine, detail_of, parked_lines
 
 LEFT_OUT = "left_out"  # no line of a log: it stands for those between two that are shown
 _BACK = (*BACKWARD, State.COMPENSATED)
@@ -75,7 +73,7 @@ class CallHistory:
     @property
     def failed(self) -> list[ShownLine]:
         """Its attempts that did not succeed."""
-        return [line for line in self.attempts if (line["detail"] or {}).get("verdict") != "done"]
+        return [line for line in self.attempts if detail_of(line).get("verdict") != "done"]
 
 
 @dataclass
@@ -92,7 +90,7 @@ class SagaHistory:
     replayed: int = 0
     left_out: bool = False  # lines are left out: all numbers are at least so high
     torn: bool = False  # lines are left out that tell of other calls than those here
-    parked: dict[str, ShownLine] = field(default_factory=dict)  # the events that wait to be replayed
+    parked: list[ShownLine] = field(default_factory=list)  # the lines that say which events are parked
 
     @property
     def turn(self) -> CallHistory | None:
@@ -153,6 +151,7 @@ def read_history(lines: Sequence[ShownLine]) -> SagaHistory:
     events = [str(line["event"]) for line in lines]
     for line, following in zip(lines, [*events[1:], ""], strict=True):
         _take(history, line, following)
+    history.parked = parked_lines(lines)
     return history
 
 
@@ -168,7 +167,7 @@ def _take(history: SagaHistory, line: ShownLine, following: str) -> None:
     elif event == ATTEMPT:
         call.attempts.append(line)
         call.number = line["attempt"] or 0
-    elif event == CLAIMED and (line["detail"] or {}).get("interrupted"):
+    elif event == CLAIMED and detail_of(line).get("interrupted"):
         call.number += 1
         history.taken_over += not by_operator(line, following)
     elif event == RELEASED:
@@ -188,7 +187,7 @@ def _take(history: SagaHistory, line: ShownLine, following: str) -> None:
 
 def by_operator(line: ShownLine, following: str) -> bool:
     """Whether a claim is an operator's, who took the saga from its driver: nothing crashed, stopped or was too slow."""
-    return (line["detail"] or {}).get("why") in _VERBS or following in _OPERATORS
+    return detail_of(line).get("why") in _VERBS or following in _OPERATORS
 
 
 def cut_short(saga: Mapping[str, Any], lines: Sequence[ShownLine], claim: int) -> tuple[str, bool] | None:
@@ -199,7 +198,7 @@ def cut_short(saga: Mapping[str, Any], lines: Sequence[ShownLine], claim: int) -
     for line in lines[claim + 1 :]:
         event, step = line["event"], line["step"]
         if event == ATTEMPT and step:
-            return step, (line["detail"] or {}).get("call") == Direction.COMPENSATION
+            return step, detail_of(line).get("call") == Direction.COMPENSATION
         if step and (event == CANCEL_REQUESTED or event in set(Event)):
             return step, str(event).startswith("compensation")
     under_way = {"RUNNING": False, "COMPENSATING": True}
@@ -228,7 +227,7 @@ def _of_compensation(line: ShownLine) -> bool | None:
     """Whether a line tells of a compensation, not of an action; None where it tells of neither."""
     event = line["event"]
     if event == ATTEMPT:
-        return bool((line["detail"] or {}).get("call") == Direction.COMPENSATION)
+        return bool(detail_of(line).get("call") == Direction.COMPENSATION)
     if event in (Event.RESUMED, Event.RESOLVED):
         return state_of(line) in _BACK
     return event.startswith("compensation") if event in set(Event) else None
@@ -242,22 +241,13 @@ def _passed(history: SagaHistory, line: ShownLine) -> None:
     history.overdue = True
 
 
-def _parked(history: SagaHistory, line: ShownLine) -> None:
-    history.parked[_letter(line)] = line
-
-
 def _replayed(history: SagaHistory, line: ShownLine) -> None:
     history.replayed += 1
-    history.parked.pop(_letter(line), None)
 
 
-_COUNTED = {FAULT: _crashed, OVERDUE: _passed, PARKED: _parked, REPLAYED: _replayed}
-
-
-def _letter(line: ShownLine) -> str:
-    return str((line["detail"] or {}).get("letter"))
+_COUNTED = {FAULT: _crashed, OVERDUE: _passed, REPLAYED: _replayed}
 
 
 def state_of(line: ShownLine) -> str:
     """The state that a transition led to; empty where the log does not say."""
-    return str((line["detail"] or {}).get("state", ""))
+    return str(detail_of(line).get("state", ""))

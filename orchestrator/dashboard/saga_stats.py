@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.dashboard.log_reader import ShownLine, read_history
+from orchestrator.dashboard.log_reader import read_history
 from saga.choreography.events import EventKind
+from saga.views.lines import ShownLine, detail_of
 
 
 @dataclass(frozen=True)
@@ -41,5 +42,5 @@ def stats_of(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> SagaStats:
 
 def _events(lines: Sequence[ShownLine]) -> set[str]:
     """The subjects that it came by; not the failed attempts, of which nobody needs to hear."""
-    subjects = {str((line["detail"] or {}).get("subject") or "") for line in lines}
+    subjects = {str(detail_of(line).get("subject") or "") for line in lines}
     return {subject for subject in subjects if subject and not subject.endswith(f".{EventKind.ATTEMPT}")}

@@ -1,4 +1,6 @@
 """Who told whom, or who called whom, as a sequence diagram: a lane for each party, a row for each message. Pure.
+from saga.views.lines import ShownLine, detail_of
+
 
 Of an orchestrated saga: the calls, all of them the orchestrator's, each with its answer. Of a choreographed one: the
 events, from the service that publishes one to the one that acts on it (the broker between them is not drawn); the
@@ -14,9 +16,9 @@ from typing import Any
 from orchestrator.dashboard.call_rows import call_rows
 from orchestrator.dashboard.diagram_rows import DiagramRow
 from orchestrator.dashboard.event_rows import event_rows
-from orchestrator.dashboard.log_reader import ShownLine
 from orchestrator.dashboard.phrasing import Phrases
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
+from saga.views.lines import ShownLine
 
 ORCHESTRATOR = "orchestrator"
 ROWS = {ORCHESTRATION: call_rows, CHOREOGRAPHY: event_rows}

@@ -12,9 +12,10 @@ from typing import Any
 
 from orchestrator.dashboard.attempts import before_it_succeeded, lost_attempts, tried, why
 from orchestrator.dashboard.formatting import listed, moment, quoted, times
-from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, ShownLine, read_history
+from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, read_history
 from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import ENDED, STALLED, Event, State
+from saga.views.lines import ShownLine, detail_of
 
 SENTENCES_AT_MOST = 3
 
@@ -125,7 +126,7 @@ class _Summary:
             return "" if self._failed(turn) == "refused" else self.say("changed nothing")
         if turn.event == Event.ACTION_UNKNOWN:
             return self.say("effect unknown")
-        verdicts = [(line["detail"] or {}).get("verdict") for line in turn.attempts]
+        verdicts = [detail_of(line).get("verdict") for line in turn.attempts]
         if "done" in verdicts:
             return self.say("had taken effect", step=turn.step)
         return self.say("may have been called", step=turn.step) if turn.number and not verdicts else ""
@@ -229,8 +230,8 @@ class _Summary:
     def _of_nobody_in_charge(self) -> Iterator[str]:
         """What only a choreographed saga comes to."""
         history, ended = self.history, self.history.state in ENDED
-        for line in history.parked.values() if not ended else ():
-            detail = line["detail"] or {}
+        for line in history.parked if not ended else ():
+            detail = detail_of(line)
             message = f" ({quoted(detail['message'])})" if detail.get("message") else ""
             yield self.say("parked", step=line["step"], subject=detail.get("subject"), why=message)
         if history.overdue and ended:

@@ -17,6 +17,7 @@ from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
 from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.time_axis import WIDTH, Scale, Span, Tick
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
+from saga.views.lines import detail_of
 
 NARROWEST = 40  # hundredths of a percent
 BARS_AT_MOST = 100  # in a row; all before them become one
@@ -65,7 +66,7 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
     """
     reading = _Reading([step["name"] for step in saga["steps"]], Phrases(saga["mode"]))
     for index, line in enumerate(lines):
-        if line["event"] == CLAIMED and (line["detail"] or {}).get("interrupted"):
+        if line["event"] == CLAIMED and detail_of(line).get("interrupted"):
             following = lines[index + 1]["event"] if index + 1 < len(lines) else ""
             reading.taken(line, cut_short(saga, lines, index), by_operator(line, following))
         else:
@@ -115,7 +116,7 @@ class _Reading:
     def take(self, line: Mapping[str, Any]) -> None:
         """One line more."""
         at = self._time(line)
-        event, detail = line["event"], line["detail"] or {}
+        event, detail = line["event"], detail_of(line)
         if event == LEFT_OUT:
             self._left_out(detail)
         elif event == ATTEMPT:

@@ -24,7 +24,8 @@ from sqlalchemy import (
     select,
 )
 
-from saga.storage.database import Json, Token, UtcTime, transaction
+from saga.storage.column_types import Json, Token, UtcTime
+from saga.storage.database import transaction
 from saga.storage.statement_batch import Row, Statement
 
 OWN = -2  # the giver of what the step itself acted with: no position, which a step that is added would shift

@@ -7,18 +7,17 @@ other. An event that is delivered again changes nothing; one that came before it
 from __future__ import annotations
 
 import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from weakref import WeakValueDictionary
 
 from saga.choreography.broker import ACK, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD
 from saga.choreography.event_body import saga_id_of
 from saga.choreography.event_fold import Early, abandon, fold_event, rounds_of, shortened
 from saga.choreography.events import OBSERVED, EventKind, SagaEvent, parse_event
+from saga.choreography.permitted_commands import refusal
 from saga.errors import (
     BadInput,
     Conflict,
@@ -40,8 +39,9 @@ from saga.machine import (
 )
 from saga.payload import iso
 from saga.progress import saga_of
-from saga.runtime.permitted_commands import refusal
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.runtime.end_signals import EndSignals
+from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
@@ -53,41 +53,19 @@ EARLY = 0.01  # seconds, doubling with each delivery
 EARLY_AT_MOST = 5.0
 
 
-class Waiting:
-    """Who waits for news of which saga."""
-
-    def __init__(self) -> None:
-        self._events: WeakValueDictionary[str, threading.Event] = WeakValueDictionary()
-        self._lock = threading.Lock()
-
-    def expect(self, saga_id: str) -> threading.Event:
-        """Is set by the next news of the saga; kept as long as somebody holds it."""
-        with self._lock:
-            event = self._events.get(saga_id) or threading.Event()
-            self._events[saga_id] = event
-            return event
-
-    def tell(self, saga_id: str) -> None:
-        """There is news of the saga."""
-        with self._lock:
-            event = self._events.pop(saga_id, None)
-        if event:
-            event.set()
-
-
 class Observer:
     """Hears every event, and writes it into the log of the saga that it concerns."""
 
     def __init__(
         self,
         log: SagaLog,
-        waiting: Waiting,
+        end_signals: EndSignals,
         clock: Callable[[], float],
         observe: Callable[[Record, Line], None],
         exit: Callable[[int], None],
     ):
         self._log = log
-        self._waiting = waiting
+        self._end_signals = end_signals
         self._clock = clock
         self._observe = observe
         self._exit = exit
@@ -206,7 +184,7 @@ class Observer:
         for line in new:
             self._observe(after, line)
         if after.ended:  # until then there is nothing to be told
-            self._waiting.tell(record.id)
+            self._end_signals.ended(record.id)
 
     def _remember(self, record: Record) -> None:
         if not record.ended:

@@ -36,7 +36,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from saga.choreography.dead_letter import unreadable
 from saga.choreography.events import SagaEvent
 from saga.errors import BrokerUnavailable, OutcomeUnknown
-from saga.storage.database import Json, Token, UtcTime, transaction
+from saga.storage.column_types import Json, Token, UtcTime
+from saga.storage.database import transaction
 from saga.storage.statement_batch import Row, Statement, execute_batch
 
 logger = logging.getLogger("saga")

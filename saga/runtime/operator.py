@@ -1,130 +1,80 @@
-"""What an operator may do to a saga: cancel, resume, resolve. Durable and in the log before the answer.
+"""What an operator may do to a saga: cancel, resume, resolve, abandon. Durable and in the log before the answer.
 
-Each takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one wins;
-only a cancel while the pivot is called leaves it with its driver, and is noted beside it.
+Each command reads the saga and passes it on to its coordinator. A saga that cannot be read has none: an operator can
+only end it, with `resolve`, in the state in which it was left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from saga import progress
-from saga.driver import Driver
-from saga.errors import BadInput, Conflict, EngineUnavailable, LeaseLost, SagaUnreadable
-from saga.machine import CANCEL_REQUESTED, ENDED, STALLED, Event, State
+from saga.driver import DriverDeps
+from saga.errors import BadInput, Conflict, LeaseLost
+from saga.machine import ENDED, STALLED, State
 from saga.payload import compact
+from saga.record import Record
+from saga.runtime.coordinator import Coordinator
 from saga.runtime.end_unreadable import end_unreadable
-from saga.runtime.engine import Engine
-from saga.runtime.permitted_commands import (
-    BY,
-    REFUSALS,
-    WAITING_FOR_THE_PIVOT,
-    instead,
-    refusal,
-    resolved_by_hand,
-    takes_no_result,
-)
-from saga.saga_log import Record
+from saga.runtime.permitted_commands import BY, REFUSALS, readable
+from saga.runtime.waiting_callers import read_saga
 from saga.unreadable import Unreadable
 
 NOTE_AT_MOST = 1000  # characters
 RESULT_AT_MOST = 1 << 20  # bytes, as of a participant's answer
-TRIES = 20  # at a saga whose driver is busy writing
-
-
-def check_note(note: str, what: str) -> None:
-    """Raise BadInput unless an operator's note says something; `what` it should say."""
-    if not note.strip():
-        raise BadInput(f"note is required: {what}", "note")
-    if len(note) > NOTE_AT_MOST:
-        raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
-
-
-class Elsewhere(Protocol):
-    """Where sagas are that a workflow drives."""
-
-    def tell(
-        self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
-    ) -> None:
-        """Pass an operator's word on. Conflict, BadInput, EngineUnavailable."""
 
 
 class Operator:
-    """The commands; each raises NoSuchSaga, or Conflict where the saga's state forbids it."""
+    """The commands. Each raises NoSuchSaga, SagaUnreadable, LogUnavailable, or Conflict where it is not permitted."""
 
-    def __init__(self, engine: Engine, elsewhere: Elsewhere | None = None, lacking: str = "TEMPORAL_ADDRESS"):
-        self._engine = engine
-        self._elsewhere = elsewhere
-        self._lacking = lacking  # where nothing is elsewhere
+    def __init__(self, deps: DriverDeps, coordinators: Mapping[str, Coordinator]):
+        self._deps = deps
+        self._coordinators = coordinators
+
+    def permitted_commands(self, record: Record) -> set[str]:
+        """The commands that the saga's state permits now."""
+        return self._of(record).permitted_commands(record)
 
     def cancel(self, saga_id: str) -> None:
-        """Roll the saga back. While the pivot's outcome is open it decides, and the wish is only noted."""
-        if self._told(saga_id, "cancel"):
-            return
-        for record in self._tries(saga_id, "cancel"):
-            cause = progress.cancelled(record)
-            if cause is None:
-                if self._engine.note(record, WAITING_FOR_THE_PIVOT, CANCEL_REQUESTED, BY):
-                    return
-            elif driver := self._engine.preempt(record, why=Event.CANCELLED):
-                self._say(driver, Event.CANCELLED, cause=cause, detail=BY)
-                return
+        """Roll the saga back. While the pivot's outcome is open that outcome decides, and the wish is only noted."""
+        record = self._read(saga_id, "cancel")
+        self._of(record).cancel(record)
 
     def resume(self, saga_id: str) -> None:
-        """Make the call that stalled the saga again, now."""
-        if self._told(saga_id, "resume"):
-            return
-        self._say(self._preempt(saga_id, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
+        """Make the call that stalled the saga again, now; of a choreographed saga, replay its parked events."""
+        record = self._read(saga_id, "resume")
+        self._of(record).resume(record)
 
     def resolve(
         self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
     ) -> None:
-        """Go on as if the call that stalled the saga had succeeded: somebody has seen to it by hand, says `note`.
+        """Go on as if the call that stalled the saga had succeeded; `note` says what was done by hand, and by whom.
 
-        `result`: what its action would have answered, for later steps; BadInput where the call is a compensation.
-        A saga that cannot be read is ended by it, and `outcome` ("completed", "compensated") says how.
+        `result` is what the action would have answered, for later steps. A saga that cannot be read is ended, and
+        `outcome` ("completed", "compensated") says how. Raises BadInput where one of these does not fit the saga.
         """
         check_note(note, "what was done by hand, and by whom")
         if result is not None and len(compact(result).encode()) > RESULT_AT_MOST:
             raise BadInput(f"result must not be larger than {RESULT_AT_MOST} bytes", "result")
-        saga = self._engine.read(saga_id)
+        saga = read_saga(self._deps.log, saga_id)
         if isinstance(saga, Unreadable):
             self._end(saga, note, outcome)
             return
         if outcome is not None and saga.state in STALLED:
             raise BadInput("outcome is only for a saga that cannot be read: this one knows its own", "outcome")
-        if self._told(saga_id, "resolve", note, result):
-            return
-        driver = self._preempt(saga_id, "resolve", Event.RESOLVED, result)
-        self._say(driver, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result)
+        self._of(saga).resolve(saga, note, result)
+
+    def abandon(self, saga_id: str, note: str) -> None:
+        """End a choreographed saga that no service has heard of, so that none ever acts for it; `note` says why."""
+        record = self._read(saga_id, "abandon")
+        check_note(note, "why it is abandoned, and by whom")
+        self._of(record).abandon(record, note)
+
+    def _of(self, record: Record) -> Coordinator:
+        return self._coordinators[record.definition.coordinator]
 
     def _read(self, saga_id: str, command: str) -> Record:
-        saga = self._engine.read(saga_id)
-        if isinstance(saga, Unreadable):
-            raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
-        return saga
-
-    def _tries(self, saga_id: str, command: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
-        """The saga as it is now, for each try; Conflict where its state forbids it, or it moves on at every try."""
-        for _ in range(TRIES):
-            record = self._read(saga_id, command)
-            if why := refusal(command, record):
-                raise Conflict(why)
-            if result is not None and (why := takes_no_result(record)):
-                raise BadInput(why, "result")
-            yield record
-        raise Conflict(f"{REFUSALS[command]}: it is moving too fast, try again")
-
-    def _preempt(self, saga_id: str, command: str, why: Event, result: Mapping[str, Any] | None = None) -> Driver:
-        tries = self._tries(saga_id, command, result)
-        return next(driver for record in tries if (driver := self._engine.preempt(record, why)))
-
-    def _say(self, driver: Driver, event: Event, **said: Any) -> None:
-        try:
-            driver.record_event(event, **said)
-        finally:
-            self._engine.accept(driver)
+        return readable(read_saga(self._deps.log, saga_id), command)
 
     def _end(self, saga: Unreadable, note: str, outcome: str | None) -> None:
         """End a saga that cannot be read."""
@@ -135,25 +85,16 @@ class Operator:
             raise BadInput(
                 f"outcome is required of a saga that cannot be read: {states}, as you have left it", "outcome"
             )
-        state = State(outcome)
-        log, now = self._engine.deps.log, round(self._engine.deps.clock(), 6)
+        state, now = State(outcome), round(self._deps.clock(), 6)
         try:
-            end_unreadable(log, saga.id, state, now, {**BY, "note": note, "state": state})
+            end_unreadable(self._deps.log, saga.id, state, now, {**BY, "note": note, "state": state})
         except LeaseLost:
             raise Conflict(f"{REFUSALS['resolve']}: it has ended") from None
 
-    def _told(
-        self, saga_id: str, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
-    ) -> bool:
-        """Whether a workflow drives the saga, which then has been told; Conflict where nobody is in charge of it."""
-        record = self._read(saga_id, command)
-        if record.definition.choreographed:
-            raise Conflict(instead(record))
-        if not record.definition.on_temporal:
-            return False
-        if record.ended and (why := refusal(command, record)):
-            raise Conflict(why)
-        if self._elsewhere is None:
-            raise EngineUnavailable(f"this saga is on Temporal: to reach it this orchestrator needs {self._lacking}")
-        self._elsewhere.tell(record, command, note, result)
-        return True
+
+def check_note(note: str, what: str) -> None:
+    """Raise BadInput unless an operator's note says something; `what` it should say."""
+    if not note.strip():
+        raise BadInput(f"note is required: {what}", "note")
+    if len(note) > NOTE_AT_MOST:
+        raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Mapping
 
 from saga.errors import LeaseLost, LogUnavailable, SagaUnreadable
 from saga.machine import STALLED, State
+from saga.record import Record
 from saga.retry import jittered
 from saga.runtime.bulkhead import service_of
+from saga.runtime.coordinator import Coordinator
+from saga.runtime.driver_pool import DriverPool
 from saga.runtime.due_sagas import DueSagas
-from saga.runtime.engine import Engine
 from saga.runtime.lease_watch import LeaseWatch
-from saga.saga_log import Record
 from saga.set_aside import Cause
 from saga.unreadable import Unreadable
 
@@ -30,16 +30,17 @@ _Due = tuple[str, int, float | None, Record | None]  # id, epoch, the due time t
 
 
 class Recovery:
-    """One thread that looks for sagas without a driver, and gives them to the engine."""
+    """One thread that looks for sagas without a driver, and gives them to the pool of drivers."""
 
-    def __init__(self, engine: Engine, interval: float, overdue: Callable[[Record], None] = lambda record: None):
-        self._engine = engine
+    def __init__(self, pool: DriverPool, coordinators: Mapping[str, Coordinator], interval: float):
+        self._pool = pool
+        self._deps = pool.deps
+        self._coordinators = coordinators
         self._interval = interval  # seconds
-        self._due_sagas = DueSagas(engine.deps.log)
-        self._overdue = overdue  # told of a choreographed saga whose deadline has passed
+        self._due_sagas = DueSagas(pool.deps.log)
         self._freed = False
-        self._opened_at, self._opened = round(engine.deps.clock(), 6), engine.deps.monotonic()
-        self._watch = LeaseWatch(engine.deps.lease)
+        self._opened_at, self._opened = round(pool.deps.clock(), 6), pool.deps.monotonic()
+        self._watch = LeaseWatch(pool.deps.lease)
         self._watched_at = float("-inf")
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
@@ -56,19 +57,19 @@ class Recovery:
 
     def look(self) -> bool:
         """Claim at most one batch of what is due; gives whether more may be due. May raise LogUnavailable."""
-        deps, engine = self._engine.deps, self._engine
+        deps, pool = self._deps, self._pool
         if not self._freed:  # at start: what a process of our name held, it holds no more
             now = deps.clock()
             opened_at = min(self._opened_at, now - (deps.monotonic() - self._opened))  # should it have been set back
             self._due_sagas.free(deps.owner, now, before=opened_at + deps.lease)
             self._freed = True
-        places = min(BATCH, engine.places_for_recovered)
+        places = min(BATCH, pool.places_for_recovered)
         if not places:
             return True
         due, more = self._due(places)
         postponed: dict[tuple[str, int], float] = {}
         for saga_id, epoch, seen, record in due:
-            if engine.holds(saga_id):  # our own clock was set, and its lease is about to be renewed
+            if pool.holds(saga_id):  # our own clock was set, and its lease is about to be renewed
                 continue
             try:
                 self._see_to(saga_id, epoch, seen, record, postponed)
@@ -85,7 +86,7 @@ class Recovery:
 
         The log sets aside those that cannot, and gives others in their stead: they take up no places.
         """
-        deps, most = self._engine.deps, places
+        deps, most = self._deps, places
         leases = self._overdue_leases()
         while True:
             due: list[tuple[str, int, float | None]] = [
@@ -109,13 +110,12 @@ class Recovery:
         postponed: dict[tuple[str, int], float],
     ) -> None:
         """One saga that is due."""
-        deps, engine = self._engine.deps, self._engine
-        if record and record.definition.choreographed:
-            self._mark(record)
+        deps, pool = self._deps, self._pool
+        if record and self._coordinators[record.definition.coordinator].when_due(record):
             return
         service = self._retried_service(record)
-        if service and not engine.breakers.permits(service):
-            rest = engine.breakers.rest(service)  # spread, so that they do not all come back at once
+        if service and not pool.breakers.permits(service):
+            rest = pool.breakers.rest(service)  # spread, so that they do not all come back at once
             postponed[saga_id, epoch] = deps.clock() + rest + jittered(rest, deps.random)
             return
         claimed = False
@@ -123,15 +123,11 @@ class Recovery:
             claimed = self._claim(saga_id, epoch, service, seen)
         finally:
             if service and not claimed:
-                engine.breakers.withdraw(service)
-
-    def _mark(self, record: Record) -> None:
-        with suppress(LeaseLost, SagaUnreadable):  # it has moved on, and is looked at again; or it is set aside
-            self._overdue(record)
+                pool.breakers.withdraw(service)
 
     def _overdue_leases(self) -> list[tuple[str, int, float | None]]:
         """What others hold no more, and what is due so late that nobody can have meant it: (id, epoch, due time)."""
-        deps = self._engine.deps
+        deps = self._deps
         now, since = deps.clock(), deps.monotonic()
         if since < self._watched_at + self._interval:
             return []
@@ -149,7 +145,7 @@ class Recovery:
 
     def _claim(self, saga_id: str, epoch: int, trying: str | None, seen: float | None) -> bool:
         try:
-            self._engine.claim(saga_id, epoch, trying, seen)
+            self._pool.claim(saga_id, epoch, trying, seen)
         except LeaseLost:
             return False  # another orchestrator was quicker
         except SagaUnreadable:

@@ -1,9 +1,9 @@
-"""Group commit: many threads' writes in few transactions, by whoever of them came first (DeWitt et al., "Implementation
-Techniques for Main Memory Database Systems", SIGMOD 1984).
+"""Group commit: the writes of many threads in few transactions (DeWitt et al., "Implementation Techniques for Main
+Memory Database Systems", SIGMOD 1984).
 
-A thread that brings a write and finds nobody writing becomes the leader: it writes for all who have come meanwhile,
-tells each what became of its own write, and hands over to the first who came too late for it. A leader who finds
-company waits a moment, so that more come along; one alone writes at once.
+A thread that brings a write and finds nobody writing becomes the leader. It writes for all who have come meanwhile,
+gives each of them the outcome of its own write, and passes the lead to the first who came too late. A leader who had
+company the last time waits a moment for more; a thread alone writes at once. `Singly` is the plain version.
 """
 
 from __future__ import annotations
@@ -18,14 +18,26 @@ SIZE_AT_MOST = 1 << 20  # of the size of those that join the first
 
 W = TypeVar("W")
 R = TypeVar("R")
+WriteAll = Callable[[Sequence[W]], Sequence[R | BaseException]]
+
+
+class Singly(Generic[W, R]):
+    """Makes each write durable in a transaction of its own."""
+
+    def __init__(self, write_all: WriteAll[W, R]):
+        self._write_all = write_all
+
+    def submit(self, write: W) -> R:
+        """The outcome of `write`, once it is durable; raises the outcome where it is an exception."""
+        return _given(self._write_all([write])[0])
 
 
 class GroupCommit(Generic[W, R]):
-    """`write_all(writes)` makes all of them durable, and gives for each what it came to, or what it must raise."""
+    """Makes writes durable together: `write_all(writes)` gives the outcome of each of them, or what it must raise."""
 
     def __init__(
         self,
-        write_all: Callable[[Sequence[W]], Sequence[R | BaseException]],
+        write_all: WriteAll[W, R],
         size: Callable[[W], int] = lambda write: 1,
         gather: float = GATHER,
     ):
@@ -39,7 +51,7 @@ class GroupCommit(Generic[W, R]):
         self._enough = threading.Event()
 
     def submit(self, write: W) -> R:
-        """What `write` came to, once it is durable; raises what it must."""
+        """The outcome of `write`, once it is durable; raises the outcome where it is an exception."""
         entry: _Entry[W, R] = _Entry(write)
         with self._lock:
             self._entries.append(entry)
@@ -50,10 +62,7 @@ class GroupCommit(Generic[W, R]):
             entry.turn.acquire()
         if not entry.outcomes:
             self._lead()
-        outcome = entry.outcomes[0]
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+        return _given(entry.outcomes[0])
 
     def _lead(self) -> None:
         if self._expected > 1:
@@ -78,13 +87,19 @@ class GroupCommit(Generic[W, R]):
             entry.turn.release()
 
     def _fitting(self) -> int:
-        """How many of those that wait are written together: at least one."""
+        """How many of the writes that wait go into the next transaction: at least one."""
         size = 0
         for number, entry in enumerate(self._entries[1:WRITES_AT_MOST], start=1):
             size += self._size(entry.write)
             if size > SIZE_AT_MOST:
                 return number
         return min(len(self._entries), WRITES_AT_MOST)
+
+
+def _given(outcome: R | BaseException) -> R:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 class _Entry(Generic[W, R]):

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from saga.errors import LogUnavailable, OutcomeUnknown, WriteRefused
-from saga.storage.database import STATEMENT_REFUSED, is_duplicate, is_lock_conflict, refusal, transaction
+from saga.storage.database import transaction
+from saga.storage.database_errors import STATEMENT_REFUSED, is_duplicate, is_lock_conflict, refusal
 from saga.storage.statement_batch import Row, Statement
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"

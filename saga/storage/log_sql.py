@@ -41,7 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from saga.machine import ENDED, STALLED, UNENDED, State
-from saga.storage.database import Float, Json, Token, UtcTime
+from saga.storage.column_types import Float, Json, Token, UtcTime
 from saga.storage.statement_batch import Statement
 
 metadata = MetaData()

@@ -1,8 +1,6 @@
-"""Statements that are executed often: compiled once, and sent to MySQL several in one exchange.
+"""Statements that are executed often: compiled once, and several of them sent to the database together.
 
-A round trip costs more than a small statement does, on both sides: MySQL takes `a; b; c` as one packet (its
-multi-statements), and the last statement of a transaction travels together with the COMMIT. SQLite has no round
-trips; there they are executed one by one.
+`Statement` and `execute_batch()` are all that others use; what they buy, and the plain version, is said in `__init__`.
 """
 
 from __future__ import annotations
@@ -12,17 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import mysql.connector as mysql_driver
-from mysql.connector import connection_cext
-from mysql.connector.connection import MySQLConnection
-from mysql.connector.connection_cext import CMySQLConnection
-from mysql.connector.errors import DataError, get_mysql_exception
-from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.sql import ClauseElement
 
 Row = tuple[Any, ...]
-TOO_LARGE = 1153  # ER_NET_PACKET_TOO_LARGE
-NO_TEXT = 1366  # ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
+PLAIN = "saga_plain"  # the execution option of an engine whose statements SQLAlchemy executes, one by one
 
 
 class Statement:
@@ -39,7 +31,7 @@ class Statement:
         return tuple([convert(values[name]) if convert else values[name] for name, convert in parameters])
 
     def text(self, dialect: Dialect) -> _Text:
-        """What it is in the dialect."""
+        """The statement's SQL in this dialect."""
         known = self._texts.get(dialect.name)
         return known or self._texts.setdefault(dialect.name, self._compiled(dialect))
 
@@ -62,14 +54,17 @@ class _Text:
         return head + values + ", ".join([row] * rows)
 
 
-def execute_batch(
-    connection: Connection, *sent: tuple[Statement, Sequence[Row]], with_commit: bool = False
-) -> list[int]:
+Sent = tuple[Statement, Sequence[Row]]  # a statement with its rows of bound values
+
+
+def execute_batch(connection: Connection, *sent: Sent, with_commit: bool = False) -> list[int]:
     """Execute statements, each with its rows of bound values; gives how many rows each one found.
 
-    `with_commit`: nothing follows but the COMMIT, and they travel with it; the COMMIT then raises what goes wrong.
-    Errors are SQLAlchemy's; the way is the driver's own, since a Connection's costs more than a small statement.
+    `with_commit`: nothing follows but the COMMIT. On MySQL the statements then travel with it, nothing is given, and
+    the COMMIT raises what goes wrong. Errors are SQLAlchemy's.
     """
+    if is_plain(connection):
+        return _one_by_one(connection, sent)
     dialect = connection.dialect
     raw: Any = connection.connection.dbapi_connection
     texts = [statement.text(dialect).of(len(rows)) for statement, rows in sent]
@@ -85,89 +80,22 @@ def execute_batch(
             return []
         found: list[int] = raw.execute(sql, together)
         return found
-    except dialect.loaded_dbapi.Error as error:  # to SQLAlchemy's, with all it does for a connection that is lost
+    except dialect.loaded_dbapi.Error as error:
+        # SQLAlchemy's own way (private; checked with 2.1.9) from the driver's error to its own, which also gives up a
+        # connection that is lost.
         connection._handle_dbapi_exception(error, "; ".join(texts), None, None, None)
 
 
-def listen(engine: Engine) -> None:
-    """Make the engine of a MySQL serve `execute_batch`."""
-
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
-        made = _connection_class()(*arguments, **options)
-        with closing(made.cursor()) as cursor:
-            cursor.execute("SELECT @@max_allowed_packet")
-            made.packet = int(cursor.fetchone()[0])
-        return made
+def is_plain(bind: Engine | Connection) -> bool:
+    """Whether statements are executed one by one here, each by SQLAlchemy."""
+    return PLAIN in bind.get_execution_options()
 
 
-class _FewerRoundTrips:
-    """What the driver's connection does not do, or does at once, to save round trips."""
-
-    sent_with_commit: tuple[str, Row] | None = None  # statements that are sent with the COMMIT
-    packet = 1 << 62  # bytes: the server takes no larger one
-
-    def check(self, sql: bytes) -> bytes:
-        """The text, unless it is too large for the server, which would say so by hanging up.
-
-        From a lost connection nobody could tell that the same text must not be sent again.
-        """
-        if len(sql) + 1 >= self.packet:  # with the byte that says what kind of packet it is
-            raise DataError(f"{len(sql)} bytes are more than max_allowed_packet ({self.packet})", errno=TOO_LARGE)
-        return sql
-
-    def is_connected(self: Any) -> bool:
-        """Asked for each new cursor: not by a ping, since the statement itself will tell."""
-        return not self.is_closed()
-
-    def commit(self: Any) -> None:
-        """Commit, and what has waited for it."""
-        sent_with_commit, self.sent_with_commit = self.sent_with_commit, None
-        if sent_with_commit is None:
-            super().commit()  # type: ignore[misc]
-            return
-        self.execute(f"{sent_with_commit[0]}; COMMIT", sent_with_commit[1])
-
-    def rollback(self: Any) -> None:
-        """Roll back, and forget what has waited for the COMMIT."""
-        self.sent_with_commit = None
-        super().rollback()  # type: ignore[misc]
-
-
-class _CExtensionConnection(_FewerRoundTrips, CMySQLConnection):
-    def execute(self, sql: str, values: Row) -> list[int]:
-        """How many rows each of the statements found; without a cursor, which costs as much as the exchange."""
-        try:
-            bound = tuple(self.prepare_for_mysql(values))
-        except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]
-            raise DataError(str(error), errno=NO_TEXT) from error
-        self.cmd_query(self.check(sql.encode() % bound))
-        driver: Any = self._cmysql
-        found = [driver.affected_rows()]
-        while self._follows():
-            found.append(driver.affected_rows())
-        return found
-
-    def _follows(self) -> bool | None:
-        """Whether there is another result; its error as the driver raises that of the first one, which it forgets."""
-        try:
-            return self.next_result()
-        except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]
-            raise get_mysql_exception(error.errno, error.msg, error.sqlstate) from error
-
-
-class _PythonConnection(_FewerRoundTrips, MySQLConnection):
-    def execute(self, sql: str, values: Row) -> list[int]:
-        """The same by a cursor."""
-        self.check(sql.encode() + b"".join(str(value).encode() for value in values))
-        cursor = self.cursor()
-        cursor.execute(sql, values)
-        found = [cursor.rowcount]
-        while cursor.nextset():
-            found.append(cursor.rowcount)
-        cursor.close()
-        return found
-
-
-def _connection_class() -> type[Any]:
-    return _CExtensionConnection if mysql_driver.HAVE_CEXT else _PythonConnection
+def _one_by_one(connection: Connection, sent: Sequence[Sent]) -> list[int]:
+    for value in [value for _, rows in sent for row in rows for value in row]:
+        if isinstance(value, str):
+            value.encode()  # UnicodeEncodeError, as on SQLite; the MySQL driver's error would be none of SQLAlchemy's
+    return [
+        sum(connection.exec_driver_sql(statement.text(connection.dialect).sql, row).rowcount for row in rows)
+        for statement, rows in sent
+    ]

@@ -13,7 +13,7 @@ from saga.machine import State
 from saga.record import Record, Stored
 from saga.saga_log import SagaLog, results_of
 from saga.storage import log_sql as sql
-from saga.unreadable import Unreadable, misread, why_no_result, why_not
+from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_record
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
 SCANNED = 2000  # sagas, the newest, that are looked through for those that can, or cannot, be read
@@ -125,9 +125,9 @@ class SagaSearch:
     def _filled(self, saga: Stored, input: Any, results: Mapping[str, Any]) -> Stored:
         if isinstance(saga, Unreadable):
             return saga
-        reason = why_not({"input": input, "state": saga.state}) or why_no_result(results)
+        reason = row_problem({"input": input, "state": saga.state}) or results_problem(results)
         if reason is None:
             return replace(saga, input=input, results=results)
-        found = misread(saga, reason)
+        found = unreadable_record(saga, reason)
         self._log.aside.put(found)
         return found

@@ -24,7 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from saga.storage.database import Float, Json, Token, UtcTime, connect, is_duplicate, is_lock_conflict
+from saga.storage.column_types import Float, Json, Token, UtcTime
+from saga.storage.database import connect
+from saga.storage.database_errors import is_duplicate, is_lock_conflict
 from saga.storage.statement_batch import Statement, execute_batch
 from tests.conftest import Database
 
@@ -40,7 +42,7 @@ things = Table(
 )
 
 
-@pytest.fixture
+@pytest.fixture(params=[False, True], ids=["batches", "plain"])
 def engine(database: Database, request: pytest.FixtureRequest) -> Any:
     """An engine as the processes have it; on MySQL the administrator makes the table, since we may not."""
     url = make_url(database("service_a"))
@@ -49,7 +51,7 @@ def engine(database: Database, request: pytest.FixtureRequest) -> Any:
         admin = make_url(request.getfixturevalue("mysql_admin")).set(database=url.database)
     maker = create_engine(admin)
     metadata.create_all(maker)
-    made = connect(admin.render_as_string(hide_password=False), pool_size=4)
+    made = connect(admin.render_as_string(hide_password=False), pool_size=4, plain=request.param)
     yield made
     made.dispose()
     metadata.drop_all(maker)

@@ -19,13 +19,15 @@ from saga import progress
 from saga.call import make_call
 from saga.choreography.broker import Delivery
 from saga.choreography.events import EventKind, SagaEvent
-from saga.choreography.observer import Observer, Waiting
+from saga.choreography.observer import Observer
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.runtime.end_signals import EndSignals
+from saga.saga_log import SagaLog
 from saga.temporal.journal import Journal
 from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.temporal.projection import Projector
@@ -158,7 +160,7 @@ def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.
     log, clock = Checked(log.database.engine), Clock()
     record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
     latest: list[Record] = []
-    observer = Observer(log, Waiting(), clock, lambda after, line: latest.append(after), lambda code: None)
+    observer = Observer(log, EndSignals(), clock, lambda after, line: latest.append(after), lambda code: None)
     names = [step.name for step in record.definition.steps]
     kinds = [EventKind.DONE, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT]
     heard: list[tuple[str, bytes]] = []

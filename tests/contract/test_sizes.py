@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,16 +15,20 @@ import saga.saga_log
 from orchestrator.api.sagas import LINES, PAGE_BYTES
 from orchestrator.app import create_app
 from orchestrator.dashboard.saga_view import FIRST_LINES, LATEST_LINES
-from saga.choreography.observer import Observer, Waiting
+from orchestrator.shown_lines import AT_ONCE
+from saga.choreography.observer import Observer
 from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
 from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.record import Record
+from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
-from saga.saga_log import RECENT, Record, SagaLog
-from saga.storage.database import Json, connect, create_tables
+from saga.saga_log import RECENT, SagaLog
+from saga.storage.column_types import Json
+from saga.storage.database import connect, create_tables
 from saga.storage.log_sql import metadata
 from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun, present, record
@@ -177,7 +181,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
 def test_a_follower_hears_of_a_long_saga_without_reading_or_keeping_its_log(log: SagaLog, read: Read) -> None:
     after = stalled(log, 3000, CHOREOGRAPHY)
     read.lines = 0
-    observer = Observer(log, Waiting(), lambda: NOW, lambda *_: None, lambda _: None)
+    observer = Observer(log, EndSignals(), lambda: NOW, lambda *_: None, lambda _: None)
     observer.overdue(after)
     observer.replayed(after.id, 1, "saga.signup.A.done")
     assert read.lines == 0
@@ -224,6 +228,23 @@ def test_a_page_of_sagas_is_bounded_in_bytes(log: SagaLog, client: FlaskClient, 
     read.json_bytes = 0
     assert client.get("/").status_code == 200
     assert read.json_bytes < 100_000
+
+
+def test_masking_the_lines_of_many_sagas_holds_the_inputs_of_a_few(
+    log: SagaLog, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [begun(log, number, input={"username": f"u{number}"}, due_at=FAR) for number in range(1, 61)]
+    read, find_many = list[int](), SagaLog.find_many
+
+    def counted(self: SagaLog, saga_ids: Iterable[str], bare: bool = False) -> dict[str, Any]:
+        ids = list(saga_ids)
+        read.append(len(ids))
+        return find_many(self, ids, bare)
+
+    monkeypatch.setattr(SagaLog, "find_many", counted)
+    lines = client.get("/logs?limit=500").json["lines"]
+    assert [line["saga_id"] for line in lines] == [each.id for each in reversed(made)]
+    assert sum(read) == 60 and max(read) == AT_ONCE
 
 
 def test_a_saga_larger_than_a_page_is_a_page_of_its_own(log: SagaLog, client: FlaskClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,12 +16,12 @@ from saga.driver import DriverDeps
 from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
 from saga.process.settings import load_settings
+from saga.record import Present, Record
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.end_unreadable import end_unreadable
-from saga.runtime.engine import Engine as Orders
 from saga.runtime.log_lines import LogLines
 from saga.runtime.recovery import Recovery
-from saga.saga_log import Present, Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -33,6 +32,7 @@ from saga.views.backlog import count_states
 from service_a import app as service_a
 from tests.conftest import Database
 from tests.contract.test_saga_log import present
+from tests.support.runtime import Runtime
 from tests.support.stack import eventually
 from tests.support.unreadable_rows import (
     DEFINITION,
@@ -94,15 +94,15 @@ def test_recovery_goes_past_it(engine: Engine, log: SagaLog, name: str) -> None:
 
 
 def recovering(log: SagaLog) -> tuple[Recovery, list[str]]:
-    """A recovery whose engine drives nothing, and the ids of what it has claimed."""
+    """A recovery whose pool drives nothing, and the ids of what it has claimed."""
     deps = DriverDeps(
         log=log, transport=Well(), owner="here", clock=lambda: NOW + 100, sleep=lambda seconds: None,
         random=lambda: 0.5, stopping=lambda: False, observe=lambda record, line: None,
     )  # fmt: skip
-    engine = Orders(deps, new_id=lambda: "", stop=threading.Event())
+    runtime = Runtime(deps)
     claimed: list[str] = []
-    engine.accept = lambda driver: claimed.append(driver.record.id)  # type: ignore[method-assign]
-    return Recovery(engine, 1.0), claimed
+    runtime.pool.accept = lambda driver: claimed.append(driver.record.id)  # type: ignore[method-assign]
+    return runtime.recovery, claimed
 
 
 @pytest.mark.parametrize("count", [100])

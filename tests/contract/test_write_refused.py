@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,14 +17,15 @@ from saga.choreography.events import started
 from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
+from saga.record import Present
 from saga.retry import stall_delay
-from saga.runtime.engine import Engine
-from saga.saga_log import NOTHING, Present, SagaLog
+from saga.saga_log import NOTHING, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.support import mysql_server
 from tests.support.choreographed_world import ChoreographedWorld
+from tests.support.runtime import Runtime
 from tests.support.world import INPUT, World, signup
 
 LIMIT = 1 << 20  # bytes that the database takes at once
@@ -42,10 +42,15 @@ def small_mysql(mysql_admin: str) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(params=["sqlite", "mysql"])
+ON_MYSQL = [pytest.param(each, marks=pytest.mark.xdist_group("small packets")) for each in ("mysql", "mysql-plain")]
+
+
+@pytest.fixture(params=["sqlite", "sqlite-plain", *ON_MYSQL])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
-    mysql = request.param == "mysql"
-    engine = connect(request.getfixturevalue("small_mysql") if mysql else f"sqlite:///{tmp_path}/log.db")
+    kind, _, plain = request.param.partition("-")
+    mysql = kind == "mysql"
+    url = request.getfixturevalue("small_mysql") if mysql else f"sqlite:///{tmp_path}/log.db"
+    engine = connect(url, plain=bool(plain))
     if not mysql:
         event.listen(engine, "connect", lambda raw, _: raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT))
     create_tables(engine, log_sql.metadata)
@@ -67,7 +72,7 @@ def test_a_begin_that_is_too_large_is_refused_and_nothing_is_started(log: SagaLo
 
 
 def test_a_start_that_is_too_large_names_the_field_and_says_why(log: SagaLog) -> None:
-    engine = Engine(deps(log), new_id=lambda: record(1).id, stop=threading.Event())
+    engine = Runtime(deps(log), new_id=lambda: record(1).id).engine
     with pytest.raises(BadInput, match=r"input: .*too large.*Nothing was started") as refused:
         engine.start(signup(), {"username": LARGE})
     assert refused.value.field == "input"

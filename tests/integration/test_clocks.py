@@ -15,10 +15,9 @@ from saga.context import replay
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver
 from saga.machine import STARTED, Line, State
-from saga.runtime.engine import Engine
+from saga.record import Present, Record
 from saga.runtime.lease_watch import LeaseWatch
-from saga.runtime.recovery import Recovery
-from saga.saga_log import Present, Record
+from tests.support.runtime import Runtime
 from tests.support.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
@@ -43,14 +42,14 @@ class Orchestrator:
         self.world, self.ahead = world, ahead
         deps = world.deps(lambda: 0, owner=name)
         self.deps = replace(deps, clock=lambda: world.now + self.ahead)
-        self.engine = Engine(self.deps, new_id=lambda: ID, stop=threading.Event())
-        self.engine.accept = self._accept  # type: ignore[method-assign]
-        self.recovery = Recovery(self.engine, INTERVAL)
+        runtime = Runtime(self.deps, new_id=lambda: ID, interval=INTERVAL)
+        self.engine, self.pool, self.recovery = runtime.engine, runtime.pool, runtime.recovery
+        self.pool.accept = self._accept  # type: ignore[method-assign]
         self.claimed: list[Driver] = []
 
     def _accept(self, driver: Driver) -> None:
         self.claimed.append(driver)
-        self.engine._drivers[driver.record.id] = driver
+        self.pool.drivers[driver.record.id] = driver
 
     def start(self) -> Driver:
         """A saga that this process drives."""
@@ -59,7 +58,7 @@ class Orchestrator:
 
     def tick(self) -> None:
         """What its threads do now."""
-        for driver in list(self.engine._drivers.values()):
+        for driver in list(self.pool.drivers.values()):
             driver.renew_when_old()
         self.recovery.look()
 
@@ -143,7 +142,7 @@ def test_past_its_lease_a_driver_makes_no_call_though_its_clock_was_set_back(wor
     for _ in pass_time(world, 2 * LEASE, two):
         pass
     assert [each.record.epoch for each in two.claimed] == [2]
-    one.engine._work_on(driver)  # it wakes up
+    one.pool.work_on(driver)  # it wakes up
     assert not world.calls
 
 
@@ -245,15 +244,16 @@ def test_a_caller_waits_as_long_as_it_said_though_the_clock_is_set(tmp_path: Pat
         return world.now + set_to["ahead"]
 
     deps = replace(world.deps(lambda: 0), clock=clock, monotonic=time.monotonic)
-    engine = Engine(deps, new_id=lambda: ID, stop=threading.Event())
-    engine.accept = lambda driver: engine._drivers.update({driver.record.id: driver})  # type: ignore[method-assign]
-    engine._work_on = lambda driver, until=None: None  # type: ignore[method-assign]
+    runtime = Runtime(deps, new_id=lambda: ID)
+    engine, pool = runtime.engine, runtime.pool
+    pool.accept = lambda driver: pool.drivers.update({driver.record.id: driver})  # type: ignore[method-assign]
+    pool.work_on = lambda driver, until=None: None  # type: ignore[method-assign]
     if asked != "run":
         engine.start(signup(), INPUT)
     work = {
         "wait": lambda: engine.wait(ID, 0.3),
         "run": lambda: engine.run(signup(), INPUT, None, 0.3),
-        "close": lambda: engine.close(0.3),
+        "close": lambda: pool.close(0.3),
     }[asked]
     waiting = threading.Thread(target=work, daemon=True)
     began = time.monotonic()

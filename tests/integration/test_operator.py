@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,10 +15,9 @@ from saga.context import replay
 from saga.driver import Claim, Driver
 from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
 from saga.machine import State
-from saga.runtime.engine import Engine
-from saga.runtime.operator import Operator
 from saga.views.representation import represent
 from saga.views.saga_search import SagaQuery, SagaSearch
+from tests.support.runtime import Runtime
 from tests.support.world import LEASE, SERVICES, Crash, Points, World, signup
 
 
@@ -29,9 +27,9 @@ class Desk:
     def __init__(self, world: World):
         self.world = world
         deps = world.deps(lambda: 0, owner="desk")
-        self.engine = Engine(deps, new_id=lambda: "", stop=threading.Event())
-        self.engine.accept = self.drive  # type: ignore[method-assign]
-        self.operator = Operator(self.engine)
+        runtime = Runtime(deps)
+        self.engine, self.pool, self.operator = runtime.engine, runtime.pool, runtime.operator
+        self.pool.accept = self.drive  # type: ignore[method-assign]
         self.driven: list[Any] = []
 
     def drive(self, driver: Any) -> None:
@@ -222,7 +220,7 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     waiting = Driver(record, world.deps(lambda: record.epoch, owner="desk"))
     call = waiting.next_call()
     assert call
-    desk.engine._drivers[saga_id] = waiting
+    desk.pool.drivers[saga_id] = waiting
     before = len(world.calls)
     desk.operator.cancel(saga_id)
     (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
@@ -383,7 +381,7 @@ def test_a_result_given_by_hand_is_the_steps_as_if_its_action_had_answered_so(tm
 def test_a_result_given_by_hand_survives_a_crash_right_after_it(tmp_path: Path) -> None:
     world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
     desk = Desk(world)
-    desk.engine.accept = lambda driver: None  # type: ignore[method-assign]
+    desk.pool.accept = lambda driver: None  # type: ignore[method-assign]
     desk.operator.resolve(saga_id, "found it", {"user_id": 77})
     world.finish(saga_id)
     assert payments(world, saga_id) == [77]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,8 @@ import pytest
 
 from saga.definition import SagaDefinition
 from saga.machine import State
-from saga.runtime.engine import Engine
-from saga.runtime.operator import Operator
 from saga.views.representation import represent
+from tests.support.runtime import Runtime
 from tests.support.world import Points, World, signup
 
 
@@ -70,9 +68,9 @@ def test_a_saga_whose_snapshot_does_not_say_how_a_step_is_undone_stalls_where_th
     assert rests == sorted(rests)
     assert world.rows("A", record.id) == 1  # the order stays
     deps = world.deps(lambda: 0, owner="desk")
-    engine = Engine(deps, new_id=lambda: "", stop=threading.Event())
-    engine.accept = world.drive  # type: ignore[method-assign]
-    Operator(engine).resolve(record.id, "removed B's row by hand")
+    runtime = Runtime(deps)
+    runtime.pool.accept = world.drive  # type: ignore[method-assign]
+    runtime.operator.resolve(record.id, "removed B's row by hand")
     ended = world.log.find(record.id)
     assert ended
     assert (ended.state, world.rows("A", ended.id)) == (State.COMPENSATED, 0)

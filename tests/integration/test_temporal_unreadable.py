@@ -15,8 +15,8 @@ from temporalio.testing import ActivityEnvironment
 from saga.call import Verdict
 from saga.definition import TEMPORAL
 from saga.http_client.transport import HttpAnswer, Transport
-from saga.process.settings import TemporalSettings
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.saga_log import SagaLog
 from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -25,6 +25,7 @@ from saga.temporal.client import BATCH, CANNOT_BE_STARTED, Temporal
 from saga.temporal.journal import Journal
 from saga.temporal.messages import CallActivityInput, CallActivityResult, Projection, Timing, WorkflowInput
 from saga.temporal.projection import Projector
+from saga.temporal.workflow_client import WorkflowClient
 from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun
 from tests.support.world import INPUT, signup
@@ -52,17 +53,23 @@ class Clock:
         return self.now
 
 
-class Starting(Temporal):
+class Workflows(WorkflowClient):
     """Remembers which workflows it would have started."""
 
-    def __init__(self, log: SagaLog, clock: Clock) -> None:
-        settings = TemporalSettings("127.0.0.1:9", "default", "q", None, False, None, None, None, None)
-        super().__init__(settings, TIMING, log, clock, interval=1)
+    def __init__(self) -> None:
         self.started: list[str] = []
-        self._threads[0].start()  # not the one that looks by itself
 
-    async def _start(self, record: Record) -> None:
+    async def start(self, record: Record) -> None:
         self.started.append(record.id)
+
+
+class Client(Temporal):
+    """Starts what was not started only when it is asked to."""
+
+    def __init__(self, log: SagaLog, clock: Clock) -> None:
+        self.workflows = Workflows()
+        super().__init__(self.workflows, log, clock, interval=1)
+        self._threads[0].start()
 
 
 def spoil(engine: Engine, saga_id: str, **values: Any) -> None:
@@ -82,14 +89,14 @@ def test_rows_that_cannot_be_read_keep_no_other_saga_from_being_started(
         spoil(engine, saga_id, **values)
     good = [begun(log, number, owner=TEMPORAL, due_at=NOW).id for number in (100, 101)]
     clock = Clock()
-    client = Starting(log, clock)
+    client = Client(log, clock)
     for _ in range(3):
-        client.look()
-    assert sorted(client.started) == good
+        client.start_unstarted()
+    assert sorted(client.workflows.started) == good
     clock.now += 3 * CANNOT_BE_STARTED
     for _ in range(3):
-        client.look()
-    assert sorted(client.started) == good
+        client.start_unstarted()
+    assert sorted(client.workflows.started) == good
     assert [sum(saga_id in line for line in caplog.text.splitlines() if "ERROR" in line) for saga_id in bad] == [
         1 for _ in bad
     ]
@@ -101,13 +108,13 @@ def test_one_that_was_mended_is_started(engine: Engine, log: SagaLog) -> None:
     spoil(engine, saga.id, state="dreaming")
     clock, monotonic = Clock(), Clock()
     log.aside = SetAside(monotonic)
-    client = Starting(log, clock)
-    client.look()
-    assert client.started == []
+    client = Client(log, clock)
+    client.start_unstarted()
+    assert client.workflows.started == []
     spoil(engine, saga.id, state="executing")
     monotonic.now += AGAIN
-    client.look()
-    assert client.started == [saga.id]
+    client.start_unstarted()
+    assert client.workflows.started == [saga.id]
     client.close()
 
 

@@ -21,7 +21,7 @@ from saga.choreography import inbox, outbox
 from saga.choreography.broker import Delivery, Handler
 from saga.choreography.events import SagaEvent, started, subscriptions_of
 from saga.choreography.listener import Listener, ListenerDeps
-from saga.choreography.observer import Observer, Waiting
+from saga.choreography.observer import Observer
 from saga.choreography.outbox import Relay, saga_outbox
 from saga.context import Context
 from saga.definition import CHOREOGRAPHY, SagaDefinition
@@ -29,7 +29,9 @@ from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
 from saga.kits.wiring import RunningParticipant
 from saga.machine import STARTED, Line, begin
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.runtime.end_signals import EndSignals
+from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.representation import represent
@@ -153,7 +155,7 @@ class ChoreographedWorld:
                 secret=service.secret,
                 stall_base=1.0,
                 stall_max=60.0,
-                notify=lambda: None,
+                notify_relay=lambda: None,
                 publish_unconfirmed=self._publish_unconfirmed,
                 closed=self.participants[name].closed,
                 clock=self._clock,
@@ -162,7 +164,7 @@ class ChoreographedWorld:
             self.listeners[name] = Listener(self._heard(name), deps)
         for name, engine in self.engines.items():
             self.relays[name] = Relay(engine, self.broker, self._clock)
-        self.observer = Observer(self.log, Waiting(), self._clock, lambda record, line: None, self._exit)
+        self.observer = Observer(self.log, EndSignals(), self._clock, lambda record, line: None, self._exit)
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
         """A saga that has been started: its row and its events are in the log's database."""

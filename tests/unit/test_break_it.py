@@ -28,7 +28,7 @@ def test_both_modes_are_started_alike_whichever_mode_the_form_has(mode: str) -> 
         mode=lambda name: name,
         engine=SimpleNamespace(start=start),
         settings=SimpleNamespace(faults=True),
-        check_listeners=lambda definition: None,
+        check_start=lambda definition: None,
     )
     app = Flask(__name__)
     register(app, {break_it_page.blueprint: {"orchestrator": parts}})

@@ -1,0 +1,63 @@
+"""Choreography, as an orchestrator sees it: nobody drives the saga, and so there is little to do for it.
+
+This much an orchestrator does without a broker. It starts no choreographed saga, and hears of none; those that are in
+its log are shown, and marked once their deadline has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from saga.choreography.permitted_commands import instead, permitted_commands, refusal
+from saga.definition import SagaDefinition
+from saga.errors import BadInput, Conflict, LeaseLost, SagaUnreadable
+from saga.machine import Line
+from saga.record import Record, Stored
+from saga.runtime.coordinator import WaitingCaller
+
+CHOREOGRAPHY_OFF = "choreography is switched off here (NATS_URL=off)"
+
+
+class CoordinatorWithoutBroker:
+    """What an orchestrator can do for a choreographed saga without a broker: next to nothing."""
+
+    poll_interval = 0.2  # seconds
+
+    def __init__(self, mark_overdue: Callable[[Record], None]):
+        self._mark_overdue = mark_overdue
+
+    def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
+        """Raise BadInput: choreography is switched off."""
+        raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
+
+    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+        """Raise BadInput: choreography is switched off."""
+        raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
+
+    def permitted_commands(self, record: Record) -> set[str]:
+        """What the saga's state permits an orchestrator that has a broker."""
+        return permitted_commands(record)
+
+    def cancel(self, record: Record) -> None:
+        """Raise Conflict: nobody is in charge of the saga."""
+        raise Conflict(instead(record))
+
+    def resume(self, record: Record) -> None:
+        """Raise Conflict: nobody is in charge of the saga, and its parked events cannot be reached."""
+        raise Conflict(instead(record))
+
+    def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
+        """Raise Conflict: nobody is in charge of the saga."""
+        raise Conflict(instead(record))
+
+    def abandon(self, record: Record, note: str) -> None:
+        """Raise Conflict: without a broker nobody knows who has heard of the saga."""
+        raise Conflict(refusal("abandon", record) or CHOREOGRAPHY_OFF)
+
+    def when_due(self, record: Record) -> bool:
+        """Mark the saga as overdue: its deadline has passed."""
+        with suppress(LeaseLost, SagaUnreadable):  # it has moved on, and is looked at again; or it is set aside
+            self._mark_overdue(record)
+        return True

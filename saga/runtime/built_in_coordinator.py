@@ -1,0 +1,129 @@
+"""The built-in engine: this process's own drivers drive the saga, call by call.
+
+A command takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one
+wins. Only a cancel while the pivot is called leaves it with its driver: it is noted beside the driver's own lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from saga import progress
+from saga.definition import SagaDefinition
+from saga.driver import Driver
+from saga.errors import BadInput, Conflict
+from saga.machine import CANCEL_REQUESTED, Event, Line
+from saga.record import Record, Stored
+from saga.runtime.coordinator import WaitingCaller, begin
+from saga.runtime.driver_pool import DriverPool
+from saga.runtime.permitted_commands import (
+    BY,
+    REFUSALS,
+    WAITING_FOR_THE_PIVOT,
+    permitted_commands,
+    readable,
+    refusal,
+    resolved_by_hand,
+    takes_no_result,
+)
+from saga.runtime.waiting_callers import read_saga
+
+TRIES = 20  # at a saga whose driver is busy writing
+
+
+class BuiltInCoordinator:
+    """Starts sagas in the pool, and preempts their drivers for an operator."""
+
+    poll_interval = 0.2  # seconds: another process that drives the saga does not tell this one of its end
+
+    def __init__(self, pool: DriverPool):
+        self._pool = pool
+        self._deps = pool.deps
+
+    def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
+        """Accept every saga: it needs nobody but this process."""
+
+    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+        """Write a new saga, and drive it: in the caller's own thread where the caller waits for it.
+
+        So two threads need not wake each other, as long as no call can outlast the caller's patience.
+        """
+        since = self._deps.monotonic()
+        record = replace(record, owner=self._deps.owner, due_at=record.started_at + self._deps.lease)
+        if known := begin(self._deps, record, line):
+            return known
+        driver = Driver(record, self._deps, since=since)
+        if caller.waits():
+            self._pool.drive_here(driver, caller.until)
+        else:
+            self._pool.accept(driver)
+        return driver.record
+
+    def permitted_commands(self, record: Record) -> set[str]:
+        """What the state of a saga permits that somebody drives."""
+        return permitted_commands(record)
+
+    def cancel(self, record: Record) -> None:
+        """Roll the saga back. While the pivot's outcome is open that outcome decides, and the wish is only noted."""
+        for current in self._tries(record, "cancel"):
+            cause = progress.cancelled(current)
+            if cause is None:
+                if self._note_wish_to_cancel(current):
+                    return
+            elif driver := self._pool.preempt(current, why=Event.CANCELLED):
+                self._record_event(driver, Event.CANCELLED, cause=cause, detail=BY)
+                return
+
+    def resume(self, record: Record) -> None:
+        """Make the call again that stalled the saga."""
+        self._record_event(self._preempt(record, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
+
+    def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
+        """Go on as if the call that stalled the saga had succeeded.
+
+        `result` is what the action would have answered. Raises BadInput where the call is a compensation and there is
+        a result all the same.
+        """
+        driver = self._preempt(record, "resolve", Event.RESOLVED, result)
+        self._record_event(driver, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result)
+
+    def abandon(self, record: Record, note: str) -> None:
+        """Raise Conflict: a saga that is driven is cancelled instead."""
+        raise Conflict(refusal("abandon", record))
+
+    def when_due(self, record: Record) -> bool:
+        """Leave it to recovery, which claims it."""
+        return False
+
+    def _tries(self, record: Record, command: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
+        """The saga as it is at each try. Raises Conflict where its state forbids it, or it moves on at every try."""
+        for number in range(TRIES):
+            current = readable(read_saga(self._deps.log, record.id), command) if number else record
+            if why := refusal(command, current):
+                raise Conflict(why)
+            if result is not None and (why := takes_no_result(current)):
+                raise BadInput(why, "result")
+            yield current
+        raise Conflict(f"{REFUSALS[command]}: it is moving too fast, try again")
+
+    def _preempt(self, record: Record, command: str, why: Event, result: Mapping[str, Any] | None = None) -> Driver:
+        tries = self._tries(record, command, result)
+        return next(driver for current in tries if (driver := self._pool.preempt(current, why)))
+
+    def _record_event(self, driver: Driver, event: Event, **said: Any) -> None:
+        """Write down what the operator decided, and let the pool go on with the saga, even where that failed."""
+        try:
+            driver.record_event(event, **said)
+        finally:
+            self._pool.accept(driver)
+
+    def _note_wish_to_cancel(self, record: Record) -> bool:
+        """Add a line to the saga's log while its pivot is open, once; its driver goes on. False where it is not."""
+        step = record.definition.steps[record.cursor].name
+        line = Line(0, round(self._deps.clock(), 6), CANCEL_REQUESTED, step, detail=BY)
+        noted = self._deps.log.note(record.id, WAITING_FOR_THE_PIVOT, line)
+        if noted:
+            self._deps.observe(record, noted)
+        return noted is not None

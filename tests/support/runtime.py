@@ -1,0 +1,34 @@
+"""The runtime around one saga log, as `orchestrator/bootstrap.py` wires it, without a broker and without Temporal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from saga.choreography.coordinator import CoordinatorWithoutBroker
+from saga.definition import BUILTIN, CHOREOGRAPHY, TEMPORAL
+from saga.driver import DriverDeps
+from saga.runtime.built_in_coordinator import BuiltInCoordinator
+from saga.runtime.coordinator import Coordinator
+from saga.runtime.driver_pool import DriverPool
+from saga.runtime.end_signals import EndSignals
+from saga.runtime.engine import Engine
+from saga.runtime.operator import Operator
+from saga.runtime.recovery import Recovery
+from saga.runtime.waiting_callers import WaitingCallers
+from saga.temporal.coordinator import TemporalCoordinator
+
+
+class Runtime:
+    """Its parts; no thread is started."""
+
+    def __init__(self, deps: DriverDeps, new_id: Callable[[], str] = lambda: "", interval: float = 1.0):
+        self.pool = DriverPool(deps, threading.Event())
+        coordinators: dict[str, Coordinator] = {
+            BUILTIN: BuiltInCoordinator(self.pool),
+            CHOREOGRAPHY: CoordinatorWithoutBroker(lambda record: None),
+            TEMPORAL: TemporalCoordinator(deps, None, "TEMPORAL_ADDRESS"),
+        }
+        self.engine = Engine(self.pool, WaitingCallers(self.pool, EndSignals(), coordinators), coordinators, new_id)
+        self.operator = Operator(deps, coordinators)
+        self.recovery = Recovery(self.pool, coordinators, interval)
