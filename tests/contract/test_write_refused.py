@@ -42,7 +42,10 @@ def small_mysql(mysql_admin: str) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(params=["sqlite", "mysql", "sqlite-plain", "mysql-plain"])
+ON_MYSQL = [pytest.param(each, marks=pytest.mark.xdist_group("small packets")) for each in ("mysql", "mysql-plain")]
+
+
+@pytest.fixture(params=["sqlite", "sqlite-plain", *ON_MYSQL])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
     kind, _, plain = request.param.partition("-")
     mysql = kind == "mysql"
