@@ -17,10 +17,10 @@ from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
 from saga.process.settings import load_settings
 from saga.record import Present, Record
+from saga.runtime.driver_pool import DriverPool
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.log_lines import LogLines
-from saga.runtime.driver_pool import DriverPool
 from saga.runtime.recovery import Recovery
 from saga.saga_log import SagaLog
 from saga.set_aside import AGAIN, SetAside
