@@ -45,7 +45,7 @@ from saga.temporal.coordinator import TemporalCoordinator
 from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
-    from saga.temporal.client import Temporal
+    from saga.temporal.client import TemporalWorkflows
 
 CONNECTIONS = 32  # to the saga log
 SDK = "Temporal's SDK: pip install 'saga-stack[temporal]', or in Docker SAGA_IMAGE=temporal"
@@ -69,7 +69,7 @@ class Orchestrator:
     stream: Stream
     health: HealthMonitor
     choreographer: ChoreographyCoordinator | None  # None: choreography is off (NATS_URL)
-    temporal: Temporal | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
+    temporal: TemporalWorkflows | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
 
     @property
     def choreography(self) -> ChoreographyCoordinator:
@@ -211,8 +211,8 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     )
 
 
-def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> Temporal | None:
-    """None where nothing says that there is a Temporal, or it is only for old sagas, and not installed."""
+def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> TemporalWorkflows | None:
+    """None where no setting names a Temporal, or one names it for old sagas only and the SDK is not installed."""
     if settings.engine == TEMPORAL:
         require_temporal()
     elif not (settings.temporal_elsewhere and temporal_installed()):
@@ -222,12 +222,12 @@ def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]
 
 def temporal_client(
     settings: Settings, saga_log: SagaLog, tell: Callable[[str], None] = lambda saga_id: None
-) -> Temporal:
-    """What hands sagas over to Temporal; `tell` is told of their ends."""
-    from saga.temporal.client import Temporal  # not in the base installation
+) -> TemporalWorkflows:
+    """Return what starts workflows on Temporal and sends them commands; `tell` is called with an ended saga's id."""
+    from saga.temporal.client import TemporalWorkflows  # not in the base installation
     from saga.temporal.messages import Timing
     from saga.temporal.workflow_client import WorkflowClient
 
     timing = Timing(settings.lease_seconds, settings.stall_base_seconds, settings.stall_max_seconds)
     workflows = WorkflowClient(settings.temporal, timing)
-    return Temporal(workflows, saga_log, time.time, settings.recovery_interval, tell)
+    return TemporalWorkflows(workflows, saga_log, time.time, settings.recovery_interval, tell)
