@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -126,7 +126,7 @@ def make_call(
         first=request.first_attempt,
         answered=after_attempt,
     )
-    return combine_attempts(request, attempts)
+    return combine_attempts(attempts, sealing=request.sealing, uncertain_before=request.uncertain_before)
 
 
 def classify_attempt(answer: HttpAnswer, number: int, clock: Callable[[], float] = time.time) -> Attempt:
@@ -177,18 +177,19 @@ def _result(answer: HttpAnswer) -> Mapping[str, Any] | None:
     return None if answer.status == 202 else _object(answer)
 
 
-def combine_attempts(request: CallRequest, attempts: list[Attempt]) -> Outcome:
+def combine_attempts(attempts: Sequence[Attempt], *, sealing: bool = False, uncertain_before: bool = False) -> Outcome:
     """Return what all attempts say together: refused only where every one of them certainly changed nothing.
 
-    A sealing call is different: a 409 says that the pivot's action took effect, whatever was answered before it.
+    `uncertain_before`: an attempt that is not among them may have had an effect. A `sealing` call is different: a 409
+    says that the pivot's action took effect, whatever was answered before it.
     """
     last = attempts[-1]
     if last.verdict is Verdict.DONE:
         return Outcome(Verdict.DONE, last.result, last.status_code)
     verdict = last.verdict
-    if request.sealing:
+    if sealing:
         verdict = Verdict.REFUSED if verdict is Verdict.REFUSED and last.status_code == 409 else Verdict.UNKNOWN
-    elif request.uncertain_before or any(made.verdict is Verdict.UNKNOWN for made in attempts):
+    elif uncertain_before or any(made.verdict is Verdict.UNKNOWN for made in attempts):
         verdict = Verdict.UNKNOWN
     timed_out = any(made.timed_out for made in attempts)
     kind = error_kind(verdict is Verdict.REFUSED, last.status_code, timed_out)

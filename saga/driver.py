@@ -24,8 +24,9 @@ from saga.call import Attempt, CallRequest, Outcome, Verdict, make_call
 from saga.errors import LeaseLost, Overtaken, WriteRefused
 from saga.http_client.transport import Transport
 from saga.machine import ATTEMPT, CLAIMED, RELEASED, STALLED, Call, Event, Line, State, next_call
+from saga.record import Record
 from saga.retry import stall_delay
-from saga.saga_log import Record, SagaLog
+from saga.saga_log import SagaLog
 
 
 def _do_nothing(driver: Driver, call: Call) -> None:

@@ -30,7 +30,7 @@ from saga.machine import (
     passed_over,
 )
 from saga.payload import mask, readable, secret_texts
-from saga.saga_log import Record
+from saga.record import Record
 
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
 

@@ -28,8 +28,6 @@ from saga.storage.log_writes import Also, Fate, LogWrite, write_together
 from saga.storage.statement_batch import Row, is_plain
 from saga.unreadable import Unreadable, UnreadableLine, line_of, unreadable
 
-__all__ = ["Present", "Record", "SagaLog", "Stored"]
-
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 ALL = 2**31 - 1  # lines
 RECENT = 200  # lines, the latest of a saga, that must be readable for somebody to drive it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.curl import flags_of
 from orchestrator.dashboard.log_reader import attempts_of, read_history, with_gaps
 from orchestrator.dashboard.saga_stats import stats_of
@@ -12,11 +11,13 @@ from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
 from orchestrator.dashboard.truth import verdicts, violations
+from orchestrator.parts import Orchestrator
 from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import mask
 from saga.progress import secrets_of
-from saga.saga_log import Record, SagaLog, Stored
+from saga.record import Record, Stored
+from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 from saga.views.records import ask_all
 from saga.views.representation import represent, represent_lines, under_way

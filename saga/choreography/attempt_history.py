@@ -1,11 +1,11 @@
-"""Attempts of a choreographed step, each a delivery of an event; and what is known of the earlier ones."""
+"""Attempts at a choreographed step, each one delivery of an event; and what is known of the earlier ones. In memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from saga.call import error_kind
+from saga.call import Attempt, Outcome, Verdict, combine_attempts, error_kind
 from saga.choreography.events import SagaEvent, StepSubscription
 from saga.machine import Direction
 
@@ -13,86 +13,120 @@ REMEMBERED = 10_000  # steps whose earlier attempts are known
 
 
 @dataclass(frozen=True)
-class AttemptHistory:
-    """What is known of a step's earlier attempts: not after a crash."""
+class StepAttempt:
+    """One attempt at a step's action or compensation."""
 
-    waits: int = 0  # deliveries that were no attempts
-    uncertain: bool = False  # one of them may have taken effect
-    timed_out: bool = False
-    status: int | None = None  # of the last one
-    message: str = "its attempts were interrupted"
-
-    def kind(self, status: int | None) -> str:
-        """Why the step gives up, or says no, with this status after these attempts: what it is over HTTP."""
-        return error_kind(not self.uncertain, status, self.timed_out)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt of a step's action or compensation."""
-
-    part: StepSubscription
-    event: SagaEvent
+    subscription: StepSubscription
+    event: SagaEvent  # that asks for it
     direction: Direction
-    number: int  # of all there were, over replays too
-    began: float
-    before: int = 0  # how many of them were made before the event was last replayed
+    number: int  # counted from 1, over replays of the event, too
+    began: float  # in seconds since the epoch
+    before: int = 0  # how many attempts were made before the event was last replayed
 
     @property
     def since(self) -> int:
-        """Its number among those since the event was last replayed: these are what limits and rounds count."""
+        """Its number among the attempts since the event was last replayed: limits and rounds count these."""
         return self.number - self.before
 
     @property
     def limit(self) -> int:
-        """Attempts in a round."""
-        return 1 + self.part.step.retries
+        """How many attempts a round has."""
+        return 1 + self.subscription.step.retries
 
     @property
-    def flags(self) -> list[tuple[str, str]]:
-        """The injected ones."""
-        return self.part.faults(self.event, self.direction)
+    def in_round(self) -> int:
+        """Its number in its round; 0 where it is the last one of its round."""
+        return self.since % self.limit
 
-    def undoing(self, now: float) -> Attempt:
-        """The attempt at undoing its own action that belongs to an attempt of the action beyond the last."""
+    @property
+    def rounds(self) -> int:
+        """How many rounds have ended with this attempt, at the last one of a round."""
+        return self.since // self.limit
+
+    @property
+    def fault_flags(self) -> list[tuple[str, str]]:
+        """The flags of failure injection for it."""
+        return self.subscription.faults(self.event, self.direction)
+
+    def giving_up(self, now: float) -> StepAttempt:
+        """The attempt at a compensation that belongs to an attempt of the action beyond its limit, or at it."""
         number = self.before + max(1, self.since - self.limit + 1)
-        return Attempt(self.part, self.event, Direction.COMPENSATION, number, now, self.before)
+        return replace(self, direction=Direction.COMPENSATION, number=number, began=now)
 
-    def told(self, verdict: str, status: int | None, now: float) -> dict[str, Any]:
-        """What an event says of it to whoever observes."""
+    def failed(self, status: int | None, message: str, certain: bool, now: float, timed_out: bool = False) -> Attempt:
+        """The attempt as a call's attempt that failed; `certain`: it changed nothing."""
+        verdict = Verdict.REFUSED if certain else Verdict.UNKNOWN
+        return Attempt(self.number, verdict, True, status, self._took(now), message, timed_out)
+
+    def report(self, verdict: str, status: int | None, now: float) -> dict[str, Any]:
+        """What an event says of it to whoever observes: the fields `at` and `attempt`."""
         line = {
             "call": self.direction,
             "number": self.number,
             "verdict": verdict,
             "status_code": status,
-            "duration_ms": round((now - self.began) * 1000, 3),
+            "duration_ms": self._took(now),
         }
         return {"at": now, "attempt": line}
 
+    def _took(self, now: float) -> float:
+        """Milliseconds."""
+        return round((now - self.began) * 1000, 3)
+
+
+@dataclass(frozen=True)
+class AttemptHistory:
+    """What this process knows of the earlier attempts at a step's action; after a crash it knows none."""
+
+    waits: int = 0  # deliveries that were no attempts
+    interrupted: bool = False  # there were attempts of another process, or before a crash: any may have taken effect
+    attempts: tuple[Attempt, ...] = ()  # that have failed
+
+    def outcome(self) -> Outcome:
+        """What all attempts together say, by the rule for calls over HTTP."""
+        if not self.attempts:
+            kind = error_kind(certain=not self.interrupted, status=None, timed_out=False)
+            verdict = Verdict.UNKNOWN if self.interrupted else Verdict.REFUSED
+            return Outcome(verdict, kind=kind, message="its attempts were interrupted")
+        return combine_attempts(self.attempts, uncertain_before=self.interrupted)
+
+    def after(self, attempt: Attempt) -> AttemptHistory:
+        """The history with one more attempt that failed."""
+        return replace(self, attempts=(*self.attempts, attempt))
+
+    def refusal_kind(self, status: int) -> str:
+        """The kind of error where the step's own barrier says that the action was refused.
+
+        The barrier knows what became of attempts that a crash has interrupted; one that timed out may still be running.
+        """
+        timed_out = any(attempt.timed_out for attempt in self.attempts)
+        return error_kind(certain=not timed_out, status=status, timed_out=timed_out)
+
 
 class AttemptHistories:
-    """What is known of the latest steps' earlier attempts, in memory."""
+    """The histories of the steps that were attempted last, in memory."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], AttemptHistory] = {}
 
-    def __contains__(self, of: tuple[SagaEvent, StepSubscription]) -> bool:
-        return _key(*of) in self._known
+    def of(self, event: SagaEvent, subscription: StepSubscription) -> AttemptHistory:
+        """The history of this step in this saga; an empty one where nothing is known."""
+        return self._known.get(_key(event, subscription), AttemptHistory())
 
-    def of(self, event: SagaEvent, part: StepSubscription) -> AttemptHistory:
-        """Of this step; nothing where nothing is known."""
-        return self._known.get(_key(event, part), AttemptHistory())
+    def knows(self, event: SagaEvent, subscription: StepSubscription) -> bool:
+        """Whether there is a history of this step in this saga."""
+        return _key(event, subscription) in self._known
 
-    def remember(self, event: SagaEvent, part: StepSubscription, past: AttemptHistory) -> None:
-        """Know it from now on."""
+    def remember(self, event: SagaEvent, subscription: StepSubscription, history: AttemptHistory) -> None:
+        """Keep this history; the oldest one is forgotten where there are too many."""
         if len(self._known) >= REMEMBERED:
             self._known.pop(next(iter(self._known)), None)
-        self._known[_key(event, part)] = past
+        self._known[_key(event, subscription)] = history
 
-    def forget(self, event: SagaEvent, part: StepSubscription) -> None:
-        """It is over."""
-        self._known.pop(_key(event, part), None)
+    def forget(self, event: SagaEvent, subscription: StepSubscription) -> None:
+        """Forget the history of a step that has ended."""
+        self._known.pop(_key(event, subscription), None)
 
 
-def _key(event: SagaEvent, part: StepSubscription) -> tuple[str, str]:
-    return event.saga_id, part.step.name
+def _key(event: SagaEvent, subscription: StepSubscription) -> tuple[str, str]:
+    return event.saga_id, subscription.step.name

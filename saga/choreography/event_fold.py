@@ -27,7 +27,7 @@ from saga.machine import (
     State,
 )
 from saga.progress import saga_of
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
 MESSAGE_AT_MOST = 500  # characters, where an event is too large for the log

@@ -39,8 +39,9 @@ from saga.machine import (
 )
 from saga.payload import iso
 from saga.progress import saga_of
+from saga.record import Record
 from saga.runtime.end_signals import EndSignals
-from saga.saga_log import Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")

@@ -94,7 +94,7 @@ def attach_listener(
         secret=participant.secret,
         stall_base=settings.stall_base_seconds,
         stall_max=settings.stall_max_seconds,
-        notify=endpoint.relay.notify,
+        notify_relay=endpoint.relay.notify,
         publish_unconfirmed=publish_unconfirmed,
         closed=closed,
     )

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from saga.errors import LeaseLost, LogUnavailable, SagaUnreadable
 from saga.machine import STALLED, State
+from saga.record import Record
 from saga.retry import jittered
 from saga.runtime.bulkhead import service_of
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.lease_watch import LeaseWatch
-from saga.saga_log import Record
 from saga.set_aside import Cause
 from saga.unreadable import Unreadable
 

@@ -17,8 +17,9 @@ from temporalio.client import WorkflowFailureError
 
 from saga.errors import BadInput, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.payload import compact
+from saga.record import Record
 from saga.runtime.due_sagas import DueSagas
-from saga.saga_log import Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.temporal.messages import RESULTS_AT_MOST
 from saga.temporal.workflow_client import NO_ANSWER, WorkflowClient, reason
 from saga.unreadable import Unreadable

@@ -28,8 +28,8 @@ from saga.machine import (
     next_call,
 )
 from saga.payload import compact
+from saga.record import Present, Record
 from saga.retry import stall_delay
-from saga.saga_log import Present, Record
 from saga.temporal.messages import AttemptRecord, ContinuedState, Projection, Result, WorkflowInput
 
 # A patch of the workflow: it stalls at a step that nobody can undo. Histories of older versions have gone on past one.

@@ -12,7 +12,7 @@ from typing import Any
 
 from saga.call import Attempt, Outcome
 from saga.machine import Call, CallHistory, Line
-from saga.saga_log import Present
+from saga.record import Present
 
 WORKFLOW = "saga"  # the type of the workflow
 REPRESENTATION = "representation"  # its query

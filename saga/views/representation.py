@@ -14,7 +14,7 @@ from saga.context import StepProgress
 from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, cannot_undo
 from saga.payload import iso, mask
 from saga.progress import saga_of, secrets_of
-from saga.saga_log import Record, Stored
+from saga.record import Record, Stored
 from saga.unreadable import UNREADABLE, Unreadable
 
 NEEDS_ATTENTION_AFTER = 10  # rounds

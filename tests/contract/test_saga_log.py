@@ -13,10 +13,11 @@ from saga.context import Context, Letter, StepProgress
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
 from saga.machine import CallHistory, Line, State
+from saga.record import Present, Record
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.log_lines import LogLines
 from saga.runtime.pruning import prune
-from saga.saga_log import Present, Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.backlog import count_states

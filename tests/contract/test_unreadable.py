@@ -16,11 +16,12 @@ from saga.driver import DriverDeps
 from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
 from saga.process.settings import load_settings
+from saga.record import Present, Record
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.log_lines import LogLines
 from saga.runtime.recovery import Recovery
-from saga.saga_log import Present, Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables

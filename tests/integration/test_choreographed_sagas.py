@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.choreography_coordinator import shown
-from saga.choreography import listener
+from saga.choreography import step_transactions
 from saga.choreography.broker import ACK, Delivery
 from saga.choreography.event_fold import Early, fold_event
 from saga.choreography.events import EventKind, SagaEvent
@@ -21,7 +21,7 @@ from saga.context import replay
 from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
 from saga.machine import Line
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import databases
 from tests.support.choreographed_world import ChoreographedWorld
@@ -57,7 +57,7 @@ LAST_ATTEMPT = ("b:after:2", "a:before:2", "c:garbage:2")
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChoreographedWorld]:
-    monkeypatch.setattr(listener, "LOOK", 0.0)
+    monkeypatch.setattr(step_transactions, "LOOK", 0.0)
     made = ChoreographedWorld(tmp_path)
     yield made
     made.close()
@@ -101,7 +101,7 @@ def test_a_crash_at_any_point_loses_nothing(world: ChoreographedWorld, flags: st
 def test_a_crash_at_any_point_loses_nothing_on_mysql(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
 ) -> None:
-    monkeypatch.setattr(listener, "LOOK", 0.0)
+    monkeypatch.setattr(step_transactions, "LOOK", 0.0)
     made = ChoreographedWorld(tmp_path, database=databases(request, "mysql", tmp_path))
     for number in range(len(run(made, flags))):
         run(made, flags, number)

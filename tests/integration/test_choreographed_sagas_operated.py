@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saga.choreography import inbox, listener
+from saga.choreography import inbox, step_transactions
 from saga.choreography.broker import ACK, Delivery, Reaction
 from saga.choreography.dead_letter import DELIVERIES
 from saga.choreography.outbox import withdraw
@@ -27,7 +27,7 @@ ONE_EACH = {"A": 1, "B": 1, "C": 1}
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChoreographedWorld]:
-    monkeypatch.setattr(listener, "LOOK", 0.0)
+    monkeypatch.setattr(step_transactions, "LOOK", 0.0)
     made = ChoreographedWorld(tmp_path)
     yield made
     made.close()

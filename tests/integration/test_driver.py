@@ -15,7 +15,7 @@ from saga.errors import LeaseLost
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin, fold
 from saga.progress import saga_of
-from saga.saga_log import Record
+from saga.record import Record
 from tests.support.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"

@@ -15,7 +15,8 @@ from temporalio.testing import ActivityEnvironment
 from saga.call import Verdict
 from saga.definition import TEMPORAL
 from saga.http_client.transport import HttpAnswer, Transport
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.saga_log import SagaLog
 from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
