@@ -69,7 +69,7 @@ class Journal:
     @property
     def saga(self) -> Saga:
         """The saga as the state machine knows it, from its row."""
-        return progress.saga_of(self.record)
+        return self.record.saga
 
     @property
     def seq(self) -> int:
@@ -147,7 +147,7 @@ class Journal:
         return round(self._clock(), 6)  # the saga log keeps microseconds
 
     def _append(self, line: Line) -> None:
-        self.record = progress.after_line(self.record, line)
+        self.record = self.record.after(line)
         self.lines.append(line)
 
     def continued_input(self) -> WorkflowInput:
