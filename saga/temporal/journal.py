@@ -13,7 +13,7 @@ from typing import Any
 
 from saga import progress
 from saga.context import Context
-from saga.definition import TEMPORAL, SagaDefinition
+from saga.definition import SagaDefinition
 from saga.machine import (
     CLAIMED,
     ENDED,
@@ -28,7 +28,7 @@ from saga.machine import (
     next_call,
 )
 from saga.payload import compact
-from saga.record import Present, Record
+from saga.record import WORKFLOW, Present, Record
 from saga.retry import stall_delay
 from saga.temporal.messages import AttemptRecord, ContinuedState, Projection, Result, WorkflowInput
 
@@ -69,7 +69,7 @@ class Journal:
     @property
     def saga(self) -> Saga:
         """The saga as the state machine knows it, from its row."""
-        return progress.saga_of(self.record)
+        return self.record.saga
 
     @property
     def seq(self) -> int:
@@ -101,7 +101,7 @@ class Journal:
 
         `why` is what took the saga away from its worker, where that was no crash.
         """
-        self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True, **({"why": why} if why else {})})
+        self.note(CLAIMED, {"by": WORKFLOW, "interrupted": True, **({"why": why} if why else {})})
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Add a line that tells of no event of the state machine."""
@@ -120,7 +120,7 @@ class Journal:
         moved, line = progress.after_event(
             before, event, now, result, cause, detail, passes_over=lambda: not self._patched(STALLS_WHERE_NOBODY_UNDOES)
         )
-        self.record = progress.with_due_time(moved, now, owner=TEMPORAL, due_at=None, stalled=partial(self._rest, now))
+        self.record = progress.with_due_time(moved, now, owner=WORKFLOW, due_at=None, stalled=partial(self._rest, now))
         self.lines.append(line)
         if line.step and line.step in moved.results.keys() - before.results.keys():
             self._answered[line.step] = line.seq
@@ -129,7 +129,7 @@ class Journal:
     def _rest(self, now: float, rounds: int) -> tuple[str | None, float | None]:
         """Return who has the saga while it is stalled, and when it is due again."""
         timing = self._input.timing
-        return TEMPORAL, now + stall_delay(rounds, timing.stall_base, timing.stall_max, self._random)
+        return WORKFLOW, now + stall_delay(rounds, timing.stall_base, timing.stall_max, self._random)
 
     def projection(self) -> Projection:
         """Return what the saga log should hold, with the lines and results that it may not have yet."""
@@ -147,7 +147,7 @@ class Journal:
         return round(self._clock(), 6)  # the saga log keeps microseconds
 
     def _append(self, line: Line) -> None:
-        self.record = progress.after_line(self.record, line)
+        self.record = self.record.after(line)
         self.lines.append(line)
 
     def continued_input(self) -> WorkflowInput:
@@ -173,7 +173,7 @@ def _first_record(
         cursor=0,
         context=context,
         epoch=1,
-        owner=TEMPORAL,
+        owner=WORKFLOW,
         due_at=None,
         rounds=0,
         idempotency_key=None,

@@ -203,6 +203,17 @@ def test_the_core_loads_nothing_optional(root: str) -> None:
     assert not packages_of_others & {"nats", "temporalio", "flask", "granian", "cryptography"}
 
 
+@pytest.mark.parametrize("root", ["participant", "kits.flask", "kits.wiring"])
+def test_the_participant_kit_loads_nothing_that_is_not_a_participants(root: str) -> None:
+    """No broker, no failure injection, no engine and no orchestrator; what is configured is loaded when it is wired."""
+    loaded = closure(root)
+    assert not {name for name in loaded if name.split(".")[0] in OPTIONAL - {"kits"}}
+    assert not {"driver", "call", "saga_log", "http_client"} & loaded
+    packages_of_others = set().union(*(at_module_level(path)[1] for path in modules("saga") if dotted(path) in loaded))
+    assert "nats" not in packages_of_others
+    assert root != "participant" or not packages_of_others & {"flask", "granian", "werkzeug"}
+
+
 def test_the_machine_loads_no_database_and_no_http_client() -> None:
     """It decides, and does nothing."""
     assert closure("machine") == {"__init__", "machine", "definition", "payload", "exact_json", "errors", "retry"}
