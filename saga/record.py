@@ -14,6 +14,10 @@ from saga.definition import SagaDefinition, SnapshotError
 from saga.machine import ENDED, STARTED, Line, Saga, State, begin, fold
 from saga.unreadable import Unreadable, position_problem, results_problem, row_problem, unreadable
 
+# Who may own a saga besides a process, which has a name of its own, and None where nobody drives it
+NOBODY = ""  # its driver let it go in the middle of a call, which may still be under way: anybody may claim it at once
+WORKFLOW = "temporal"  # a workflow drives it, and no process claims it
+
 
 @dataclass(frozen=True)
 class Record:
