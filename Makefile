@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL_COMMAND = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+WORKERS ?= 4# processes that run tests side by side
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-compose screenshots bench bench-peers chaos mutants lint format lock clean
+.PHONY: help setup up quick test test-compose screenshots bench bench-peers chaos mutants lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,10 +15,13 @@ setup: $(VENV)/.runtime $(if $(filter temporal,$(ENGINE)),$(VENV)/.temporal) ## 
 up: setup ## Start the stack on SQLite files in var/; Ctrl-C stops it [ENGINE=temporal]
 	@exec $(BIN)/python up.py
 
+quick: lint ## Before each commit, in under a minute: lint, the unit tests, the contracts on SQLite
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup -k "not mysql" tests/unit tests/contract $(ARGS)
+
 test: $(VENV)/.dev ## Run every test, on SQLite and on a private MySQL
 	@$(BIN)/python -m tests.support.browser
 	@$(BIN)/python -m tests.support.node
-	@$(BIN)/python -m tests.support.mysql_server $(BIN)/python -m pytest --numprocesses=4 --dist=loadgroup $(ARGS)
+	@$(BIN)/python -m tests.support.mysql_server $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
 
 test-compose: $(VENV)/.dev ## Bring the stack up with docker compose, on MySQL, and run the scenarios in it
 	@$(BIN)/python -m pytest --compose -v $(ARGS)

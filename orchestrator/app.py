@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, request
 
 from orchestrator import csrf
 from orchestrator.api import commands, dead_letters, events, operations, sagas
-from orchestrator.bootstrap import Orchestrator, bootstrap
+from orchestrator.bootstrap import bootstrap
 from orchestrator.dashboard import (
     break_it_page,
     compare_page,
@@ -23,6 +23,7 @@ from orchestrator.dashboard import (
 from orchestrator.dashboard.compare_page import NaiveRuns
 from orchestrator.dashboard.list_page import RenderedLists
 from orchestrator.error_answers import answer_errors
+from orchestrator.parts import Orchestrator
 from saga.kits.flask_json import ExactJson
 from saga.kits.request_body import read_bodies
 from saga.process.settings import Settings, load_settings

@@ -1,4 +1,7 @@
-"""Wires the orchestrator together from its settings: the one place that knows every part."""
+"""Wires the orchestrator together from its settings: the one place that knows every part.
+
+What a setting asks for is imported here and only then: NATS for choreography, Temporal's SDK for workflows.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,23 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uuid_utils
+from sqlalchemy import Engine as Database
 
-from orchestrator.choreography_coordinator import ChoreographyCoordinator
 from orchestrator.gauges import Gauges
 from orchestrator.health import HealthMonitor
+from orchestrator.parts import Orchestrator
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
-from saga.choreography.coordinator import CHOREOGRAPHY_OFF, CoordinatorWithoutBroker
+from saga.choreography.coordinator import CoordinatorWithoutBroker
 from saga.choreography.observer import Observer
-from saga.definition import BUILTIN, CHOREOGRAPHY, MODES, ORCHESTRATION, TEMPORAL, SagaDefinition
+from saga.definition import BUILTIN, CHOREOGRAPHY, TEMPORAL
 from saga.definition_file import load_definitions
 from saga.driver import DriverDeps
-from saga.errors import BadInput
 from saga.faults.crashes import OrchestratorCrashes
 from saga.http_client import new_transport
 from saga.process.settings import Settings
@@ -45,122 +47,31 @@ from saga.temporal.coordinator import TemporalCoordinator
 from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
-    from saga.temporal.client import Temporal
+    from orchestrator.choreography_coordinator import ChoreographyCoordinator
+    from saga.temporal.client import TemporalWorkflows
 
 CONNECTIONS = 32  # to the saga log
 SDK = "Temporal's SDK: pip install 'saga-stack[temporal]', or in Docker SAGA_IMAGE=temporal"
 
 
-@dataclass(frozen=True)
-class Orchestrator:
-    """The parts that the routes call."""
-
-    settings: Settings
-    definitions: Mapping[str, SagaDefinition]
-    log: SagaLog
-    search: SagaSearch
-    lines: LogLines
-    pool: DriverPool
-    coordinators: Mapping[str, Coordinator]
-    engine: Engine
-    operator: Operator
-    recovery: Recovery
-    telemetry: Telemetry
-    stream: Stream
-    health: HealthMonitor
-    choreographer: ChoreographyCoordinator | None  # None: choreography is off (NATS_URL)
-    temporal: Temporal | None  # None: there is none (ENGINE, TEMPORAL_ADDRESS)
-
-    @property
-    def choreography(self) -> ChoreographyCoordinator:
-        """BadInput where it is switched off."""
-        if self.choreographer is None:
-            raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
-        return self.choreographer
-
-    def open(self) -> None:
-        """Start driving and recovering."""
-        self.pool.open()
-        self.recovery.open()
-        self.stream.open()
-        if self.choreographer:
-            self.choreographer.open()
-        if self.temporal:
-            self.temporal.open()
-
-    def close(self) -> None:
-        """Take no more, hand over what is in flight."""
-        self.stream.close()
-        if self.choreographer:
-            self.choreographer.close()
-        if self.temporal:
-            self.temporal.close()
-        self.recovery.close()
-        self.pool.close()
-
-    def mode(self, name: str | None) -> str:
-        """The mode called `name`, without one orchestration; BadInput where there is none, or it is switched off."""
-        if name not in (None, *MODES):
-            raise BadInput(f"mode must be {ORCHESTRATION} or {CHOREOGRAPHY}, not {name!r}", "mode")
-        if name == CHOREOGRAPHY:
-            _ = self.choreography
-        return name or ORCHESTRATION
-
-    def resume(self, saga_id: str) -> None:
-        """Make the call that stalled a saga again, now; replay what of a choreographed one is parked."""
-        self.operator.resume(saga_id)
-
-    def resolve(
-        self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
-    ) -> None:
-        """Go on as if the call that stalled a saga had succeeded; the services are asked whether that is so."""
-        self.operator.resolve(saga_id, note, result, outcome)
-        self.health.recheck(saga_id)
-
-    @property
-    def default_saga(self) -> str | None:
-        """The saga that is meant where none is named: `signup`, or the only one; None where one must be named."""
-        if "signup" in self.definitions:
-            return "signup"
-        return next(iter(self.definitions)) if len(self.definitions) == 1 else None
-
-    def abandon(self, saga_id: str, note: str) -> None:
-        """End a choreographed saga that no service has heard of."""
-        self.operator.abandon(saga_id, note)
-
-    def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
-        """Raise BadInput where such a saga certainly could not go on: nobody would hear of one of its steps."""
-        self.coordinators[definition.coordinator].check_start(definition, key)
-
-    def definition(self, name: str | None) -> SagaDefinition:
-        """The saga called `name`, for a new start; BadInput where there is none, or one must be named."""
-        name = self.default_saga if name is None else name
-        known = ", ".join(self.definitions)
-        if name is None:
-            raise BadInput(f"saga is required, because there are several: {known}", "saga")
-        if name not in self.definitions:
-            raise BadInput(f"saga: there is no saga {name!r}; there is {known}", "saga")
-        return self.definitions[name].on_engine(self.settings.engine)
-
-    def definition_or_first(self, name: str | None) -> SagaDefinition:
-        """The saga called `name`, to be shown; without a name the default, or the first of several."""
-        return self.definition(name or self.default_saga or next(iter(self.definitions)))
-
-
 def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orchestrator:
-    """Everything made and connected to each other; nothing started yet."""
+    """Make every part and connect it to the others; no thread is started yet.
+
+    Raises BadInput where the settings or the sagas' files are wrong.
+    """
+    # The sagas and their log
     definitions = load_definitions(settings.sagas_dir, settings.environ)
-    database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
+    database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
     create_tables(database, log_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
     search, lines = SagaSearch(saga_log), LogLines(saga_log)
-    telemetry = Telemetry()
-    stopping = threading.Event()
-    crashes = OrchestratorCrashes(exit)
+
+    # The drivers
+    telemetry, stopping, crashes = Telemetry(), threading.Event(), OrchestratorCrashes(exit)
     deps = DriverDeps(
         log=saga_log,
-        transport=new_transport(),
+        transport=new_transport(settings.plain),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
         clock=time.time,
         sleep=stopping.wait,
@@ -174,12 +85,12 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         before_attempt=crashes.before_attempt,
         after_call=crashes.after_call,
     )
-    end_signals = EndSignals()
     pool = DriverPool(deps, stopping)
-    telemetry.show_pool(pool)
 
+    # The coordinators: one for whatever a saga's definition names
+    end_signals = EndSignals()
     observer = Observer(saga_log, end_signals, time.time, telemetry.observe, exit)
-    choreography = ChoreographyCoordinator(database, deps, observer, settings) if settings.nats_url else None
+    choreography = _choreography(settings, database, deps, observer)
     temporal = _temporal(settings, saga_log, end_signals.ended)
     coordinators: dict[str, Coordinator] = {
         BUILTIN: BuiltInCoordinator(pool),
@@ -187,8 +98,10 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         TEMPORAL: TemporalCoordinator(deps, temporal, SDK if settings.temporal_elsewhere else "TEMPORAL_ADDRESS"),
     }
 
+    # Those who start sagas, wait for them, look after them, and show them
     waiting = WaitingCallers(pool, end_signals, coordinators)
     count_letters = choreography.count_dead_letters if choreography else None
+    telemetry.show_pool(pool)
     telemetry.show_gauges(Gauges(saga_log, count_letters, time.time, time.monotonic))
     return Orchestrator(
         settings=settings,
@@ -211,8 +124,19 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     )
 
 
-def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> Temporal | None:
-    """None where nothing says that there is a Temporal, or it is only for old sagas, and not installed."""
+def _choreography(
+    settings: Settings, database: Database, deps: DriverDeps, observer: Observer
+) -> ChoreographyCoordinator | None:
+    """The coordinator of choreographed sagas; None where choreography is switched off."""
+    if not settings.nats_url:
+        return None
+    from orchestrator.choreography_coordinator import ChoreographyCoordinator
+
+    return ChoreographyCoordinator(database, deps, observer, settings)
+
+
+def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> TemporalWorkflows | None:
+    """The client of Temporal; None where no setting speaks of it, or only old sagas need it and it is not installed."""
     if settings.engine == TEMPORAL:
         require_temporal()
     elif not (settings.temporal_elsewhere and temporal_installed()):
@@ -222,12 +146,12 @@ def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]
 
 def temporal_client(
     settings: Settings, saga_log: SagaLog, tell: Callable[[str], None] = lambda saga_id: None
-) -> Temporal:
-    """What hands sagas over to Temporal; `tell` is told of their ends."""
-    from saga.temporal.client import Temporal  # not in the base installation
+) -> TemporalWorkflows:
+    """A client of Temporal, which starts the workflows of sagas in this log; `tell` is called with each saga's end."""
+    from saga.temporal.client import TemporalWorkflows  # not in the base installation
     from saga.temporal.messages import Timing
     from saga.temporal.workflow_client import WorkflowClient
 
     timing = Timing(settings.lease_seconds, settings.stall_base_seconds, settings.stall_max_seconds)
     workflows = WorkflowClient(settings.temporal, timing)
-    return Temporal(workflows, saga_log, time.time, settings.recovery_interval, tell)
+    return TemporalWorkflows(workflows, saga_log, time.time, settings.recovery_interval, tell)

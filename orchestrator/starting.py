@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from saga.definition import SagaDefinition
 from saga.faults.flags import parse_plan
 

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from saga.call import Verdict
 from saga.machine import ATTEMPT, ENDED, STARTED, Event, Line
+from saga.record import Record
 from saga.runtime.driver_pool import DriverPool
-from saga.saga_log import Record
 
 logger = logging.getLogger("saga")
 

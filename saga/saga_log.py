@@ -28,8 +28,6 @@ from saga.storage.log_writes import Also, Fate, LogWrite, write_together
 from saga.storage.statement_batch import Row, is_plain
 from saga.unreadable import Unreadable, UnreadableLine, line_of, unreadable
 
-__all__ = ["Present", "Record", "SagaLog", "Stored"]
-
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 ALL = 2**31 - 1  # lines
 RECENT = 200  # lines, the latest of a saga, that must be readable for somebody to drive it
@@ -114,7 +112,7 @@ class SagaLog:
             numbered = replace(line, seq=last + 1)
             connection.execute(sql.NOTE, {**vars(numbered), "saga_id": saga_id})
             results = results_of(connection, [saga_id]).get(saga_id)
-            noted = self._drivable(connection, read_row(held, results)).after_note(numbered).context.as_json()
+            noted = self._drivable(connection, read_row(held, results)).after(numbered).context.as_json()
             connection.execute(sql.NOTE_IN_ROW, {"of": saga_id, "new_context": noted})
             sent.append(numbered)
             return numbered

@@ -124,6 +124,20 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
     With `broker=True` they have a broker of their own, which is `"nats"` to `kill` and `start`. With
     `engine="temporal"` sagas are on the tests' Temporal, or on the one at `temporal=`, and there is a `"worker"`.
     """
+    yield from _stacks(request, lambda: tmp_path, ports)
+
+
+@pytest.fixture(scope="module")
+def make_shared_stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
+) -> Iterator[Callable[..., Stack]]:
+    """As `make_stack`, for a whole module, whose tests look at sagas of their own; see `on_one_worker`."""
+    yield from _stacks(request, lambda: tmp_path_factory.mktemp("stack"), ports)
+
+
+def _stacks(
+    request: pytest.FixtureRequest, directory: Callable[[], Path], ports: Iterator[int]
+) -> Iterator[Callable[..., Stack]]:
     made: list[Stack] = []
 
     def make(
@@ -139,10 +153,9 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
         broker = broker or mode == "choreography"
         if engine == "temporal" and temporal is None:
             temporal = request.getfixturevalue("temporal_server").address
-        made_databases = databases(request, kind, tmp_path)
-        stack = Stack(
-            made_databases, tmp_path, ports, environ, more_orchestrators, broker, mode, temporal, more_workers
-        )
+        logs = directory()
+        made_databases = databases(request, kind, logs)
+        stack = Stack(made_databases, logs, ports, environ, more_orchestrators, broker, mode, temporal, more_workers)
         made.append(stack)
         stack.start_all()
         return stack
@@ -150,6 +163,11 @@ def make_stack(request: pytest.FixtureRequest, tmp_path: Path, ports: Iterator[i
     yield make
     for stack in made:
         stack.stop_all()
+
+
+def on_one_worker(name: str, *parameters: str) -> list[Any]:
+    """Parameters of a module's fixture: all tests that use one of them run in one process, which makes it once."""
+    return [pytest.param(each, marks=pytest.mark.xdist_group(f"{name} {each}")) for each in parameters]
 
 
 @pytest.fixture(scope="session")

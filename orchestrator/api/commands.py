@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from saga.errors import BadInput
 from saga.payload import parse_object
 from saga.views.representation import represent
@@ -22,7 +22,7 @@ def cancel(orchestrator: Orchestrator, saga_id: str) -> tuple[Response, int]:
 @blueprint.post("/sagas/<saga_id>/resume")
 def resume(orchestrator: Orchestrator, saga_id: str) -> tuple[Response, int]:
     """Make the call that stalled a saga again now, or replay the parked events of a choreographed one."""
-    orchestrator.resume(saga_id)
+    orchestrator.operator.resume(saga_id)
     return _accepted(orchestrator, saga_id)
 
 
@@ -47,7 +47,7 @@ def abandon(orchestrator: Orchestrator, saga_id: str) -> tuple[Response, int]:
     note = parse_object(request.get_data()).get("note")
     if not isinstance(note, str):
         raise BadInput("note is required, a text: why it is abandoned, and by whom", "note")
-    orchestrator.abandon(saga_id, note)
+    orchestrator.operator.abandon(saga_id, note)
     return _accepted(orchestrator, saga_id)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import check_flags, whole_number_in
 
 blueprint = Blueprint("dead_letters", __name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import check_flags, last_event_id, whole_number_in
 from orchestrator.shown_lines import show_lines
 from orchestrator.stream import event_stream

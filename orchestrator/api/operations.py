@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from orchestrator.probe import probe, step_called
 from orchestrator.request_arguments import check_flags, time_in, whole_number_in
 from saga.definition import SagaDefinition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import (
     before_in,
     check_flags,
@@ -18,7 +18,7 @@ from orchestrator.starting import definition_to_start
 from orchestrator.status_codes import status_code_of_saga
 from saga.errors import NoSuchSaga
 from saga.payload import parse_object
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.raw_export import raw_export
 from saga.views.raw_rows import raw_rows
 from saga.views.representation import represent, represent_lines

@@ -7,7 +7,7 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 from orchestrator.probe import sample
 from orchestrator.starting import definition_to_start
 from saga.definition import SagaDefinition

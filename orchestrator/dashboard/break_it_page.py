@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 from flask import Blueprint, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.break_it_form import INPUT, MEANINGS, body_in, flags_in, prefilled, started_by
 from orchestrator.dashboard.prediction import findings_for
 from orchestrator.dashboard.saga_view import find_view
 from orchestrator.dashboard.scenarios import SCENARIOS
+from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.errors import BadInput, SagaError

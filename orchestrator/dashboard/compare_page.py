@@ -11,11 +11,11 @@ import uuid_utils
 from flask import Blueprint, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.break_it_form import started_by
 from orchestrator.dashboard.break_it_page import render_form
 from orchestrator.dashboard.naive import NaiveRun, contradiction, orphans, run_naive, sweep
 from orchestrator.dashboard.saga_view import find_view
+from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
 from saga.errors import Conflict, NoSuchSaga, SagaError
 

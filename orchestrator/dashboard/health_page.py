@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, render_template
 
-from orchestrator.bootstrap import Orchestrator
+from orchestrator.parts import Orchestrator
 
 blueprint = Blueprint("health_page", __name__)
 

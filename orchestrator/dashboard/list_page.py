@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 from flask import Blueprint, render_template, request
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.break_it_form import sample_input
+from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import attention_in, before_in, status_in
 from saga.unreadable import UNREADABLE
 from saga.views.backlog import count_states

@@ -9,9 +9,9 @@ from flask import Blueprint, redirect, render_template, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.prediction import findings_for
 from orchestrator.dashboard.saga_view import FIRST_LINES, read_saga, view_of
+from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter
 from saga.payload import parse_object
@@ -55,9 +55,9 @@ def _resolve(orchestrator: Orchestrator, saga_id: str, form: Mapping[str, str]) 
 
 COMMANDS: Mapping[str, Callable[[Orchestrator, str, Mapping[str, str]], None]] = {
     "cancel": lambda orchestrator, saga_id, form: orchestrator.operator.cancel(saga_id),
-    "resume": lambda orchestrator, saga_id, form: orchestrator.resume(saga_id),
+    "resume": lambda orchestrator, saga_id, form: orchestrator.operator.resume(saga_id),
     "resolve": _resolve,
-    "abandon": lambda orchestrator, saga_id, form: orchestrator.abandon(saga_id, form.get("note", "")),
+    "abandon": lambda orchestrator, saga_id, form: orchestrator.operator.abandon(saga_id, form.get("note", "")),
 }
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.curl import flags_of
 from orchestrator.dashboard.log_reader import attempts_of, read_history, with_gaps
+from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
 from orchestrator.dashboard.truth import verdicts, violations
+from orchestrator.parts import Orchestrator
 from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import mask
 from saga.progress import secrets_of
-from saga.saga_log import Record, SagaLog, Stored
+from saga.record import Record, Stored
+from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 from saga.views.records import ask_all
 from saga.views.representation import represent, represent_lines, under_way
@@ -55,6 +57,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "saga": saga,
         "lines": lines,
         "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
+        "say": Phrases(saga["mode"]),
         "summary": summarize(saga, lines),
         "timeline": timeline(saga, lines, now),
         "diagram": sequence(saga, lines),
@@ -64,8 +67,8 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "rows": mask(found, record.definition.secret, secrets_of(record)),
         "verdicts": verdicts(record, saga["steps"], found),
         "permitted_commands": orchestrator.operator.permitted_commands(record),
-        "acting": record.state in STALLED_AT_AN_ACTION,
-        "has_stalled": record.context.stalled,
+        "takes_a_result": record.state in STALLED_AT_AN_ACTION,
+        "stalled_before": record.context.stalled and not record.ended,
         "under_way": under_way(record),
         "flags": flags_of(record.definition),
         "snapshot": record.definition,

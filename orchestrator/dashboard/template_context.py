@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 from flask import Flask, request
 from markupsafe import Markup, escape
 
-from orchestrator.bootstrap import Orchestrator
 from orchestrator.dashboard.curl import Curl, curl
 from orchestrator.dashboard.formatting import length
+from orchestrator.parts import Orchestrator
 from saga.choreography.coordinator import CHOREOGRAPHY_OFF
 from saga.definition import SagaDefinition
 from saga.payload import compact, pretty

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.definition import UNCHECKED
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.audit import expected, violation
 
 _SAYS = {"applied": "applied", "undone": "undone", "none": "that it had no effect", "unknown": "that nobody knows"}

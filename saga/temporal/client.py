@@ -17,8 +17,9 @@ from temporalio.client import WorkflowFailureError
 
 from saga.errors import BadInput, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.payload import compact
+from saga.record import Record
 from saga.runtime.due_sagas import DueSagas
-from saga.saga_log import Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.temporal.messages import RESULTS_AT_MOST
 from saga.temporal.workflow_client import NO_ANSWER, WorkflowClient, reason
 from saga.unreadable import Unreadable
@@ -31,7 +32,7 @@ CANNOT_BE_STARTED = 300.0  # seconds after which a saga that could not be starte
 T = TypeVar("T")
 
 
-class Temporal:
+class TemporalWorkflows:
     """A workflow client with two threads: one runs its event loop, one starts the workflows that were not started."""
 
     def __init__(
@@ -69,7 +70,7 @@ class Temporal:
         """Start a new saga's workflow in the background, and call `on_end` once it ends, or after so many seconds."""
         asyncio.run_coroutine_threadsafe(self._start_and_follow(record, seconds), self._loop)
 
-    def tell(
+    def send_command(
         self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
     ) -> None:
         """Pass an operator's command on; it is durable once this returns.

@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError
 
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS
 
 logger = logging.getLogger("saga")

@@ -22,8 +22,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.process.settings import TemporalSettings
+from saga.record import Record
 from saga.runtime.permitted_commands import REFUSALS
-from saga.saga_log import Record
 from saga.temporal.connection import connect
 from saga.temporal.messages import BAD_RESULT, CONFLICT, WORKFLOW, Timing, WorkflowInput
 from saga.temporal.search_attributes import SearchAttributeSupport, search_attributes

@@ -13,7 +13,7 @@ from typing import Any
 from saga.definition import NO_RECORDS, ONE_RECORD, SOME_RECORDS, UNCHECKED, Step
 from saga.http_client.transport import Transport
 from saga.machine import State
-from saga.saga_log import Record, Stored
+from saga.record import Record, Stored
 from saga.unreadable import Unreadable
 from saga.urls import masked
 from saga.views.records import AT_ONCE, ask, records_url

@@ -25,8 +25,9 @@ from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
+from saga.record import Record
 from saga.runtime.end_signals import EndSignals
-from saga.saga_log import Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.temporal.journal import Journal
 from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.temporal.projection import Projector

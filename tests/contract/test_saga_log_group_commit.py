@@ -12,7 +12,8 @@ import pytest
 
 from saga.errors import LeaseLost, LogUnavailable
 from saga.machine import Line
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.saga_log import SagaLog
 from tests.contract.test_saga_log import NOW, begun, present, record
 from tests.contract.test_saga_log import log as log  # the fixture
 

@@ -23,9 +23,10 @@ from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
+from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
-from saga.saga_log import RECENT, Record, SagaLog
+from saga.saga_log import RECENT, SagaLog
 from saga.storage.column_types import Json
 from saga.storage.database import connect, create_tables
 from saga.storage.log_sql import metadata

@@ -17,7 +17,7 @@ from saga.runtime.log_lines import LogLines
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from tests.conftest import databases
+from tests.conftest import databases, on_one_worker
 from tests.support.stack import eventually
 from tests.support.unreadable_rows import HEALTHY, INPUT, KINDS, PAIRS, Served, begun, kinds_of, raw, spoil
 
@@ -32,7 +32,7 @@ class Spoilt:
     before: Mapping[str, dict[str, Any]]  # their rows
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
+@pytest.fixture(scope="module", params=on_one_worker("unreadable", "sqlite", "mysql"))
 def spoilt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoilt]:
     url = databases(request, request.param, tmp_path_factory.mktemp("spoilt"))("orchestrator")
     engine = connect(url)
@@ -73,7 +73,11 @@ def test_the_others_are_recovered_and_finish_beside_all_kinds_at_once(spoilt: Sp
     assert served.cli("list", "--limit", "500").count("  UNREADABLE ") == len(spoilt.ids)
 
 
-@pytest.mark.parametrize(("spoilt", "name"), PAIRS, indirect=["spoilt"])
+@pytest.mark.parametrize(
+    ("spoilt", "name"),
+    [pytest.param(*pair, marks=pytest.mark.xdist_group(f"unreadable {pair[0]}")) for pair in PAIRS],
+    indirect=["spoilt"],
+)
 def test_every_reader_says_of_it_what_it_is(spoilt: Spoilt, name: str) -> None:
     served, kind, bad = spoilt.served, KINDS[name], spoilt.ids[name]
     assert eventually(lambda: served.get(f"/sagas/{bad}")["status"] == "UNREADABLE", within=60)

@@ -17,8 +17,9 @@ from saga.choreography.events import started
 from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
+from saga.record import Present
 from saga.retry import stall_delay
-from saga.saga_log import NOTHING, Present, SagaLog
+from saga.saga_log import NOTHING, SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from tests.contract.test_saga_log import NOW, begun, present, record
@@ -41,7 +42,10 @@ def small_mysql(mysql_admin: str) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(params=["sqlite", "mysql", "sqlite-plain", "mysql-plain"])
+ON_MYSQL = [pytest.param(each, marks=pytest.mark.xdist_group("small packets")) for each in ("mysql", "mysql-plain")]
+
+
+@pytest.fixture(params=["sqlite", "sqlite-plain", *ON_MYSQL])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
     kind, _, plain = request.param.partition("-")
     mysql = kind == "mysql"

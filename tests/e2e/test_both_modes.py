@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.conftest import databases
+from tests.conftest import on_one_worker
 from tests.support.stack import SERVICES, Stack, impatient_sagas
 
 MODES = ("orchestration", "choreography")
@@ -41,21 +41,13 @@ class Seen:
     barriers: dict[str, str]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
+@pytest.fixture(scope="module", params=on_one_worker("both modes", "sqlite", "mysql"))
 def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp(request.param)
-    environ = {
-        "SAGAS_DIR": str(impatient_sagas(directory, 1.0)),
-        "FAULT_HOLD_SECONDS": "7",
-        "STALL_BASE_SECONDS": "0.2",
-        "LEASE_SECONDS": "6",
-    }
-    made = Stack(databases(request, request.param, directory), directory, ports, environ, broker=True)
-    made.start_all()
-    yield made
-    made.stop_all()
+    request: pytest.FixtureRequest, make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory
+) -> Stack:
+    environ = {"FAULT_HOLD_SECONDS": "7", "STALL_BASE_SECONDS": "0.2", "LEASE_SECONDS": "6"}
+    sagas = str(impatient_sagas(tmp_path_factory.mktemp("sagas"), 1.0))
+    return make_shared_stack(request.param, broker=True, SAGAS_DIR=sagas, **environ)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.dashboard.scenarios import SCENARIOS, Scenario
-from tests.conftest import databases
 from tests.support.browser import SIZES, check_accessibility, opened
 from tests.support.stack import INPUT, Stack, eventually, impatient_sagas
 
@@ -35,21 +34,10 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
+def stack(make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """Time-outs of two seconds, so that a card with a lost answer takes seven."""
-    directory = tmp_path_factory.mktemp("dashboard")
-    environ = {
-        "SAGAS_DIR": str(impatient_sagas(directory, 2)),
-        "FAULT_HOLD_SECONDS": "8",
-        "LEASE_SECONDS": "2",
-        "STALL_BASE_SECONDS": "0.5",
-    }
-    made = Stack(databases(request, "sqlite", directory), directory, ports, environ)
-    made.start_all()
-    yield made
-    made.stop_all()
+    environ = {"FAULT_HOLD_SECONDS": "8", "LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "0.5"}
+    return make_shared_stack("sqlite", SAGAS_DIR=str(impatient_sagas(tmp_path_factory.mktemp("sagas"), 2)), **environ)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from orchestrator.dashboard.scenarios import SCENARIOS, Scenario
-from tests.conftest import databases
 from tests.e2e.test_choreography import dead_letters
 from tests.support.browser import SIZES, check_accessibility, opened
 from tests.support.stack import INPUT, Stack, eventually, impatient_sagas
@@ -27,17 +26,10 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
+def stack(make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """With a broker; time-outs of two seconds."""
-    directory = tmp_path_factory.mktemp("choreography")
-    environ = {**QUICK, "SAGAS_DIR": str(impatient_sagas(directory, 2)), "FAULT_HOLD_SECONDS": "8"}
-    database = databases(request, "sqlite", directory)
-    made = Stack(database, directory, ports, environ, broker=True, mode="choreography")
-    made.start_all()
-    yield made
-    made.stop_all()
+    sagas = str(impatient_sagas(tmp_path_factory.mktemp("sagas"), 2))
+    return make_shared_stack("sqlite", mode="choreography", **{**QUICK, "SAGAS_DIR": sagas, "FAULT_HOLD_SECONDS": "8"})
 
 
 @pytest.fixture

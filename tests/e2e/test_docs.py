@@ -6,11 +6,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import databases
 from tests.support.stack import ROOT, Stack, impatient_sagas
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,16 +27,13 @@ def commands() -> list[str]:
     return found
 
 
+pytestmark = pytest.mark.xdist_group("docs")
+
+
 @pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("docs")
-    environ = {"SAGAS_DIR": str(impatient_sagas(directory, 1)), "FAULT_HOLD_SECONDS": "5", "LEASE_SECONDS": "3"}
-    made = Stack(databases(request, "sqlite", directory), directory, ports, environ, broker=True)
-    made.start_all()
-    yield made
-    made.stop_all()
+def stack(make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    sagas = str(impatient_sagas(tmp_path_factory.mktemp("docs"), 1))
+    return make_shared_stack("sqlite", broker=True, SAGAS_DIR=sagas, FAULT_HOLD_SECONDS="5", LEASE_SECONDS="3")
 
 
 def test_there_are_commands_to_run() -> None:

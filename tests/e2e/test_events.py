@@ -13,19 +13,13 @@ import pytest
 import requests
 
 from orchestrator.stream import LISTENERS
-from tests.conftest import databases
+from tests.conftest import on_one_worker
 from tests.support.stack import Stack, eventually
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("events")
-    made = Stack(databases(request, request.param, directory), directory, ports, {}, ["orchestrator_2"])
-    made.start_all()
-    yield made
-    made.stop_all()
+@pytest.fixture(scope="module", params=on_one_worker("events", "sqlite", "mysql"))
+def stack(request: pytest.FixtureRequest, make_shared_stack: Callable[..., Stack]) -> Stack:
+    return make_shared_stack(request.param, ["orchestrator_2"])
 
 
 class Listener:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -10,19 +10,14 @@ from orchestrator.dashboard.naive import contradiction, orphans, run_naive, swee
 from saga.definition import SagaDefinition
 from saga.definition_file import load_definitions
 from saga.faults.flags import parse_plan
-from tests.conftest import databases
 from tests.support.stack import INPUT, Stack, impatient_sagas
+
+pytestmark = pytest.mark.xdist_group("naive")
 
 
 @pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("naive")
-    made = Stack(databases(request, "sqlite", directory), directory, ports, {"FAULT_HOLD_SECONDS": "2"})
-    made.start_all()
-    yield made
-    made.stop_all()
+def stack(make_shared_stack: Callable[..., Stack]) -> Stack:
+    return make_shared_stack("sqlite", FAULT_HOLD_SECONDS="2")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import http
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,19 +16,14 @@ from orchestrator.app import create_app
 from saga.errors import LogUnavailable
 from saga.process.settings import load_settings
 from saga.views.saga_search import SagaSearch
-from tests.conftest import databases
 from tests.support.stack import Stack, eventually
+
+pytestmark = pytest.mark.xdist_group("pages")
 
 
 @pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("pages")
-    made = Stack(databases(request, "sqlite", directory), directory, ports, {})
-    made.start_all()
-    yield made
-    made.stop_all()
+def stack(make_shared_stack: Callable[..., Stack]) -> Stack:
+    return make_shared_stack("sqlite")
 
 
 def start(stack: Stack, headers: dict[str, str] | None = None, **form: str) -> requests.Response:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
-from tests.conftest import databases
+from tests.conftest import on_one_worker
 from tests.support.stack import INPUT, Stack, eventually
 
 ONE_EACH = {"A": 1, "B": 1, "C": 1}
@@ -18,27 +18,16 @@ MODES = ("orchestration", "choreography")
 TEMPORAL = "temporal"  # orchestrated by another engine
 
 
-@pytest.fixture(
-    scope="module", params=[f"{kind}-{mode}" for kind in ("sqlite", "mysql") for mode in (*MODES, TEMPORAL)]
-)
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
+STACKS = [f"{kind}-{mode}" for kind in ("sqlite", "mysql") for mode in (*MODES, TEMPORAL)]
+
+
+@pytest.fixture(scope="module", params=on_one_worker("scenarios", *STACKS))
+def stack(request: pytest.FixtureRequest, make_shared_stack: Callable[..., Stack]) -> Stack:
     """One stack for all that kills nothing."""
     kind, mode = request.param.split("-")
-    directory = tmp_path_factory.mktemp(request.param)
-    made = Stack(
-        databases(request, kind, directory),
-        directory,
-        ports,
-        {},
-        broker=mode == "choreography",
-        mode=MODES[0] if mode == TEMPORAL else mode,
-        temporal=request.getfixturevalue("temporal_server").address if mode == TEMPORAL else None,
-    )
-    made.start_all()
-    yield made
-    made.stop_all()
+    if mode == TEMPORAL:
+        return make_shared_stack(kind, engine=TEMPORAL)
+    return make_shared_stack(kind, mode=mode)
 
 
 class Rows:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.conftest import databases
 from tests.support.stack import ROOT, Stack, eventually
 
 
@@ -24,17 +23,12 @@ def sagas_called(directory: Path, *names: str) -> str:
     return str(directory)
 
 
+pytestmark = pytest.mark.xdist_group("several sagas")
+
+
 @pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("several")
-    (directory / "sagas").mkdir()
-    environ = {"SAGAS_DIR": sagas_called(directory / "sagas", "orders", "returns")}
-    made = Stack(databases(request, "sqlite", directory), directory, ports, environ)
-    made.start_all()
-    yield made
-    made.stop_all()
+def stack(make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    return make_shared_stack("sqlite", SAGAS_DIR=sagas_called(tmp_path_factory.mktemp("several"), "orders", "returns"))
 
 
 def page(stack: Stack, path: str) -> str:

@@ -21,7 +21,7 @@ from saga.context import replay
 from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
 from saga.machine import Line
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import databases
 from tests.support.choreographed_world import ChoreographedWorld

@@ -15,8 +15,8 @@ from saga.context import replay
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver
 from saga.machine import STARTED, Line, State
+from saga.record import Present, Record
 from saga.runtime.lease_watch import LeaseWatch
-from saga.saga_log import Present, Record
 from tests.support.runtime import Runtime
 from tests.support.world import INPUT, LEASE, World, signup
 

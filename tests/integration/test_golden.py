@@ -18,7 +18,7 @@ import pytest
 from saga.driver import DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import Line
-from saga.saga_log import Record
+from saga.record import Record
 from tests.support.world import INPUT, Points, World, signup
 
 GOLDEN = Path(__file__).parent / "drives.golden.json"

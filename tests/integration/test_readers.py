@@ -127,7 +127,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
         orchestrator.dashboard.saga_view, "ask_all", lambda definition, *_: {s.name: None for s in definition.steps}
     )
     patch.setattr("orchestrator.health.HealthMonitor.latest", lambda self: None)
-    patch.setattr("orchestrator.bootstrap.Orchestrator.open", lambda self: None)
+    patch.setattr("orchestrator.parts.Orchestrator.open", lambda self: None)
     parts = bootstrap(load_settings({**environ, **nowhere, "NATS_URL": "off"}))
     yield create_app(orchestrator=parts), parts.log
     patch.undo()

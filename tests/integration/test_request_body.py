@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 
-from tests.conftest import databases
 from tests.support.stack import Stack
 
 MEBIBYTE = 1 << 20
@@ -18,15 +17,12 @@ CHUNKED = "Transfer-Encoding: chunked"
 PATHS = {"orchestrator": "/start", "service_a": "/invoke"}
 
 
+pytestmark = pytest.mark.xdist_group("request body")
+
+
 @pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ports: Iterator[int]
-) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("bodies")
-    made = Stack(databases(request, "sqlite", directory), directory, ports, {})
-    made.start_all()
-    yield made
-    made.stop_all()
+def stack(make_shared_stack: Callable[..., Stack]) -> Stack:
+    return make_shared_stack("sqlite")
 
 
 @pytest.fixture(params=PATHS)

@@ -29,8 +29,9 @@ from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
 from saga.kits.wiring import RunningParticipant
 from saga.machine import STARTED, Line, begin
+from saga.record import Record
 from saga.runtime.end_signals import EndSignals
-from saga.saga_log import Record, SagaLog
+from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.representation import represent

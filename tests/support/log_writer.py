@@ -32,7 +32,7 @@ from saga.machine import (
     fold,
     next_call,
 )
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.representation import represent, represent_line
 
 START = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC

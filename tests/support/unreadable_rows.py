@@ -24,7 +24,8 @@ from saga.http_client.transport import Failure, HttpAnswer
 from saga.machine import Line, State
 from saga.payload import digest
 from saga.process.settings import load_settings
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.saga_log import SagaLog
 from tests.support.stack import ROOT
 from tests.support.world import signup
 

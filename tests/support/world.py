@@ -28,7 +28,8 @@ from saga.faults.flags import parse_plan
 from saga.http_client.transport import Failure, HttpAnswer
 from saga.kits.flask import Participant, Transaction, load_settings
 from saga.machine import ENDED, STARTED, Line, begin
-from saga.saga_log import Record, SagaLog
+from saga.record import Record
+from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from service_a import app as service_a

@@ -12,7 +12,7 @@ from saga.definition import SagaDefinition, Step
 from saga.definition_file import parse_definition
 from saga.errors import DefinitionError
 from saga.machine import State
-from saga.saga_log import Record
+from saga.record import Record
 from saga.views.audit import expected, violation
 
 COMPLETED, COMPENSATED = State.COMPLETED, State.COMPENSATED
