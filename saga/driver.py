@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from saga import progress
-from saga.call import Attempt, CallRequest, Outcome, Verdict, make_call
+from saga.call import Attempt, CallRequest, DeadlinePassed, Outcome, Stopping, Verdict, make_call
 from saga.errors import LeaseLost, Overtaken, WriteRefused
 from saga.http_client.transport import Transport
 from saga.machine import ATTEMPT, CLAIMED, RELEASED, STALLED, Call, Event, Line, State, next_call
@@ -86,14 +86,6 @@ class Phase(Enum):
 _HOLDING = frozenset({Phase.CLAIMED, Phase.READY, Phase.QUEUED, Phase.CALLING})
 
 
-class _DeadlinePassed(Exception):
-    """Raised before an attempt, to end the call: the saga turns back instead."""
-
-
-class _Stopping(Exception):
-    """Raised before an attempt, to end the call: the process shuts down, and hands the saga over."""
-
-
 class Driver:
     """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost.
 
@@ -133,7 +125,7 @@ class Driver:
                 self._write()
         if self.phase is Phase.RELEASED:
             return None
-        return next_call(progress.saga_of(self._next))
+        return next_call(self._next.saga)
 
     def queue(self) -> None:
         """Say that its next call waits for a place at the service, and that no thread works on it meanwhile."""
@@ -154,21 +146,21 @@ class Driver:
                 before_attempt=partial(self._before_attempt, call),
                 after_attempt=partial(self._after_attempt, call),
             )
-        except _Stopping:
+        except Stopping:
             self.release()
             return
-        except _DeadlinePassed:
+        except DeadlinePassed:
             event, cause = progress.overdue(call)
             self.record_event(event, cause)
             return
         deps.after_call(self, call)
         late = self._deadline_passed()
-        event, cause = progress.answered(progress.saga_of(self._next), call, outcome, late)
+        event, cause = progress.answered(self._next.saga, call, outcome, late)
         try:
             self.record_event(event, cause, result=outcome.result)
         except WriteRefused as error:
             outcome = self._without_result(outcome, error)
-            event, cause = progress.answered(progress.saga_of(self._next), call, outcome, late)
+            event, cause = progress.answered(self._next.saga, call, outcome, late)
             self.record_event(event, cause)
 
     def _request(self, call: Call) -> CallRequest:
@@ -180,13 +172,13 @@ class Driver:
         """Look whether the attempt may still be made, and say that it is under way."""
         deps = self._deps
         if deps.stopping():
-            raise _Stopping
+            raise Stopping
         if deps.monotonic() >= self._lease_ends:
             raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
         if deps.clock() >= self._lease_until:
             self.renew_when_old()  # the clock was set; raises LeaseLost where somebody has gone by it
         if self._next.state is State.EXECUTING and self._deadline_passed():
-            raise _DeadlinePassed
+            raise DeadlinePassed
         with self._lock:  # whoever preempts is told, for certain, whether this attempt has begun
             if self.phase is Phase.PREEMPTED:
                 raise LeaseLost(self.record.id)
@@ -245,7 +237,7 @@ class Driver:
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Make a line durable that moves nothing; it names the step at the cursor."""
         self._log_claim()
-        step = progress.saga_of(self._next).step
+        step = self._next.saga.step
         self._add(Line(self._number, self._now(), event, step.name if step else None, detail=detail))
         self._write()
 
@@ -282,7 +274,7 @@ class Driver:
         return round(self._deps.clock(), 6)  # as the log keeps it
 
     def _add(self, line: Line) -> None:
-        self._next = progress.after_line(self._next, line)
+        self._next = self._next.after(line)
         self._pending.append(line)
 
     def _write(self) -> None:
@@ -326,7 +318,7 @@ class Driver:
         """Fold what others have noted, and the pending lines after it, into the row as it was written last."""
         row = self.record
         for line in (*noted, *self._pending):
-            row = progress.after_line(row, line, self._next.results.get(line.step or ""))
+            row = row.after(line, self._next.results.get(line.step or ""))
         self._next = replace(self._next, context=row.context)
 
     # The lease

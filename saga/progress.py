@@ -1,7 +1,7 @@
 """What follows from an answer or an event: the next line of a saga's log, and the next state of its row. Pure.
 
 Whoever moves a saga on uses these functions: the built-in driver, the Temporal workflow, and the observer of a
-choreographed saga. The rules have no other home: how a line changes the row (`after_line`), what an event adds to it
+choreographed saga. These rules have no other home: what an event changes in the row and which line tells of it
 (`after_event`), when somebody has to look at the saga again (`with_due_time`), which cause the API shows, how rounds
 are counted, and what a cancel does.
 """
@@ -17,8 +17,8 @@ from saga.machine import (
     ATTEMPT,
     ENDED,
     STALLED,
+    AttemptsSoFar,
     Call,
-    CallHistory,
     Direction,
     Event,
     Line,
@@ -26,7 +26,6 @@ from saga.machine import (
     State,
     apply,
     cannot_undo,
-    fold,
     passed_over,
 )
 from saga.payload import mask, readable, secret_texts
@@ -35,12 +34,7 @@ from saga.record import Record
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
 
 
-def saga_of(record: Record) -> Saga:
-    """Return the saga as the state machine knows it, from its row. Recovery needs nothing else."""
-    return Saga(record.definition, record.input, record.state, record.cursor, record.results, record.context.calls)
-
-
-def request(saga_id: str, call: Call, calls: CallHistory, sealing: bool, span: str, token: str | None) -> CallRequest:
+def request(saga_id: str, call: Call, calls: AttemptsSoFar, sealing: bool, span: str, token: str | None) -> CallRequest:
     """Return the HTTP request for a call, as the participant contract has it.
 
     `calls` is what is known of earlier attempts of this call, and `span` is a trace's span id of 16 hex digits. The
@@ -112,14 +106,6 @@ def cause(step: str, kind: str, message: str, status_code: int | None = None) ->
     return {"step": step, "kind": kind, "status_code": status_code, "message": message}
 
 
-def after_line(record: Record, line: Line, result: Mapping[str, Any] | None = None) -> Record:
-    """Return the row after one more line; `result` is what the action answered that this line says is done."""
-    before = saga_of(record)
-    after = fold(before, line, {} if result is None or line.step is None else {line.step: result})
-    context = record.context.after(line, before, after)
-    return replace(record, state=after.state, cursor=after.cursor, results=after.results, context=context)
-
-
 def after_event(
     record: Record,
     event: Event,
@@ -136,13 +122,13 @@ def after_event(
     `passes_over` is asked where the saga arrives at a step that nobody can undo: True means that it goes on past it,
     as older versions did. Raises IllegalEvent where the transition table has no row for it.
     """
-    before = saga_of(record)
+    before = record.saga
     after = apply(before, event, result)
     if cannot_undo(after) and passes_over():
         after = passed_over(after)
     step = before.step.name if before.step else None
     line = Line(record.context.lines + 1, at, str(event), step, detail=_event_detail(after, cause, detail))
-    moved = after_line(record, line, result)
+    moved = record.after(line, result)
     return replace(moved, rounds=_rounds(record, event, after), error=_error(record, event, after, cause)), line
 
 

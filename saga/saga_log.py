@@ -112,7 +112,7 @@ class SagaLog:
             numbered = replace(line, seq=last + 1)
             connection.execute(sql.NOTE, {**vars(numbered), "saga_id": saga_id})
             results = results_of(connection, [saga_id]).get(saga_id)
-            noted = self._drivable(connection, read_row(held, results)).after_note(numbered).context.as_json()
+            noted = self._drivable(connection, read_row(held, results)).after(numbered).context.as_json()
             connection.execute(sql.NOTE_IN_ROW, {"of": saga_id, "new_context": noted})
             sent.append(numbered)
             return numbered

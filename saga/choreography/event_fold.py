@@ -26,7 +26,6 @@ from saga.machine import (
     Saga,
     State,
 )
-from saga.progress import saga_of
 from saga.record import Record
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
@@ -49,14 +48,14 @@ def fold_event(record: Record, heard: SagaEvent, remark: str | None = None) -> t
 
 def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
     """A saga that nobody has heard of, ended by an operator: it and the new lines of its log."""
-    saga = saga_of(record)
+    saga = record.saga
     step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
     # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
     event = Event.CANCELLED if saga.state is State.EXECUTING else Event.ACTION_REFUSED
     cause = progress.cause(step, "cancelled", message)
     noted = Line(record.context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
     detail = {"by": "operator", "subject": subject(record.definition.name, EventKind.ABANDONED)}
-    moved, turned = progress.after_event(progress.after_line(record, noted), event, now, cause=cause, detail=detail)
+    moved, turned = progress.after_event(record.after(noted), event, now, cause=cause, detail=detail)
     ended = progress.with_due_time(moved, now, owner=None, due_at=None, stalled=lambda rounds: (None, None))
     return replace(ended, error=cause), [noted, turned]
 
@@ -85,7 +84,7 @@ class _EventFold:
 
     @property
     def saga(self) -> Saga:
-        return saga_of(self.record)
+        return self.record.saga
 
     def hear(self) -> None:
         names = [step.name for step in self.record.definition.steps]
@@ -203,7 +202,7 @@ class _EventFold:
                 self.record.context.lines + 1, self._at, event, self.heard.step, number, status,
                 attempt.get("duration_ms"), detail,
             )  # fmt: skip
-            self.record = progress.after_line(self.record, line)
+            self.record = self.record.after(line)
             self.lines.append(line)
 
     def _add(self, event: Event, message: str | None = None, result: Mapping[str, Any] | None = None) -> None:

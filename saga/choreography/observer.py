@@ -38,7 +38,6 @@ from saga.machine import (
     next_call,
 )
 from saga.payload import iso
-from saga.progress import saga_of
 from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
@@ -198,8 +197,7 @@ class Observer:
             if record is None:
                 return
             line = Line(record.context.lines + 1, round(self._clock(), 6), event, step, detail=detail)
-            saga = saga_of(record)
-            after = replace(record, **changes, context=record.context.after(line, saga, saga))
+            after = replace(record.after(line), **changes)
             after = replace(after, rounds=rounds_of(after.rounds, after.context))
             try:
                 self._write(record, after, [line])
@@ -231,7 +229,7 @@ class Observer:
             told = {EventKind.DONE: "", EventKind.REFUSED: "", EventKind.UNDONE: "undo-"}.get(heard.kind)
             point = None if told is None else f"{told}{heard.step}"
         else:
-            call = next_call(saga_of(record))
+            call = next_call(record.saga)
             back = "undo-" if call and call.direction is Direction.COMPENSATION else ""
             point = f"{back}{call.step.name}" if call else None
         name = f"{when}-{point}"

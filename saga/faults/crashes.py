@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from saga.driver import Driver
+from saga.faults.flags import EXIT_CODE
 from saga.machine import FAULT, Call, Direction
-
-EXIT_CODE = 17  # of a process that crashes on purpose
 
 
 class OrchestratorCrashes:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from saga.errors import BadInput, FaultsOff
 
 DELAY_AT_MOST = 60_000  # milliseconds
+EXIT_CODE = 17  # of a process that an injected crash ends
 
 
 class FaultKind(StrEnum):

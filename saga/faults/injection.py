@@ -12,10 +12,9 @@ from typing import Any
 
 from saga.barrier import StepAnswer, Transaction
 from saga.errors import Refused
-from saga.faults.flags import FaultKind, parse_delay, parse_fault, total_delay
+from saga.faults.flags import EXIT_CODE, FaultKind, parse_delay, parse_fault, total_delay
 from saga.local_transaction import NO_HOOKS, ActionAttempt, AttemptHooks, LocalOutcome, StepFunction
 
-EXIT_CODE = 17  # of a process that an injected crash ends
 LOSES_ANSWER = frozenset({FaultKind.AFTER, FaultKind.LOST, FaultKind.GARBAGE, FaultKind.CRASH_AFTER})
 
 

@@ -1,21 +1,187 @@
-"""The only reader of the environment: every setting, its default, and a clear error where one is unusable."""
+"""The settings of the stack: every variable with its default and a sentence, and the only reader of the environment.
+
+docs/settings.md is made from what is declared here: `python -m saga.process.settings_page`.
+"""
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 from saga.errors import SettingsError
-from saga.urls import masked
+from saga.process import setting
+from saga.process.setting import Setting
 
 SERVICES = ("A", "B", "C")
-BROKERS_OWN = ("saga", "dead", "_INBOX")  # how subjects begin without a prefix, and the broker's own
-ENGINES = ("builtin", "temporal")
+
+
+def _variable(service: str) -> str:
+    return f"SERVICE_{service.upper().replace('-', '_')}"
+
+
+def reachable(host: str) -> str:
+    """The host of a URL that reaches a process on this machine which listens on `host`."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def broker_url(host: str, port: int) -> str:
+    """Where the broker is that listens on `host`: NATS_URL's default."""
+    return f"nats://{reachable(host)}:{port}"
+
+
+# What is said of a service holds for those of one's own, too: NAME is the service's, in capitals.
+
+
+def service_port(name: str, default: str = "") -> Setting[int]:
+    """The setting that says where a service listens."""
+    return Setting(f"{_variable(name)}_PORT", default, setting.port, f"The port that service {name} listens on.")
+
+
+def service_db_url(name: str) -> Setting[str]:
+    """The setting that says which database a service has."""
+    default = f"sqlite:///var/{_variable(name).lower()}.db"
+    return Setting(f"{_variable(name)}_DB_URL", default, setting.database, f"The database of service {name}.")
+
+
+def _service_url(name: str) -> Setting[str]:
+    def default(environ: Mapping[str, str]) -> str:
+        return f"http://{reachable(HOST.read(environ))}:{SERVICE_PORTS[name].read(environ)}"
+
+    return Setting(f"{_variable(name)}_URL", default, setting.url, f"Where the orchestrator finds service {name}.")
+
+
+def _temporal_tls(environ: Mapping[str, str]) -> str:
+    return "on" if any(environ.get(each.name) for each in TEMPORAL_SECRETS) else "off"
+
+
+HOST = Setting("HOST", "127.0.0.1", setting.text, "The address that every process listens on.")
+ORCHESTRATOR_PORT = Setting(
+    "ORCHESTRATOR_PORT", "5000", setting.port, "The port of the orchestrator and its dashboard."
+)
+SERVICE_PORTS = {name: service_port(name, str(5001 + index)) for index, name in enumerate(SERVICES)}
+SERVICE_URLS = {name: _service_url(name) for name in SERVICES}
+ORCHESTRATOR_URL = Setting(
+    "ORCHESTRATOR_URL",
+    lambda environ: f"http://{reachable(HOST.read(environ))}:{ORCHESTRATOR_PORT.read(environ)}",
+    setting.url,
+    "Where the `saga` command finds the orchestrator.",
+)
+SAGA_LOG_URL = Setting(
+    "SAGA_LOG_URL",
+    "sqlite:///var/orchestrator.db",
+    setting.database,
+    "The saga log's database: a SQLite file, or `mysql+mysqlconnector://user:password@host/database`.",
+)
+SERVICE_DB_URLS = {name: service_db_url(name) for name in SERVICES}
+SAGAS_DIR = Setting(
+    "SAGAS_DIR", "orchestrator/sagas", setting.path, "The directory in which every `*.yaml` file is a saga."
+)
+SAGA_TOKEN = Setting(
+    "SAGA_TOKEN", "", setting.token, "A secret that the orchestrator sends, and that the services then ask for."
+)
+FAULTS = Setting("FAULTS", "on", setting.on_or_off, "`off` refuses every `fail=` and `delay=`.")
+FAULT_HOLD_SECONDS = Setting(
+    "FAULT_HOLD_SECONDS", "20", setting.seconds, "How long the injected faults `lost` and `late` hold an answer back."
+)
+LEASE_SECONDS = Setting(
+    "LEASE_SECONDS", "10", setting.seconds, "How long an orchestrator may be silent before its sagas are taken over."
+)
+RECOVERY_INTERVAL = Setting(
+    "RECOVERY_INTERVAL", "1", setting.seconds, "The seconds between two looks for sagas that are due."
+)
+STALL_BASE_SECONDS = Setting("STALL_BASE_SECONDS", "1", setting.seconds, "The first rest of a stalled saga.")
+STALL_MAX_SECONDS = Setting("STALL_MAX_SECONDS", "300", setting.seconds, "The longest rest of a stalled saga.")
+SAGA_PLAIN = Setting(
+    "SAGA_PLAIN",
+    "0",
+    setting.one_or_zero,
+    "`1` runs the stack on plain libraries alone (requests, SQLAlchemy, Werkzeug), without the code that is there for "
+    "speed: slower, for comparing and for finding faults.",
+)
+NATS_PORT = Setting(
+    "NATS_PORT",
+    "4222",
+    setting.port,
+    "The port on which `make up` starts a broker, [NATS JetStream](https://docs.nats.io/nats-concepts/jetstream).",
+)
+NATS_URL = Setting(
+    "NATS_URL",
+    lambda environ: broker_url(HOST.read(environ), NATS_PORT.read(environ)),
+    setting.brokers,
+    "Another broker, or a cluster: `nats://one:4222,nats://two:4222`; `off` for none.",
+)
+NATS_PREFIX = Setting(
+    "NATS_PREFIX",
+    "",
+    setting.prefix,
+    "What all names at the broker begin with, so that several stacks share one: letters, digits, `-` and `_`.",
+)
+ENGINE = Setting("ENGINE", "builtin", setting.engine, "`temporal`: new sagas are driven by [Temporal](temporal.md).")
+TEMPORAL_PORT = Setting(
+    "TEMPORAL_PORT", "7233", setting.port, "The port on which `make up ENGINE=temporal` starts a development server."
+)
+TEMPORAL_UI_PORT = Setting("TEMPORAL_UI_PORT", "8233", setting.port, "The port of that server's own pages.")
+TEMPORAL_ADDRESS = Setting(
+    "TEMPORAL_ADDRESS",
+    lambda environ: f"{reachable(HOST.read(environ))}:{TEMPORAL_PORT.read(environ)}",
+    setting.host_and_port,
+    "Another Temporal server.",
+)
+TEMPORAL_NAMESPACE = Setting("TEMPORAL_NAMESPACE", "default", setting.text, "The namespace at that server.")
+TEMPORAL_TASK_QUEUE = Setting("TEMPORAL_TASK_QUEUE", "saga-stack", setting.text, "The task queue of the workers.")
+TEMPORAL_API_KEY = Setting("TEMPORAL_API_KEY", "", setting.secret, "The API key that the server asks for.")
+TEMPORAL_TLS_CERT = Setting("TEMPORAL_TLS_CERT", "", setting.file, "The file of the client's own certificate.")
+TEMPORAL_TLS_KEY = Setting("TEMPORAL_TLS_KEY", "", setting.file, "The file of that certificate's key.")
+TEMPORAL_TLS_CA = Setting(
+    "TEMPORAL_TLS_CA", "", setting.file, "The file of who signed the server's certificate; by default the system's."
+)
+TEMPORAL_SECRETS = (TEMPORAL_API_KEY, TEMPORAL_TLS_CERT, TEMPORAL_TLS_KEY, TEMPORAL_TLS_CA)
+TEMPORAL_TLS = Setting(
+    "TEMPORAL_TLS",
+    _temporal_tls,
+    setting.on_or_off,
+    "Whether the connection is encrypted; `on` where there is an API key or a certificate.",
+)
+TEMPORAL_CODEC_KEY = Setting(
+    "TEMPORAL_CODEC_KEY", "", setting.codec_key, "32 bytes in base64 that encrypt what Temporal stores."
+)
+
+GROUPS: Mapping[str, tuple[Setting[Any], ...]] = {
+    "Where the processes are": (
+        HOST,
+        ORCHESTRATOR_PORT,
+        *SERVICE_PORTS.values(),
+        *SERVICE_URLS.values(),
+        ORCHESTRATOR_URL,
+    ),
+    "Databases and sagas": (SAGA_LOG_URL, *SERVICE_DB_URLS.values(), SAGAS_DIR, SAGA_TOKEN),
+    "How sagas are driven": (
+        LEASE_SECONDS,
+        RECOVERY_INTERVAL,
+        STALL_BASE_SECONDS,
+        STALL_MAX_SECONDS,
+        FAULTS,
+        FAULT_HOLD_SECONDS,
+        SAGA_PLAIN,
+    ),
+    "Choreography": (NATS_PORT, NATS_URL, NATS_PREFIX),
+    "Temporal": (
+        ENGINE,
+        TEMPORAL_PORT,
+        TEMPORAL_UI_PORT,
+        TEMPORAL_ADDRESS,
+        TEMPORAL_NAMESPACE,
+        TEMPORAL_TASK_QUEUE,
+        TEMPORAL_TLS,
+        *TEMPORAL_SECRETS,
+        TEMPORAL_CODEC_KEY,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -59,61 +225,49 @@ class Settings:
     stall_base_seconds: float
     stall_max_seconds: float
     token: str | None = field(repr=False)
+    plain: bool  # without our own speed: on requests, SQLAlchemy and Werkzeug alone
     environ: Mapping[str, str] = field(repr=False)  # what ${VAR} in a saga's YAML is expanded from
 
     def service_port(self, name: str) -> int:
         """Where the service called `name` listens: SERVICE_<NAME>_PORT."""
-        variable = f"{_variable(name)}_PORT"
-        if name not in self.service_ports and not self.environ.get(variable):
-            raise SettingsError(f"{variable} is not set: the port that the service {name} listens on", variable)
-        return self.service_ports.get(name) or _port(self.environ, variable, 0)
+        setting = service_port(name)
+        if name not in self.service_ports and not self.environ.get(setting.name):
+            raise SettingsError(f"{setting.name} is not set: the port that the service {name} listens on", setting.name)
+        return self.service_ports.get(name) or setting.read(self.environ)
 
     def service_db_url(self, name: str) -> str:
         """The database of the service called `name`: SERVICE_<NAME>_DB_URL, else a SQLite file in var/."""
-        default = f"sqlite:///var/{_variable(name).lower()}.db"
-        return self.service_db_urls.get(name) or _database(self.environ, f"{_variable(name)}_DB_URL", default)
-
-
-def _variable(service: str) -> str:
-    return f"SERVICE_{service.upper().replace('-', '_')}"
+        return self.service_db_urls.get(name) or service_db_url(name).read(self.environ)
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in `environ` (the process's own by default); SettingsError names the variable."""
+    """The settings in `environ` (by default the process's own). Raises SettingsError, which names the variable."""
     source = dict(os.environ if environ is None else environ)
-    host = source.get("HOST") or "127.0.0.1"
-    ports = {name: _port(source, f"SERVICE_{name}_PORT", 5001 + index) for index, name in enumerate(SERVICES)}
-    for name, port in ports.items():
-        source[f"SERVICE_{name}_URL"] = _url(source, f"SERVICE_{name}_URL", f"http://{reachable(host)}:{port}")
-    port = _port(source, "ORCHESTRATOR_PORT", 5000)
-    nats_port = _port(source, "NATS_PORT", 4222)
-    temporal_port = _port(source, "TEMPORAL_PORT", 7233)
+    source |= {each.name: each.read(source) for each in SERVICE_URLS.values()}
     settings = Settings(
-        orchestrator_url=_url(source, "ORCHESTRATOR_URL", f"http://{reachable(host)}:{port}"),
-        host=host,
-        orchestrator_port=port,
-        service_ports=ports,
-        saga_log_url=_database(source, "SAGA_LOG_URL", "sqlite:///var/orchestrator.db"),
-        service_db_urls={
-            name: _database(source, f"SERVICE_{name}_DB_URL", f"sqlite:///var/service_{name.lower()}.db")
-            for name in SERVICES
-        },
-        nats_url=_brokers(source, "NATS_URL", broker_url(host, nats_port)),
-        nats_prefix=_prefix(source, "NATS_PREFIX"),
-        nats_port=nats_port,
-        engine=_engine(source),
-        temporal=_temporal(source, f"{reachable(host)}:{temporal_port}"),
-        temporal_port=temporal_port,
-        temporal_ui_port=_port(source, "TEMPORAL_UI_PORT", 8233),
-        temporal_elsewhere=bool(source.get("TEMPORAL_ADDRESS")),
-        sagas_dir=Path(source.get("SAGAS_DIR") or "orchestrator/sagas"),
-        faults=_switch(source, "FAULTS", True),
-        fault_hold_seconds=_seconds(source, "FAULT_HOLD_SECONDS", 20),
-        lease_seconds=_seconds(source, "LEASE_SECONDS", 10),
-        recovery_interval=_seconds(source, "RECOVERY_INTERVAL", 1),
-        stall_base_seconds=_seconds(source, "STALL_BASE_SECONDS", 1),
-        stall_max_seconds=_seconds(source, "STALL_MAX_SECONDS", 300),
-        token=_token(source),
+        host=HOST.read(source),
+        orchestrator_port=ORCHESTRATOR_PORT.read(source),
+        orchestrator_url=ORCHESTRATOR_URL.read(source),
+        service_ports={name: each.read(source) for name, each in SERVICE_PORTS.items()},
+        saga_log_url=SAGA_LOG_URL.read(source),
+        service_db_urls={name: each.read(source) for name, each in SERVICE_DB_URLS.items()},
+        nats_url=NATS_URL.read(source),
+        nats_prefix=NATS_PREFIX.read(source),
+        nats_port=NATS_PORT.read(source),
+        engine=ENGINE.read(source),
+        temporal=_temporal(source),
+        temporal_port=TEMPORAL_PORT.read(source),
+        temporal_ui_port=TEMPORAL_UI_PORT.read(source),
+        temporal_elsewhere=bool(source.get(TEMPORAL_ADDRESS.name)),
+        sagas_dir=SAGAS_DIR.read(source),
+        faults=FAULTS.read(source),
+        fault_hold_seconds=FAULT_HOLD_SECONDS.read(source),
+        lease_seconds=LEASE_SECONDS.read(source),
+        recovery_interval=RECOVERY_INTERVAL.read(source),
+        stall_base_seconds=STALL_BASE_SECONDS.read(source),
+        stall_max_seconds=STALL_MAX_SECONDS.read(source),
+        token=SAGA_TOKEN.read(source),
+        plain=SAGA_PLAIN.read(source),
         environ=source,
     )
     if settings.stall_max_seconds < settings.stall_base_seconds:
@@ -121,148 +275,23 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
-def reachable(host: str) -> str:
-    """The host of a URL that reaches a process on this machine which listens on `host`."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def broker_url(host: str, port: int) -> str:
-    """Where the broker is that listens on `host`: NATS_URL's default."""
-    return f"nats://{reachable(host)}:{port}"
-
-
-def _port(source: Mapping[str, str], name: str, default: int) -> int:
-    text = source.get(name) or str(default)
-    if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise SettingsError(f"{name} must be a port, 1 to 65535, not {text!r}", name)
-    return int(text)
-
-
-def _seconds(source: Mapping[str, str], name: str, default: float) -> float:
-    text = source.get(name) or str(default)
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 < value <= 86_400:
-        raise SettingsError(f"{name} must be a number of seconds above 0 and at most 86400, not {text!r}", name)
-    return value
-
-
-def _switch(source: Mapping[str, str], name: str, default: bool) -> bool:
-    text = (source.get(name) or ("on" if default else "off")).lower()
-    if text not in ("on", "off"):
-        raise SettingsError(f"{name} must be on or off, not {text!r}", name)
-    return text == "on"
-
-
-def _url(source: Mapping[str, str], name: str, default: str) -> str:
-    text = (source.get(name) or default).rstrip("/")
-    if not re.match(r"https?://[^/]", text):
-        raise SettingsError(f"{name} must be an http:// or https:// URL, not {masked(text)!r}", name)
-    return text
-
-
-def _database(source: Mapping[str, str], name: str, default: str) -> str:
-    text = source.get(name) or default
-    if not text.startswith(("sqlite:///", "mysql+mysqlconnector://")):
-        raise SettingsError(f"{name} must begin with sqlite:/// or mysql+mysqlconnector://", name)  # unquoted
-    return text
-
-
-def _brokers(source: Mapping[str, str], name: str, default: str) -> str | None:
-    text = source.get(name) or default
-    if text.lower() == "off":
-        return None
-    urls = [url.strip().rstrip("/") for url in text.split(",")]
-    if not all(map(_is_broker, urls)):
-        raise SettingsError(f"{name} must be off, or nats:// or tls:// URLs with commas between them", name)  # unquoted
-    return ",".join(urls)
-
-
-def _prefix(source: Mapping[str, str], name: str) -> str:
-    text = source.get(name) or ""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", text):
-        raise SettingsError(f"{name} must be at most 64 letters, digits, - and _, not {text!r}", name)
-    if text in BROKERS_OWN:
-        raise SettingsError(f"{name} must not be {text!r}: names that begin so are used already", name)
-    return text
-
-
-def _is_broker(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(re.fullmatch(r"(nats|tls)://\S+", url) and parts.hostname and parts.port != 0 and not parts.path)
-    except ValueError:  # a port that is none
-        return False
-
-
-def _engine(source: Mapping[str, str]) -> str:
-    engine = (source.get("ENGINE") or ENGINES[0]).lower()
-    if engine not in ENGINES:
-        raise SettingsError(f"ENGINE must be {' or '.join(ENGINES)}, not {engine!r}", "ENGINE")
-    return engine
-
-
-def _temporal(source: Mapping[str, str], default: str) -> TemporalSettings:
-    address = source.get("TEMPORAL_ADDRESS") or default
-    host, colon, port = address.rpartition(":")
-    if not (host and colon and re.fullmatch(r"[^\s/@]+", host) and port.isdecimal() and 1 <= int(port) <= 65535):
-        raise SettingsError(f"TEMPORAL_ADDRESS must be host:port, not {address!r}", "TEMPORAL_ADDRESS")
-    api_key = source.get("TEMPORAL_API_KEY") or None
-    cert, key = _file(source, "TEMPORAL_TLS_CERT"), _file(source, "TEMPORAL_TLS_KEY")
-    ca = _file(source, "TEMPORAL_TLS_CA")
-    secure = any((api_key, cert, key, ca))
-    tls = _switch(source, "TEMPORAL_TLS", secure)
-    if secure and not tls:
+def _temporal(source: Mapping[str, str]) -> TemporalSettings:
+    address, api_key = TEMPORAL_ADDRESS.read(source), TEMPORAL_API_KEY.read(source)
+    cert, key, ca = TEMPORAL_TLS_CERT.read(source), TEMPORAL_TLS_KEY.read(source), TEMPORAL_TLS_CA.read(source)
+    tls = TEMPORAL_TLS.read(source)
+    if any((api_key, cert, key, ca)) and not tls:
         raise SettingsError("TEMPORAL_TLS must be on where there is an API key or a certificate", "TEMPORAL_TLS")
     if bool(cert) != bool(key):
         missing = "TEMPORAL_TLS_KEY" if cert else "TEMPORAL_TLS_CERT"
         raise SettingsError(f"{missing} is missing: a certificate and its key go together", missing)
     return TemporalSettings(
         address=address,
-        namespace=source.get("TEMPORAL_NAMESPACE") or "default",
-        task_queue=source.get("TEMPORAL_TASK_QUEUE") or "saga-stack",
+        namespace=TEMPORAL_NAMESPACE.read(source),
+        task_queue=TEMPORAL_TASK_QUEUE.read(source),
         api_key=api_key,
         tls=tls,
         tls_cert=cert,
         tls_key=key,
         tls_ca=ca,
-        codec_key=_codec_key(source),
+        codec_key=TEMPORAL_CODEC_KEY.read(source),
     )
-
-
-def _file(source: Mapping[str, str], name: str) -> Path | None:
-    path = Path(source[name]) if source.get(name) else None
-    try:
-        if path:
-            path.open("rb").close()
-    except OSError as error:
-        raise SettingsError(
-            f"{name} must be a file that can be read, not {str(path)!r}: {error.strerror}", name
-        ) from None
-    return path
-
-
-def _codec_key(source: Mapping[str, str]) -> bytes | None:
-    text = source.get("TEMPORAL_CODEC_KEY")
-    if not text:
-        return None
-    try:
-        key = base64.b64decode(text, validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise SettingsError(
-            "TEMPORAL_CODEC_KEY must be 32 bytes in base64: openssl rand -base64 32", "TEMPORAL_CODEC_KEY"
-        )
-    return key
-
-
-def _token(source: Mapping[str, str]) -> str | None:
-    token = source.get("SAGA_TOKEN") or None
-    if token and not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise SettingsError("SAGA_TOKEN must be printable ASCII without spaces", "SAGA_TOKEN")
-    return token

@@ -13,7 +13,7 @@ from typing import Any
 from saga.context import StepProgress
 from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, cannot_undo
 from saga.payload import iso, mask
-from saga.progress import saga_of, secrets_of
+from saga.progress import secrets_of
 from saga.record import Record, Stored
 from saga.unreadable import UNREADABLE, Unreadable
 
@@ -131,7 +131,7 @@ def under_way(record: Record) -> bool:
 
 def _steps(record: Record) -> list[dict[str, Any]]:
     """Return the representation's "steps", in the definition's order."""
-    saga, shown = saga_of(record), []
+    saga, shown = record.saga, []
     for index, step in enumerate(record.definition.steps):
         progress = record.context.step(step.name)
         if index == saga.cursor and not record.ended:

@@ -12,7 +12,7 @@ import pytest
 from saga.context import Context, Letter, StepProgress
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
-from saga.machine import CallHistory, Line, State
+from saga.machine import AttemptsSoFar, Line, State
 from saga.record import Present, Record
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.log_lines import LogLines
@@ -69,7 +69,7 @@ FULL = Context(
     lines=1,
     at=NOW,
     reached_at=NOW,
-    calls=CallHistory(3, 1, uncertain=True),
+    calls=AttemptsSoFar(3, 1, uncertain=True),
     steps={"A": StepProgress("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepProgress()},
     cancelled=True,
     stalled=True,
@@ -166,7 +166,7 @@ def test_a_note_is_added_once_while_the_state_allows_it_and_changes_nothing_else
     assert log.note(made.id, OPEN, WISH) == replace(WISH, seq=2)
     assert log.note(made.id, OPEN, WISH) is None
     assert log.note("nope", OPEN, WISH) is None
-    assert log.find(made.id) == made.after_note(replace(WISH, seq=2))
+    assert log.find(made.id) == made.after(replace(WISH, seq=2))
     assert log.lines(made.id) == [Line(1, NOW, "started"), replace(WISH, seq=2)]
     assert log.lines(made.id, 1) == [replace(WISH, seq=2)]
     moved = begun(log, 2, state=State.FINISHING)
@@ -191,7 +191,7 @@ def test_a_note_takes_a_number_and_a_driver_that_had_it_is_told_and_writes_again
         with pytest.raises(Overtaken):
             log.advance(made.id, 1, present(made, cursor=3, state=State.FINISHING), [late])
         mate.result()
-    assert log.find(made.id) == made.after_note(replace(WISH, seq=2))
+    assert log.find(made.id) == made.after(replace(WISH, seq=2))
     for _ in range(2):  # the second time as one whose COMMIT's answer was lost
         log.advance(made.id, 1, present(made, cursor=3, state=State.FINISHING), [replace(late, seq=3)])
     assert [line.event for line in log.lines(made.id)] == ["started", "cancel_requested", "action_done"]

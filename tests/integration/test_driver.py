@@ -12,8 +12,7 @@ import pytest
 from saga.driver import Driver
 from saga.errors import LeaseLost
 from saga.http_client.transport import HttpAnswer
-from saga.machine import ATTEMPT, CANCEL_REQUESTED, Line, State, fold
-from saga.progress import saga_of
+from saga.machine import ATTEMPT, CANCEL_REQUESTED, Line, State
 from saga.record import Record
 from tests.support.builders import a_started_saga
 from tests.support.world import INPUT, LEASE, World, signup
@@ -222,8 +221,7 @@ def test_a_refusal_after_an_unknown_attempt_of_an_earlier_driver_is_unknown(worl
 
     record = started(world).record
     earlier = Line(2, world.now, ATTEMPT, "A", 1, 500, 1.0, {"call": "action", "verdict": "unknown"})
-    before = saga_of(record)
-    record = replace(record, context=record.context.after(earlier, before, fold(before, earlier, {})))
+    record = record.after(earlier)
     world.log.advance(ID, 1, record.present, [earlier])
     driver = Driver(record, replace(world.deps(lambda: 1), transport=Refuses()))
     make_next(driver)

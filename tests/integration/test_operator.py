@@ -197,7 +197,7 @@ def test_a_wish_at_a_stalled_pivot_is_noted_and_its_rest_goes_on(tmp_path: Path)
     assert before.state == State.STALLED_DECIDING
     Desk(world).operator.cancel(before.id)
     (*_, noted) = world.log.lines(before.id)
-    assert world.log.find(before.id) == before.after_note(noted)
+    assert world.log.find(before.id) == before.after(noted)
     assert events(world, before.id)[-1] == "cancel_requested"
     record = world.finish(before.id)
     assert record.state == State.COMPLETED

@@ -78,6 +78,17 @@ def test_no_module_of_the_library_imports_in_a_circle() -> None:
         done |= free
 
 
+def test_what_only_the_plain_stack_needs_is_not_imported_without_it() -> None:
+    program = """
+import sys, orchestrator.__main__, orchestrator.app, saga.process.granian_worker, service_a.app
+from saga.http_client import new_transport
+new_transport()
+print(sorted({"requests", "urllib3", "saga.http_client.plain", "saga.process.plain_server"} & sys.modules.keys()))
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (made.stdout, made.returncode) == ("[]\n", 0), made.stderr
+
+
 def test_nothing_but_settings_reads_the_environment() -> None:
     readers = {dotted(path) for path in modules("saga") if "os.environ" in path.read_text()}
     assert readers == {"process.settings"}
@@ -190,6 +201,17 @@ def test_the_core_loads_nothing_optional(root: str) -> None:
     assert not {name for name in loaded if name.split(".")[0] in OPTIONAL}
     packages_of_others = set().union(*(at_module_level(path)[1] for path in modules("saga") if dotted(path) in loaded))
     assert not packages_of_others & {"nats", "temporalio", "flask", "granian", "cryptography"}
+
+
+@pytest.mark.parametrize("root", ["participant", "kits.flask", "kits.wiring"])
+def test_the_participant_kit_loads_nothing_that_is_not_a_participants(root: str) -> None:
+    """No broker, no failure injection, no engine and no orchestrator; what is configured is loaded when it is wired."""
+    loaded = closure(root)
+    assert not {name for name in loaded if name.split(".")[0] in OPTIONAL - {"kits"}}
+    assert not {"driver", "call", "saga_log", "http_client"} & loaded
+    packages_of_others = set().union(*(at_module_level(path)[1] for path in modules("saga") if dotted(path) in loaded))
+    assert "nats" not in packages_of_others
+    assert root != "participant" or not packages_of_others & {"flask", "granian", "werkzeug"}
 
 
 def test_the_machine_loads_no_database_and_no_http_client() -> None:

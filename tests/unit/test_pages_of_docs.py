@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from saga.process.settings import load_settings
+from saga.process.settings import GROUPS, SERVICE_DB_URLS, SERVICE_PORTS, SERVICE_URLS, load_settings
+from saga.process.settings_page import settings_page
 from tests.diagram import PAGES as DIAGRAMS
 from tests.diagram import with_diagrams
 from tests.support.stack import ROOT
 
+SERVICE_SETTINGS = [*SERVICE_PORTS.values(), *SERVICE_URLS.values(), *SERVICE_DB_URLS.values()]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -71,14 +73,12 @@ def test_a_diagram_shows_what_is_there(page: Path) -> None:
     assert with_diagrams(page) == page.read_text()
 
 
-def test_the_settings_of_the_readme_are_those_that_are_read() -> None:
+def test_the_page_of_settings_is_made_from_the_settings_that_are_read() -> None:
+    """Every variable is read where it is declared, and what is declared is on the page."""
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_page()
     source = (ROOT / "saga" / "process" / "settings.py").read_text()
-    read = set(re.findall(r"\"([A-Z][A-Z_]+)\"", source)) | {
-        f"SERVICE_{name}_{what}" for name in "ABC" for what in ("PORT", "URL", "DB_URL")
-    }
-    table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("## More")[0]
-    named = set(re.findall(r"`([A-Z][A-Z_]+)`", table.replace(".venv", "")))
-    assert named == read
+    declared = {each.name for group in GROUPS.values() for each in group}
+    assert set(re.findall(r"\b([A-Z_]+)\.read\(", source)) | {each.name for each in SERVICE_SETTINGS} == declared
     assert load_settings({}).fault_hold_seconds == 20
 
 

@@ -111,6 +111,7 @@ def test_a_prefix_is_letters_digits_hyphens_and_underscores(prefix: str) -> None
         ("STALL_BASE_SECONDS", "nan"),
         ("STALL_MAX_SECONDS", "0.5"),
         ("SAGA_TOKEN", "two words"),
+        ("SAGA_PLAIN", "yes"),
     ],
 )
 def test_an_unusable_value_is_refused_by_the_variables_name(variable: str, value: str) -> None:
