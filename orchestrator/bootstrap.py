@@ -48,7 +48,7 @@ from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
     from orchestrator.choreography_coordinator import ChoreographyCoordinator
-    from saga.temporal.client import Temporal
+    from saga.temporal.client import TemporalWorkflows
 
 CONNECTIONS = 32  # to the saga log
 SDK = "Temporal's SDK: pip install 'saga-stack[temporal]', or in Docker SAGA_IMAGE=temporal"
@@ -61,7 +61,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     """
     # The sagas and their log
     definitions = load_definitions(settings.sagas_dir, settings.environ)
-    database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
+    database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
     create_tables(database, log_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
@@ -71,7 +71,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     telemetry, stopping, crashes = Telemetry(), threading.Event(), OrchestratorCrashes(exit)
     deps = DriverDeps(
         log=saga_log,
-        transport=new_transport(),
+        transport=new_transport(settings.plain),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
         clock=time.time,
         sleep=stopping.wait,
@@ -135,7 +135,7 @@ def _choreography(
     return ChoreographyCoordinator(database, deps, observer, settings)
 
 
-def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> Temporal | None:
+def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> TemporalWorkflows | None:
     """The client of Temporal; None where no setting speaks of it, or only old sagas need it and it is not installed."""
     if settings.engine == TEMPORAL:
         require_temporal()
@@ -146,12 +146,12 @@ def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]
 
 def temporal_client(
     settings: Settings, saga_log: SagaLog, tell: Callable[[str], None] = lambda saga_id: None
-) -> Temporal:
+) -> TemporalWorkflows:
     """A client of Temporal, which starts the workflows of sagas in this log; `tell` is called with each saga's end."""
-    from saga.temporal.client import Temporal  # not in the base installation
+    from saga.temporal.client import TemporalWorkflows  # not in the base installation
     from saga.temporal.messages import Timing
     from saga.temporal.workflow_client import WorkflowClient
 
     timing = Timing(settings.lease_seconds, settings.stall_base_seconds, settings.stall_max_seconds)
     workflows = WorkflowClient(settings.temporal, timing)
-    return Temporal(workflows, saga_log, time.time, settings.recovery_interval, tell)
+    return TemporalWorkflows(workflows, saga_log, time.time, settings.recovery_interval, tell)

@@ -24,7 +24,7 @@ from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
     from orchestrator.choreography_coordinator import ChoreographyCoordinator
-    from saga.temporal.client import Temporal
+    from saga.temporal.client import TemporalWorkflows
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Orchestrator:
     stream: Stream
     health: HealthMonitor
     choreographer: ChoreographyCoordinator | None  # None: choreography is switched off
-    temporal: Temporal | None  # None: there is no Temporal here
+    temporal: TemporalWorkflows | None  # None: there is no Temporal here
 
     @property
     def choreography(self) -> ChoreographyCoordinator:

@@ -13,7 +13,7 @@ from saga.call import MESSAGE_AT_MOST
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput, Conflict
 from saga.http_client.transport import HttpAnswer, Transport
-from saga.machine import Call, CallHistory, Direction
+from saga.machine import AttemptsSoFar, Call, Direction
 from saga.payload import parse_object
 
 UNDONE_WITHIN = 3  # attempts
@@ -74,7 +74,7 @@ class _Service:
         step = self._step
         url = step.action if direction is Direction.ACTION else str(step.compensation)
         call = Call(step, direction, url, self._fields)
-        made = progress.request(self._saga_id, call, CallHistory(), False, secrets.token_hex(8), self._token)
+        made = progress.request(self._saga_id, call, AttemptsSoFar(), False, secrets.token_hex(8), self._token)
         headers = {**made.headers, "Saga-Attempt": "1", **(more or {})}
         return self._transport.post(made.url, headers, made.body, made.timeout)
 

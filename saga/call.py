@@ -77,6 +77,14 @@ class Outcome:
     message: str | None = None
 
 
+class DeadlinePassed(Exception):
+    """Raised by `before_attempt` to end a call: the saga's deadline has passed, so it turns back instead."""
+
+
+class Stopping(Exception):
+    """Raised by `before_attempt` to end a call: the process shuts down, or nobody waits for the call any more."""
+
+
 def authorization(url: str, token: str | None) -> dict[str, str]:
     """Return the headers that show a service who calls it. Every request to a service has them.
 

@@ -25,7 +25,7 @@ from saga.machine import (
     REPLAYED,
     STALLED,
     STARTED,
-    CallHistory,
+    AttemptsSoFar,
     Direction,
     Event,
     Line,
@@ -35,7 +35,7 @@ from saga.machine import (
     fold,
 )
 
-_NO_CALLS = CallHistory()
+_NO_CALLS = AttemptsSoFar()
 ITS_STARTER = "orchestrator"  # the service in the line of an event that the orchestrator itself could not publish
 _UNHEARD = frozenset({STARTED, OVERDUE, FAULT})  # the lines of a choreographed saga that no service has caused
 REPLAYED_AT_MOST = 20  # replayed dead letters that are remembered, so that none gets a second line
@@ -72,7 +72,7 @@ class StepProgress:
             return replace(self, error=detail.get("message"), gave_up=max(self.gave_up, line.attempt or 0))
         return self if line.event in NOTES else self._moved(Event(line.event), before, after)
 
-    def interrupted(self, calls: CallHistory, reached_at: float) -> StepProgress:
+    def interrupted(self, calls: AttemptsSoFar, reached_at: float) -> StepProgress:
         """Return the progress after the driver of its action has vanished.
 
         The call may have been under way since the saga reached the step, so it counts as an attempt whose effect is
@@ -130,7 +130,7 @@ class Context:
     lines: int = 0  # how many there are, which is also the number of the last one
     at: float = 0.0  # the time of the last one
     reached_at: float = 0.0  # when the saga reached the step at the cursor
-    calls: CallHistory = _NO_CALLS
+    calls: AttemptsSoFar = _NO_CALLS
     steps: Mapping[str, StepProgress] = field(default_factory=dict)  # by the step's name, where anything is known
     cancelled: bool = False  # an operator has asked for it
     stalled: bool = False  # it has stalled at least once
@@ -204,7 +204,7 @@ class Context:
             lines=column["lines"],
             at=column["at"],
             reached_at=column["reached_at"],
-            calls=CallHistory(**calls),
+            calls=AttemptsSoFar(**calls),
             steps={name: StepProgress(**step) for name, step in column["steps"].items()},
             faults=tuple(column.get("faults", ())),
             **{name: column[name] for name in _FLAGS if name in column},
@@ -237,7 +237,7 @@ _REQUIRED = {
 }
 _CALLS, _STEP, _LETTER = (
     {name: type_check(annotation) for name, annotation in get_type_hints(of).items()}
-    for of in (CallHistory, StepProgress, Letter)
+    for of in (AttemptsSoFar, StepProgress, Letter)
 )
 _SHAPE: Mapping[str, Callable[[Any], bool]] = {
     "lines": type_check(int),
@@ -249,10 +249,10 @@ _SHAPE: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_FLAGS, type_check(bool)),
     **dict.fromkeys(_LETTERS, type_check(list)),
 }
-_DEFAULTS = {kind: {each.name: each.default for each in fields(kind)} for kind in (CallHistory, StepProgress)}
+_DEFAULTS = {kind: {each.name: each.default for each in fields(kind)} for kind in (AttemptsSoFar, StepProgress)}
 
 
-def _not_default(value: CallHistory | StepProgress) -> dict[str, Any]:
+def _not_default(value: AttemptsSoFar | StepProgress) -> dict[str, Any]:
     defaults = _DEFAULTS[type(value)]
     return {name: each for name, each in vars(value).items() if each != defaults[name]}
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from saga import progress
-from saga.call import Attempt, CallRequest, Outcome, Verdict, make_call
+from saga.call import Attempt, CallRequest, DeadlinePassed, Outcome, Stopping, Verdict, make_call
 from saga.errors import LeaseLost, Overtaken, WriteRefused
 from saga.http_client.transport import Transport
 from saga.machine import ATTEMPT, CLAIMED, RELEASED, STALLED, Call, Event, Line, State, next_call
@@ -86,14 +86,6 @@ class Phase(Enum):
 _HOLDING = frozenset({Phase.CLAIMED, Phase.READY, Phase.QUEUED, Phase.CALLING})
 
 
-class _DeadlinePassed(Exception):
-    """Raised before an attempt, to end the call: the saga turns back instead."""
-
-
-class _Stopping(Exception):
-    """Raised before an attempt, to end the call: the process shuts down, and hands the saga over."""
-
-
 class Driver:
     """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost.
 
@@ -154,10 +146,10 @@ class Driver:
                 before_attempt=partial(self._before_attempt, call),
                 after_attempt=partial(self._after_attempt, call),
             )
-        except _Stopping:
+        except Stopping:
             self.release()
             return
-        except _DeadlinePassed:
+        except DeadlinePassed:
             event, cause = progress.overdue(call)
             self.record_event(event, cause)
             return
@@ -180,13 +172,13 @@ class Driver:
         """Look whether the attempt may still be made, and say that it is under way."""
         deps = self._deps
         if deps.stopping():
-            raise _Stopping
+            raise Stopping
         if deps.monotonic() >= self._lease_ends:
             raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
         if deps.clock() >= self._lease_until:
             self.renew_when_old()  # the clock was set; raises LeaseLost where somebody has gone by it
         if self._next.state is State.EXECUTING and self._deadline_passed():
-            raise _DeadlinePassed
+            raise DeadlinePassed
         with self._lock:  # whoever preempts is told, for certain, whether this attempt has begun
             if self.phase is Phase.PREEMPTED:
                 raise LeaseLost(self.record.id)

@@ -117,7 +117,7 @@ class Direction(StrEnum):
 
 
 @dataclass(frozen=True)
-class CallHistory:
+class AttemptsSoFar:
     """What is known of the call at the cursor: how often it was attempted, also before a restart of the process."""
 
     attempts: int = 0  # all of them, including an attempt that a crash may have interrupted
@@ -134,7 +134,7 @@ class Saga:
     state: State
     cursor: int
     results: Mapping[str, Mapping[str, Any]]  # what each step's action answered, by the step's name
-    calls: CallHistory = CallHistory()
+    calls: AttemptsSoFar = AttemptsSoFar()
 
     @property
     def step(self) -> Step | None:
@@ -173,18 +173,18 @@ def apply(saga: Saga, event: Event, result: Mapping[str, Any] | None = None) -> 
     elif event is E.RESOLVED and saga.step and saga.state in STALLED_AT_AN_ACTION and result is not None:
         results = {**results, saga.step.name: result}
     if event is E.RESUMED:  # the same call is made again, in a new round
-        calls = CallHistory(saga.calls.attempts, 0, saga.calls.uncertain)
+        calls = AttemptsSoFar(saga.calls.attempts, 0, saga.calls.uncertain)
         state, _ = _settle(saga.definition, state, saga.cursor)
         return Saga(saga.definition, saga.input, state, saga.cursor, saga.results, calls)
     state, cursor = _settle(saga.definition, state, saga.cursor + _distance(move, saga.calls))
-    calls = saga.calls if state in STALLED else CallHistory()  # a stalled saga will make the same call again
+    calls = saga.calls if state in STALLED else AttemptsSoFar()  # a stalled saga will make the same call again
     return Saga(saga.definition, saga.input, state, cursor, results, calls)
 
 
 _DISTANCES = {M.NEXT: 1, M.PREVIOUS: -1, M.SAME: 0}
 
 
-def _distance(move: Move, calls: CallHistory) -> int:
+def _distance(move: Move, calls: AttemptsSoFar) -> int:
     """Return by how many steps the cursor moves."""
     if move is M.IN_FLIGHT:
         move = M.SAME if calls.attempts else M.PREVIOUS
@@ -271,7 +271,7 @@ def attempted(saga: Saga, number: int, uncertain: bool) -> Saga:
 
     `number` counts all attempts of the call. `uncertain` says that this attempt may have had an effect.
     """
-    calls = CallHistory(number, saga.calls.this_round + 1, saga.calls.uncertain or uncertain)
+    calls = AttemptsSoFar(number, saga.calls.this_round + 1, saga.calls.uncertain or uncertain)
     return Saga(saga.definition, saga.input, saga.state, saga.cursor, saga.results, calls)
 
 

@@ -17,8 +17,8 @@ from saga.machine import (
     ATTEMPT,
     ENDED,
     STALLED,
+    AttemptsSoFar,
     Call,
-    CallHistory,
     Direction,
     Event,
     Line,
@@ -34,7 +34,7 @@ from saga.record import Record
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
 
 
-def request(saga_id: str, call: Call, calls: CallHistory, sealing: bool, span: str, token: str | None) -> CallRequest:
+def request(saga_id: str, call: Call, calls: AttemptsSoFar, sealing: bool, span: str, token: str | None) -> CallRequest:
     """Return the HTTP request for a call, as the participant contract has it.
 
     `calls` is what is known of earlier attempts of this call, and `span` is a trace's span id of 16 hex digits. The

@@ -20,7 +20,7 @@ from typing import Any
 from temporalio import activity
 
 from saga import progress
-from saga.call import Attempt, Outcome, Verdict, error_kind, make_call
+from saga.call import Attempt, DeadlinePassed, Outcome, Stopping, Verdict, error_kind, make_call
 from saga.errors import LogUnavailable
 from saga.http_client.transport import Transport
 from saga.machine import Direction
@@ -29,14 +29,6 @@ from saga.temporal.messages import RESULTS_AT_MOST, AttemptRecord, CallActivityI
 from saga.temporal.projection import Projector
 
 logger = logging.getLogger("saga")
-
-
-class _DeadlinePassed(Exception):
-    """The saga's deadline has passed, so no further attempt of its call is made."""
-
-
-class _Stopping(Exception):
-    """The worker shuts down, or nobody waits for this call any more, so no further attempt is made."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +129,8 @@ class _CallInThread:
                 before_attempt=self._before_attempt,
                 after_attempt=self._after_attempt,
             )
-        except (_DeadlinePassed, _Stopping) as reason:
-            return CallActivityResult(list(self._attempts), projected, overdue=isinstance(reason, _DeadlinePassed))
+        except (DeadlinePassed, Stopping) as reason:
+            return CallActivityResult(list(self._attempts), projected, overdue=isinstance(reason, DeadlinePassed))
         self._crash("after")
         return CallActivityResult(list(self._attempts), projected, self._within_limit(outcome))
 
@@ -178,10 +170,10 @@ class _CallInThread:
 
     def _before_attempt(self, number: int) -> None:
         if self._deps.stopping.is_set() or self._abandoned.is_set():
-            raise _Stopping
+            raise Stopping
         deadline = self._call_input.deadline_at
         if deadline is not None and self._deps.clock() >= deadline:
-            raise _DeadlinePassed
+            raise DeadlinePassed
         self._crash("before")
 
     def _after_attempt(self, attempt: Attempt, will_retry: bool) -> None:

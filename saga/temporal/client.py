@@ -32,7 +32,7 @@ CANNOT_BE_STARTED = 300.0  # seconds after which a saga that could not be starte
 T = TypeVar("T")
 
 
-class Temporal:
+class TemporalWorkflows:
     """A workflow client with two threads: one runs its event loop, one starts the workflows that were not started."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Temporal:
         """Start a new saga's workflow in the background, and call `on_end` once it ends, or after so many seconds."""
         asyncio.run_coroutine_threadsafe(self._start_and_follow(record, seconds), self._loop)
 
-    def tell(
+    def send_command(
         self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
     ) -> None:
         """Pass an operator's command on; it is durable once this returns.

@@ -1,7 +1,7 @@
-"""Temporal: a workflow drives the saga, and this process starts the workflow and passes operators' commands on.
+"""Coordinates sagas on Temporal: a workflow drives the saga; this process starts it and passes operators' commands on.
 
 A saga is started once its row is committed. Its workflow is started right after that; where that fails, or the process
-dies in between, whoever looks next starts it.
+dies in between, whoever looks next for unstarted sagas starts it. This module does not need the extra `[temporal]`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from saga.definition import SagaDefinition
 from saga.driver import DriverDeps
 from saga.errors import Conflict, EngineUnavailable
 from saga.machine import Line
-from saga.record import Record, Stored
+from saga.record import WORKFLOW, Record, Stored
 from saga.runtime.coordinator import WaitingCaller, begin
 from saga.runtime.permitted_commands import permitted_commands, refusal
-from saga.storage.log_sql import WORKFLOW
 
 
 class Workflows(Protocol):
-    """Where the workflows are."""
+    """The workflows of sagas, as `saga/temporal/client.py` reaches them."""
 
     def start_workflow(self, record: Record, seconds: float) -> None:
-        """Start a new saga's workflow, in the background, and listen for its end as long as `seconds`."""
+        """Start a new saga's workflow in the background, and wait there for its end for so many seconds."""
 
-    def tell(
+    def send_command(
         self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None, /
     ) -> None:
         """Pass an operator's command on; it is durable once this returns.
@@ -50,9 +49,10 @@ class TemporalCoordinator:
         """Accept every saga: a workflow that cannot be started now is started later."""
 
     def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
-        """Write a new saga, and have its workflow started. The lease is the time until somebody looks whether it was.
+        """Write a new saga, and have its workflow started in the background.
 
-        Raises EngineUnavailable where Temporal cannot be reached from here; then nothing was started.
+        Once the row's `due_at` has passed, an orchestrator or worker looks whether the workflow was started. Raises
+        EngineUnavailable where this process is not set up for Temporal; then nothing was started.
         """
         workflows = self._reached()
         record = replace(record, owner=WORKFLOW, due_at=record.started_at + self._deps.lease)
@@ -62,35 +62,36 @@ class TemporalCoordinator:
         return record
 
     def permitted_commands(self, record: Record) -> set[str]:
-        """What the state of a saga permits that somebody drives."""
+        """Return the commands that a driven saga's state permits."""
         return permitted_commands(record)
 
     def cancel(self, record: Record) -> None:
         """Have the workflow roll the saga back."""
-        self._tell(record, "cancel")
+        self._send(record, "cancel")
 
     def resume(self, record: Record) -> None:
         """Have the workflow make the call again that stalled the saga."""
-        self._tell(record, "resume")
+        self._send(record, "resume")
 
     def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
         """Have the workflow go on as if the call that stalled the saga had succeeded."""
-        self._tell(record, "resolve", note, result)
+        self._send(record, "resolve", note, result)
 
     def abandon(self, record: Record, note: str) -> None:
         """Raise Conflict: a saga that a workflow drives is cancelled instead."""
         raise Conflict(refusal("abandon", record))
 
     def when_due(self, record: Record) -> bool:
-        """Leave it to recovery, which does not find what a workflow owns: the client looks for what was not started."""
+        """Return False. Recovery finds no saga that a workflow owns; the client looks for those that have none yet."""
         return False
 
-    def _tell(
+    def _send(
         self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
     ) -> None:
-        if record.ended and (why := refusal(command, record)):  # else the workflow decides: it may be ahead of the log
+        # Of a saga that has not ended in the log the workflow decides, since it may be ahead of the log.
+        if record.ended and (why := refusal(command, record)):
             raise Conflict(why)
-        self._reached().tell(record, command, note, result)
+        self._reached().send_command(record, command, note, result)
 
     def _reached(self) -> Workflows:
         if self._workflows is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.call import Attempt, Outcome
-from saga.machine import Call, CallHistory, Line
+from saga.machine import AttemptsSoFar, Call, Line
 from saga.record import Present
 
 WORKFLOW = "saga"  # the type of the workflow
@@ -79,7 +79,7 @@ class CallActivityInput:
 
     projection: Projection
     call: Call
-    calls: CallHistory  # what is known of earlier attempts of this call
+    calls: AttemptsSoFar  # what is known of earlier attempts of this call
     sealing: bool
     deadline_at: float | None  # from then on no attempt is made
     lease: float

@@ -1,4 +1,4 @@
-"""How many sagas there are in each state, and how many of them wait for somebody."""
+"""Counts the sagas in each state, and those that wait for somebody."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Backlog:
 
 
 def backlog(log: SagaLog, now: float, most: int) -> Backlog:
-    """What waits at the time `now`, counted up to `most`. Raises LogUnavailable."""
+    """Return what waits at the time `now`, counted up to `most`. Raises LogUnavailable."""
     values = {"attention": NEEDS_ATTENTION_AFTER, "most": most}
     stalled, moving = (log.database.select(query, values)[0] for query in (sql.COUNT_STALLED, sql.COUNT_MOVING))
     oldest = log.database.select(sql.OLDEST_DUE, {"now": now})[0]["due_at"]
@@ -35,9 +35,9 @@ def backlog(log: SagaLog, now: float, most: int) -> Backlog:
 
 
 def count_states(log: SagaLog, most: int) -> dict[str, int]:
-    """How many sagas are in each state, counted up to `most`. Raises LogUnavailable.
+    """Return how many sagas are in each state, counted up to `most`. Raises LogUnavailable.
 
-    Where some are known to be unreadable, their number is under UNREADABLE, and they are in no other.
+    Sagas that are known to be unreadable are counted under UNREADABLE and in no state.
     """
     counted = {row["state"]: row["number"] for row in log.database.select(sql.COUNT_STATES, {"most": most})}
     unknown = sum(row["number"] for row in log.database.select(sql.COUNT_UNKNOWN_STATES, {"most": most}))

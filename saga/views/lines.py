@@ -12,17 +12,17 @@ ShownLine = Mapping[str, Any]
 
 
 def detail_of(line: ShownLine) -> Mapping[str, Any]:
-    """What the line says in its detail; empty where the line has none."""
+    """Return the line's detail; empty where the line has none."""
     return line["detail"] or {}
 
 
 def heard_by_a_service(lines: Iterable[ShownLine]) -> bool:
-    """Whether a service has heard of the choreographed saga with this log, or may have heard of it."""
+    """Return whether a service has heard, or may have heard, of the choreographed saga with this log."""
     return not all(by_its_starter(_line(line)) for line in lines)
 
 
 def parked_lines(lines: Sequence[ShownLine]) -> list[ShownLine]:
-    """The lines that say which events are parked: those that were not replayed since."""
+    """Return the lines that say which events are parked, and were not replayed since."""
     letters: tuple[Letter, ...] = ()
     for line in lines:
         letters = parked_after(letters, _line(line))
@@ -31,5 +31,5 @@ def parked_lines(lines: Sequence[ShownLine]) -> list[ShownLine]:
 
 
 def _line(shown: ShownLine) -> Line:
-    """The line without its time, which is not asked for here."""
+    """Return the line as the core knows it, without its time, which is not asked for here."""
     return Line(shown["seq"], 0.0, shown["event"], shown["step"], detail=shown["detail"])

@@ -1,4 +1,4 @@
-"""A saga's row, results and lines as the database has them, for the raw export."""
+"""Reads a saga's row, results and lines as the database has them, for the raw export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RawRow = Mapping[str, Any]
 
 
 def raw_rows(log: SagaLog, saga_id: str) -> tuple[RawRow, list[RawRow], list[RawRow]] | None:
-    """The saga's row, its results and its lines; None where there is no such saga. Raises LogUnavailable."""
+    """Return the saga's row, its results and its lines; None where there is no such saga. Raises LogUnavailable."""
     found = log.database.select(sql.RAW_SAGA, {"saga_id": saga_id}) if saga_id.isascii() else ()
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Lists of sagas, newest first, as somebody asks for them."""
+"""Searches the saga log for sagas that fit a query, newest first."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from saga.storage import log_sql as sql
 from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_record
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
-SCANNED = 2000  # sagas, the newest, that are looked through for those that can, or cannot, be read
+SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
 SCANNED_AT_ONCE = 100
-ASIDE_AT_MOST = 1000  # sagas set aside that a search asks for by their ids
+ASIDE_AT_MOST = 1000  # how many sagas that were set aside a search asks for by their ids
 
 
 @dataclass(frozen=True)
 class SagaQuery:
-    """Which sagas are asked for: those that fit everything that is said here; all of them by default."""
+    """Which sagas are asked for: those that fit every condition. By default there is no condition."""
 
-    states: Collection[State] = ()  # in one of these; in any where there is none
-    name: str = ""  # called so
-    q: str = ""  # whose id begins with it, in either case, or whose idempotency key it is
-    before: str = ""  # with a lower id than this: the next page of a list that ended with it
-    ended_since: float | None = None  # that ended at this time or later
-    needs_attention: bool = False  # that have not ended, and have stalled too often, are overdue, or cannot be read
-    readable: bool | None = None  # True: only those that can be read; False: only those that cannot; None: both
-    most: int = 50  # so many of them at the most
+    states: Collection[State] = ()  # they are in one of these states; empty means any
+    name: str = ""  # they are sagas of this name
+    q: str = ""  # their id begins with this, in either case, or this is their idempotency key
+    before: str = ""  # their id is lower than this: the next page of a list that ended with it
+    ended_since: float | None = None  # they ended at this time or later
+    needs_attention: bool = False  # they have not ended, and stall too often, are overdue, or cannot be read
+    readable: bool | None = None  # True: they can be read; False: they cannot; None: both
+    most: int = 50  # no more than so many are found
 
 
 class SagaSearch:
@@ -43,10 +43,11 @@ class SagaSearch:
         self._database = log.database
 
     def find(self, query: SagaQuery) -> list[Stored]:
-        """The sagas that are asked for. They are bare, without input and results, which can be large: see `filled`.
+        """Return the sagas that fit the query, without their inputs and results, which can be large: see `filled`.
 
-        Of those that cannot be read, it finds those that are known here, those in an unknown state, and those among the
-        newest SCANNED; only as far back it looks for those that can be read, where only they are asked for.
+        Where only readable sagas are asked for, only the newest SCANNED are looked through. Where only unreadable ones
+        are asked for, it finds those among the newest SCANNED, those in an unknown state, and those that this process
+        has met before.
         """
         if not (query.q + query.before).isascii():
             return []
@@ -64,7 +65,7 @@ class SagaSearch:
         return [found[saga_id] for saga_id in sorted(found, reverse=True)[: query.most]]
 
     def _select(self, query: SagaQuery) -> tuple[Select[Any], dict[str, Any]]:
-        """The statement with the conditions that a query has, and their values."""
+        """Return the statement with the query's conditions, and the values of its parameters."""
         select, values = sql.SEARCH, dict[str, Any]()
         if query.states:
             select, values["states"] = select.where(sql.IN_STATES), list(query.states)
@@ -88,7 +89,7 @@ class SagaSearch:
     def _scan(
         self, select: Select[Any], values: Mapping[str, Any], most: int, wanted: Callable[[Stored], bool]
     ) -> list[Stored]:
-        """At most `most` sagas that are wanted, of the newest SCANNED that a statement finds; a page at a time."""
+        """Return at most `most` of the sagas that are `wanted`, of the newest SCANNED that a statement finds."""
         found: list[Stored] = []
         page, seen = {**values, "most": min(most, SCANNED_AT_ONCE)}, 0
         while len(found) < most and seen < SCANNED:
@@ -102,9 +103,9 @@ class SagaSearch:
         return found[:most]
 
     def filled(self, bare: Sequence[Stored], most: float) -> list[Stored]:
-        """As many of these as have at most `most` bytes of input and results together, with those; at least one.
+        """Return the first of these sagas with their inputs and results, as many as fit into `most` bytes together.
 
-        The database sends nothing of the others.
+        It is at least one, and the database sends nothing of the others.
         """
 
         def work(connection: Connection) -> list[Stored]:
@@ -123,6 +124,7 @@ class SagaSearch:
         return self._database.run(work) if bare else []
 
     def _filled(self, saga: Stored, input: Any, results: Mapping[str, Any]) -> Stored:
+        """Return the saga with these, or as an Unreadable, which is set aside, where they cannot be read."""
         if isinstance(saga, Unreadable):
             return saga
         reason = row_problem({"input": input, "state": saga.state}) or results_problem(results)

@@ -12,7 +12,7 @@ import pytest
 from saga.context import Context, Letter, StepProgress
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
-from saga.machine import CallHistory, Line, State
+from saga.machine import AttemptsSoFar, Line, State
 from saga.record import Present, Record
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.log_lines import LogLines
@@ -68,7 +68,7 @@ FULL = Context(
     lines=1,
     at=NOW,
     reached_at=NOW,
-    calls=CallHistory(3, 1, uncertain=True),
+    calls=AttemptsSoFar(3, 1, uncertain=True),
     steps={"A": StepProgress("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepProgress()},
     cancelled=True,
     stalled=True,

@@ -21,7 +21,7 @@ from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, ActivityDeps
-from saga.temporal.client import BATCH, CANNOT_BE_STARTED, Temporal
+from saga.temporal.client import BATCH, CANNOT_BE_STARTED, TemporalWorkflows
 from saga.temporal.journal import Journal
 from saga.temporal.messages import CallActivityInput, CallActivityResult, Projection, Timing, WorkflowInput
 from saga.temporal.projection import Projector
@@ -63,7 +63,7 @@ class Workflows(WorkflowClient):
         self.started.append(record.id)
 
 
-class Client(Temporal):
+class Client(TemporalWorkflows):
     """Starts what was not started only when it is asked to."""
 
     def __init__(self, log: SagaLog, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from saga.machine import (
     FORWARD,
     STALLED,
     TRANSITIONS,
-    CallHistory,
+    AttemptsSoFar,
     Direction,
     Event,
     Line,
@@ -215,7 +215,9 @@ def test_where_nobody_can_undo_a_step_in_doubt_the_saga_stalls_until_an_operator
     stalled = apply(saga, Event.ACTION_UNKNOWN)
     assert (stalled.state, stalled.cursor, next_call(stalled)) == (State.STALLED_COMPENSATING, 0, None)
     assert cannot_undo(stalled) == ("nobody can undo A: its outcome is unknown and its definition has no compensation")
-    assert apply(stalled, Event.RESUMED) == replace(stalled, calls=CallHistory(3, 0, uncertain=True))  # it rests again
+    assert apply(stalled, Event.RESUMED) == replace(
+        stalled, calls=AttemptsSoFar(3, 0, uncertain=True)
+    )  # it rests again
     assert apply(stalled, Event.RESOLVED).state is State.COMPENSATED
 
 
@@ -260,8 +262,8 @@ def test_a_pivot_without_a_compensation_stalls_while_its_outcome_is_unknown() ->
     assert saga.state is State.DECIDING
     stalled = apply(saga, Event.ACTION_UNKNOWN)
     assert stalled.state is State.STALLED_DECIDING
-    assert stalled.calls == CallHistory(3, 1, uncertain=True)  # the same call is made again: its attempts count on
-    assert apply(stalled, Event.RESUMED).calls == CallHistory(3, 0, uncertain=True)
+    assert stalled.calls == AttemptsSoFar(3, 1, uncertain=True)  # the same call is made again: its attempts count on
+    assert apply(stalled, Event.RESUMED).calls == AttemptsSoFar(3, 0, uncertain=True)
 
 
 def test_after_the_pivot_a_saga_only_goes_forward() -> None:
