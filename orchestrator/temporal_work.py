@@ -45,7 +45,7 @@ def work() -> None:
 async def _work(settings: Settings) -> None:
     stopping, stopped = threading.Event(), asyncio.Event()  # for the threads that make calls; for this one
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: [flag.set() for flag in (stopping, stopped)])
-    database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
+    database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
     create_tables(database, log_sql.metadata)
     saga_log = SagaLog(database)
     activities = Activities(_around(settings, saga_log, stopping))
@@ -72,7 +72,7 @@ async def _work(settings: Settings) -> None:
 def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> ActivityDeps:
     return ActivityDeps(
         projector=Projector(saga_log, log_line),
-        transport=new_transport(),
+        transport=new_transport(settings.plain),
         executor=ThreadPoolExecutor(CALLS + CONNECTIONS),
         clock=time.time,
         random=random.random,

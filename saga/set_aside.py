@@ -1,6 +1,6 @@
-"""The sagas that this process has found to be unreadable: said once, counted, and not looked at again for a while.
+"""The sagas that this process cannot read: each is logged once, counted, and not looked at again for a while.
 
-Nothing of this is in the database: what one version cannot read, another may, and it must find it as it was.
+Nothing of this is in the database. What one version cannot read, another may, and it must find the saga as it was.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AGAIN_AT_MOST = 600.0
 
 
 class Cause(Enum):
-    """What of a saga cannot be read."""
+    """Which part of a saga cannot be read."""
 
     ROW = auto()
     LINE = auto()  # its row can be read, and one of its lines cannot
@@ -37,7 +37,7 @@ class _Entry:
 
 
 class SetAside:
-    """Shared by all who read the log in this process."""
+    """The sagas that are set aside; shared by all that read the log in this process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
@@ -45,7 +45,7 @@ class SetAside:
         self._lock = threading.Lock()
 
     def put(self, saga: Unreadable, cause: Cause = Cause.ROW) -> None:
-        """This one cannot be read."""
+        """Set a saga aside that cannot be read. It is logged unless the same reason is known of it."""
         with self._lock:
             known = self._entries.get(saga.id)
             if known and saga.state is None:
@@ -59,7 +59,7 @@ class SetAside:
             logger.error("event=saga_unreadable saga_id=%s: %s", saga.id, saga.reason)
 
     def drop(self, saga_id: str, cause: Cause | None = None) -> None:
-        """This one can be read, or is gone; with a cause: where it was set aside for that."""
+        """Take a saga back that can be read, or is gone; where a cause is given, only if it was set aside for that."""
         if saga_id in self._entries:
             with self._lock:
                 entry = self._entries.get(saga_id)
@@ -67,7 +67,7 @@ class SetAside:
                     self._entries.pop(saga_id, None)
 
     def resting(self) -> frozenset[str]:
-        """The ids of those that nobody need look at now."""
+        """The ids of the sagas that nobody need look at now."""
         if not self._entries:
             return frozenset()
         now = self._clock()
@@ -75,9 +75,9 @@ class SetAside:
             return frozenset(saga_id for saga_id, entry in self._entries.items() if entry.until > now)
 
     def despite_its_row(self, saga_id: str, bare: bool = False) -> tuple[str, Cause] | None:
-        """Why this one cannot be read though its row can; None where that is not known, or is to be seen again.
+        """Why a saga cannot be read though its row can; None where nothing is known, or it is time to look again.
 
-        `bare`: the row was read without its input and its results, so what is wrong may be there.
+        `bare`: the row was read without its input and its results, so that what is wrong may be in those.
         """
         entry = self._entries.get(saga_id)
         if entry is None or (entry.cause is Cause.ROW and not bare) or entry.until <= self._clock():
@@ -85,12 +85,12 @@ class SetAside:
         return entry.saga.reason, entry.cause
 
     def ids(self, most: int) -> list[str]:
-        """The ids of at most `most` of them, those that were found last."""
+        """The ids of at most `most` sagas, those that were set aside last."""
         with self._lock:
             return list(self._entries)[-most:]
 
     def states(self) -> list[str]:
-        """The states that they say they are in, where that can be read: one for each of them."""
+        """The states that their rows name, one for each saga whose state can be read."""
         with self._lock:
             return [entry.saga.state for entry in self._entries.values() if entry.saga.state]
 

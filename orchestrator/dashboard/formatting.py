@@ -26,12 +26,14 @@ def moment(at: str) -> str:
     return f"{at[:10]} {at[11:19]} UTC"
 
 
-def times(count: int, or_more: bool = False) -> str:
+def times(count: int, or_more: bool = False, in_brackets: bool = True) -> str:
     """Once, twice, three times; above ten in figures and brackets, as they may follow another number: (40 times)."""
-    if or_more:
-        return f"at least {times(count).strip('()')}"
     words = {1: "once", 2: "twice", **{number: f"{word} times" for number, word in enumerate(_COUNTS, 3)}}
-    return words.get(count, f"({count} times)")
+    if count in words:
+        return f"at least {words[count]}" if or_more else words[count]
+    if or_more:
+        return f"at least {count} times"
+    return f"({count} times)" if in_brackets else f"{count} times"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -75,11 +75,6 @@ class CallHistory:
         """Its attempts that did not succeed."""
         return [line for line in self.attempts if detail_of(line).get("verdict") != "done"]
 
-    @property
-    def subject(self) -> str:
-        """How a sentence calls it."""
-        return f"the compensation of {self.step}" if self.backward else self.step
-
 
 @dataclass
 class SagaHistory:

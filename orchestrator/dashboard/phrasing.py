@@ -1,169 +1,220 @@
-"""How a call is told of: where an orchestrator makes it, and where a service does it by itself. Pure.
+"""The words in which the dashboard tells of a saga: they are changed here, and nowhere else. Pure.
 
-In a choreographed saga nobody calls and nobody answers: a service hears an event, does its part, and says so.
+A phrase has one text, or one for each mode. In an orchestrated saga the orchestrator calls and a service answers; in a
+choreographed one nobody calls and nobody answers: a service hears an event, acts, and publishes another. What stands in
+braces is put in by whoever says the phrase. A text that is empty is not said: there is nothing to say in that mode. A
+sentence begins with a small letter here: it gets its capital where it opens a text, unless it opens with a step's name.
+
+No phrase claims what the saga's log does not say: "no answer is recorded", not "it did not answer".
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
-from orchestrator.dashboard.formatting import listed, moment, quoted, times
-from orchestrator.dashboard.log_reader import CallHistory
-from saga.definition import CHOREOGRAPHY
-from saga.views.lines import ShownLine
-
-Saga = Mapping[str, Any]
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 
 
-class Voice(Protocol):
-    """The words that differ."""
+class Modes(NamedTuple):
+    """The texts of a phrase that differs between the modes."""
 
-    def subject(self, call: CallHistory) -> str:
-        """How a sentence calls it."""
-
-    def tries(self, call: CallHistory) -> str:
-        """Of a call that was given up: how many attempts there were."""
-
-    def why(self, call: CallHistory) -> str:
-        """The last attempt, in brackets."""
-
-    def before_it_succeeded(self, call: CallHistory) -> str:
-        """What its other attempts came to; empty where there were none."""
-
-    def asks(self, turn: CallHistory) -> str:
-        """That a pivot's outcome is being found out."""
-
-    def sealed(self, seal: CallHistory) -> str:
-        """What was found out."""
-
-    def waits(self, call: CallHistory, at: str) -> str:
-        """What has not happened yet at the step `at`."""
-
-    def again(self, saga: Saga) -> str:
-        """How a stalled saga goes on."""
+    orchestrated: str
+    choreographed: str
 
 
-class _Called:
-    """Of an orchestrated saga."""
+_MODES = {ORCHESTRATION: 0, CHOREOGRAPHY: 1}
 
-    def subject(self, call: CallHistory) -> str:
-        return call.subject
+PHRASES: Mapping[str, str | Modes] = {
+    # --- a call, as the subject of a sentence
+    "action": "{step}",
+    "compensation": Modes("the compensation of {step}", "undoing {step}"),
+    # --- what an attempt came to, in a sentence: B answered HTTP 503 twice
+    "attempt done": Modes("answered HTTP {status}", "succeeded"),
+    "attempt done in silence": Modes("gave no answer", "succeeded"),
+    "attempt refused": Modes("answered HTTP {status}", "failed without effect"),
+    "attempt unreachable": Modes("could not be reached", "failed without effect"),
+    "attempt without an object": Modes("answered HTTP {status} without a JSON object", "failed with an unknown effect"),
+    "attempt failed": Modes("answered HTTP {status}", "failed with an unknown effect"),
+    "attempt timed out": Modes("gave no answer", "ran out of time"),
+    # --- why a saga turned back
+    "cancelled": Modes(
+        "an operator cancelled it {where}", "an operator abandoned it before any service had heard of it"
+    ),
+    "deadline passed": "the deadline passed {where}",
+    "at a step": "at {step}",
+    "before a step": "before {step} was called",
+    "step failed": "{step} {failed}{tries}{why}",
+    "after attempts": " after {count} attempts",
+    "attempts without a line": Modes(", {count} of them perhaps cut short", ", {count} of which nothing was heard"),
+    "why, with a status": Modes(" (HTTP {status}: {message})", " ({message})"),
+    "why": Modes(" ({plain})", " ({message})"),
+    # --- what was known of the step's effect then
+    "changed nothing": " and changed nothing",
+    "effect unknown": "; whether it took effect was unknown",
+    "had taken effect": "; {step} had taken effect",
+    "may have been called": "; {step} may have been called",
+    # --- the pivot in doubt
+    "pivot is asked": Modes("so {step} was asked to undo it", "so {step} asks its own barrier row"),
+    "pivot had committed": Modes(
+        "asked to undo it, {step} answered that it had committed",
+        "its own barrier row told {step} that it had committed",
+    ),
+    "pivot is sealed": Modes(
+        "asked to undo it, {step} answered that it had not committed, and is sealed",
+        "its own barrier row told {step} that it had not committed, and sealed it",
+    ),
+    # --- what came of it
+    "all took effect": "all {count} steps took effect",
+    "the only one took effect": "its one step took effect",
+    "took effect": "{steps} took effect",
+    "were undone": "{steps} {were} undone",
+    "turns back": "so it turns back",
+    "turned back": "so it turned back",
+    "nothing to undo": "so nothing had to be undone",
+    "undid the others": "so {steps} {were} undone",
+    "undid it": "so {step} was undone",
+    "undid it and others": "so {step} was undone as well as {steps}",
+    "went forward": "so the saga went forward",
+    "went forward and ended": "so the saga went forward and {effects}",
+    "cannot be undone, applied": "{step} has no compensation, so what it did stays",
+    "cannot be undone, unknown": "{step} has no compensation, so what it may have done stays",
+    "done by hand": "an operator marked {call} as done by hand: {note}",
+    # --- where it is now
+    "status": "it is {status}",
+    "status until": "it is {status} until {at}",
+    "waits": Modes("{call} has not answered yet (attempt {next})", "nothing is heard of {call} yet (attempt {next})"),
+    "waits, has tried": Modes(
+        "{call} {attempts}; attempt {next} has no answer yet",
+        "{call} {attempts}; nothing is heard of attempt {next} yet",
+    ),
+    "stalled": "stalled since {at}: {stuck}; {again}",
+    "stalled, needs attention": "stalled since {at} and in need of attention: {stuck}; {again}",
+    "stuck": "{call} failed in {rounds}{why}",
+    "stuck, cannot tell": (
+        "{call} failed in {rounds}{why}, and has no compensation that could tell whether it took effect"
+    ),
+    "stuck past the pivot": "{call} failed in {rounds}{why}, and past the pivot a saga only goes forward",
+    "one round": "1 round",
+    "rounds": "{count} rounds",
+    "at least": "at least {what}",
+    "tried again": Modes(
+        "it is tried again by itself{at}, and an operator can try it now or mark it as done by hand",
+        "its service tries it again by itself, and no operator can make it try now",
+    ),
+    "tried again at": " at {at}",
+    "its event is parked": "its event is parked",
+    # --- what else there was on the way
+    "failed before it succeeded": "{call} {attempts} before it succeeded",
+    "one attempt unheard": Modes("", "nothing was heard of 1 attempt of {step}"),
+    "attempts unheard": Modes("", "nothing was heard of {count} attempts of {step}"),
+    "cancel left to the pivot": "an operator asked to cancel it at {step}, which was left to the outcome of {step}",
+    "taken over": "it was taken over {times}, from an orchestrator that had crashed, stopped or lost its lease",
+    "handed over": "it was handed over {times} by an orchestrator that shut down",
+    "parked": "{step} could not handle {subject}{why}: it is parked until somebody replays it",
+    "overdue": "its deadline has passed, and nobody is in charge who could roll it back",
+    "overdue, turning back": "its deadline has passed",
+    "was overdue": "its deadline passed before it ended, and nobody was in charge",
+    "replayed": "a parked event was replayed {times} by an operator",
+    "listener crashed": Modes("", "the orchestrator, which only listens, crashed {times}; that held up nobody"),
+    # --- the sequence diagram: labels, and the same in words
+    "diagram": Modes("Who called whom", "Who told whom"),
+    "diagram in words": Modes("who called whom", "who told whom; the orchestrator only listens"),
+    "label of a call": "{step}",
+    "label of an undo": "undo {step}",
+    "calls": "the orchestrator calls {step}, {attempts}: {answer}",
+    "calls to undo": "the orchestrator calls {step} to undo it, {attempts}: {answer}",
+    "perhaps calls": "the orchestrator perhaps calls {step}, attempt {number}: {what}",
+    "perhaps calls to undo": "the orchestrator perhaps calls {step} to undo it, attempt {number}: {what}",
+    "is calling": "the orchestrator calls {step}: no answer yet",
+    "is calling to undo": "the orchestrator calls {step} to undo it: no answer yet",
+    "acts": "{step}, {attempts}: it {answer}",
+    "one attempt": "attempt {first}",
+    "several attempts": "attempts {first} to {last}",
+    "in rounds": "{attempts}, in {count} rounds",
+    "delivered again": "{attempts} (what it heard is delivered again {times})",
+    "answer": Modes("HTTP {status}", "acts"),
+    "answer to an undo": Modes("HTTP {status}", "undoes itself"),
+    "answer done in silence": Modes("no answer", "acts"),
+    "answer done in silence to an undo": Modes("no answer", "undoes itself"),
+    "answer refused": Modes("HTTP {status}", "fails"),
+    "answer refused to an undo": Modes("HTTP {status}", "fails to undo itself"),
+    "answer 409": Modes("HTTP {status}", "refuses"),
+    "answer 409 to an undo": Modes("HTTP {status}", "has committed"),
+    "answer unreachable": Modes("no connection", "fails"),
+    "answer unreachable to an undo": Modes("no connection", "fails to undo itself"),
+    "answer failed": Modes("HTTP {status}", "may have failed"),
+    "answer timed out": Modes("no answer", "takes too long"),
+    "no answer yet": Modes("no answer yet", "nothing heard yet"),
+    "nothing heard": "nothing is heard of {step} yet",
+    "rests": Modes("it rests", "rests"),
+    "rests, in words": Modes("stalled: it rests before the next round", "{step} rests before the next round"),
+    "no answer recorded": "no answer recorded",
+    "answer is not awaited": "an operator does not wait for its answer",
+    "answer is not recorded": "no answer is recorded",
+    "answer is not written down": "the orchestrator crashes before it has written the answer down",
+    "publishes": "{publisher} publishes {subject}: {then}",
+    "orchestrator as publisher": "the orchestrator",
+    "nobody acts": "nobody has to act on it",
+    "hears and acts": "{step} hears it, and acts",
+    "hears and undoes": "{step} hears it, and undoes itself",
+    "hears and passes on": "{step} hears it, and cannot be undone: it passes it on",
+    "lines left out": "… {count} lines of the log are left out here",
+    "rows left out": "… {count} more",
+    # --- notes in the diagram: the label, and the same in words
+    "note: fault": "crashes",
+    "note: fault, in words": "the orchestrator crashes, as it was asked to",
+    "note: released": "it hands over",
+    "note: released, in words": "an orchestrator that shuts down hands it over",
+    "note: cancel_requested": "cancel: the pivot decides",
+    "note: cancel_requested, in words": "an operator asks to cancel it, which is left to the pivot",
+    "note: cancelled": "cancelled",
+    "note: cancelled, in words": "an operator cancels it",
+    "note: deadline_passed": "the deadline passes",
+    "note: deadline_passed, in words": "the deadline passes: it turns back",
+    "note: resolved": "done by hand",
+    "note: resolved, in words": "an operator marks the call as done by hand",
+    "note: overdue": "overdue",
+    "note: overdue, in words": "its deadline has passed; it is not rolled back",
+    "note: taken over": "taken over",
+    "note: taken over, in words": (
+        "another orchestrator takes it over: its own has crashed, stopped or lost its lease; "
+        "nothing was written for {time}"
+    ),
+    "note: parked": "parked",
+    "note: parked, in words": "{step} cannot handle {subject}: it is parked until somebody replays it",
+    "note: replayed": "replayed: {subject}",
+    "note: replayed, in words": "an operator replays {subject}: it is published again",
+    "note: abandoned": "abandoned",
+    "note: abandoned, in words": "an operator abandons it: whoever hears of it from now on does nothing",
+    # --- the timeline: hover texts; {} is how long it took
+    "bar: attempt": Modes(
+        "{step} {call}, attempt {number}: {answer} in {time} ({verdict})",
+        "{step} {call}, attempt {number}: {verdict} in {time}",
+    ),
+    "bar: running": Modes(
+        "{step} {call}, attempt {number}: no answer yet", "{step} {call}, attempt {number}: nothing heard yet"
+    ),
+    # --- the page of a saga, and two of them side by side
+    "resume button": Modes("Retry now", "Replay what is parked"),
+    "next try": Modes("Next try by itself", ""),
+    "resolve form": Modes("It has been done by hand …", ""),
+    "on builtin": "",
+    "on temporal": " on Temporal",
+    "status column": Modes("HTTP", "Code"),
+    "messages counted": Modes("{count} HTTP requests", "{count} events published"),
+    "one message counted": Modes("1 HTTP request", "1 event published"),
+    "repeats counted": Modes("{count} sent again", "{count} delivered again"),
+}
 
-    def tries(self, call: CallHistory) -> str:
-        lost = _lost(call)
-        return _after(call) + (f", {lost} of them perhaps cut short" if lost else "")
 
-    def why(self, call: CallHistory) -> str:
-        if not call.attempts:
-            return ""
-        status, message = call.attempts[-1]["status_code"], _message(call)
-        if status and message and not message.startswith("HTTP "):
-            return f" (HTTP {status}: {quoted(message)})"
-        return f" ({message})" if message else ""
+class Phrases:
+    """Says the phrases in the words of one mode."""
 
-    def before_it_succeeded(self, call: CallHistory) -> str:
-        return f"{call.subject} {_counted(call, _answer)} before it succeeded" if call.failed else ""
+    def __init__(self, mode: str):
+        self._mode = _MODES[mode]
 
-    def asks(self, turn: CallHistory) -> str:
-        return f"so {turn.step} was asked to undo it"
-
-    def sealed(self, seal: CallHistory) -> str:
-        answer = "committed" if seal.committed else "not committed, and is sealed"
-        return f"asked to undo it, {seal.step} answered that it had {answer}"
-
-    def waits(self, call: CallHistory, at: str) -> str:
-        subject = f"the compensation of {at}" if call.backward else at
-        if call.attempts:
-            return f"{subject} {_counted(call, _answer)}; attempt {call.number + 1} has no answer yet"
-        return f"{subject} has not answered yet (attempt {call.number + 1})"
-
-    def again(self, saga: Saga) -> str:
-        at = f" at {moment(saga['due_at'])}" if saga["due_at"] and saga["status"] == "STALLED" else ""
-        return f"it is tried again by itself{at}, and an operator can try it now or mark it as done by hand"
-
-
-class _Heard:
-    """Of a choreographed saga."""
-
-    def subject(self, call: CallHistory) -> str:
-        return _doing(call, call.step)
-
-    def tries(self, call: CallHistory) -> str:
-        lost = _lost(call)
-        return _after(call) + (f", {lost} of which nothing was heard" if lost else "")
-
-    def why(self, call: CallHistory) -> str:
-        return f" ({quoted(message)})" if (message := _message(call)) else ""
-
-    def before_it_succeeded(self, call: CallHistory) -> str:
-        said = [f"{self.subject(call)} {_counted(call, _came_to)} before it succeeded"] if call.failed else []
-        lost = 0 if call.backward else _lost(call)
-        said += [f"nothing was heard of {lost} attempt{'s' if lost > 1 else ''} of {call.step}"] if lost else []
-        return "; ".join(said)
-
-    def asks(self, turn: CallHistory) -> str:
-        return f"so {turn.step} asks its own barrier row"
-
-    def sealed(self, seal: CallHistory) -> str:
-        found = "that it had committed" if seal.committed else "that it had not, and sealed it"
-        return f"its own barrier row told {seal.step} {found}"
-
-    def waits(self, call: CallHistory, at: str) -> str:
-        subject, attempt = _doing(call, at), f"attempt {call.number + 1}"
-        if call.attempts:
-            return f"{subject} {_counted(call, _came_to)}; nothing is heard of {attempt} yet"
-        return f"nothing is heard of {subject} yet ({attempt})"
-
-    def again(self, saga: Saga) -> str:
-        return "its service tries it again by itself, and nobody is in charge who could be told to"
-
-
-VOICES: Mapping[bool, Voice] = {False: _Called(), True: _Heard()}
-
-
-def voice_of(saga: Saga) -> Voice:
-    """The one for a saga's representation."""
-    return VOICES[saga["mode"] == CHOREOGRAPHY]
-
-
-def _after(call: CallHistory) -> str:
-    return f" after {call.number} attempts" if call.number > 1 else ""
-
-
-def _message(call: CallHistory) -> str:
-    return str((call.attempts[-1]["detail"] or {}).get("message") or "") if call.attempts else ""
-
-
-def _counted(call: CallHistory, named: Any) -> str:
-    """What its failed attempts came to, or all where none failed: `answered HTTP 503 twice and gave no answer once`."""
-    counts = Counter(named(line) for line in call.failed or call.attempts)
-    return listed([f"{name} {times(count, call.left_out > 0)}" for name, count in counts.items()])
-
-
-def _lost(call: CallHistory) -> int:
-    """Attempts that have no line; not known where lines are left out."""
-    return 0 if call.left_out else max(0, call.number - len(call.attempts))
-
-
-def _answer(line: ShownLine) -> str:
-    status, verdict = line["status_code"], (line["detail"] or {}).get("verdict")
-    if status:
-        return f"answered HTTP {status}" + (
-            " without a JSON object" if 200 <= status < 300 and verdict != "done" else ""
-        )
-    return "could not be reached" if verdict == "refused" else "gave no answer"
-
-
-def _came_to(line: ShownLine) -> str:
-    verdict = (line["detail"] or {}).get("verdict")
-    if verdict == "done":
-        return "succeeded"
-    if line["status_code"] is None and verdict != "refused":
-        return "ran out of time"
-    return "failed without effect" if verdict == "refused" else "failed with an unknown effect"
-
-
-def _doing(call: CallHistory, step: str) -> str:
-    return f"undoing {step}" if call.backward else step
+    def __call__(self, name: str, **facts: Any) -> str:
+        """The phrase called `name`, with these facts in the places that its text has for them."""
+        text = PHRASES[name]
+        return (text if isinstance(text, str) else text[self._mode]).format(**facts)

@@ -9,7 +9,6 @@ from typing import Any
 
 from orchestrator.dashboard.log_reader import read_history
 from saga.choreography.events import EventKind
-from saga.definition import CHOREOGRAPHY
 from saga.views.lines import ShownLine, detail_of
 
 
@@ -33,7 +32,7 @@ def stats_of(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> SagaStats:
     calls = history.calls
     attempts = sum(call.number for call in calls)
     again = sum(max(0, call.number - 1) for call in calls)
-    messages = len(_events(lines)) if saga["mode"] == CHOREOGRAPHY else attempts
+    messages = len(_events(lines)) or attempts  # a saga that came by no event came by calls
     seconds = None
     if saga["ended_at"]:
         begin, end = (datetime.fromisoformat(saga[name]) for name in ("started_at", "ended_at"))

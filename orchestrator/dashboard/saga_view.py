@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.dashboard.curl import flags_of
 from orchestrator.dashboard.log_reader import attempts_of, read_history, with_gaps
+from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.summary import summarize
@@ -56,6 +57,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "saga": saga,
         "lines": lines,
         "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
+        "say": Phrases(saga["mode"]),
         "summary": summarize(saga, lines),
         "timeline": timeline(saga, lines, now),
         "diagram": sequence(saga, lines),
@@ -65,8 +67,8 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "rows": mask(found, record.definition.secret, secrets_of(record)),
         "verdicts": verdicts(record, saga["steps"], found),
         "permitted_commands": orchestrator.operator.permitted_commands(record),
-        "acting": record.state in STALLED_AT_AN_ACTION,
-        "has_stalled": record.context.stalled,
+        "takes_a_result": record.state in STALLED_AT_AN_ACTION,
+        "stalled_before": record.context.stalled and not record.ended,
         "under_way": under_way(record),
         "flags": flags_of(record.definition),
         "snapshot": record.definition,

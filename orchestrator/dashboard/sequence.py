@@ -1,4 +1,6 @@
 """Who told whom, or who called whom, as a sequence diagram: a lane for each party, a row for each message. Pure.
+from saga.views.lines import ShownLine, detail_of
+
 
 Of an orchestrated saga: the calls, all of them the orchestrator's, each with its answer. Of a choreographed one: the
 events, from the service that publishes one to the one that acts on it (the broker between them is not drawn); the
@@ -11,11 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.dashboard.messages import DiagramRow, messages
-from saga.definition import CHOREOGRAPHY
+from orchestrator.dashboard.call_rows import call_rows
+from orchestrator.dashboard.diagram_rows import DiagramRow
+from orchestrator.dashboard.event_rows import event_rows
+from orchestrator.dashboard.phrasing import Phrases
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.views.lines import ShownLine
 
 ORCHESTRATOR = "orchestrator"
+ROWS = {ORCHESTRATION: call_rows, CHOREOGRAPHY: event_rows}
 ROWS_AT_MOST = 80  # those in the middle give way
 TOP, TIMES = 66, 42  # above the first row; left of the lanes
 GAP_AT_LEAST = 134  # between two lanes
@@ -46,15 +52,17 @@ class Diagram:
 def sequence(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> Diagram:
     """The diagram of a saga's representation and its log, as the API shows them."""
     names = [ORCHESTRATOR, *(step["name"] for step in saga["steps"])]
-    rows = messages(names, saga, lines)
+    say = Phrases(saga["mode"])
+    rows_of = ROWS[saga["mode"]]
+    rows = rows_of(names, saga, lines, say)
     gap = _gap(names, rows)
     halves = [int(HEAD_LETTER * len(name) / 2) + 9 for name in names]
     lanes = tuple(Lane(name, TIMES + halves[0] + at * gap, halves[at]) for at, name in enumerate(names))
     y, placed = TOP, []
-    for row in _folded(rows):
+    for row in _folded(rows, say):
         y += HEIGHTS[row.kind]
         placed.append(replace(row, y=y))
-    return Diagram(lanes, tuple(placed), saga["mode"] == CHOREOGRAPHY, lanes[-1].x + halves[-1] + 2, y + 20)
+    return Diagram(lanes, tuple(placed), rows_of is event_rows, lanes[-1].x + halves[-1] + 2, y + 20)
 
 
 def _gap(names: Sequence[str], rows: Sequence[DiagramRow]) -> int:
@@ -62,9 +70,9 @@ def _gap(names: Sequence[str], rows: Sequence[DiagramRow]) -> int:
     return max(GAP_AT_LEAST, int(LETTER * max(map(len, texts))) + 14)
 
 
-def _folded(rows: list[DiagramRow]) -> list[DiagramRow]:
+def _folded(rows: list[DiagramRow], say: Phrases) -> list[DiagramRow]:
     if len(rows) <= ROWS_AT_MOST:
         return rows
     first, last = rows[: ROWS_AT_MOST // 2], rows[1 - ROWS_AT_MOST // 2 :]
-    more = f"… {len(rows) - len(first) - len(last)} more"
+    more = say("rows left out", count=len(rows) - len(first) - len(last))
     return [*first, DiagramRow("note", 0, more, more), *last]

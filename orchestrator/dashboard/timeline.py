@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from orchestrator.dashboard.attempts import answer_of
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
+from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.time_axis import WIDTH, Scale, Span, Tick
-from saga.definition import CHOREOGRAPHY
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
 from saga.views.lines import detail_of
 
@@ -63,7 +64,7 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
 
     Every step has a row, also one that was never called; those of compensations follow in the order of their calls.
     """
-    reading = _Reading([step["name"] for step in saga["steps"]], saga["mode"] == CHOREOGRAPHY)
+    reading = _Reading([step["name"] for step in saga["steps"]], Phrases(saga["mode"]))
     for index, line in enumerate(lines):
         if line["event"] == CLAIMED and detail_of(line).get("interrupted"):
             following = lines[index + 1]["event"] if index + 1 < len(lines) else ""
@@ -81,8 +82,8 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
 class _Reading:
     """The log, line by line, as spans of time. A saga makes one call at a time, so no two of them overlap."""
 
-    def __init__(self, steps: Sequence[str], choreographed: bool):
-        self._choreographed = choreographed  # nobody answers anybody
+    def __init__(self, steps: Sequence[str], say: Phrases):
+        self._say = say
         self.rows: dict[str, list[Span]] = {step: [] for step in steps}
         self.start = self.until = 0.0
         self._state = ""
@@ -141,11 +142,15 @@ class _Reading:
         begin = max(self.until, at - seconds)
         if self._waits is not None:
             self._add(label, "wait", begin, f"waited {{}} before attempt {self._attempt}{self._waits}")
-        answer = "no connection" if verdict == "refused" else "no answer"
-        answer = f"HTTP {line['status_code']}" if line["status_code"] else answer
-        came_to = f"{answer} in {length(seconds)} ({verdict})"
-        came_to = f"{verdict} in {length(seconds)}" if self._choreographed else came_to
-        title = f"{line['step']} {call}, attempt {self._attempt}: {came_to}"
+        title = self._say(
+            "bar: attempt",
+            step=line["step"],
+            call=call,
+            number=self._attempt,
+            answer=answer_of(line, self._say),
+            time=length(seconds),
+            verdict=verdict,
+        )
         self.until, self._waits = begin, ""
         self._add(label, "attempt", at, title, verdict if verdict in _OUTCOMES else "")
 
@@ -176,8 +181,7 @@ class _Reading:
                 label, call = (step["name"], Direction.ACTION)
                 if step["status"] == "COMPENSATING":
                     label, call = f"undo {label}", Direction.COMPENSATION
-                nothing = "nothing heard yet" if self._choreographed else "no answer yet"
-                title = f"{step['name']} {call}, attempt {self._attempt + 1}: {nothing}"
+                title = self._say("bar: running", step=step["name"], call=call, number=self._attempt + 1)
                 self._add(label, "running", now, title)
         self.until = max(self.until, now)
 

@@ -1,7 +1,7 @@
-"""Keeps one bad service from taking everything: a bounded number of calls to each at a time, a bounded rate of retries.
+"""Keeps a bad service from taking all threads and all time: it bounds the calls to each service, and the retries.
 
-Bulkhead and circuit breaker are Nygard's ("Release It!"). The breaker stands only before what stalled sagas try
-again: a new saga's action is always called, so that a service which is back is seen to be back at once.
+Bulkhead and circuit breaker are Nygard's ("Release It!"). The breaker holds back only the calls that stalled sagas make
+again. A new saga's action is always called, so that a service that is back is seen to be back at once.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 @lru_cache(maxsize=1024)
 def service_of(url: str) -> str:
-    """The service that a URL belongs to: its scheme, host and port; a user and a password are no part of it."""
+    """The service that a URL belongs to: its scheme, host and port, without a user and a password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class Bulkhead(Generic[T]):
-    """Places for calls, some for each service; who finds none waits in line, without a thread."""
+    """So many places for calls to each service. Whatever finds no place waits in line there, without a thread."""
 
     def __init__(self, places: int = CALLS_PER_SERVICE):
         self._places = places
@@ -38,7 +38,7 @@ class Bulkhead(Generic[T]):
         self._lock = threading.Lock()
 
     def enter(self, service: str, who: T) -> bool:
-        """Take a place; or, False, stand in line until `leave` gives `who` back."""
+        """Take a place; where there is none, put `who` in line until `leave` gives it back, and give False."""
         with self._lock:
             if self._taken[service] < self._places:
                 self._taken[service] += 1
@@ -47,20 +47,20 @@ class Bulkhead(Generic[T]):
             return False
 
     def leave(self, service: str) -> T | None:
-        """Free a place; gives the first in line, who may try again."""
+        """Free a place; gives the first in line, which may now try again, or None."""
         with self._lock:
             self._taken[service] -= 1
             line = self._lines[service]
             return line.popleft() if line else None
 
     def waiting(self) -> list[T]:
-        """All who stand in line."""
+        """All that wait in line, at whichever service."""
         with self._lock:
             return [who for line in self._lines.values() for who in line]
 
 
 class Breakers:
-    """For each service: whether stalled sagas may try it now. Times are in seconds."""
+    """Says for each service whether stalled sagas may try it now. Times are in seconds."""
 
     def __init__(self, rest: float):
         self._rest = rest
@@ -70,9 +70,10 @@ class Breakers:
         self._lock = threading.Lock()
 
     def permits(self, service: str) -> bool:
-        """Take part in trying the service: a few at a time, one after a rest where they failed, all once it is back.
+        """Whether one more stalled saga may try the service, which then counts as being tried.
 
-        Who is permitted says `report` what came of it, and `withdraw` in any case.
+        A few may at a time; where they failed, one after a rest; and all once it has succeeded. Whoever is permitted
+        tells `report` what came of the try, and calls `withdraw` in any case.
         """
         with self._lock:
             breaker = self._breaker(service)
@@ -82,7 +83,7 @@ class Breakers:
             return permitted
 
     def report(self, service: str, succeeded: bool) -> None:
-        """What came of a try."""
+        """Take note of what came of a try."""
         with self._lock, suppress(_Failed), self._breaker(service):
             if succeeded:
                 self._trusted.add(service)
@@ -91,12 +92,12 @@ class Breakers:
                 raise _Failed
 
     def withdraw(self, service: str) -> None:
-        """A try is over, or did not take place."""
+        """Take note that a try has ended, or did not take place."""
         with self._lock:
             self._trying[service] -= 1
 
     def rest(self, service: str) -> float:
-        """How long until another try makes sense."""
+        """How many seconds pass until another try makes sense."""
         with self._lock:
             return max(self._rest / 2, float(self._breaker(service).open_remaining))
 

@@ -1,7 +1,7 @@
-"""Whether a lease has ended that another process holds. Pure: both clocks' readings are passed in.
+"""Finds out whether a lease that another process holds has ended. Pure: both clocks' readings are passed in.
 
-When a lease ends is written by its owner's clock, which need not agree with ours: one of the two may have been set. But
-a driver that lives renews its lease, so a lease is watched, by a clock that nobody sets. It has ended
+The end of a lease is written by its owner's clock, which need not agree with ours: one of the two may have been set.
+But a driver that lives renews its lease, so we watch the lease by a clock that nobody sets. It has ended
 
 - once it has not been renewed for a whole lease: so long after its last renewal its driver stops by itself;
 - at the time that is written, where that lay ahead when it was first seen and it has not been renewed for half a lease,
@@ -20,14 +20,14 @@ Seen = tuple[str, int, float]  # a saga's id, its epoch, and when it is due
 
 @dataclass(frozen=True)
 class _First:
-    """When it was first seen as it is now, by the monotonic clock; and whether its end lay ahead then."""
+    """When a lease was first seen as it is now, by the monotonic clock; and whether its end lay ahead then."""
 
     at: float
     ahead: bool
 
 
 class LeaseWatch:
-    """What it was shown the last time. Times are in seconds."""
+    """The leases that it was shown the last time, each with when it was first seen so. Times are in seconds."""
 
     def __init__(self, lease: float):
         self._lease = lease
@@ -39,9 +39,9 @@ class LeaseWatch:
         return {saga_id for saga_id, _, _ in self._first}
 
     def over(self, found: Iterable[Seen], others: Iterable[Seen], clock: float, monotonic: float) -> list[Seen]:
-        """The leases that have ended: of those that are `found`, and of `others` that are watched and unchanged.
+        """The leases that have ended, of those that are `found`, and of those `others` that are watched and unchanged.
 
-        All else is forgotten.
+        From now on it watches these, and forgets all others. `clock` and `monotonic` are the clocks' readings now.
         """
         before, self._first, ended = self._first, {}, []
         for seen in [*found, *(each for each in others if each in before)]:

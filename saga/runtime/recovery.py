@@ -1,10 +1,11 @@
-"""Claims what is due, at start and at every interval: stalled sagas, and those whose lease has run out."""
+"""Claims what is due, at the start and at every interval: stalled sagas, and those whose lease has ended."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from saga.errors import LeaseLost, LogUnavailable, SagaUnreadable
 from saga.machine import STALLED, State
@@ -22,11 +23,17 @@ logger = logging.getLogger("saga")
 
 BATCH = 32  # sagas claimed in one go, so that several orchestrators share the work
 WATCHED = 500  # leases of others
-SIFTED = 256  # looked through at once where some of those that are due cannot be read
-BREATH = 0.02  # seconds between two looks while there is more than may be claimed
+SIFTED = 256  # sagas looked through at once where some of those that are due cannot be read
+PAUSE = 0.02  # seconds between two looks while there is more than may be claimed
 
 
-_Due = tuple[str, int, float | None, Record | None]  # id, epoch, the due time that is not believed, and its row
+class _Due(NamedTuple):
+    """A saga that is due."""
+
+    saga_id: str
+    epoch: int
+    seen: float | None = None  # its due time, where that is not to be believed
+    record: Record | None = None  # its row, read bare
 
 
 class Recovery:
@@ -38,7 +45,7 @@ class Recovery:
         self._coordinators = coordinators
         self._interval = interval  # seconds
         self._due_sagas = DueSagas(pool.deps.log)
-        self._freed = False
+        self._freed = False  # what an earlier process of our name held
         self._opened_at, self._opened = round(pool.deps.clock(), 6), pool.deps.monotonic()
         self._watch = LeaseWatch(pool.deps.lease)
         self._watched_at = float("-inf")
@@ -46,7 +53,7 @@ class Recovery:
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
 
     def open(self) -> None:
-        """Start looking."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
@@ -56,11 +63,12 @@ class Recovery:
             self._thread.join(timeout=2)
 
     def look(self) -> bool:
-        """Claim at most one batch of what is due; gives whether more may be due. May raise LogUnavailable."""
+        """Claim at most one batch of what is due; gives whether more may be due. Raises LogUnavailable."""
         deps, pool = self._deps, self._pool
-        if not self._freed:  # at start: what a process of our name held, it holds no more
+        if not self._freed:
             now = deps.clock()
-            opened_at = min(self._opened_at, now - (deps.monotonic() - self._opened))  # should it have been set back
+            # The clock may have been set back since this process began.
+            opened_at = min(self._opened_at, now - (deps.monotonic() - self._opened))
             self._due_sagas.free(deps.owner, now, before=opened_at + deps.lease)
             self._freed = True
         places = min(BATCH, pool.places_for_recovered)
@@ -68,71 +76,66 @@ class Recovery:
             return True
         due, more = self._due(places)
         postponed: dict[tuple[str, int], float] = {}
-        for saga_id, epoch, seen, record in due:
-            if pool.holds(saga_id):  # our own clock was set, and its lease is about to be renewed
+        for saga in due:
+            if pool.holds(saga.saga_id):  # our own clock was set, and its lease is about to be renewed
                 continue
             try:
-                self._see_to(saga_id, epoch, seen, record, postponed)
+                self._handle(saga, postponed)
             except (LogUnavailable, LeaseLost):
                 raise
             except Exception as error:  # a bug, which must not stop the others; this one is left alone for a while
-                logger.exception("recovery_failed saga_id=%s", saga_id)
-                deps.log.aside.put(Unreadable(saga_id, f"recovery fails at it ({type(error).__name__})"), Cause.LOG)
+                logger.exception("recovery_failed saga_id=%s", saga.saga_id)
+                reason = f"recovery fails at it ({type(error).__name__})"
+                deps.log.aside.put(Unreadable(saga.saga_id, reason), Cause.LOG)
         self._due_sagas.postpone(postponed)
         return more
 
     def _due(self, places: int) -> tuple[list[_Due], bool]:
         """At most `places` sagas that are due and can be read, and whether there may be more.
 
-        The log sets aside those that cannot, and gives others in their stead: they take up no places.
+        The log sets aside those that cannot be read, and gives others in their place.
         """
         deps, most = self._deps, places
         leases = self._overdue_leases()
         while True:
-            due: list[tuple[str, int, float | None]] = [
-                (saga_id, epoch, None) for saga_id, epoch in self._due_sagas.due(deps.clock(), most, deps.owner)
-            ]
+            due = [_Due(*each) for each in self._due_sagas.due(deps.clock(), most, deps.owner)]
             full = len(due) == most
             due += leases[: most - len(due)]
-            found = deps.log.find_many((saga_id for saga_id, _, _ in due), bare=True) if due else {}
-            sagas = [(*each, found.get(each[0])) for each in due]
-            readable: list[_Due] = [(*each, saga) for *each, saga in sagas if not isinstance(saga, Unreadable)]  # type: ignore[misc]
+            found = deps.log.find_many((each.saga_id for each in due), bare=True) if due else {}
+            rows = ((each, found.get(each.saga_id)) for each in due)
+            readable = [each._replace(record=row) for each, row in rows if not isinstance(row, Unreadable)]
             if len(readable) in (len(due), places) or len(readable) > places or self._closed.is_set():
                 return readable[:places], full
             most = max(places, SIFTED)
 
-    def _see_to(
-        self,
-        saga_id: str,
-        epoch: int,
-        seen: float | None,
-        record: Record | None,
-        postponed: dict[tuple[str, int], float],
-    ) -> None:
-        """One saga that is due."""
-        deps, pool = self._deps, self._pool
+    def _handle(self, saga: _Due, postponed: dict[tuple[str, int], float]) -> None:
+        """Claim a saga that is due, unless its coordinator has another way, or its service had better be left alone.
+
+        In the latter case it adds the time until which the saga is to rest to `postponed`.
+        """
+        deps, pool, record = self._deps, self._pool, saga.record
         if record and self._coordinators[record.definition.coordinator].when_due(record):
             return
         service = self._retried_service(record)
         if service and not pool.breakers.permits(service):
             rest = pool.breakers.rest(service)  # spread, so that they do not all come back at once
-            postponed[saga_id, epoch] = deps.clock() + rest + jittered(rest, deps.random)
+            postponed[saga.saga_id, saga.epoch] = deps.clock() + rest + jittered(rest, deps.random)
             return
         claimed = False
         try:
-            claimed = self._claim(saga_id, epoch, service, seen)
+            claimed = self._claim(saga, service)
         finally:
             if service and not claimed:
                 pool.breakers.withdraw(service)
 
-    def _overdue_leases(self) -> list[tuple[str, int, float | None]]:
-        """What others hold no more, and what is due so late that nobody can have meant it: (id, epoch, due time)."""
+    def _overdue_leases(self) -> list[_Due]:
+        """Sagas that others hold no more, and those that are due so late that nobody can have meant it."""
         deps = self._deps
         now, since = deps.clock(), deps.monotonic()
         if since < self._watched_at + self._interval:
             return []
         self._watched_at = since
-        slack = self._interval / 2  # of clocks that agree
+        slack = self._interval / 2  # by which clocks that agree may differ
         found = self._due_sagas.doubted(
             deps.owner,
             soon=now + deps.lease / 2,
@@ -141,19 +144,21 @@ class Recovery:
             most=WATCHED,
         )
         missing = self._watch.watched - {saga_id for saga_id, _, _ in found}
-        return list(self._watch.over(found, self._due_sagas.due_times(missing), now, since))
+        ended = self._watch.over(found, self._due_sagas.due_times(missing), now, since)
+        return [_Due(*each) for each in ended]
 
-    def _claim(self, saga_id: str, epoch: int, trying: str | None, seen: float | None) -> bool:
+    def _claim(self, saga: _Due, trial_of: str | None) -> bool:
+        """Have the pool claim a saga; False where it does not get it."""
         try:
-            self._pool.claim(saga_id, epoch, trying, seen)
+            self._pool.claim(saga.saga_id, saga.epoch, trial_of, saga.seen)
         except LeaseLost:
             return False  # another orchestrator was quicker
         except SagaUnreadable:
-            return False  # for one of its lines: set aside by the log
+            return False  # one of its lines cannot be read: the log has set it aside
         return True
 
     def _retried_service(self, record: Record | None) -> str | None:
-        """The service that a stalled saga would try again."""
+        """The service that a stalled saga would call again; None where it is not stalled, or has nobody to call."""
         if record is None or record.state not in STALLED:
             return None
         step = record.definition.steps[record.cursor]
@@ -170,4 +175,4 @@ class Recovery:
                 logger.warning("log_unavailable: %s", error)
             except Exception:
                 logger.exception("recovery_failed")
-            self._closed.wait(min(BREATH, self._interval) if more else self._interval)
+            self._closed.wait(min(PAUSE, self._interval) if more else self._interval)

@@ -1,7 +1,7 @@
-"""The saga log as one stream of lines, in the order of their commits, none left out.
+"""Follows the saga log as one stream of lines, and leaves none out.
 
-A line gets its id when it is written, and is seen once its transaction has committed: one with a lower id may be seen
-later. So the tail stops before an id that is missing, until that line is there, or certainly never will be.
+A line gets its id when it is written, and is seen once its transaction has committed; so a line with a lower id may be
+seen later. Therefore the tail stops before an id that is missing, until its line is there, or certainly never will be.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PATIENCE = 1.0  # seconds between the moment that an id is given and that its ro
 
 
 class Tail:
-    """Knows up to where the log is settled: nothing will be added at or below `position`."""
+    """Knows up to which id the log is settled: no line will be added at or below `position`."""
 
     def __init__(self, lines: LogLines, clock: Callable[[], float]):
         self._lines = lines
@@ -24,7 +24,7 @@ class Tail:
         self.position: int | None = None
 
     def advance(self, most: int = 5000) -> int:
-        """Move over what is settled, `most` lines at a time; gives the new position. LogUnavailable."""
+        """Move over what is settled, at most `most` lines; gives the new position. Raises LogUnavailable."""
         position = self.position if self.position is not None else max(0, self._lines.last_id() - LOOK_BACK)
         now = self._clock()
         known, holes = self._holes, {}

@@ -41,6 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from saga.machine import ENDED, STALLED, UNENDED, State
+from saga.record import NOBODY, WORKFLOW
 from saga.storage.column_types import Float, Json, Token, UtcTime
 from saga.storage.statement_batch import Statement
 
@@ -57,7 +58,7 @@ sagas = Table(
     Column("cursor", Integer, nullable=False),
     Column("context", Json, nullable=False),  # what its lines come to: saga/context.py
     Column("epoch", Integer, nullable=False),
-    Column("owner", String(255)),  # NULL: nobody drives it; "temporal": a workflow does
+    Column("owner", String(255)),  # NULL: nobody drives it; else a process, or NOBODY or WORKFLOW of saga/record.py
     Column("due_at", UtcTime),  # the lease's end, the next try of a stalled saga, or NULL: it has ended
     Column("rounds", Integer, nullable=False),
     Column("idempotency_key", Token(255), unique=True),
@@ -86,10 +87,6 @@ saga_log = Table(
     Index("saga_log_saga", "saga_id", "seq", unique=True),
     sqlite_autoincrement=True,
 )
-
-# Whose leases the statements below leave alone or free, besides processes, which have names of their own.
-NOBODY = ""  # its driver let it go in the middle of a call, which may still be under way: anybody may claim it at once
-WORKFLOW = "temporal"  # a workflow drives it, and no process claims it
 
 saga_results = Table(  # what each action answered, written once: with the line that says that it is done
     "saga_results",

@@ -14,10 +14,9 @@ from saga.definition import SagaDefinition
 from saga.driver import DriverDeps
 from saga.errors import Conflict, EngineUnavailable
 from saga.machine import Line
-from saga.record import Record, Stored
+from saga.record import WORKFLOW, Record, Stored
 from saga.runtime.coordinator import WaitingCaller, begin
 from saga.runtime.permitted_commands import permitted_commands, refusal
-from saga.storage.log_sql import WORKFLOW
 
 
 class Workflows(Protocol):

@@ -13,22 +13,19 @@ from typing import Any
 
 from saga import progress
 from saga.context import Context
-from saga.definition import TEMPORAL, SagaDefinition
+from saga.definition import SagaDefinition
 from saga.machine import (
     CLAIMED,
     ENDED,
     STALLED,
-    STARTED,
     Call,
     Event,
     Line,
     Saga,
-    State,
-    begin,
     next_call,
 )
 from saga.payload import compact
-from saga.record import Present, Record
+from saga.record import WORKFLOW, Present, new_record
 from saga.retry import stall_delay
 from saga.temporal.messages import AttemptRecord, ContinuedState, Projection, Result, WorkflowInput
 
@@ -56,9 +53,8 @@ class Journal:
         self._clock = clock
         self._random = random
         definition = SagaDefinition.from_json(workflow_input.definition)
-        saga = begin(definition, workflow_input.input)
-        context = Context().after(Line(1, workflow_input.started_at, STARTED), saga, saga)
-        self.record = _first_record(saga_id, workflow_input, definition, saga.state, context)
+        record, _ = new_record(saga_id, definition, workflow_input.input, workflow_input.started_at)
+        self.record = replace(record, owner=WORKFLOW, deadline_at=workflow_input.deadline_at)
         self.lines: list[Line] = []  # those that the saga log may not have
         self.projected = 1  # the number of the last line that the saga log is known to have
         self._answered: dict[str, int] = {}  # the results that it may not have: {step: number of its line}
@@ -101,7 +97,7 @@ class Journal:
 
         `why` is what took the saga away from its worker, where that was no crash.
         """
-        self.note(CLAIMED, {"by": TEMPORAL, "interrupted": True, **({"why": why} if why else {})})
+        self.note(CLAIMED, {"by": WORKFLOW, "interrupted": True, **({"why": why} if why else {})})
 
     def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Add a line that tells of no event of the state machine."""
@@ -120,7 +116,7 @@ class Journal:
         moved, line = progress.after_event(
             before, event, now, result, cause, detail, passes_over=lambda: not self._patched(STALLS_WHERE_NOBODY_UNDOES)
         )
-        self.record = progress.with_due_time(moved, now, owner=TEMPORAL, due_at=None, stalled=partial(self._rest, now))
+        self.record = progress.with_due_time(moved, now, owner=WORKFLOW, due_at=None, stalled=partial(self._rest, now))
         self.lines.append(line)
         if line.step and line.step in moved.results.keys() - before.results.keys():
             self._answered[line.step] = line.seq
@@ -129,7 +125,7 @@ class Journal:
     def _rest(self, now: float, rounds: int) -> tuple[str | None, float | None]:
         """Return who has the saga while it is stalled, and when it is due again."""
         timing = self._input.timing
-        return TEMPORAL, now + stall_delay(rounds, timing.stall_base, timing.stall_max, self._random)
+        return WORKFLOW, now + stall_delay(rounds, timing.stall_base, timing.stall_max, self._random)
 
     def projection(self) -> Projection:
         """Return what the saga log should hold, with the lines and results that it may not have yet."""
@@ -160,26 +156,3 @@ class Journal:
         context = Context.from_json(present.context)
         self.record = replace(self.record, **{**vars(present), "context": context}, results=carried.results)
         self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())
-
-
-def _first_record(
-    saga_id: str, workflow_input: WorkflowInput, definition: SagaDefinition, state: State, context: Context
-) -> Record:
-    return Record(
-        id=saga_id,
-        definition=definition,
-        input=workflow_input.input,
-        state=state,
-        cursor=0,
-        context=context,
-        epoch=1,
-        owner=TEMPORAL,
-        due_at=None,
-        rounds=0,
-        idempotency_key=None,
-        request_hash=None,
-        error=None,
-        started_at=workflow_input.started_at,
-        ended_at=None,
-        deadline_at=workflow_input.deadline_at,
-    )

@@ -17,6 +17,7 @@ from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
 from saga.process.settings import load_settings
 from saga.record import Present, Record
+from saga.runtime.driver_pool import DriverPool
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.log_lines import LogLines
@@ -215,14 +216,14 @@ def test_the_export_masks_where_it_can_and_withholds_where_it_cannot(
 
 def test_a_bug_at_one_saga_does_not_stop_recovery(log: SagaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, *others = [begun(log, number) for number in range(1, 5)]
-    claim = Recovery._claim
+    claim = DriverPool.claim
 
-    def failing(self: Recovery, saga_id: str, *args: Any) -> bool:
+    def failing(self: DriverPool, saga_id: str, *args: Any) -> None:
         if saga_id == bad:
             raise RuntimeError("a bug")
-        return claim(self, saga_id, *args)
+        claim(self, saga_id, *args)
 
-    monkeypatch.setattr(Recovery, "_claim", failing)
+    monkeypatch.setattr(DriverPool, "claim", failing)
     recovery, claimed = recovering(log)
     recovery.look()
     assert claimed == others

@@ -421,7 +421,8 @@ def test_a_pivot_that_had_not_committed_is_sealed_by_its_own_barrier() -> None:
     scribe.call()
     scribe.call()
     assert summarize(*scribe.shown()) == (
-        "B timed out; whether it took effect was unknown. Its own barrier row told B that it had not, and sealed it, "
+        "B timed out; whether it took effect was unknown. Its own barrier row told B that it had not "
+        "committed, and sealed it, "
         "so A was undone."
     )
 
@@ -432,7 +433,7 @@ def test_a_parked_event_is_told_until_it_is_replayed() -> None:
     stalled = "Stalled since 2001-09-09 01:46:40 UTC: undoing A failed in 2 rounds (“locked”)"
     turned = "B refused (“no such address”), so it turns back."
     assert summarize(*scribe.shown()) == (
-        f"{turned} {stalled}; its service tries it again by itself, and nobody is in charge who could be told to."
+        f"{turned} {stalled}; its service tries it again by itself, and no operator can make it try now."
     )
     parked = {"letter": 7, "subject": "saga.test.B.refused", "message": "locked", "service": "A"}
     scribe.note(PARKED, parked, step="A")
@@ -467,7 +468,7 @@ def test_what_is_on_its_way_back_when_its_deadline_passes_needs_nobody_to_turn_i
     scribe = heard()
     stalls_at_a(scribe)
     scribe.note(OVERDUE)
-    assert summarize(*scribe.shown()).endswith("nobody is in charge who could be told to. Its deadline has passed.")
+    assert summarize(*scribe.shown()).endswith("no operator can make it try now. Its deadline has passed.")
 
 
 @pytest.mark.parametrize(
