@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from saga.context import Context
 from saga.driver import Claim, Driver, Phase
 from saga.errors import LeaseLost
 from saga.http_client.transport import HttpAnswer
-from saga.machine import ATTEMPT, CANCEL_REQUESTED, STARTED, Line, State, begin
+from saga.machine import ATTEMPT, CANCEL_REQUESTED, Line, State
 from saga.record import Record
+from tests.support.builders import a_started_saga
 from tests.support.world import INPUT, LEASE, World, signup
 
 ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
@@ -22,13 +22,10 @@ ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 
 def started(world: World, deadline: float | None = None, **deps: Any) -> Driver:
     """A saga that nothing has happened to yet, in the hands of a driver."""
-    definition = world.definition
-    saga = begin(definition, INPUT)
-    line = Line(1, world.now, STARTED)
-    record = Record(
-        ID, definition, INPUT, saga.state, 0, Context().after(line, saga, saga), 1, "one", world.now + LEASE, 0, None,
-        None, None, world.now, None, None if deadline is None else world.now + deadline,
-    )  # fmt: skip
+    deadline_at = None if deadline is None else world.now + deadline
+    record, line = a_started_saga(
+        world.definition, INPUT, world.now, id=ID, owner="one", due_at=world.now + LEASE, deadline_at=deadline_at
+    )
     world.log.begin(record, [line])
     return Driver(record, replace(world.deps(lambda: 1), **deps))
 
