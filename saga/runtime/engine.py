@@ -6,13 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from saga.context import Context
 from saga.definition import MODES, SagaDefinition
 from saga.errors import BadInput, KeyReused, Overloaded, WriteRefused
-from saga.machine import STARTED, Line
-from saga.machine import begin as begin_saga
 from saga.payload import digest
-from saga.record import Record, Stored
+from saga.record import Stored, new_record
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.waiting_callers import Caller, WaitingCallers, read_saga
@@ -92,32 +89,6 @@ class Engine:
             raise BadInput(f"input: {error}. Nothing was started", "input") from error
         is_new = saga.id == record.id
         return (saga if is_new else _same(saga, definition, request_hash, key)), is_new
-
-
-def new_record(
-    saga_id: str, definition: SagaDefinition, input: Mapping[str, Any], now: float, key: str | None, request_hash: str
-) -> tuple[Record, Line]:
-    """The row and the first line of a new saga; its coordinator says who owns it, and when it is due."""
-    saga, line = begin_saga(definition, input), Line(1, now, STARTED)
-    record = Record(
-        id=saga_id,
-        definition=definition,
-        input=input,
-        state=saga.state,
-        cursor=saga.cursor,
-        context=Context().after(line, saga, saga),
-        epoch=1,
-        owner=None,
-        due_at=None,
-        rounds=0,
-        idempotency_key=key,
-        request_hash=request_hash,
-        error=None,
-        started_at=now,
-        ended_at=None,
-        deadline_at=now + definition.deadline if definition.deadline else None,
-    )
-    return record, line
 
 
 def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str | None) -> Stored:
