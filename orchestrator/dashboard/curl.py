@@ -56,7 +56,7 @@ def curl(
 
 def flags_of(definition: SagaDefinition) -> list[tuple[str, str]]:
     """The flags of POST /start that a saga was started with, as its snapshot has them."""
-    found = [("mode", definition.mode)] if definition.choreographed else []
+    found = [("mode", definition.mode)] if definition.mode != SagaDefinition.mode else []  # the default needs no flag
     found += [("fail", f"orchestrator:{point.lower()}") for point in definition.faults]
     for step in definition.steps:
         for url in (step.action, step.compensation or ""):

@@ -9,6 +9,7 @@ from orchestrator.dashboard.log_reader import attempts_of, read_history, with_ga
 from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
+from orchestrator.dashboard.step_graph import step_graph
 from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
 from orchestrator.dashboard.truth import verdicts, violations
@@ -58,6 +59,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "lines": lines,
         "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
         "say": Phrases(saga["mode"]),
+        "graph": step_graph(saga, record.definition.steps, attempts_of(history)),
         "summary": summarize(saga, lines),
         "timeline": timeline(saga, lines, now),
         "diagram": sequence(saga, lines),
