@@ -100,7 +100,7 @@ def _name(path: Sequence[str]) -> str:
 
 
 def _joined(pieces: Sequence[str | _Variable]) -> Iterator[str | _Variable]:
-    """With the texts between two variables as one."""
+    """The pieces, with the texts between two variables joined."""
     text = ""
     for piece in pieces:
         if isinstance(piece, str):

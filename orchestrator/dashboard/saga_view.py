@@ -12,7 +12,7 @@ from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.step_graph import step_graph
 from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
-from orchestrator.dashboard.truth import verdicts, violations
+from orchestrator.dashboard.truth import agreements, violations
 from orchestrator.parts import Orchestrator
 from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
@@ -67,7 +67,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "parked": [] if record.ended else history.parked,
         "sent": attempts_of(history),
         "rows": mask(found, record.definition.secret, secrets_of(record)),
-        "verdicts": verdicts(record, saga["steps"], found),
+        "agreements": agreements(record, saga["steps"], found),
         "permitted_commands": orchestrator.operator.permitted_commands(record),
         "takes_a_result": record.state in STALLED_AT_AN_ACTION,
         "stalled_before": record.context.stalled and not record.ended,
