@@ -14,7 +14,7 @@ from urllib.request import urlopen
 from saga.definition import TEMPORAL
 from saga.definition_file import load_definitions
 from saga.errors import BadInput
-from saga.process.server import port_problem
+from saga.process.ports import port_problem
 from saga.process.settings import Settings, broker_url, load_settings, reachable
 from saga.temporal import require_temporal
 

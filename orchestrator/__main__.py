@@ -31,6 +31,7 @@ def main() -> None:
         port=settings.orchestrator_port,
         variable="ORCHESTRATOR_PORT",
         threads=THREADS + LISTENERS,  # a thread is made when it is needed
+        plain=settings.plain,
     )
 
 

@@ -61,7 +61,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     """
     # The sagas and their log
     definitions = load_definitions(settings.sagas_dir, settings.environ)
-    database = connect(settings.saga_log_url, pool_size=CONNECTIONS)
+    database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
     create_tables(database, log_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
@@ -71,7 +71,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     telemetry, stopping, crashes = Telemetry(), threading.Event(), OrchestratorCrashes(exit)
     deps = DriverDeps(
         log=saga_log,
-        transport=new_transport(),
+        transport=new_transport(settings.plain),
         owner=f"{socket.gethostname()}:{settings.orchestrator_port}",
         clock=time.time,
         sleep=stopping.wait,

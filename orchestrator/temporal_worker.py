@@ -6,7 +6,7 @@ import logging
 import sys
 
 from saga.errors import BadInput
-from saga.process.server import restart_forever
+from saga.process.restarting import restart_forever
 from saga.process.settings import load_settings
 from saga.temporal import require_temporal
 

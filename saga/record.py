@@ -11,7 +11,7 @@ from typing import Any
 
 from saga.context import Context
 from saga.definition import SagaDefinition, SnapshotError
-from saga.machine import ENDED, Line, Saga, State, fold
+from saga.machine import ENDED, STARTED, Line, Saga, State, begin, fold
 from saga.unreadable import Unreadable, position_problem, results_problem, row_problem, unreadable
 
 # Who may own a saga besides a process, which has a name of its own, and None where nobody drives it
@@ -68,6 +68,37 @@ class Record:
         after = fold(before, line, {} if result is None or line.step is None else {line.step: result})
         context = self.context.after(line, before, after)
         return replace(self, state=after.state, cursor=after.cursor, results=after.results, context=context)
+
+
+def new_record(
+    saga_id: str,
+    definition: SagaDefinition,
+    input: Mapping[str, Any],
+    now: float,
+    key: str | None = None,
+    request_hash: str | None = None,
+) -> tuple[Record, Line]:
+    """Return the row and the first line of a new saga, which starts `now`; nobody owns it yet, and it is never due."""
+    saga, line = begin(definition, input), Line(1, now, STARTED)
+    record = Record(
+        id=saga_id,
+        definition=definition,
+        input=input,
+        state=saga.state,
+        cursor=saga.cursor,
+        context=Context().after(line, saga, saga),
+        epoch=1,
+        owner=None,
+        due_at=None,
+        rounds=0,
+        idempotency_key=key,
+        request_hash=request_hash,
+        error=None,
+        started_at=now,
+        ended_at=None,
+        deadline_at=now + definition.deadline if definition.deadline else None,
+    )
+    return record, line
 
 
 Stored = Record | Unreadable  # what a row of `sagas` is to its readers

@@ -18,7 +18,6 @@ AT_ONCE = 24  # events that each consumer of a process handles at once: no more 
 FAILURES = 20  # times that a handler may raise on one event before the event is parked
 RETRY_AFTER = 1.0  # seconds until an event is delivered again on which a handler raised, or timed out twice
 ANSWERS_WITHIN = 5.0  # seconds in which a broker has to answer
-HEADERS_AT_MOST = 1000  # bytes that an event's headers take up at most
 
 
 @dataclass(frozen=True)

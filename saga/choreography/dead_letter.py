@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,11 @@ from saga.choreography.event_body import saga_id_of
 from saga.errors import BadInput
 from saga.payload import DEPTH, WRAPPED, iso, parse_object
 
+logger = logging.getLogger("saga")
+
+Message = tuple[str, bytes, dict[str, str]]  # (subject, payload, headers)
+
+HEADERS_AT_MOST = 1000  # bytes that an event's headers take up at most
 DEAD_STREAM, DEAD = "SAGA_DEAD", "dead."
 WITHOUT = "Saga-Without"  # a header: it has not got what its event carried
 DELIVERIES = "Saga-Deliveries"  # a header: how many attempts there were, over all replays
@@ -68,12 +74,24 @@ def _printable(id: str) -> bool:
     return id.isascii() and id.isprintable()
 
 
-def instead(service: str, id: str, subject: str, payload: bytes, reason: str) -> tuple[str, bytes, dict[str, str]]:
-    """(subject, payload, headers) of what is parked for an event that cannot be published."""
+def instead(service: str, id: str, subject: str, payload: bytes, reason: str) -> Message:
+    """The dead letter of an event that cannot be published, which is without its payload."""
     subject = subject if _SUBJECT.fullmatch(subject) else "saga.unknown"
     known = id if _printable(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
     headers = {**headers_of(service, 0, reason), "Nats-Msg-Id": f"misfit:{known}", WITHOUT: "payload"}
     return DEAD + subject, json.dumps({"saga_id": saga_id_of(payload)}).encode(), headers
+
+
+def message_of(service: str, id: str, subject: str, payload: bytes, most: int) -> Message:
+    """What is published for an event: itself, or the dead letter of one that can never be published.
+
+    `most`: the bytes that the broker takes at most, headers and all.
+    """
+    if len(payload) + HEADERS_AT_MOST > most or not fits(id, subject):
+        reason = misfit(service, id, subject, payload, most)
+        logger.error("event_not_published service=%s reason=%s", service, reason)
+        return instead(service, id, subject, payload, reason)
+    return subject, payload, {"Nats-Msg-Id": id}
 
 
 def shown(letter: int, at: float | None, subject: str, payload: bytes, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Participant(ParticipantDefinition):
             port = settings.service_port(self.name)
         except SettingsError as error:
             sys.exit(str(error))
-        server.serve(target, host=settings.host, port=port, variable=f"SERVICE_{self.name}_PORT", threads=THREADS)
+        variable = f"SERVICE_{self.name}_PORT"
+        server.serve(target, host=settings.host, port=port, variable=variable, threads=THREADS, plain=settings.plain)
 
 
 def _add_routes(app: Flask, running: RunningParticipant) -> None:

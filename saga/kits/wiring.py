@@ -45,7 +45,7 @@ def run_participant(
     participant: ParticipantDefinition, settings: Settings, exit: Callable[[int], Any]
 ) -> RunningParticipant:
     """Make the service's tables, where it may, and connect it; `exit` ends the process for an injected crash."""
-    engine = connect(settings.service_db_url(participant.name), pool_size=THREADS // 2)
+    engine = connect(settings.service_db_url(participant.name), pool_size=THREADS // 2, plain=settings.plain)
     create_tables(engine, participant.table.metadata)
     create_tables(engine, barrier.metadata)
     closed, calls = threading.Event(), Calls()

@@ -6,13 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from saga.context import Context
 from saga.definition import MODES, SagaDefinition
 from saga.errors import BadInput, KeyReused, Overloaded, WriteRefused
-from saga.machine import STARTED, Line
-from saga.machine import begin as begin_saga
 from saga.payload import digest
-from saga.record import Record, Stored
+from saga.record import Stored, new_record
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.waiting_callers import Caller, WaitingCallers, read_saga
@@ -47,29 +44,23 @@ class Engine:
     def run(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None, seconds: float = 0.0
     ) -> Stored:
-        """Start a saga as `start` does, then wait for it as `wait` does."""
+        """Start a saga as `start` does, then wait for its end.
+
+        Gives the saga once it has ended; or as it is after `seconds`, or where too many callers wait already, or where
+        it stands in line for a service that is slow.
+        """
         caller = self._waiting.caller(seconds)
         try:
             saga, is_new = self._start(definition, input, key, caller)
-            return saga if is_new and saga.ended else self._end_of(saga.id, caller)
-        finally:
-            caller.leave()
-
-    def wait(self, saga_id: str, seconds: float) -> Stored:
-        """The saga once it has ended; or as it is after `seconds`, or where too many wait already, or where it stands
-        in line for a service that is slow. Raises NoSuchSaga."""
-        caller = self._waiting.caller(seconds)
-        try:
-            return self._end_of(saga_id, caller)
+            if is_new and saga.ended:
+                return saga
+            return self._waiting.wait(saga.id, caller.until) if caller.waits() else self.read(saga.id)
         finally:
             caller.leave()
 
     def read(self, saga_id: str) -> Stored:
         """The saga as the log has it. Raises NoSuchSaga where there is none."""
         return read_saga(self.deps.log, saga_id)
-
-    def _end_of(self, saga_id: str, caller: Caller) -> Stored:
-        return self._waiting.wait(saga_id, caller.until) if caller.waits() else self.read(saga_id)
 
     def _start(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None, caller: Caller
@@ -92,32 +83,6 @@ class Engine:
             raise BadInput(f"input: {error}. Nothing was started", "input") from error
         is_new = saga.id == record.id
         return (saga if is_new else _same(saga, definition, request_hash, key)), is_new
-
-
-def new_record(
-    saga_id: str, definition: SagaDefinition, input: Mapping[str, Any], now: float, key: str | None, request_hash: str
-) -> tuple[Record, Line]:
-    """The row and the first line of a new saga; its coordinator says who owns it, and when it is due."""
-    saga, line = begin_saga(definition, input), Line(1, now, STARTED)
-    record = Record(
-        id=saga_id,
-        definition=definition,
-        input=input,
-        state=saga.state,
-        cursor=saga.cursor,
-        context=Context().after(line, saga, saga),
-        epoch=1,
-        owner=None,
-        due_at=None,
-        rounds=0,
-        idempotency_key=key,
-        request_hash=request_hash,
-        error=None,
-        started_at=now,
-        ended_at=None,
-        deadline_at=now + definition.deadline if definition.deadline else None,
-    )
-    return record, line
 
 
 def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str | None) -> Stored:

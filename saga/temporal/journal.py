@@ -18,17 +18,14 @@ from saga.machine import (
     CLAIMED,
     ENDED,
     STALLED,
-    STARTED,
     Call,
     Event,
     Line,
     Saga,
-    State,
-    begin,
     next_call,
 )
 from saga.payload import compact
-from saga.record import WORKFLOW, Present, Record
+from saga.record import WORKFLOW, Present, new_record
 from saga.retry import stall_delay
 from saga.temporal.messages import AttemptRecord, ContinuedState, Projection, Result, WorkflowInput
 
@@ -56,9 +53,8 @@ class Journal:
         self._clock = clock
         self._random = random
         definition = SagaDefinition.from_json(workflow_input.definition)
-        saga = begin(definition, workflow_input.input)
-        context = Context().after(Line(1, workflow_input.started_at, STARTED), saga, saga)
-        self.record = _first_record(saga_id, workflow_input, definition, saga.state, context)
+        record, _ = new_record(saga_id, definition, workflow_input.input, workflow_input.started_at)
+        self.record = replace(record, owner=WORKFLOW, deadline_at=workflow_input.deadline_at)
         self.lines: list[Line] = []  # those that the saga log may not have
         self.projected = 1  # the number of the last line that the saga log is known to have
         self._answered: dict[str, int] = {}  # the results that it may not have: {step: number of its line}
@@ -160,26 +156,3 @@ class Journal:
         context = Context.from_json(present.context)
         self.record = replace(self.record, **{**vars(present), "context": context}, results=carried.results)
         self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())
-
-
-def _first_record(
-    saga_id: str, workflow_input: WorkflowInput, definition: SagaDefinition, state: State, context: Context
-) -> Record:
-    return Record(
-        id=saga_id,
-        definition=definition,
-        input=workflow_input.input,
-        state=state,
-        cursor=0,
-        context=context,
-        epoch=1,
-        owner=WORKFLOW,
-        due_at=None,
-        rounds=0,
-        idempotency_key=None,
-        request_hash=None,
-        error=None,
-        started_at=workflow_input.started_at,
-        ended_at=None,
-        deadline_at=workflow_input.deadline_at,
-    )

@@ -1,22 +1,25 @@
-"""A process's connection to the broker: it outlives a stream that is deleted, and no event comes back for ever."""
+"""A connection to the broker, NATS or in memory, outlives a stream that is deleted; no event comes back for ever."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import nats
 import pytest
 
 from saga.choreography import outbox
-from saga.choreography.broker import ACK, STREAM, Delivery, Reaction
+from saga.choreography.broker import ACK, STREAM, Broker, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.event_body import saga_id_of
 from saga.choreography.events import EventKind, SagaEvent
 from saga.choreography.jetstream.broker import NatsBroker
+from saga.choreography.memory_broker import MemoryBroker
+from saga.choreography.memory_server import MemoryServer
 from saga.errors import BadInput, BrokerUnavailable
 from saga.storage.database import connect, create_tables
 from tests.support.nats_server import NatsServer
@@ -55,9 +58,30 @@ def handled() -> Handled:
     return Handled()
 
 
+@dataclass
+class Server:
+    """A running broker: how to connect to it, and how to lose its stream of events."""
+
+    connect: Callable[..., Broker]  # (name) -> a connection
+    lose_events: Callable[[], None]
+
+
+@pytest.fixture(params=["nats", "memory"])
+def server(request: pytest.FixtureRequest) -> Server:
+    if request.param == "memory":
+        memory = MemoryServer()
+        return Server(lambda name: MemoryBroker(memory, name, failures=2), memory.lose_events)
+    nats_server: NatsServer = request.getfixturevalue("nats_server")
+
+    def connect(name: str) -> Broker:
+        return NatsBroker(nats_server.url, name, ack_wait=2.0, failures=2, look_every=0.1)
+
+    return Server(connect, lambda: delete_stream(nats_server))
+
+
 @pytest.fixture
-def connected(nats_server: NatsServer, handled: Handled) -> Iterator[NatsBroker]:
-    made = NatsBroker(nats_server.url, "A", ack_wait=2.0, failures=2, look_every=0.1)
+def connected(server: Server, handled: Handled) -> Iterator[Broker]:
+    made = server.connect("A")
     made.consume("A", ["saga.signup.started"], handled)
     made.open()
     eventually(made.created_at)
@@ -65,7 +89,10 @@ def connected(nats_server: NatsServer, handled: Handled) -> Iterator[NatsBroker]
     made.close()
 
 
-def publish(to: NatsBroker, id: str, payload: bytes) -> bool:
+on_nats = pytest.mark.parametrize("server", ["nats"], indirect=True)
+
+
+def publish(to: Broker, id: str, payload: bytes) -> bool:
     try:
         return to.publish([(id, "saga.signup.started", payload)]) == [True]
     except BrokerUnavailable:
@@ -81,18 +108,18 @@ def delete_stream(server: NatsServer) -> None:
 
 
 def test_a_stream_that_is_deleted_is_made_again_and_known_to_be_another(
-    nats_server: NatsServer, connected: NatsBroker, handled: Handled
+    server: Server, connected: Broker, handled: Handled
 ) -> None:
     assert publish(connected, "1", b"before")
     eventually(lambda: handled.payloads() == [b"before"])
     before = connected.created_at()
-    delete_stream(nats_server)
+    server.lose_events()
     eventually(lambda: connected.created_at() > before)
     eventually(lambda: publish(connected, "1", b"after"))
     eventually(lambda: handled.payloads() == [b"before", b"after"])
 
 
-def test_an_event_on_which_the_handler_fails_is_parked_in_the_end(connected: NatsBroker, handled: Handled) -> None:
+def test_an_event_on_which_the_handler_fails_is_parked_in_the_end(connected: Broker, handled: Handled) -> None:
     publish(connected, "1", b"poison")
     letter = eventually(lambda: connected.dead_letters(10))[0]
     assert (letter["subject"], letter["message"]) == ("saga.signup.started", "it fails: KeyError")
@@ -100,9 +127,9 @@ def test_an_event_on_which_the_handler_fails_is_parked_in_the_end(connected: Nat
 
 
 def test_a_dead_letter_on_which_the_handler_fails_is_let_go(
-    nats_server: NatsServer, connected: NatsBroker, handled: Handled
+    server: Server, connected: Broker, handled: Handled
 ) -> None:
-    watching = NatsBroker(nats_server.url, "watching", ack_wait=2.0, failures=2)
+    watching = server.connect("watching")
     watching.consume("watching", [f"{DEAD}>"], handled, stream=DEAD_STREAM)
     watching.open()
     publish(connected, "1", b"poison")
@@ -114,7 +141,7 @@ def test_a_dead_letter_on_which_the_handler_fails_is_let_go(
 
 
 def test_an_event_that_is_too_large_is_parked_without_what_it_carries_and_holds_back_no_other(
-    connected: NatsBroker, handled: Handled, tmp_path: Path
+    connected: Broker, handled: Handled, tmp_path: Path
 ) -> None:
     """The outbox goes on, and forgets in time: the relay's round does not raise."""
     database = connect(f"sqlite:///{tmp_path}/a.db")
@@ -143,8 +170,9 @@ def test_an_event_that_is_too_large_is_parked_without_what_it_carries_and_holds_
     database.dispose()
 
 
+@on_nats
 def test_an_old_dead_letter_is_listed_however_many_after_it_were_replayed(
-    nats_server: NatsServer, connected: NatsBroker
+    nats_server: NatsServer, connected: Broker
 ) -> None:
     async def run() -> None:
         async with await nats.connect(nats_server.url) as client:
@@ -163,8 +191,9 @@ def test_an_old_dead_letter_is_listed_however_many_after_it_were_replayed(
         assert subjects == ["kept.2", "kept.1", "kept.0"][:most]
 
 
+@on_nats
 def test_a_dead_letter_that_others_parked_is_listed_and_its_time_is_written_as_any_other(
-    nats_server: NatsServer, connected: NatsBroker
+    nats_server: NatsServer, connected: Broker
 ) -> None:
     async def run() -> None:
         async with await nats.connect(nats_server.url) as client:
@@ -176,12 +205,13 @@ def test_a_dead_letter_that_others_parked_is_listed_and_its_time_is_written_as_a
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", letter["at"])
 
 
-def test_an_event_as_large_as_a_start_may_be_is_published(connected: NatsBroker, handled: Handled) -> None:
+def test_an_event_as_large_as_a_start_may_be_is_published(connected: Broker, handled: Handled) -> None:
     assert publish(connected, "1", b"x" * (1 << 20))
     eventually(lambda: [len(payload) for payload in handled.payloads()] == [1 << 20])
 
 
-def test_publishing_leaves_nothing_behind(connected: NatsBroker) -> None:
+@on_nats
+def test_publishing_leaves_nothing_behind(connected: Broker) -> None:
     publish(connected, "0", b"first")
     before = len(connected._connection.client._subs)
     for number in range(1, 6):
@@ -190,7 +220,7 @@ def test_publishing_leaves_nothing_behind(connected: NatsBroker) -> None:
 
 
 def test_deliveries_in_one_line_are_handled_in_order_and_hold_up_no_other_line(
-    connected: NatsBroker, handled: Handled
+    connected: Broker, handled: Handled
 ) -> None:
     """The first in line one waits for line two."""
     events = [f"{line} {number}" for number in range(5) for line in ("one", "two")]

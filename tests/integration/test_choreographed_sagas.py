@@ -642,7 +642,7 @@ def test_a_broker_that_has_lost_everything_is_told_again(world: ChoreographedWor
     lost, back = world.start(), world.start("b:after")
     world.reach("C")
     done = list(world.done)
-    world.broker.lose_everything()
+    world.broker.server.lose_events()
     world.play()
     assert [world.record(saga)["status"] for saga in (ended, lost, back)] == [
         "COMPLETED",

@@ -14,10 +14,12 @@ from sqlalchemy import text
 
 from saga.choreography import outbox
 from saga.choreography.abandoned import Abandoned
-from saga.choreography.broker import ACK, Delivery, Reaction
+from saga.choreography.broker import ACK, Broker, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.events import EventKind, SagaEvent
 from saga.choreography.jetstream.broker import NatsBroker
+from saga.choreography.memory_broker import MemoryBroker
+from saga.choreography.memory_server import MemoryServer
 from saga.choreography.namespace import covers
 from saga.choreography.outbox import Relay
 from saga.errors import BrokerUnavailable
@@ -60,16 +62,22 @@ class Free(Holding):
         self.go_on.set()
 
 
-Opened = Callable[..., NatsBroker]
+Opened = Callable[..., Broker]
 
 
-@pytest.fixture
-def opened(nats_server: NatsServer) -> Iterator[Opened]:
+@pytest.fixture(params=["nats", "memory"])
+def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     """`opened(handler, prefix)`: a process's connection, on which `handler` consumes as A."""
-    made: list[NatsBroker] = []
+    made: list[Broker] = []
+    memory = MemoryServer()
 
-    def make(handler: Holding | None, prefix: str = "", **more: Any) -> NatsBroker:
-        connection = NatsBroker(nats_server.url, "A", ack_wait=0.6, prefix=prefix, at_once=PLACES, look_every=0.1)
+    def make(handler: Holding | None, prefix: str = "", **more: Any) -> Broker:
+        connection: Broker
+        if request.param == "memory":
+            connection = MemoryBroker(memory, "A", at_once=PLACES)
+        else:
+            url = request.getfixturevalue("nats_server").url
+            connection = NatsBroker(url, "A", ack_wait=0.6, prefix=prefix, at_once=PLACES, look_every=0.1)
         if handler:
             connection.consume("A", [SUBJECT], handler, **more)
         connection.open()
@@ -82,11 +90,14 @@ def opened(nats_server: NatsServer) -> Iterator[Opened]:
         each.close()
 
 
+on_nats = pytest.mark.parametrize("opened", ["nats"], indirect=True)
+
+
 def payload(number: int) -> bytes:
     return b'{"saga_id": "saga-%d"}' % number
 
 
-def publish(to: NatsBroker, *numbers: int) -> None:
+def publish(to: Broker, *numbers: int) -> None:
     assert all(to.publish([(f"id-{number}", SUBJECT, payload(number)) for number in numbers]))
 
 
@@ -98,6 +109,7 @@ def at_the_broker(server: NatsServer, work: Callable[[Any], Any]) -> Any:
     return asyncio.run(run())
 
 
+@on_nats
 def test_no_more_is_delivered_than_there_are_places(nats_server: NatsServer, opened: Opened) -> None:
     holding = Holding()
     publish(opened(holding), *range(20))
@@ -138,6 +150,7 @@ def test_places_are_used_again_after_each_kind_of_reaction(opened: Opened) -> No
     eventually(lambda: to.count_dead_letters() == 20)
 
 
+@on_nats
 def test_an_earlier_versions_consumer_is_made_anew_and_loses_nothing(nats_server: NatsServer, opened: Opened) -> None:
     """It was sent its events, and had acknowledged the first of three."""
 
@@ -167,6 +180,7 @@ def test_an_earlier_versions_consumer_is_made_anew_and_loses_nothing(nats_server
     eventually(lambda: payload(3) in {each.payload for each in [*handler.seen, *again.seen]})
 
 
+@on_nats
 def test_a_consumer_that_is_deleted_while_it_waits_is_made_again(nats_server: NatsServer, opened: Opened) -> None:
     to = opened(handler := Free())
     publish(to, 1)
@@ -176,6 +190,7 @@ def test_a_consumer_that_is_deleted_while_it_waits_is_made_again(nats_server: Na
     eventually(lambda: payload(2) in [delivery.payload for delivery in handler.seen])
 
 
+@on_nats
 def test_a_broker_that_was_away_is_asked_again(nats_server: NatsServer, opened: Opened) -> None:
     to = opened(handler := Free())
     publish(to, 1)
@@ -205,6 +220,7 @@ def test_a_replayed_event_takes_the_number_of_its_attempts_along(opened: Opened)
     assert eventually(lambda: to.dead_letters(1))[0]["attempts"] == 4
 
 
+@on_nats
 def test_two_stacks_with_prefixes_of_their_own_share_a_broker_and_do_not_see_each_other(opened: Opened) -> None:
     handlers = {prefix: Free(lambda delivery: Reaction(park="no")) for prefix in ("", "team-1", "team_2")}
     stacks = {prefix: opened(handler, prefix) for prefix, handler in handlers.items()}
@@ -222,6 +238,7 @@ def test_two_stacks_with_prefixes_of_their_own_share_a_broker_and_do_not_see_eac
     assert [len(handlers[prefix].seen) for prefix in ("", "team_2")] == [2, 2]
 
 
+@on_nats
 def test_without_a_prefix_the_names_are_as_they_always_were(nats_server: NatsServer, opened: Opened) -> None:
     publish(opened(Free()), 1)
 
@@ -231,7 +248,7 @@ def test_without_a_prefix_the_names_are_as_they_always_were(nats_server: NatsSer
     assert [info.config.subjects for info in at_the_broker(nats_server, look)] == [["saga.>"], [f"{DEAD}>"]]
 
 
-def abandon(to: NatsBroker, number: int) -> None:
+def abandon(to: Broker, number: int) -> None:
     body = SagaEvent("signup", f"saga-{number}", EventKind.ABANDONED, None, {})
     assert to.publish([(body.id, body.subject, body.payload())]) == [True]
 

@@ -37,7 +37,8 @@ if __name__ == "__main__":
         import multiprocessing
         multiprocessing.set_start_method(os.environ["START_METHOD"])
     from saga.process.server import serve
-    serve("the_app:create_app", host="127.0.0.1", port=int(sys.argv[1]), variable="THE_PORT", threads=4)
+    serve("the_app:create_app", host="127.0.0.1", port=int(sys.argv[1]), variable="THE_PORT", threads=4,
+          plain=bool(os.environ.get("PLAIN")))
 """
 
 
@@ -76,12 +77,12 @@ class Served:
 Serve = Callable[..., Served]
 
 
-@pytest.fixture
-def serve(tmp_path: Path, ports: Iterator[int]) -> Iterator[Serve]:
+@pytest.fixture(params=[{}, {"PLAIN": "1"}], ids=["granian", "plain"])
+def serve(tmp_path: Path, ports: Iterator[int], request: pytest.FixtureRequest) -> Iterator[Serve]:
     made: list[Served] = []
 
     def make(port: int | None = None, **environ: str) -> Served:
-        made.append(Served(tmp_path, port or free_port(ports), **environ))
+        made.append(Served(tmp_path, port or free_port(ports), **request.param, **environ))
         return made[-1]
 
     yield make

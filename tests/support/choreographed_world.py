@@ -1,8 +1,7 @@
 """A choreographed world in one thread: the real rules, listeners, outboxes, relays, observer and databases.
 
-Only the broker is a stand-in: at least once, in order of publication, a known id kept once, redelivery of what was
-not acknowledged. Every instant at which a process could die is a numbered point; the process that dies at one loses
-its memory, its transaction, and the acknowledgement of what it was handling.
+The broker is the one in memory. Every instant at which a process could die is a numbered point; the process that dies
+at one loses its memory, its transaction, and the acknowledgement of what it was handling.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,87 +17,75 @@ from sqlalchemy import Engine, event, select
 
 from saga.barrier import saga_barrier
 from saga.choreography import inbox, outbox
-from saga.choreography.broker import Delivery, Handler
+from saga.choreography.broker import Handler
 from saga.choreography.events import SagaEvent, started, subscriptions_of
 from saga.choreography.listener import Listener, ListenerDeps
+from saga.choreography.memory_server import MemoryServer
 from saga.choreography.observer import Observer
 from saga.choreography.outbox import Relay, saga_outbox
-from saga.context import Context
 from saga.definition import CHOREOGRAPHY, SagaDefinition
 from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
 from saga.kits.wiring import RunningParticipant
-from saga.machine import STARTED, Line, begin
-from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.representation import represent
+from tests.support.builders import a_started_saga
 from tests.support.world import INPUT, SERVICES, Crash, check_replay, quick, signup
 
 
-@dataclass
-class Queue:
-    """What one consumer has not acknowledged: each event with the number of its deliveries so far."""
-
-    subjects: Sequence[str]
-    handler: Callable[[], Handler]
-    waiting: deque[tuple[int, int]]
-
-
 class Broker:
-    """Streams and consumers in memory."""
+    """The broker in memory, whose events are delivered one by one; each step is a point at which a process may die."""
 
     def __init__(self, world: ChoreographedWorld):
         self.world = world
-        self.created = 0.0
-        self.stream: list[tuple[str, bytes]] = []
-        self.ids: set[str] = set()
-        self.queues: dict[str, Queue] = {}
+        self.server = MemoryServer(world._clock)
+        self.server.created_at = 0.0  # older than all that is published
+        self.queues = self.server.queues
+        self.handlers: dict[str, Callable[[], Handler]] = {}
         self.parked: list[tuple[str, str]] = []  # (subject, why)
+
+    @property
+    def stream(self) -> list[tuple[str, bytes]]:
+        return [(event.subject, event.payload) for event in self.server.events() if event]
+
+    def consume(self, name: str, subjects: Sequence[str], handler: Callable[[], Handler]) -> None:
+        self.server.declare(name, subjects)
+        self.handlers[name] = handler
 
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
         for id, subject, payload in events:
             self.world.point(f"before publish {subject}")
-            if id not in self.ids:
-                self.ids.add(id)
-                self.put(subject, payload)
+            self.server.publish((subject, payload, {"Nats-Msg-Id": id}))
             self.world.point(f"after publish {subject}")
         return [True] * len(events)
 
-    def created_at(self) -> float:
-        return self.created
+    def park(self, id: str, subject: str, payload: bytes, reason: str) -> bool:
+        raise AssertionError(f"{subject} cannot be understood: {reason}")
 
-    def lose_everything(self) -> None:
-        """What a new disk does: an empty stream, and consumers that begin at its beginning."""
-        self.stream.clear()
-        self.ids.clear()
-        for queue in self.queues.values():
-            queue.waiting.clear()
-        self.created = self.world._clock()
+    def created_at(self) -> float:
+        return self.server.created_at
 
     def put(self, subject: str, payload: bytes) -> None:
-        self.stream.append((subject, payload))
-        for queue in self.queues.values():
-            if subject in queue.subjects or (queue.subjects == ["saga.>"]):
-                queue.waiting.append((len(self.stream) - 1, 0))
+        self.server.publish((subject, payload, {}))
 
     def deliver(self, name: str) -> bool:
         """One delivery to one consumer; gives whether there was one."""
-        queue = self.queues[name]
-        if not queue.waiting:
+        delivery = self.server.take(name, ignore_delays=True)
+        if delivery is None:
             return False
-        index, number = queue.waiting.popleft()
-        queue.waiting.append((index, number + 1))  # until it is acknowledged
-        subject, payload = self.stream[index]
-        self.world.point(f"{name} before {subject}")
-        reaction = queue.handler().handle(Delivery(subject, payload, number + 1, index, {}))
-        self.world.point(f"{name} before ack of {subject}")
+        try:
+            self.world.point(f"{name} before {delivery.subject}")
+            reaction = self.handlers[name]().handle(delivery)
+            self.world.point(f"{name} before ack of {delivery.subject}")
+        except BaseException:
+            self.server.give_back(name, delivery)
+            raise
         if reaction.park is not None:
-            self.parked.append((subject, reaction.park))
-        if reaction.again is None:
-            queue.waiting.remove((index, number + 1))
+            self.parked.append((delivery.subject, reaction.park))
+        self.server.settle(name, delivery, reaction)
         return True
 
 
@@ -139,7 +126,7 @@ class ChoreographedWorld:
         create_tables(engine, log_sql.metadata)
         create_tables(engine, outbox.metadata)
         event.listen(engine, "commit", lambda connection: self.point("orchestrator commits"))
-        self.broker.queues["orchestrator"] = Queue(["saga.>"], lambda: self.observer, deque())
+        self.broker.consume("orchestrator", ["saga.>"], lambda: self.observer)
         self.restart()
 
     def close(self) -> None:
@@ -172,13 +159,8 @@ class ChoreographedWorld:
         plan = parse_plan(fail, [], [step.name for step in self.definition.steps], True)
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
         saga_id, now = f"saga-{next(self.ids)}", round(self._clock(), 6)
-        saga = begin(definition, input)
-        line = Line(1, now, STARTED, detail={"mode": CHOREOGRAPHY, "subject": "saga.signup.started"})
-        context = Context().after(line, saga, saga)
-        record = Record(
-            saga_id, definition, input, saga.state, saga.cursor, context, 1, None, None, 0, None, None, None, now,
-            None, None,
-        )  # fmt: skip
+        detail = {"mode": CHOREOGRAPHY, "subject": "saga.signup.started"}
+        record, line = a_started_saga(definition, input, now, detail, id=saga_id)
         self.log.begin(
             record, [line], outbox.written(started(definition, saga_id, input, now), self.engines["orchestrator"])
         )
@@ -265,7 +247,7 @@ class ChoreographedWorld:
             create_tables(engine, metadata)
         event.listen(engine, "commit", lambda connection: self._committing(name, connection))
         event.listen(engine, "rollback", lambda connection: connection.info.pop("work", None))
-        self.broker.queues[name] = Queue(list(self._heard(name)), lambda: self.listeners[name], deque())
+        self.broker.consume(name, list(self._heard(name)), lambda: self.listeners[name])
 
     def _heard(self, name: str) -> dict[str, Any]:
         return subscriptions_of(name, [self.known[name]])

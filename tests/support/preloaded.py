@@ -25,8 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODULES = (  # whatever a process of the stack imports
-    "orchestrator.app", "orchestrator.temporal_work", "saga.cli.main", "saga.process.server",
-    "service_a.app", "service_b.app", "service_c.app", "granian.server", "granian._loops",
+    "orchestrator.app", "orchestrator.temporal_work", "saga.cli.main", "saga.process.granian_worker",
+    "saga.process.server", "service_a.app", "service_b.app", "service_c.app", "granian.server", "granian._loops",
 )  # fmt: skip
 MESSAGE = 1 << 17  # bytes: one environment
 

@@ -14,6 +14,7 @@ from saga.errors import DefinitionError
 from saga.machine import State
 from saga.record import Record
 from saga.views.audit import expected, violation
+from tests.support.builders import a_record
 
 COMPLETED, COMPENSATED = State.COMPLETED, State.COMPENSATED
 
@@ -22,10 +23,10 @@ def a_step(records: str = "one", compensation: str | None = "http://a/compensate
     return Step("A", "http://a/invoke", compensation, records=records)
 
 
-def a_record(state: State, *steps: Step) -> Record:
+def a_saga(state: State, *steps: Step) -> Record:
     ended = 2.0 if state in (COMPLETED, COMPENSATED) else None
     definition = SagaDefinition("test", steps or (a_step(),))
-    return Record("id", definition, {}, state, 0, {}, 1, None, None, 0, None, None, None, 1.0, ended, None)
+    return a_record(id="id", definition=definition, state=state, started_at=1.0, ended_at=ended)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_step_says_how_many_records_it_leaves(
     records: str, state: State, right: list[int], wrong: list[int], words: str
 ) -> None:
     step = a_step(records)
-    record = a_record(state, step)
+    record = a_saga(state, step)
     assert [violation(record, step, found) for found in right] == [None] * len(right)
     for found in wrong:
         told = {"saga_id": "id", "step": "A", "status": state.upper(), "expected": words, "found": found}
@@ -60,7 +61,7 @@ def test_nothing_was_promised_of_a_step_of_a_compensated_saga_that_cannot_be_und
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (COMPLETED, COMPENSATED)])
 def test_of_a_saga_that_has_not_ended_nothing_is_expected_yet(state: State) -> None:
-    record = a_record(state)
+    record = a_saga(state)
     assert violation(record, record.definition.steps[0], 7) is None
     assert violations(record, {"A": {"records": [{}] * 7}}) == []
     assert agreement(record, "applied", 1) == Agreement(None, "not settled yet")
@@ -83,15 +84,15 @@ def agreement(record: Record, effect: str, number: int | None) -> Agreement:
     ],
 )
 def test_the_rows_are_held_against_the_log(state: State, effect: str, number: int | None, told: Agreement) -> None:
-    record = a_record(state)
+    record = a_saga(state)
     assert agreement(record, effect, number) == told
     wrong = violations(record, {"A": None if number is None else {"records": [{}] * number}})
     assert bool(wrong) == (told.holds is False)
 
 
 def test_what_is_not_compared_is_said() -> None:
-    assert agreement(a_record(COMPLETED, a_step("skip")), "applied", None).text == "not compared (records: skip)"
-    assert "nothing was promised" in agreement(a_record(COMPENSATED, a_step(compensation=None)), "applied", 1).text
+    assert agreement(a_saga(COMPLETED, a_step("skip")), "applied", None).text == "not compared (records: skip)"
+    assert "nothing was promised" in agreement(a_saga(COMPENSATED, a_step(compensation=None)), "applied", 1).text
 
 
 YAML = """

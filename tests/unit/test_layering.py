@@ -78,6 +78,17 @@ def test_no_module_of_the_library_imports_in_a_circle() -> None:
         done |= free
 
 
+def test_what_only_the_plain_stack_needs_is_not_imported_without_it() -> None:
+    program = """
+import sys, orchestrator.__main__, orchestrator.app, saga.process.granian_worker, service_a.app
+from saga.http_client import new_transport
+new_transport()
+print(sorted({"requests", "urllib3", "saga.http_client.plain", "saga.process.plain_server"} & sys.modules.keys()))
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (made.stdout, made.returncode) == ("[]\n", 0), made.stderr
+
+
 def test_nothing_but_settings_reads_the_environment() -> None:
     readers = {dotted(path) for path in modules("saga") if "os.environ" in path.read_text()}
     assert readers == {"process.settings"}
@@ -206,6 +217,13 @@ def test_the_participant_kit_loads_nothing_that_is_not_a_participants(root: str)
 def test_the_machine_loads_no_database_and_no_http_client() -> None:
     """It decides, and does nothing."""
     assert closure("machine") == {"__init__", "machine", "definition", "payload", "exact_json", "errors", "retry"}
+
+
+def test_the_command_loads_no_database_no_server_and_no_broker() -> None:
+    """It only asks the API, and an operator does not wait for what it does not need."""
+    loaded = closure("cli.main")
+    packages_of_others = set().union(*(at_module_level(path)[1] for path in modules("saga") if dotted(path) in loaded))
+    assert not packages_of_others & {"sqlalchemy", "flask", "granian", "nats", "temporalio"}
 
 
 def test_no_import_points_upwards() -> None:

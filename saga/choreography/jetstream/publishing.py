@@ -10,13 +10,11 @@ from typing import Any
 
 from nats.errors import Error as NatsError
 
-from saga.choreography.broker import ANSWERS_WITHIN, HEADERS_AT_MOST
-from saga.choreography.dead_letter import fits, instead, misfit
+from saga.choreography.broker import ANSWERS_WITHIN
+from saga.choreography.dead_letter import Message, instead, message_of
 from saga.choreography.jetstream.connection import Connection
 
 logger = logging.getLogger("saga")
-
-Message = tuple[str, bytes, dict[str, str]]  # (subject, payload, headers)
 
 
 class Publishing:
@@ -28,7 +26,8 @@ class Publishing:
 
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
         """See Broker.publish."""
-        return self._connection.ask(self._publish([self._fitting(*event) for event in events]))
+        most = self._connection.client.max_payload
+        return self._connection.ask(self._publish([message_of(self._name, *event, most) for event in events]))
 
     def park(self, id: str, subject: str, payload: bytes, reason: str) -> bool:
         """See Broker.park."""
@@ -45,15 +44,6 @@ class Publishing:
 
         if client.is_connected:
             loop.call_soon_threadsafe(self._connection.spawn, publish())
-
-    def _fitting(self, id: str, subject: str, payload: bytes) -> Message:
-        """The message of an event, or of the dead letter that is published instead of it."""
-        most = self._connection.client.max_payload
-        if len(payload) + HEADERS_AT_MOST > most or not fits(id, subject):
-            reason = misfit(self._name, id, subject, payload, most)
-            logger.error("event_not_published service=%s reason=%s", self._name, reason)
-            return instead(self._name, id, subject, payload, reason)
-        return subject, payload, {"Nats-Msg-Id": id}
 
     async def _publish(self, messages: Sequence[Message]) -> list[bool]:
         """Send all messages, then wait for their acknowledgements together."""
