@@ -1,4 +1,4 @@
-"""`python -m service_a`"""
+"""Runs the service: `python -m service_a`."""
 
 from service_a.app import service
 

@@ -1,7 +1,7 @@
 """Service A creates users: the first step of `signup`. Port 5001, table TABLE_A.
 
-Two functions are all there is: the action and its compensation. Each runs in one local transaction together
-with the barrier's row, so that being sent twice, late, or in the wrong order does no harm.
+It consists of two functions, the action and its compensation. The kit runs each in one local transaction together with
+the barrier's row, so that a call that is sent twice, late, or in the wrong order does no harm.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ users = business_table("TABLE_A", Column("username", String(255), nullable=False
 
 
 def create_user(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action: later steps may ask for the `user_id` that it answers."""
+    """The action: creates the user, and gives the `user_id` that later steps ask for."""
     made = tx.execute(users.insert(), {"saga_id": tx.saga_id, "username": fields["username"]})
     return {"user_id": made.inserted_primary_key[0]}
 
@@ -40,5 +40,5 @@ service = Participant(
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The Flask app of this service."""
+    """Make the Flask app of this service."""
     return service.create_app(settings)

@@ -1,4 +1,4 @@
-"""`python -m service_b`"""
+"""Runs the service: `python -m service_b`."""
 
 from service_b.app import service
 

@@ -16,14 +16,14 @@ addresses = business_table(
 
 
 def store_address(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action."""
+    """The action: stores the address, and gives its id to later steps."""
     row = {"saga_id": tx.saga_id, "user_id": fields["user_id"], "address": fields.get("address")}
     made = tx.execute(addresses.insert(), row)
     return {"address_id": made.inserted_primary_key[0]}
 
 
 def remove_address(tx: Transaction, fields: Mapping[str, Any]) -> None:
-    """The compensation: removes this saga's address."""
+    """The compensation: removes this saga's address, and no other."""
     tx.execute(addresses.delete().where(addresses.c.saga_id == tx.saga_id))
 
 
@@ -44,5 +44,5 @@ service = Participant(
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The Flask app of this service."""
+    """Make the Flask app of this service."""
     return service.create_app(settings)

@@ -1,4 +1,4 @@
-"""`python -m service_c`"""
+"""Runs the service: `python -m service_c`."""
 
 from service_c.app import service
 

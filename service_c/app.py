@@ -1,7 +1,7 @@
 """Service C takes a user's payment: the last step of `signup`, its pivot. Port 5003, table TABLE_C.
 
 A payment that was taken cannot be undone. So the compensation refuses (409) once the action has committed, and the
-saga goes forward; where the action has not come yet, the kit seals the step, and it never will.
+saga goes forward. Where the action has not come yet, the kit seals the step, and a later action does nothing.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ payments = business_table(
 
 
 def take_payment(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action."""
+    """The action: takes the payment, once."""
     row = {"saga_id": tx.saga_id, "user_id": fields["user_id"], "payment": fields.get("payment")}
     made = tx.execute(payments.insert(), row)
     return {"payment_id": made.inserted_primary_key[0]}
 
 
 def refuse_to_undo(tx: Transaction, fields: Mapping[str, Any]) -> None:
-    """The compensation of a pivot; called only where the payment was taken."""
+    """The compensation of a pivot; the kit calls it only where the payment was taken."""
     raise Refused("the payment was taken, and cannot be undone")
 
 
@@ -49,5 +49,5 @@ service = Participant(
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The Flask app of this service."""
+    """Make the Flask app of this service."""
     return service.create_app(settings)

@@ -1,4 +1,4 @@
-"""Failure injection: what `fail=` and `delay=` mean, and how a service acts a fault out. Only a demo has it on."""
+"""The flags of failure injection, `fail=` and `delay=`: what they mean, and how they are parsed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_CODE = 17  # of a process that an injected crash ends
 
 
 class FaultKind(StrEnum):
-    """What a service does instead of its duty."""
+    """What a service does wrong, on purpose."""
 
     BEFORE = "before"  # 500 before its local transaction
     AFTER = "after"  # commits, then 500
@@ -28,13 +28,13 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """One injected failure; `times`: in how many of the first attempts, None in every one."""
+    """One injected failure, in the first `times` attempts of a call; None: in all of them."""
 
     kind: FaultKind
     times: int | None = None
 
     def strikes(self, attempt: int) -> bool:
-        """Whether it happens in the attempt with this number (Saga-Attempt)."""
+        """Tell whether it happens in the attempt with this number (Saga-Attempt)."""
         return self.times is None or attempt <= self.times
 
     def __str__(self) -> str:
@@ -43,13 +43,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Delay:
-    """An injected wait before the call; `times`: in how many of the first attempts, None in every one."""
+    """An injected wait before an attempt, in the first `times` attempts of a call; None: in all of them."""
 
     milliseconds: int
     times: int | None = None
 
     def strikes(self, attempt: int) -> bool:
-        """Whether the attempt with this number (Saga-Attempt) is held up."""
+        """Tell whether it holds up the attempt with this number (Saga-Attempt)."""
         return self.times is None or attempt <= self.times
 
     def __str__(self) -> str:
@@ -58,14 +58,14 @@ class Delay:
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """What is to go wrong in one saga, by step; `orchestrator` names its own crashes, like "before-B"."""
+    """What is to go wrong in one saga, by step; `orchestrator` names the orchestrator's own crashes, as "before-B"."""
 
     services: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
     delays: Mapping[str, tuple[Delay, ...]] = field(default_factory=dict)
     orchestrator: tuple[str, ...] = ()
 
     def queries(self) -> dict[tuple[str, str], list[tuple[str, str]]]:
-        """The flags that a step's calls carry, by (step, "action" | "compensation")."""
+        """The flags that the calls of each step carry in their query, by (step, "action" or "compensation")."""
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for step, faults in self.services.items():
             for fault in faults:

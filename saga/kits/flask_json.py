@@ -1,4 +1,4 @@
-"""What Flask's jsonify writes: our own JSON, in which a Decimal is a number, digit for digit, and a date ISO 8601."""
+"""Lets Flask's jsonify write our own JSON: a Decimal is a number, digit for digit, and a date is ISO 8601."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from saga.payload import compact
 
 
 class ExactJson(DefaultJSONProvider):
-    """For `app.json`."""
+    """A JSON provider; an app uses it once it is set as `app.json`."""
 
     def dumps(self, obj: Any, **options: Any) -> str:
-        """As one line of JSON, with its keys in their order and characters as they are."""
+        """Write `obj` as one line of JSON that keeps the order of keys and escapes no more characters than it must."""
         return compact(obj)

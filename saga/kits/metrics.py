@@ -1,7 +1,7 @@
-"""What a participant counts for Prometheus: calls, however they came, and how long they took.
+"""Counts a participant's calls, over HTTP or by an event, and how long they took, for Prometheus.
 
-A service is one process with one worker (saga/process/server.py), so that its numbers are whole. They begin at 0 with
-each start.
+A service is one process with one worker (saga/process/server.py), so the numbers of that process are those of the
+service. They begin at 0 each time it starts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from saga.barrier import Handled
 from saga.machine import Direction
 
-STEPS = 50  # known by name; whoever calls with more names than that is counted under one
+# A caller may send any name of a step and must not fill the memory with them: so many are counted by name, and all
+# further ones under one name.
+STEPS = 50
 OTHERS = "other"
 
 
 class Calls:
-    """Counts since the process started."""
+    """The calls since the process started."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -38,17 +40,17 @@ class Calls:
         self._count_of, self._seconds_of = cache(self._calls.labels), cache(self._seconds.labels)
 
     def count(self, step: str, call: Direction, handled: Handled, seconds: float) -> None:
-        """One more."""
+        """Count one call of a step, and the seconds that it took."""
         step = self._known(step)
         self._count_of(step, call, handled).inc()
         self._seconds_of(step, call).observe(seconds)
 
     def metrics(self) -> bytes:
-        """The Prometheus text format."""
+        """Give all numbers in the Prometheus text format."""
         return generate_latest(self._registry)
 
     def _known(self, step: str) -> str:
-        """Its name: a caller may send any, and must not fill the memory with them."""
+        """The name that a step is counted under."""
         if step not in self._steps:
             if len(self._steps) >= STEPS:
                 return OTHERS

@@ -1,8 +1,9 @@
 """Reads a request's body to its end before anything else looks at it, and refuses one that is too large or cut short.
 
-Werkzeug cuts a body without a Content-Length at the limit and hands out what it has; and where a server says that it
-ends its input itself (`wsgi.input_terminated`, granian from 2.8.2 on; before, such bodies are empty to Werkzeug), it
-does not notice that a body ends before its Content-Length either. So the server's input is read here.
+Werkzeug does neither in all cases. It cuts a body without a Content-Length at the limit and hands out what it has.
+Where the server says that it ends its input itself (`wsgi.input_terminated`, which granian says from 2.8.2 on; before
+that, Werkzeug sees such bodies as empty), it does not notice either that a body ends before its Content-Length. So the
+server's input is read here.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any
 from flask import Flask, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-READ_AT_MOST = 1 << 16  # bytes at a time
+READ_AT_MOST = 1 << 16  # bytes that are read at a time
 
 
 def read_bodies(app: Flask, at_most: int) -> None:
-    """Let every request of `app` with a body of more than `at_most` bytes be answered 413, and one cut short 400.
+    """Let `app` answer 413 to every request with a body of more than `at_most` bytes, and 400 to one that is cut short.
 
-    The body counts, whether its length is told (Content-Length) or it comes in chunks, and also where no route would
-    look at it. Handlers find it as usual. Of a chunked body it is not seen that its end is missing where all that comes
-    before the end is there: granian tells nobody.
+    This holds for bodies with a Content-Length and for bodies in chunks, and for paths whose handler ignores the body.
+    Handlers find the body where they always do. One case is not noticed: a chunked body of which only the closing chunk
+    is missing, since granian does not say so.
     """
     app.config["MAX_CONTENT_LENGTH"] = at_most
 
@@ -29,7 +30,8 @@ def read_bodies(app: Flask, at_most: int) -> None:
     def read_body() -> None:
         environ = request.environ
         if "HTTP_TRANSFER_ENCODING" in environ:
-            environ.pop("CONTENT_LENGTH", None)  # RFC 9112, section 6.3: it is to be ignored
+            # RFC 9112, section 6.3: a Content-Length is ignored beside a Transfer-Encoding.
+            environ.pop("CONTENT_LENGTH", None)
             _keep(environ, _read(environ["wsgi.input"], at_most + 1))
         elif environ.get("CONTENT_LENGTH") in (None, "", "0"):
             return
@@ -47,7 +49,7 @@ def _read(stream: Any, most: int) -> bytes:
 
 
 def _keep(environ: dict[str, Any], body: bytes) -> None:
-    """Let it look as if the body had come with its length."""
+    """Make the request look as if the body had come with a Content-Length."""
     environ.pop("HTTP_TRANSFER_ENCODING")
     environ.pop("wsgi.input_terminated", None)
     environ["CONTENT_LENGTH"], environ["wsgi.input"] = str(len(body)), BytesIO(body)

@@ -20,11 +20,10 @@ from saga.call import make_call
 from saga.choreography.broker import Delivery
 from saga.choreography.events import EventKind, SagaEvent
 from saga.choreography.observer import Observer
-from saga.context import Context
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
-from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, STARTED, Event, Line, begin
+from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, Event, Line
 from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
@@ -33,6 +32,7 @@ from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from saga.views.representation import represent
 from tests.contract.test_saga_log import log as log  # the fixture
+from tests.support.builders import a_saga_id, a_started_saga
 from tests.support.shapes import Anybody, Clock, definitions
 from tests.support.world import check_replay
 
@@ -57,14 +57,16 @@ class Checked(SagaLog):
 def begun(log: SagaLog, data: st.DataObject, clock: Clock, owner: str | None = "one", mode: str = "") -> Record:
     definition = data.draw(definitions())
     definition = definition.in_mode(mode) if mode else definition
-    saga, now = begin(definition, INPUT), round(clock(), 6)
-    line = Line(1, now, STARTED)
-    made = Record(
-        str(uuid.UUID(int=next(NUMBERS) << 64 | uuid.uuid4().int >> 64)), definition, INPUT, saga.state, saga.cursor,
-        Context().after(line, saga, saga), 1, owner, now + LEASE, 0, None, None, None, now, None,
-        definition.deadline and now + definition.deadline,
-    )  # fmt: skip
-    made = replace(made, due_at=None) if owner == TEMPORAL else made  # as once its workflow is known to be started
+    now = round(clock(), 6)
+    made, line = a_started_saga(
+        definition,
+        INPUT,
+        now,
+        id=a_saga_id(next(NUMBERS) << 64 | uuid.uuid4().int >> 64),
+        owner=owner,
+        due_at=None if owner == TEMPORAL else now + LEASE,  # on Temporal: as once its workflow is known to be started
+        deadline_at=definition.deadline and now + definition.deadline,
+    )
     assert log.begin(made, [line]) is None
     return made
 

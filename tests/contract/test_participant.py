@@ -98,6 +98,19 @@ def test_an_unexpected_failure_without_a_saga_id_still_names_the_saga(service: S
     assert answer.headers["Saga-Id"]
 
 
+def test_a_failure_after_the_commit_does_not_say_that_nothing_was_changed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_to_count(*attempt: Any) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(service.app.extensions["saga"].transactions, "_count", fail_to_count)
+    answer = service.post("invoke")
+    assert (answer.status_code, service.rows()) == (500, 1)
+    assert "Saga-Effect" not in answer.headers
+    assert answer.json == {"error": "the service failed"}
+
+
 def test_a_broken_rule_of_the_database_is_not_called_an_outage(service: Service) -> None:
     def duplicate() -> None:
         raise IntegrityError("INSERT", {}, Exception("Duplicate entry 'ada'"))

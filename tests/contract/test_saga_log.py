@@ -23,6 +23,7 @@ from saga.storage.database import connect, create_tables
 from saga.views.backlog import count_states
 from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import Database
+from tests.support.builders import a_record, a_saga_id
 from tests.support.world import signup
 
 NOW = 1_800_000_000.123456
@@ -37,9 +38,9 @@ def log(database: Database, request: pytest.FixtureRequest) -> SagaLog:
 
 
 def record(number: int = 1, **changes: Any) -> Record:
-    made = Record(
-        str(uuid.UUID(int=number)), signup(), {"username": "ada"}, State.EXECUTING, 0, CONTEXT, 1, "one", NOW, 0, None,
-        "h", None, NOW, None, None,
+    made = a_record(
+        id=a_saga_id(number), input={"username": "ada"}, context=CONTEXT, owner="one", due_at=NOW, request_hash="h",
+        started_at=NOW,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -329,7 +330,7 @@ def test_postpone_moves_what_nobody_holds(log: SagaLog) -> None:
 
 def test_free_makes_due_what_an_owner_left(log: SagaLog) -> None:
     mine, other = begun(log, 1, due_at=NOW + 50), begun(log, 2, owner="two", due_at=NOW + 50)
-    assert DueSagas(log).free("one", NOW) == 1
+    assert DueSagas(log).free("one", NOW, before=NOW + 3600) == 1
     assert [found and found.due_at for found in (log.find(mine.id), log.find(other.id))] == [NOW, NOW + 50]
 
 

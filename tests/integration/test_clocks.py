@@ -15,8 +15,9 @@ from saga.context import replay
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver
 from saga.machine import STARTED, Line, State
-from saga.record import Present, Record
+from saga.record import Present
 from saga.runtime.lease_watch import LeaseWatch
+from tests.support.builders import a_record
 from tests.support.runtime import Runtime
 from tests.support.world import INPUT, LEASE, World, signup
 
@@ -151,10 +152,8 @@ def written(world: World, number: int, **changes: Any) -> str:
     saga_id = f"0190aaaa-bbbb-7ccc-8ddd-{number:012d}"
     definition = changes.pop("definition", signup())
     lines = [Line(1, world.now, STARTED)]
-    context, now = replay(definition, INPUT, lines, {})[1], world.now
-    record = Record(
-        saga_id, definition, INPUT, State.EXECUTING, 0, context, 1, None, None, 0, None, None, None, now, None, None
-    )
+    context = replay(definition, INPUT, lines, {})[1]
+    record = a_record(id=saga_id, definition=definition, input=INPUT, context=context, started_at=world.now)
     world.log.begin(replace(record, **changes), lines)
     return saga_id
 
@@ -251,7 +250,7 @@ def test_a_caller_waits_as_long_as_it_said_though_the_clock_is_set(tmp_path: Pat
     if asked != "run":
         engine.start(signup(), INPUT)
     work = {
-        "wait": lambda: engine.wait(ID, 0.3),
+        "wait": lambda: runtime.waiting.wait(ID, time.monotonic() + 0.3),
         "run": lambda: engine.run(signup(), INPUT, None, 0.3),
         "close": lambda: pool.close(0.3),
     }[asked]

@@ -23,18 +23,16 @@ from saga.choreography.listener import Listener, ListenerDeps
 from saga.choreography.memory_server import MemoryServer
 from saga.choreography.observer import Observer
 from saga.choreography.outbox import Relay, saga_outbox
-from saga.context import Context
 from saga.definition import CHOREOGRAPHY, SagaDefinition
 from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
 from saga.kits.wiring import RunningParticipant
-from saga.machine import STARTED, Line, begin
-from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.representation import represent
+from tests.support.builders import a_started_saga
 from tests.support.world import INPUT, SERVICES, Crash, check_replay, quick, signup
 
 
@@ -161,13 +159,8 @@ class ChoreographedWorld:
         plan = parse_plan(fail, [], [step.name for step in self.definition.steps], True)
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
         saga_id, now = f"saga-{next(self.ids)}", round(self._clock(), 6)
-        saga = begin(definition, input)
-        line = Line(1, now, STARTED, detail={"mode": CHOREOGRAPHY, "subject": "saga.signup.started"})
-        context = Context().after(line, saga, saga)
-        record = Record(
-            saga_id, definition, input, saga.state, saga.cursor, context, 1, None, None, 0, None, None, None, now,
-            None, None,
-        )  # fmt: skip
+        detail = {"mode": CHOREOGRAPHY, "subject": "saga.signup.started"}
+        record, line = a_started_saga(definition, input, now, detail, id=saga_id)
         self.log.begin(
             record, [line], outbox.written(started(definition, saga_id, input, now), self.engines["orchestrator"])
         )

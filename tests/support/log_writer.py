@@ -8,7 +8,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from saga.context import Context
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition, Step
 from saga.machine import (
     ATTEMPT,
@@ -21,7 +20,6 @@ from saga.machine import (
     RELEASED,
     REPLAYED,
     STALLED,
-    STARTED,
     TRANSITIONS,
     Direction,
     Event,
@@ -32,8 +30,8 @@ from saga.machine import (
     fold,
     next_call,
 )
-from saga.record import Record
 from saga.views.representation import represent, represent_line
+from tests.support.builders import a_started_saga
 
 START = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
 Shown = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -57,25 +55,8 @@ class LogWriter:
         self.saga = begin(definition, input or {})
         self.now = START
         detail = {"mode": mode, "subject": "saga.test.started"} if definition.choreographed else None
-        self.lines = [Line(1, START, STARTED, detail=detail)]
-        self.record = Record(
-            "id",
-            definition,
-            input or {},
-            self.saga.state,
-            0,
-            Context().after(self.lines[0], self.saga, self.saga),
-            1,
-            "one",
-            None,
-            0,
-            None,
-            None,
-            None,
-            START,
-            None,
-            None,
-        )
+        self.record, line = a_started_saga(definition, input or {}, START, detail, id="id", owner="one")
+        self.lines = [line]
 
     def attempt(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,13 +20,13 @@ from orchestrator.bootstrap import bootstrap
 from saga.cli.main import main as cli
 from saga.context import Context
 from saga.http_client.transport import Failure, HttpAnswer
-from saga.machine import Line, State
+from saga.machine import Line
 from saga.payload import digest
 from saga.process.settings import load_settings
 from saga.record import Record
 from saga.saga_log import SagaLog
+from tests.support.builders import a_record, a_saga_id, signup
 from tests.support.stack import ROOT
-from tests.support.world import signup
 
 NOW = 1_700_000_000.0  # long ago: all of it is due
 INPUT = {"username": "ada", "payment": "4111"}
@@ -194,13 +193,15 @@ class Served:
 
 def saga(number: int, **changes: Any) -> Record:
     values = {
-        "id": str(uuid.UUID(int=number)), "definition": signup(steps=STEPS, deadline=None), "input": INPUT,
-        "state": State.EXECUTING, "cursor": 0,
-        "context": Context(lines=1, at=NOW, reached_at=NOW), "epoch": 1, "owner": None, "due_at": NOW + number,
-        "rounds": 0, "idempotency_key": None, "request_hash": digest(INPUT), "error": None, "started_at": NOW,
-        "ended_at": None, "deadline_at": None,
-    }  # fmt: skip
-    return Record(**{**values, **changes})
+        "id": a_saga_id(number),
+        "definition": signup(steps=STEPS, deadline=None),
+        "input": INPUT,
+        "context": Context(lines=1, at=NOW, reached_at=NOW),
+        "due_at": NOW + number,
+        "request_hash": digest(INPUT),
+        "started_at": NOW,
+    }
+    return a_record(**{**values, **changes})
 
 
 def begun(log: SagaLog, number: int, **changes: Any) -> str:

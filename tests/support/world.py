@@ -8,7 +8,6 @@ transaction rolled back or committed. Then the world goes on as a restarted proc
 from __future__ import annotations
 
 import itertools
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,15 @@ from flask import Flask
 from sqlalchemy import Engine, event, func, select
 
 from saga.barrier import saga_barrier
-from saga.context import Context, replay
-from saga.definition import SagaDefinition, Step
+from saga.context import replay
+from saga.definition import SagaDefinition
 from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.faults.crashes import OrchestratorCrashes
 from saga.faults.flags import parse_plan
 from saga.http_client.transport import Failure, HttpAnswer
 from saga.kits.flask import Participant, Transaction, load_settings
-from saga.machine import ENDED, STARTED, Line, begin
+from saga.machine import ENDED
 from saga.record import Record
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
@@ -35,6 +34,7 @@ from saga.storage.database import connect, create_tables
 from service_a import app as service_a
 from service_b import app as service_b
 from service_c import app as service_c
+from tests.support.builders import a_saga_id, a_started_saga, signup
 
 SERVICES: dict[str, Participant] = {"A": service_a.service, "B": service_b.service, "C": service_c.service}
 INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111"}
@@ -55,10 +55,10 @@ class CrashingLog(SagaLog):
     point: Callable[[str], None] = staticmethod(lambda name: None)
 
     def begin(self, *args: Any, **kwargs: Any) -> Any:
-        return self._deps("begin", super().begin, *args, **kwargs)
+        return self._between_points("begin", super().begin, *args, **kwargs)
 
     def advance(self, *args: Any, **kwargs: Any) -> Any:
-        return self._deps("advance", self._checked, *args, **kwargs)
+        return self._between_points("advance", self._checked, *args, **kwargs)
 
     def _checked(self, saga_id: str, *args: Any, **kwargs: Any) -> None:
         """Recovery is replay: at every write the row says what all its lines come to."""
@@ -66,12 +66,12 @@ class CrashingLog(SagaLog):
         check_replay(self, saga_id)
 
     def claim(self, *args: Any, **kwargs: Any) -> Any:
-        return self._deps("claim", super().claim, *args, **kwargs)
+        return self._between_points("claim", super().claim, *args, **kwargs)
 
     def note(self, *args: Any, **kwargs: Any) -> Any:
-        return self._deps("note", super().note, *args, **kwargs)
+        return self._between_points("note", super().note, *args, **kwargs)
 
-    def _deps(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _between_points(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.point(f"before {name}")
         result = method(*args, **kwargs)
         self.point(f"after {name}")
@@ -195,13 +195,10 @@ class World:
         """Start a saga and drive it; its id, also where the process crashed; None where it was never started."""
         plan = parse_plan([f for f in flags.split("&") if f], [], [s.name for s in self.definition.steps], True)
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
-        saga = begin(definition, input)
-        saga_id = str(uuid.UUID(int=next(self.ids)))
-        line = Line(1, round(self.now, 6), STARTED)
-        record = Record(
-            saga_id, definition, input, saga.state, 0, Context().after(line, saga, saga), 1, "one", self.now + LEASE,
-            0, None, None, None, self.now, None, self.now + (definition.deadline or 1e9),
-        )  # fmt: skip
+        saga_id, deadline_at = a_saga_id(next(self.ids)), self.now + (definition.deadline or 1e9)
+        record, line = a_started_saga(
+            definition, input, self.now, id=saga_id, owner="one", due_at=self.now + LEASE, deadline_at=deadline_at
+        )
         try:
             self.log.begin(record, [line])
             self.drive(self.driver(record))
@@ -292,15 +289,6 @@ def quick(engine: Engine) -> Engine:
     """Nothing here survives a power cut, and need not."""
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     return engine
-
-
-def signup(**changes: Any) -> SagaDefinition:
-    """The shipped saga, with addresses of this world."""
-    steps = tuple(
-        Step(name, f"http://{name.lower()}/invoke", f"http://{name.lower()}/compensate", send, pivot=name == "C")
-        for name, send in [("A", ("username",)), ("B", ("user_id", "address")), ("C", ("user_id", "payment"))]
-    )
-    return SagaDefinition(**{"name": "signup", "steps": steps, "secret": ("payment",), "deadline": 60.0, **changes})
 
 
 class Points:

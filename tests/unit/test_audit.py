@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.dashboard.truth import Verdict, verdicts, violations
+from orchestrator.dashboard.truth import Agreement, agreements, violations
 from saga.definition import SagaDefinition, Step
 from saga.definition_file import parse_definition
 from saga.errors import DefinitionError
 from saga.machine import State
 from saga.record import Record
 from saga.views.audit import expected, violation
+from tests.support.builders import a_record
 
 COMPLETED, COMPENSATED = State.COMPLETED, State.COMPENSATED
 
@@ -22,10 +23,10 @@ def a_step(records: str = "one", compensation: str | None = "http://a/compensate
     return Step("A", "http://a/invoke", compensation, records=records)
 
 
-def a_record(state: State, *steps: Step) -> Record:
+def a_saga(state: State, *steps: Step) -> Record:
     ended = 2.0 if state in (COMPLETED, COMPENSATED) else None
     definition = SagaDefinition("test", steps or (a_step(),))
-    return Record("id", definition, {}, state, 0, {}, 1, None, None, 0, None, None, None, 1.0, ended, None)
+    return a_record(id="id", definition=definition, state=state, started_at=1.0, ended_at=ended)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_step_says_how_many_records_it_leaves(
     records: str, state: State, right: list[int], wrong: list[int], words: str
 ) -> None:
     step = a_step(records)
-    record = a_record(state, step)
+    record = a_saga(state, step)
     assert [violation(record, step, found) for found in right] == [None] * len(right)
     for found in wrong:
         told = {"saga_id": "id", "step": "A", "status": state.upper(), "expected": words, "found": found}
@@ -60,38 +61,38 @@ def test_nothing_was_promised_of_a_step_of_a_compensated_saga_that_cannot_be_und
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (COMPLETED, COMPENSATED)])
 def test_of_a_saga_that_has_not_ended_nothing_is_expected_yet(state: State) -> None:
-    record = a_record(state)
+    record = a_saga(state)
     assert violation(record, record.definition.steps[0], 7) is None
     assert violations(record, {"A": {"records": [{}] * 7}}) == []
-    assert verdict(record, "applied", 1) == Verdict(None, "not settled yet")
+    assert agreement(record, "applied", 1) == Agreement(None, "not settled yet")
 
 
-def verdict(record: Record, effect: str, number: int | None) -> Verdict:
+def agreement(record: Record, effect: str, number: int | None) -> Agreement:
     rows = {"A": None if number is None else {"records": [{}] * number}}
-    return verdicts(record, [{"name": "A", "effect": effect}], rows)["A"]
+    return agreements(record, [{"name": "A", "effect": effect}], rows)["A"]
 
 
 @pytest.mark.parametrize(
     ("state", "effect", "number", "told"),
     [
-        (COMPLETED, "applied", 1, Verdict(True, "as the log says")),
-        (COMPENSATED, "undone", 0, Verdict(True, "as the log says")),
-        (COMPENSATED, "undone", 1, Verdict(False, "the log says undone, A has 1 row")),
-        (COMPENSATED, "none", 2, Verdict(False, "the log says that it had no effect, A has 2 rows")),
-        (COMPLETED, "applied", 0, Verdict(False, "the log says applied, A has no row")),
-        (COMPLETED, "applied", None, Verdict(None, "not known: it does not answer")),
+        (COMPLETED, "applied", 1, Agreement(True, "as the log says")),
+        (COMPENSATED, "undone", 0, Agreement(True, "as the log says")),
+        (COMPENSATED, "undone", 1, Agreement(False, "the log says undone, A has 1 row")),
+        (COMPENSATED, "none", 2, Agreement(False, "the log says that it had no effect, A has 2 rows")),
+        (COMPLETED, "applied", 0, Agreement(False, "the log says applied, A has no row")),
+        (COMPLETED, "applied", None, Agreement(None, "not known: it does not answer")),
     ],
 )
-def test_the_rows_are_held_against_the_log(state: State, effect: str, number: int | None, told: Verdict) -> None:
-    record = a_record(state)
-    assert verdict(record, effect, number) == told
+def test_the_rows_are_held_against_the_log(state: State, effect: str, number: int | None, told: Agreement) -> None:
+    record = a_saga(state)
+    assert agreement(record, effect, number) == told
     wrong = violations(record, {"A": None if number is None else {"records": [{}] * number}})
     assert bool(wrong) == (told.holds is False)
 
 
 def test_what_is_not_compared_is_said() -> None:
-    assert verdict(a_record(COMPLETED, a_step("skip")), "applied", None).text == "not compared (records: skip)"
-    assert "nothing was promised" in verdict(a_record(COMPENSATED, a_step(compensation=None)), "applied", 1).text
+    assert agreement(a_saga(COMPLETED, a_step("skip")), "applied", None).text == "not compared (records: skip)"
+    assert "nothing was promised" in agreement(a_saga(COMPENSATED, a_step(compensation=None)), "applied", 1).text
 
 
 YAML = """

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.stack import ROOT
 
 SCRIPT = """
@@ -46,14 +44,17 @@ def test_a_service_without_broker_and_faults_loads_neither(tmp_path: Path) -> No
     assert not found & ({f"saga.{name}" for name in optional} | {"nats"})
 
 
-def test_failure_injection_is_loaded_where_it_is_switched_on(tmp_path: Path) -> None:
-    found = rooms(loaded(tmp_path, NATS_URL="off", FAULTS="on"))
+def test_failure_injection_is_loaded_where_it_is_on_and_choreography_not_without_sagas(
+    tmp_path: Path,
+) -> None:
+    """NATS_URL has a default, so that it alone does not say that a service takes part in choreographed sagas."""
+    settings = {"NATS_URL": "nats://127.0.0.1:1", "SAGAS_DIR": str(tmp_path / "nowhere")}
+    found = rooms(loaded(tmp_path, FAULTS="on", **settings))
     assert "saga.faults" in found
-    assert "saga.driver" not in found
+    assert not found & {"saga.driver", "saga.choreography", "nats"}
 
 
-@pytest.mark.parametrize("sagas", [True, False])
-def test_choreography_is_loaded_where_there_are_a_broker_and_sagas(tmp_path: Path, sagas: bool) -> None:
-    directory = str(tmp_path if sagas else tmp_path / "nowhere")
-    found = rooms(loaded(tmp_path, NATS_URL="nats://127.0.0.1:1", FAULTS="off", SAGAS_DIR=directory))
-    assert ("saga.choreography" in found) == sagas
+def test_choreography_is_loaded_where_there_are_a_broker_and_sagas(tmp_path: Path) -> None:
+    found = rooms(loaded(tmp_path, FAULTS="off", NATS_URL="nats://127.0.0.1:1", SAGAS_DIR=str(tmp_path)))
+    assert "saga.choreography" in found
+    assert "saga.faults" not in found
