@@ -50,7 +50,7 @@ NAME = ITS_STARTER
 
 
 class ChoreographyCoordinator(CoordinatorWithoutBroker):
-    """The outbox that `started` goes through, the observer that hears all events, and the dead letters."""
+    """Starts choreographed sagas through the outbox, has an observer hear all events, and knows the dead letters."""
 
     def __init__(self, database: Database, deps: DriverDeps, observer: Observer, settings: Settings):
         super().__init__(observer.overdue)
@@ -63,11 +63,11 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         self._endpoint.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], observer, stream=DEAD_STREAM)
 
     def open(self) -> None:
-        """Connect, in the background."""
+        """Connect to the broker, in the background."""
         self._endpoint.open()
 
     def close(self) -> None:
-        """Observe nothing more: what happens meanwhile is heard later."""
+        """Observe nothing more: what happens from now on is heard after the next start."""
         self._endpoint.close()
 
     def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
@@ -126,7 +126,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         self._observer.abandoned(record.id, note)
 
     def _check_unheard(self, record: Record) -> None:
-        """Conflict unless the event that starts it was delivered to nobody so far. BrokerUnavailable."""
+        """Raise Conflict unless the event that starts the saga was delivered to nobody so far; BrokerUnavailable."""
         broker, beginning = self._endpoint.broker, subject(record.definition.name, EventKind.STARTED)
         if not (made := broker.created_at()) or made > record.started_at:
             raise Conflict(
@@ -140,18 +140,18 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
                 raise Conflict(f"{REFUSALS['abandon']}: {each.durable} has heard of it, and may have acted")
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
-        """The parked events, newest first; never what they carry, which may be secret. BrokerUnavailable."""
+        """The parked events, newest first, without what they carry, which may be secret. Raises BrokerUnavailable."""
         letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
         records = self._deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:
-        """How many there are. BrokerUnavailable."""
+        """How many events are parked. Raises BrokerUnavailable."""
         return self._endpoint.broker.count_dead_letters()
 
     def replay(self, letter: int) -> dict[str, Any]:
-        """Publish a parked event again. NoSuchLetter, BadInput, BrokerUnavailable."""
+        """Publish a parked event again. Raises NoSuchLetter, BadInput where it cannot be, and BrokerUnavailable."""
         replayed = self._endpoint.broker.replay(letter)
         saga_id = saga_id_of(replayed["payload"])
         if saga_id:

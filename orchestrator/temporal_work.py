@@ -1,4 +1,4 @@
-"""The worker of sagas that are on Temporal: drives their workflows, makes their calls. Needs the extra `[temporal]`."""
+"""The worker of sagas on Temporal: it runs their workflows, and makes their calls. It needs the extra `[temporal]`."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from saga.temporal.workflow import SagaWorkflow
 logger = logging.getLogger("saga")
 
 CALLS = 192  # at a time
-GRACE = 10.0  # seconds in which an attempt under way may end
+GRACE = 10.0  # seconds that an attempt under way has to end, once the worker is stopped
 AGAIN = 1.0  # seconds between two tries to connect
 HEARTBEAT = timedelta(milliseconds=50)  # at the most between two: an attempt is to be known before the next one
 
 
 def work() -> None:
-    """Do the work, until SIGTERM."""
+    """Run workflows and make calls until SIGTERM."""
     asyncio.run(_work(load_settings()))
 
 
@@ -48,11 +48,11 @@ async def _work(settings: Settings) -> None:
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
     create_tables(database, log_sql.metadata)
     saga_log = SagaLog(database)
-    activities = Activities(_around(settings, saga_log, stopping))
+    activities = Activities(_activity_deps(settings, saga_log, stopping))
     client = await _connected(settings, stopped)
     if client is None:
         return
-    temporal_client(settings, saga_log).open()  # for sagas whose orchestrator has not come to start them
+    temporal_client(settings, saga_log).open()  # starts workflows that the orchestrator had no time to start
     worker = Worker(
         client,
         task_queue=settings.temporal.task_queue,
@@ -69,7 +69,7 @@ async def _work(settings: Settings) -> None:
         await stopped.wait()
 
 
-def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> ActivityDeps:
+def _activity_deps(settings: Settings, saga_log: SagaLog, stopping: threading.Event) -> ActivityDeps:
     return ActivityDeps(
         projector=Projector(saga_log, log_line),
         transport=new_transport(settings.plain),
@@ -83,7 +83,7 @@ def _around(settings: Settings, saga_log: SagaLog, stopping: threading.Event) ->
 
 
 async def _connected(settings: Settings, stopped: asyncio.Event) -> Client | None:
-    """A client, as soon as Temporal answers; None where the worker is stopped before."""
+    """A client, as soon as Temporal answers; None where the worker is stopped before that."""
     while not stopped.is_set():
         try:
             return await connect_temporal(settings.temporal, lazy=False)

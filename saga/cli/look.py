@@ -11,7 +11,6 @@ from saga.cli.api import Api
 from saga.cli.output import json_option, one_line, show_json
 from saga.definition import CHOREOGRAPHY
 from saga.machine import RELEASED
-from saga.unreadable import UNREADABLE
 from saga.views.lines import detail_of, heard_by_a_service, parked_lines
 
 LINES = 5000  # of a log, in a page
@@ -90,7 +89,7 @@ def _line(line: dict[str, Any]) -> str:
 def _advice(saga: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[str]:
     """What an operator can do about the saga, in sentences; none where nothing needs to be done."""
     saga_id = saga["saga_id"]
-    if saga["status"] == UNREADABLE:
+    if saga["status"] == "UNREADABLE":
         yield f"This version leaves it alone. `saga export-row {saga_id}` prints what the database has of it;"
         if not saga["ended_at"]:
             yield f'`saga resolve {saga_id} --note "…" --outcome completed` (or compensated) ends it, as you left it.'

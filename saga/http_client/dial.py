@@ -1,4 +1,4 @@
-"""Finds a connection to a host: its addresses within a deadline, and the first of them that takes us (RFC 8305)."""
+"""Connects to a host: looks up its addresses within a deadline, and takes the first that accepts (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Address = tuple[Any, ...]  # as socket.getaddrinfo() gives it
 
 
 class Resolver:
-    """Looks names up; callers that ask for the same name at the same time share one look-up."""
+    """Looks up the addresses of names; callers that ask for the same name at the same time share one look-up."""
 
     def __init__(self, resolve: Callable[..., list[Any]] | None = None):
         self._resolve = resolve
@@ -30,7 +30,9 @@ class Resolver:
         self._lock = threading.Lock()
 
     def addresses(self, host: str, port: int, left: float) -> list[Address]:
-        """The host's addresses, its families in turn; TimeoutError after `left` seconds, OSError where it has none.
+        """The host's addresses, one of each family in turn.
+
+        Raises TimeoutError after `left` seconds, and OSError where the host has no address.
 
         The system's resolver knows no deadline: a name, other than an address, is looked up in a thread that is left
         behind. A resolver that hangs holds one thread for each name, however often the name is asked for.
@@ -67,9 +69,9 @@ def interleaved(found: Sequence[Address]) -> list[Address]:
 
 
 def connect(found: Sequence[Address], left: Callable[[], float]) -> socket.socket:
-    """A socket connected to the first of the addresses that takes us; the others' sockets are closed.
+    """A socket that is connected to the first of the addresses that accepts; the others' sockets are closed.
 
-    `left()` gives the seconds that remain, and raises TimeoutError where none do. OSError where nobody takes us.
+    `left()` gives the seconds that remain, and raises TimeoutError where none do. Raises OSError where none accepts.
     """
     if len(found) == 1:
         return _dial(found[0], left())
@@ -93,7 +95,7 @@ def _dial(found: Address, left: float) -> socket.socket:
 
 
 class _Race:
-    """Connections to several addresses that are made at the same time, without threads."""
+    """Connects to several addresses at the same time, without threads."""
 
     def __init__(self, left: Callable[[], float]):
         self._left = left
@@ -102,7 +104,7 @@ class _Race:
         self._failure: OSError = OSError("the host has no address")
 
     def run(self, waiting: deque[Address]) -> socket.socket:
-        """The winner, in blocking mode."""
+        """The socket that was connected first, in blocking mode."""
         while waiting or self._running:
             if waiting and (won := self._start(waiting.popleft())):
                 return won
@@ -150,6 +152,6 @@ class _Race:
         return raw
 
     def close(self) -> None:
-        """Close those that did not win."""
+        """Close the sockets that were not connected first."""
         for raw in self._running.values():
             raw.close()

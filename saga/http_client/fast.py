@@ -71,9 +71,9 @@ def _target(method: str, url: str) -> _Target:
 
 
 class FastTransport:
-    """Connections shared by any number of threads; an idle one is kept per address and used again.
+    """A `Transport` whose idle connections are kept, up to a number per address, and used again by any thread.
 
-    `resolve` stands for socket.getaddrinfo().
+    `resolve`: what looks names up, by default socket.getaddrinfo().
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, resolve: Callable[..., list[Any]] | None = None):
@@ -125,7 +125,7 @@ class FastTransport:
         return HttpAnswer(self._since(started), answer.status, answer.headers, bytes(answer.body))
 
     def close(self) -> None:
-        """Close the idle connections, and from now on every other after its answer."""
+        """Close the idle connections; from now on, close every other one after its answer."""
         self._closed = True
         for connections in list(self._idle.values()):
             while connections:
@@ -197,7 +197,7 @@ class _Connection:
         return answer
 
     def alive(self) -> bool:
-        """Whether the other side has kept it open: an idle connection that is readable was closed."""
+        """Whether the other side keeps it open: an idle connection can be read from only once it is closed."""
         return not self._readable.poll(0)
 
     def close(self) -> None:
@@ -228,7 +228,7 @@ class _Connection:
             return self.raw.recv(READ_AT_MOST)
 
     def _end_at(self, option: int, deadline: float) -> None:
-        """The next operation ends at the deadline, or up to 10 ms later: so the same time-out holds call after call."""
+        """Make the next operation end at the deadline. Rounded up to 10 ms, one time-out serves call after call."""
         hundredths = math.ceil(self._left(deadline) * 100)
         if self._ends.get(option) != hundredths:
             seconds, rest = divmod(hundredths, 100)
@@ -245,7 +245,7 @@ def _timing_out() -> Iterator[None]:
 
 
 class _Reading:
-    """One answer as it comes in; ConnectionError where it is cut off, ValueError where it is not HTTP."""
+    """One answer as it comes in. Raises ConnectionError where it is cut off, and ValueError where it is not HTTP."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -269,7 +269,7 @@ class _Reading:
         return len(self.body) > BODY_AT_MOST
 
     def feed(self, received: bytes) -> None:
-        """What has come; nothing where the other side has ended."""
+        """Parse what was received; nothing was where the other side has closed."""
         if not received:
             if not self._headed or {"content-length", "transfer-encoding"} & self.headers.keys():
                 raise ConnectionResetError("the answer was cut off")
@@ -288,11 +288,11 @@ class _Reading:
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """A second one is not asked for."""
+        """Another message begins, which nobody has asked for where one is complete."""
         self._alone = self._alone and not self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Of the head; trailers are not looked at."""
+        """Add a header of the head; trailers are passed over."""
         if self._headed:
             return
         self._head_size += len(name) + len(value) + 4
@@ -300,18 +300,18 @@ class _Reading:
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text  # RFC 9110, section 5.3
 
     def on_headers_complete(self) -> None:
-        """The status is known."""
+        """Take the status."""
         if not self.complete:
             self.status = self._parser.get_status_code()
             self._headed = True
 
     def on_body(self, part: bytes) -> None:
-        """A part of it."""
+        """Add a part of the body."""
         if not self.complete:
             self.body += part
 
     def on_message_complete(self) -> None:
-        """The answer is there, unless it was an interim one, of which many may come before it."""
+        """Note that the answer is complete, unless it is an interim one: many of those may come before it."""
         if self.complete:
             return
         if self.status < 200:

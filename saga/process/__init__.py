@@ -1,1 +1,1 @@
-"""A process: its settings, which are the only reader of the environment, and how it serves and is restarted."""
+"""What a process needs: its settings, which alone read the environment; serving an app; being started again."""

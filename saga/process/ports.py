@@ -1,4 +1,4 @@
-"""Whether a port is free, and who has it."""
+"""Says whether a port can be served on, and which process has it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOCAL = ("127.0.0.1", "localhost", "0.0.0.0", "::1", "::")  # noqa: S104  # wher
 
 
 def port_problem(host: str, port: int, variable: str) -> str | None:
-    """Why `port` cannot be served on, and what to do; None where it is free."""
+    """Why nobody can serve on `port`, and what to do about it; None where it is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -32,7 +32,7 @@ def port_problem(host: str, port: int, variable: str) -> str | None:
 
 
 def _answered(port: int) -> bool:
-    """Whether somebody has the port as `localhost`, which a free 127.0.0.1 does not rule out: on IPv6, and on macOS."""
+    """Whether somebody answers there as `localhost`: on IPv6 and on macOS, also where 127.0.0.1 is free."""
     for address in ("127.0.0.1", "::1"):
         with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=0.5):
             return True

@@ -10,8 +10,6 @@ from sqlalchemy import Executable, RowMapping
 from saga.saga_log import SagaLog
 from saga.storage import log_sql as sql
 
-FOREVER = 253_402_300_799.0  # the last second of the year 9999
-
 
 class DueSagas:
     """What recovery asks of a saga log. Every method may raise LogUnavailable."""
@@ -55,7 +53,7 @@ class DueSagas:
         if rows:
             self._database.run(lambda connection: connection.execute(sql.POSTPONE, rows))
 
-    def free(self, owner: str, now: float, before: float = FOREVER) -> int:
+    def free(self, owner: str, now: float, before: float) -> int:
         """Make the sagas due that an earlier process named `owner` held; gives their number.
 
         `before`: the earlier process's leases end before that time, and those of this process later.

@@ -44,29 +44,23 @@ class Engine:
     def run(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None, seconds: float = 0.0
     ) -> Stored:
-        """Start a saga as `start` does, then wait for it as `wait` does."""
+        """Start a saga as `start` does, then wait for its end.
+
+        Gives the saga once it has ended; or as it is after `seconds`, or where too many callers wait already, or where
+        it stands in line for a service that is slow.
+        """
         caller = self._waiting.caller(seconds)
         try:
             saga, is_new = self._start(definition, input, key, caller)
-            return saga if is_new and saga.ended else self._end_of(saga.id, caller)
-        finally:
-            caller.leave()
-
-    def wait(self, saga_id: str, seconds: float) -> Stored:
-        """The saga once it has ended; or as it is after `seconds`, or where too many wait already, or where it stands
-        in line for a service that is slow. Raises NoSuchSaga."""
-        caller = self._waiting.caller(seconds)
-        try:
-            return self._end_of(saga_id, caller)
+            if is_new and saga.ended:
+                return saga
+            return self._waiting.wait(saga.id, caller.until) if caller.waits() else self.read(saga.id)
         finally:
             caller.leave()
 
     def read(self, saga_id: str) -> Stored:
         """The saga as the log has it. Raises NoSuchSaga where there is none."""
         return read_saga(self.deps.log, saga_id)
-
-    def _end_of(self, saga_id: str, caller: Caller) -> Stored:
-        return self._waiting.wait(saga_id, caller.until) if caller.waits() else self.read(saga_id)
 
     def _start(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None, caller: Caller

@@ -1,1 +1,1 @@
-"""A saga as a state machine of AWS Step Functions."""
+"""Exports a saga as a state machine for AWS Step Functions: read `asl.py` first."""

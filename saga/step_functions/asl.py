@@ -64,9 +64,10 @@ ROUND = {"made": jsonata(ATTEMPT), "rounds": "{% $rounds + 1 %}"}  # of one that
 
 
 def state_machine(definition: SagaDefinition, connection_arn: str = CONNECTION_ARN) -> dict[str, Any]:
-    """The state machine, for json.dumps; NotExpressible where Step Functions cannot do what the definition says.
+    """Return the state machine, ready for json.dumps.
 
-    `connection_arn` names the EventBridge Connection whose credentials the calls carry.
+    `connection_arn` names the EventBridge Connection whose credentials the calls carry; BadInput is raised where it is
+    none. Raises NotExpressible where Step Functions cannot do what the definition says.
     """
     _check(definition)
     if not re.fullmatch(r"\$\{\w+\}|arn:[\w-]+:events:[\w-]*:\d*:connection/[\w./-]+", connection_arn):
@@ -83,12 +84,13 @@ def state_machine(definition: SagaDefinition, connection_arn: str = CONNECTION_A
 
 
 def local_addresses(definition: SagaDefinition) -> list[str]:
-    """The addresses in it that Step Functions does not call, since they are not https:// ones."""
+    """Return the definition's addresses that Step Functions cannot call, because they are not https:// ones."""
     urls = [url for step in definition.steps for url in (step.action, step.compensation) if url]
     return [url for url in urls if urlsplit(url).scheme != "https"]
 
 
 def _check(definition: SagaDefinition) -> None:
+    """Raise NotExpressible, naming the field, where Step Functions cannot do what the definition says."""
     for index, step in enumerate(definition.steps):
         if any("@" in urlsplit(url).netloc for url in (step.action, step.compensation) if url):
             problem = "its URL holds a user; here the credentials of a call are the Connection's"
@@ -105,9 +107,9 @@ def _check(definition: SagaDefinition) -> None:
 
 
 def _positions(definition: SagaDefinition) -> list[Saga]:
-    """Every position that a saga can come to without an operator: forward ones, then those of the way back, then ends.
+    """Return one saga for every position, that is state and cursor, that can be reached without an operator.
 
-    Two sagas with the same state and cursor are the same position.
+    Those of the way forward come first, then those of the way back, then the ends.
     """
     found: dict[tuple[State, int], Saga] = {}
     ahead = [begin(definition, {})]
@@ -121,19 +123,19 @@ def _positions(definition: SagaDefinition) -> list[Saga]:
 
 
 def _after(saga: Saga, event: Event) -> Saga:
-    """The position after an event; it comes of a call that was made, except where the saga is stalled."""
+    """Return the position after an event, which follows a call that was made unless the saga is stalled."""
     return apply(saga if saga.state in STALLED else attempted(saga, 1, uncertain=False), event)
 
 
 def _place(saga: Saga) -> tuple[bool, bool, int, int]:
-    """Where a position stands in the exported file."""
+    """Return the sort key that orders the positions in the exported file."""
     back = saga.state in (State.COMPENSATING, State.STALLED_COMPENSATING)
     ended = saga.state in ENDED
     return ended, back, -saga.cursor if back or ended else saga.cursor, list(State).index(saga.state)
 
 
 def _name(saga: Saga) -> str:
-    """What the state of a position is called."""
+    """Return the name of the state that a position becomes."""
     if saga.state in STALLED:
         return f"{_name(_after(saga, Event.RESUMED))} rests"
     if saga.step is None:
@@ -149,7 +151,7 @@ class _Export:
     connection_arn: str
 
     def states(self) -> dict[str, Any]:
-        """Every state, by its name."""
+        """Return every state by its name, in the order in which a reader meets them."""
         first = begin(self.definition, {})
         found: dict[str, Any] = {
             BEGIN: {"Type": "Pass", "Assign": {"results": no_results(), **FRESH}, "Next": _name(first)}
@@ -168,7 +170,7 @@ class _Export:
         return found
 
     def _call(self, saga: Saga, call: Call) -> dict[str, Any]:
-        """The Task of a call, and the Choices that belong to it."""
+        """Return the Task of a call and the Choices that belong to it, by their names."""
         outcomes = [Event(f"{call.direction}_{outcome}") for outcome in ("done", "refused", "unknown")]
         done, refused, unknown = (_after(saga, event) for event in outcomes)
         assign: dict[str, Any] = {}
@@ -188,10 +190,11 @@ class _Export:
     def _refusal(
         self, call: Call, refused: Saga, unknown: Saga, assign: dict[str, Any]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The rules that catch a refusal, and the Choice that they lead to; none where it leads where any error does.
+        """Return the rules that catch a refusal, and the Choice that they lead to.
 
-        A seal is refused by a 409, whatever came before it. An action is refused only by its first attempt's answer:
-        of the errors before a later one nobody knows any more whether each certainly changed nothing.
+        There are none where a refusal leads to the same state as any other error. A seal is refused by a 409, whatever
+        came before it. An action is refused only by its first attempt's answer: a Task does not say whether the errors
+        of earlier attempts certainly changed nothing.
         """
         if _name(refused) == _name(unknown):
             return [], {}
@@ -203,9 +206,10 @@ class _Export:
         return [catch(REFUSALS, name, assign)], {name: choice}
 
     def _in_time(self, saga: Saga, call: Call, done: Saga) -> dict[str, Any]:
-        """The look at the deadline once a step is done: in time the saga goes on, else this step is undone as well.
+        """Return the Choice that looks at the deadline once a step is done; empty where none is needed.
 
-        There is none where the definition has no deadline, no step is left, or the table has no way back from here.
+        In time the saga goes on; past the deadline it turns back, and this step is undone as well. No Choice is needed
+        where the definition has no deadline, no step is left, or the table knows no way back from here.
         """
         deadline = self.definition.deadline
         if not deadline or (saga.state, Event.DEADLINE_PASSED) not in TRANSITIONS or done.state in ENDED:
@@ -217,6 +221,7 @@ class _Export:
         return {f"In time after {call.step.name}": choice}
 
     def _end(self, saga: Saga) -> dict[str, Any]:
+        """Return the Succeed state of an ended saga; its output says how the saga ended, and why it turned back."""
         output = {
             "saga_id": jsonata(EXECUTION_NAME),
             "saga": self.definition.name,
@@ -228,7 +233,7 @@ class _Export:
 
 
 def _once_done(call: Call) -> dict[str, Any]:
-    """The variables after a call that is done, for the next call; an answer that does not say "done" is an error."""
+    """Return what a done call assigns to the variables; the Task fails where the answer does not say "done"."""
     if call.direction is Direction.ACTION:
         return {"results": results_with(call.step), **FRESH}
     return {**FRESH, "made": no_attempts_once_done()}

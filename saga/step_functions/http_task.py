@@ -23,7 +23,7 @@ ANY = ["States.ALL"]
 
 
 def http_task(call: Call, body: Any, connection_arn: str) -> dict[str, Any]:
-    """The Task without its Assign, Catch and Next; `body`: what it sends."""
+    """Return the Task that sends `body`, without its Assign, Catch and Next."""
     step = call.step
     url = urlsplit(call.url)
     query = parse_qs(url.query, keep_blank_values=True)
@@ -51,7 +51,7 @@ def http_task(call: Call, body: Any, connection_arn: str) -> dict[str, Any]:
 
 
 def timeout_seconds(step: Step) -> int:
-    """The step's time-out in whole seconds, which Step Functions asks for: never shorter, at least one."""
+    """Return the step's time-out rounded up to whole seconds, since Step Functions knows no fractions."""
     return max(1, math.ceil(step.timeout))
 
 
@@ -69,10 +69,10 @@ def _retry(step: Step) -> list[dict[str, Any]]:
 
 
 def catch(errors: list[str], following: str, assign: dict[str, Any]) -> dict[str, Any]:
-    """A rule of a Task's Catch: on one of these errors set variables, and go on at the state `following`."""
+    """Return a rule of a Task's Catch: on one of these errors set the variables, and go on at the state `following`."""
     return {"ErrorEquals": errors, "Assign": assign, "Next": following}
 
 
 def catch_all(following: str, assign: dict[str, Any]) -> list[dict[str, Any]]:
-    """The last rules of a Task's Catch, for every error that none before them names."""
+    """Return the last rules of a Task's Catch, for every error that no rule before them names."""
     return [catch(errors, following, assign) for errors in (TOO_LARGE, ANY)]

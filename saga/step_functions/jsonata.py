@@ -47,33 +47,33 @@ $no := $number_of >= 400 and $number_of < 500 and $not($number_of in [408, 425, 
 
 
 def jsonata(expression: str) -> str:
-    """The expression as a field of a state holds it."""
+    """Return the expression in the form in which a field of a state holds it."""
     return "{% " + expression + " %}"
 
 
 def no_results() -> str:
-    """The results before the first call; an error where the execution's input is no JSON object."""
+    """Return the expression for no results yet; it fails where the execution's input is no JSON object."""
     return jsonata(f"$type({INPUT}) = 'object' ? {{}} : $error('the input must be a JSON object')")
 
 
 def results_with(step: Step) -> str:
-    """The results with what the step's action has just answered; an error where the answer does not say "done"."""
+    """Return the results with what the step's action has just answered; it fails where that does not say "done"."""
     return jsonata(f"{DONE} ? $merge([$results, {{'{step.name}': {RESULT}}}]) : {NO_OBJECT}")
 
 
 def no_attempts_once_done() -> str:
-    """0 once a compensation has answered that it is done; an error where its answer does not say so."""
+    """Return the expression that is 0 where a compensation answers "done", and fails where it does not."""
     return jsonata(f"{DONE} ? 0 : {NO_OBJECT}")
 
 
 def failure_of(step: Step, within: int) -> str:
-    """The facts of a failed action from which ERROR is worked out; `within`: its time-out in seconds."""
+    """Return the facts of a failed action, from which ERROR is worked out; `within` is its time-out in seconds."""
     facts = f"'step': '{step.name}', 'within': {within}, 'attempts': {ATTEMPT}"
     return jsonata(f"{{{facts}, 'output': $states.errorOutput}}")
 
 
 def fields_of(step: Step, earlier: Sequence[Step]) -> Any:
-    """The body of a step's calls: `send`, looked up in the input and in the results of the `earlier` steps.
+    """Return the body of a step's calls: what `send` names, of the input and of the `earlier` steps' results.
 
     Of two that have a field the later one wins, and a field that nobody has is left out, as `machine.next_call` does.
     """
@@ -85,19 +85,19 @@ def fields_of(step: Step, earlier: Sequence[Step]) -> Any:
 
 
 def result_of(definition: SagaDefinition) -> str:
-    """The saga's result: what all steps answered, merged, with its secret fields masked."""
+    """Return the saga's result: what all steps answered, merged, with its secret fields masked."""
     masks = "".join(f", {{{_text(name)}: $exists($lookup($all, {_text(name)})) ? '***'}}" for name in definition.secret)
     return jsonata(f"($all := {_merged(definition.steps)}; $merge([$all{masks}]))")
 
 
 def deadline_passed(seconds: float) -> str:
-    """Whether the execution has run for so long."""
+    """Return the condition that the execution has run for so many seconds."""
     elapsed = "$millis() - $toMillis($states.context.Execution.StartTime)"
     return jsonata(f"{elapsed} >= {math.ceil(seconds * 1000)}")
 
 
 def rest_seconds() -> str:
-    """How long a call rests: a second, doubling from round to round up to REST_AT_MOST, each jittered by half."""
+    """Return a stalled call's rest: a second, doubling each round up to REST_AT_MOST, of which half to all is drawn."""
     whole = f"$min([{REST_AT_MOST}, $power(2, $min([$rounds - 1, 20]))])"
     return jsonata(f"$ceil({whole} * (0.5 + $random() / 2))")
 
@@ -107,5 +107,5 @@ def _merged(steps: Iterable[Step], *before: str) -> str:
 
 
 def _text(text: str) -> str:
-    """A JSONata string; without %, so that no text can end the expression that it stands in."""
+    """Return the text as a JSONata string, without a %, so that it cannot end the expression that it stands in."""
     return json.dumps(text).replace("%", "\\u0025")

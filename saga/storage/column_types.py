@@ -18,23 +18,23 @@ from saga.payload import compact, stored
 
 @dataclass(frozen=True)
 class EncodedJson:
-    """A JSON value whose text is known already."""
+    """A JSON value that has been encoded: it is stored as it is."""
 
     text: str
 
 
 class Json(TypeDecorator[Any]):
-    """A JSON value as text: its numbers come back as they went in, which a native JSON column does not promise."""
+    """JSON as text, whose numbers come back as they went in; a native JSON column does not promise that."""
 
     impl = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Any) -> str | None:
-        """Python to text; None is NULL."""
+        """The text of a Python value; None is NULL."""
         return None if value is None else value.text if isinstance(value, EncodedJson) else compact(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
-        """Text to Python; Undecodable where it is no JSON, so that the rows beside it can be read."""
+        """The Python value of a text; Undecodable where it is no JSON, so that the other rows can be read."""
         return None if value is None else _decoded(value)
 
 
@@ -47,7 +47,7 @@ class Undecodable:
 
 
 def decodable(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row to be shown: a column that cannot be decoded says so, and its content is withheld."""
+    """A row for showing: a column that cannot be decoded holds the reason instead of its content."""
     return {
         str(name): {"unreadable": value.reason} if isinstance(value, Undecodable) else value
         for name, value in row.items()
@@ -80,17 +80,17 @@ def _utc_text(value: float | None) -> str | None:
 
 
 class UtcTime(TypeDecorator[float]):
-    """Seconds since the epoch in Python, a UTC date and time with microseconds in the database."""
+    """A time: seconds since the epoch in Python, a UTC date and time with microseconds in the database."""
 
     impl = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     cache_ok = True
 
     def bind_processor(self, dialect: Any) -> Callable[[float | None], str | None]:
-        """Seconds to the text that SQLite keeps and MySQL reads."""
+        """The function that makes of seconds the text that SQLite keeps and MySQL reads."""
         return _utc_text
 
     def result_processor(self, dialect: Any, coltype: Any) -> Callable[[Any], Any]:
-        """A date and time, a text in SQLite, to seconds; Undecodable where it is none."""
+        """The function that makes seconds of a date and time, or Undecodable; SQLite gives it as text."""
         return _seconds
 
 

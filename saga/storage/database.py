@@ -24,10 +24,10 @@ BUSY_SECONDS = 4  # how long a statement waits for a lock, a connection, or a se
 
 
 def connect(url: str, pool_size: int = 16, plain: bool = False) -> Engine:
-    """An engine for `url`; nothing is connected before its first use.
+    """An engine for the database at `url`, which connects to nothing before its first use.
 
     SQLite: WAL, synchronous=FULL, and every transaction begins with BEGIN IMMEDIATE, so that none fails for
-    wanting to write after it has read. MySQL: READ COMMITTED; we end every transaction, so none is reset again.
+    wanting to write after it has read. MySQL: READ COMMITTED; a transaction is always ended, so the pool resets none.
     `plain`: statements are executed by SQLAlchemy alone, one by one, and each write has a transaction of its own.
     """
     parsed = make_url(url)

@@ -22,7 +22,7 @@ NO_TEXT = 1366  # ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
 
 
 def save_round_trips(engine: Engine) -> None:
-    """Make the engine of a MySQL connect with the classes below, which `execute_batch` needs."""
+    """Make the engine of a MySQL connect with the classes below: `execute_batch` needs them."""
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
@@ -30,7 +30,7 @@ def save_round_trips(engine: Engine) -> None:
         made: Any = kind(*arguments, **options)
         with closing(made.cursor()) as cursor:
             cursor.execute("SELECT @@max_allowed_packet")
-            made.packet = int(cursor.fetchone()[0])
+            made.packet_at_most = int(cursor.fetchone()[0])
         return made
 
 
@@ -38,15 +38,17 @@ class _FewerRoundTrips:
     """What both kinds of the driver's connections leave out, or do together."""
 
     sent_with_commit: tuple[str, Row] | None = None  # statements that are sent with the COMMIT
-    packet = 1 << 62  # bytes: the server takes no larger one
+    packet_at_most = 1 << 62  # bytes: the server takes no larger one
 
     def check(self, sql: bytes) -> bytes:
-        """The text, unless it is too large for the server, which would say so by hanging up.
+        """Give `sql` back; raises DataError where the server would not take it, since it is too large.
 
-        From a lost connection nobody could tell that the same text must not be sent again.
+        The server itself would close the connection, and nobody could tell that the same text must not be sent again.
         """
-        if len(sql) + 1 >= self.packet:  # with the byte that says what kind of packet it is
-            raise DataError(f"{len(sql)} bytes are more than max_allowed_packet ({self.packet})", errno=TOO_LARGE)
+        if len(sql) + 1 >= self.packet_at_most:  # with the byte that says what kind of packet it is
+            raise DataError(
+                f"{len(sql)} bytes are more than max_allowed_packet ({self.packet_at_most})", errno=TOO_LARGE
+            )
         return sql
 
     def is_connected(self: Any) -> bool:
@@ -68,6 +70,8 @@ class _FewerRoundTrips:
 
 
 class _CExtensionConnection(_FewerRoundTrips, CMySQLConnection):
+    """For an installation with the driver's C extension."""
+
     def execute(self, sql: str, values: Row) -> list[int]:
         """How many rows each of the statements found; without a cursor, which costs as much as the round trip."""
         try:
@@ -82,7 +86,7 @@ class _CExtensionConnection(_FewerRoundTrips, CMySQLConnection):
         return found
 
     def _follows(self) -> bool | None:
-        """Whether there is another result; its error as the driver raises that of the first one, which it forgets."""
+        """Go to the next result, if there is one; raises its error, which the driver translates only for the first."""
         try:
             return self.next_result()
         except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]

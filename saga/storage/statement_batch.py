@@ -26,7 +26,7 @@ class Statement:
         self._texts: dict[str, _Text] = {}
 
     def bind(self, dialect: Dialect, values: Mapping[str, Any]) -> Row:
-        """The values as the driver takes them."""
+        """The values in the order and the form in which the driver takes them."""
         parameters = self.text(dialect).parameters
         return tuple([convert(values[name]) if convert else values[name] for name, convert in parameters])
 
@@ -47,7 +47,7 @@ class _Text:
     parameters: Sequence[tuple[str, Callable[[Any], Any] | None]]
 
     def of(self, rows: int) -> str:
-        """The INSERT of so many rows; an UPDATE is of one."""
+        """The SQL for so many rows, of an INSERT; an UPDATE takes one."""
         if rows == 1:
             return self.sql
         head, values, row = self.sql.partition(" VALUES ")

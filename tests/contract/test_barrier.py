@@ -14,9 +14,9 @@ from tests.conftest import Database
 from tests.support.service import Service, deadlock, fail, refuse
 
 
-@pytest.fixture
-def service(database: Database) -> Service:
-    return Service(database("service_a"))
+@pytest.fixture(params=["0", "1"], ids=["batches", "plain"])
+def service(database: Database, request: pytest.FixtureRequest) -> Service:
+    return Service(database("service_a"), SAGA_PLAIN=request.param)
 
 
 def test_an_action_runs_once_and_its_answer_is_saved(service: Service) -> None:

@@ -75,7 +75,8 @@ def log(database: Database) -> SagaLog:
 def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
     """The orchestrator over that log; the services' rows and health are not asked for."""
     nowhere = {f"SERVICE_{name}_URL": "http://127.0.0.1:9" for name in "ABC"}
-    sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off"}
+    # A lease that no test outlasts: recovery would watch what is due in the far future, and then claim it.
+    sagas = {"SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), "NATS_URL": "off", "LEASE_SECONDS": "600"}
     monkeypatch.setattr(orchestrator.dashboard.saga_view, "ask_all", lambda definition, *_: dict.fromkeys("ABC"))
     monkeypatch.setattr("orchestrator.health.HealthMonitor.latest", lambda self: None)
     app = create_app(load_settings({"SAGA_LOG_URL": database("orchestrator"), **nowhere, **sagas}))

@@ -250,7 +250,7 @@ def test_a_caller_waits_as_long_as_it_said_though_the_clock_is_set(tmp_path: Pat
     if asked != "run":
         engine.start(signup(), INPUT)
     work = {
-        "wait": lambda: engine.wait(ID, 0.3),
+        "wait": lambda: runtime.waiting.wait(ID, time.monotonic() + 0.3),
         "run": lambda: engine.run(signup(), INPUT, None, 0.3),
         "close": lambda: pool.close(0.3),
     }[asked]

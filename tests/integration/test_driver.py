@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from saga.driver import Driver
+from saga.driver import Claim, Driver, Phase
 from saga.errors import LeaseLost
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, Line, State
@@ -87,6 +87,35 @@ def test_an_ended_or_stalled_saga_is_not_renewed(world: World) -> None:
     driver.renew_when_old()
     driver.give_up()
     assert (found(world).due_at, found(world).owner) == (None, None)
+
+
+def test_its_phase_says_what_a_driver_is_doing(world: World) -> None:
+    driver = started(world)
+    seen = [driver.phase]
+    call = driver.next_call()
+    assert call
+    driver.queue()
+    seen.append(driver.phase)
+    driver._deps = replace(driver._deps, before_attempt=lambda each, _: seen.append(each.phase))
+    driver.make(call)
+    seen.append(driver.phase)
+    driver._deps = replace(driver._deps, before_attempt=lambda *_: None)
+    world.drive(driver)
+    assert [*seen, driver.phase] == [Phase.READY, Phase.QUEUED, Phase.CALLING, Phase.READY, Phase.RELEASED]
+
+
+def test_a_claim_is_logged_before_anything_is_called_and_a_preempted_driver_calls_nothing(world: World) -> None:
+    record = started(world).record
+    driver = Driver(record, world.deps(lambda: 1), Claim(interrupted=False))
+    assert driver.phase is Phase.CLAIMED
+    call = driver.next_call()
+    assert call
+    assert (events(world)[-1], driver.phase) == ("claimed", Phase.READY)
+    assert not driver.preempt()
+    assert (driver.phase, driver.holds) == (Phase.PREEMPTED, False)
+    with pytest.raises(LeaseLost):
+        driver.make(call)
+    assert not world.calls
 
 
 def test_when_stopping_it_hands_over_between_two_calls(world: World) -> None:

@@ -29,6 +29,7 @@ class Runtime:
             CHOREOGRAPHY: CoordinatorWithoutBroker(lambda record: None),
             TEMPORAL: TemporalCoordinator(deps, None, "TEMPORAL_ADDRESS"),
         }
-        self.engine = Engine(self.pool, WaitingCallers(self.pool, EndSignals(), coordinators), coordinators, new_id)
+        self.waiting = WaitingCallers(self.pool, EndSignals(), coordinators)
+        self.engine = Engine(self.pool, self.waiting, coordinators, new_id)
         self.operator = Operator(deps, coordinators)
         self.recovery = Recovery(self.pool, coordinators, interval)

@@ -219,6 +219,13 @@ def test_the_machine_loads_no_database_and_no_http_client() -> None:
     assert closure("machine") == {"__init__", "machine", "definition", "payload", "exact_json", "errors", "retry"}
 
 
+def test_the_command_loads_no_database_no_server_and_no_broker() -> None:
+    """It only asks the API, and an operator does not wait for what it does not need."""
+    loaded = closure("cli.main")
+    packages_of_others = set().union(*(at_module_level(path)[1] for path in modules("saga") if dotted(path) in loaded))
+    assert not packages_of_others & {"sqlalchemy", "flask", "granian", "nats", "temporalio"}
+
+
 def test_no_import_points_upwards() -> None:
     def level(name: str) -> int:
         first = "driver" if name in WITH_THE_CORE else name.split(".")[0]
