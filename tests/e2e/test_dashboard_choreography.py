@@ -21,7 +21,7 @@ CUT = ["ERR_", "Failed to load resource", "htmx:", "[object Event]"]  # what is 
 Open = Callable[..., AbstractContextManager[Page]]
 
 expect.set_options(timeout=15_000)
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = pytest.mark.xdist_group("browser, choreography")
 
 
 @pytest.fixture(scope="module")
