@@ -1,4 +1,4 @@
-"""What a browser is told, and what is refused because a browser was talked into it by another site."""
+"""Protects browsers: other sites' forms are refused, and no page runs, loads or is framed by what is not ours."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 def protect(app: Flask) -> None:
-    """Everything is served from here, and nothing of another site may run, frame it, or send its forms."""
+    """Refuse requests that another site's page sends, and add the headers by which a browser protects its user."""
     app.before_request(_refuse_other_sites)
-    app.after_request(_tell)
+    app.after_request(_add_headers)
 
 
 def _refuse_other_sites() -> None:
-    """Cross-site request forgery: nobody logs in here, so where a request comes from is all there is to check.
+    """Refuse cross-site request forgery. Nobody logs in here, so all there is to check is where a request comes from.
 
-    A browser says so in Sec-Fetch-Site (W3C Fetch Metadata), older ones in Origin (RFC 6454); other clients send
+    A browser says that in Sec-Fetch-Site (W3C Fetch Metadata), older ones in Origin (RFC 6454); other clients send
     neither, and cannot be talked into anything.
     """
     if request.method in SAFE:
@@ -45,7 +45,7 @@ def _refuse_other_sites() -> None:
         raise Forbidden("this was sent by a page of another site")
 
 
-def _tell(response: Response) -> Response:
+def _add_headers(response: Response) -> Response:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.mimetype == "text/html":
         response.headers.setdefault("Content-Security-Policy", POLICY)

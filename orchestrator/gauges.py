@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Gauges(Collector):
-    """What a scrape finds out; `letters` counts the dead letters, None where choreography is off."""
+    """Collects the gauges at a scrape; `letters` counts the dead letters, and is None where choreography is off."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class Gauges(Collector):
         self._letters = Asked(letters, monotonic, within) if letters else None
 
     def describe(self) -> list[Metric]:
-        """Nothing: to be registered, it need not ask anybody."""
+        """No metric: the registry need not ask the log and the broker before it accepts this collector."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges; of what does not answer, none."""
+        """The gauges, without those of a log or a broker that does not answer."""
         backlog = self._backlog.value()
         yield _gauge("saga_log_up", "1 where the saga log answers, else 0.", backlog is not None)
         if backlog:
@@ -77,7 +77,7 @@ def _gauge(name: str, means: str, value: float) -> Metric:
 
 
 class Asked(Generic[T]):
-    """A value that is asked for on a thread of its own, so that whoever does not answer keeps nobody waiting."""
+    """A value that is asked for on a thread of its own, so that no scrape waits longer than `within` seconds for it."""
 
     def __init__(self, ask: Callable[[], T], monotonic: Callable[[], float], within: float):
         self._ask = ask
@@ -88,7 +88,7 @@ class Asked(Generic[T]):
         self._answered_at = float("-inf")
 
     def value(self) -> T | None:
-        """What was answered last; None where nobody answers."""
+        """The last answer, asked for again where it is older than FRESH; None where none comes in time."""
         with self._lock:
             asked = self._asked
             if asked is None or (asked.done() and self._monotonic() - self._answered_at > FRESH):

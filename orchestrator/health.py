@@ -45,7 +45,7 @@ class Service:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """What was found last; `at` in seconds since the epoch."""
+    """What was found last; `at` is in seconds since the epoch."""
 
     at: float
     services: Sequence[Service]
@@ -65,7 +65,7 @@ class HealthReport:
 
 
 class HealthMonitor:
-    """Finds it out, at most every few seconds, and only while somebody looks."""
+    """Asks the services, the log and the broker, at most every FRESH seconds, and only while somebody looks."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class HealthMonitor:
         self._looking, self._settling = threading.Lock(), threading.Lock()
 
     def latest(self) -> HealthReport | None:
-        """What was found last; None before the first time."""
+        """What was found last; None before the first time. It is found out again in the background where it is old."""
         old = self._found is None or self._monotonic() - self._looked_at > FRESH
         if old and self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, name="health", daemon=True).start()
@@ -111,12 +111,12 @@ class HealthMonitor:
         return self._found
 
     def recheck(self, saga_id: str) -> None:
-        """An operator says what was done by hand: whoever looks next is told whether the services say so, too."""
+        """Ask the services about this saga before the next look: an operator says that something was done by hand."""
         if len(self._to_recheck) < AUDITED:
             self._to_recheck.add(saga_id)
 
     def report(self, saga_id: str, violations: Sequence[Mapping[str, Any]]) -> None:
-        """What somebody else has found to be wrong with a saga: it is shown from now on, until it is right."""
+        """Show from now on, until it is put right, what somebody else has found to be wrong with a saga."""
         if not violations:
             return
         self._right.discard(saga_id)
@@ -181,7 +181,7 @@ class HealthMonitor:
         )
 
     def _ask_broker(self) -> tuple[str | None, int | None]:
-        """What is wrong with it, and how many events are parked there."""
+        """What is wrong with the broker, and how many events are parked there."""
         try:
             return None, self._letters() if self._letters else None
         except BrokerUnavailable as error:

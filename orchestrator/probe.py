@@ -30,7 +30,7 @@ def step_called(service: str, definitions: Sequence[SagaDefinition]) -> tuple[Sa
 
 
 def probe(definition: SagaDefinition, step: Step, transport: Transport, token: str | None) -> dict[str, Any]:
-    """What the step's action answers: {"status_code", "answer"}; no status code where there was no answer.
+    """Call the step's action, and undo it; give its {"status_code", "answer"}, the former None where none came.
 
     A pivot cannot be undone. So its compensation comes first, after which no action of that saga takes effect at any
     participant that keeps the contract; one built with our kit then runs the action dry. Raises Conflict, and calls
@@ -60,7 +60,7 @@ def _check(definition: SagaDefinition, step: Step) -> None:
 
 
 class _Service:
-    """A step's service, called for a saga that there is not."""
+    """A step's service, called in the name of a saga that does not exist."""
 
     def __init__(self, step: Step, fields: Mapping[str, Any], transport: Transport, token: str | None):
         self._step = step
@@ -70,7 +70,7 @@ class _Service:
         self._saga_id = str(uuid_utils.uuid7())
 
     def post(self, direction: Direction, more: Mapping[str, str] | None = None) -> HttpAnswer:
-        """One attempt."""
+        """Make one attempt of the step's action or compensation."""
         step = self._step
         url = step.action if direction is Direction.ACTION else str(step.compensation)
         call = Call(step, direction, url, self._fields)
@@ -94,7 +94,7 @@ def _said(answer: HttpAnswer) -> dict[str, Any]:
 
 
 def sample(definition: SagaDefinition, name: str) -> Any:
-    """A value for a field: what the input's schema would take, or else a number, as most ids are."""
+    """A value that the input's schema takes for a field; a number for a field that is not in it, as most ids are."""
     properties = (definition.input or {}).get("properties", {})
     if name not in properties:
         return 0

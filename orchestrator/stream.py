@@ -44,12 +44,12 @@ class _Batch:
     whole: bytes  # made once, for however many listeners
 
     def of(self, saga_id: str | None) -> bytes:
-        """The events of one saga, or all."""
+        """The events of one saga, or all of them where it is None."""
         return self.whole if saga_id is None else b"".join(event for owner, event in self.events if owner == saga_id)
 
 
 class Stream:
-    """The log's end, watched for all listeners at once."""
+    """Watches the end of the log for all listeners at once."""
 
     def __init__(self, log: SagaLog, lines: LogLines):
         self._log = log
@@ -70,7 +70,7 @@ class Stream:
         self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
 
     def open(self) -> None:
-        """Start watching."""
+        """Start the thread that watches the log."""
         self._thread.start()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Stream:
                     yield events or _at(position)
 
     def changes(self, position: int) -> Iterator[bytes]:
-        """An event without content, at most one a second, whenever lines have come: all that a list has to know."""
+        """An event without content whenever lines have come, at most one every CHANGES_EVERY seconds, for a list."""
         with self._listening(to_lines=False):
             yield _start(position)
             while not self._closed:
@@ -149,7 +149,7 @@ class Stream:
             return None
 
     def _page(self, position: int, upto: int) -> _Batch:
-        """The lines that one who is late wants next. LogUnavailable."""
+        """The lines that a listener who is late reads next. Raises LogUnavailable."""
         with self._catching_up:
             page = self._batches.get(position) or self._pages.get(position)
             if page is None:
@@ -158,7 +158,7 @@ class Stream:
             return page
 
     def _after(self, position: int) -> int:
-        """The position once it is beyond this one, or as it is after a while."""
+        """Wait until the log is beyond this position, for HEARTBEAT seconds at most; give where it is then."""
         with self._changed:
             self._changed.wait_for(lambda: self._beyond(position) or self._closed, HEARTBEAT)
             return position if self._position is None else self._position
@@ -205,7 +205,7 @@ class Stream:
 
 
 def _keep(batches: OrderedDict[int, _Batch], position: int, batch: _Batch, most: int) -> None:
-    """Keep one for those who come after; the oldest gives way."""
+    """Keep a batch for listeners who come later; the oldest one gives way."""
     batches[position] = batch
     while len(batches) > most:
         batches.popitem(last=False)
@@ -222,10 +222,10 @@ def _event(id: int, line: dict[str, object]) -> bytes:
 
 
 def _start(position: int) -> bytes:
-    """How long to wait before a reconnection (milliseconds), and where the stream starts."""
+    """Tell the listener how long to wait before it connects again (milliseconds), and where the stream starts."""
     return b"retry: 1000\n" + _at(position)
 
 
 def _at(position: int) -> bytes:
-    """Nothing to see; but the listener knows where it is, should it have to come back."""
+    """Tell the listener its position, without an event, so that it knows it should it have to connect again."""
     return f"id: {position}\n\n".encode()

@@ -1,4 +1,4 @@
-"""What operators' tools read: process output and Prometheus metrics of what the saga log says."""
+"""Tells operators' tools what the saga log says: Prometheus metrics, and lines of the process's output."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Telemetry:
         self._unreadable.set_function(lambda: len(pool.deps.log.aside))
 
     def show_gauges(self, gauges: Collector) -> None:
-        """Show these, too."""
+        """Let a scrape collect these gauges as well."""
         self.registry.register(gauges)
 
     def observe(self, record: Record, line: Line) -> None:
-        """Told of every line, once it is durable."""
+        """Count a line, and log it; called with every line once it is durable."""
         name, detail = record.definition.name, line.facts
         if line.event == ATTEMPT:
             attempts = self._of_attempts(name, line.step, detail.get("call"), detail.get("verdict"))
@@ -60,12 +60,12 @@ class Telemetry:
         log_line(record.id, line)
 
     def metrics(self) -> bytes:
-        """The Prometheus text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
 def log_line(saga_id: str, line: Line) -> None:
-    """A line of the saga log, to the process's output. No payload, no message: they may hold personal data."""
+    """Write a line of the saga log to the process's output, without payload and message: both may be personal."""
     detail = line.facts
     went_well = detail.get("verdict") == Verdict.DONE if line.event == ATTEMPT else line.event == Event.ACTION_DONE
     if went_well and detail.get("state") not in ENDED:

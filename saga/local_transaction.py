@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from saga.barrier import AlsoWrite, Barrier, Handled, Key, StepAnswer, Transaction, nothing_else
+from saga.barrier import AlsoWrite, Barrier, BarrierState, Handled, Key, StepAnswer, Transaction, nothing_else
 from saga.errors import NotJson, OutcomeUnknown, Refused
 from saga.machine import Direction
 from saga.payload import sayable
@@ -119,7 +119,7 @@ class LocalTransactions:
         """The engine of the service's database."""
         return self._barrier.engine
 
-    def saved(self, saga_id: str, step: str) -> Any:
+    def saved(self, saga_id: str, step: str) -> tuple[BarrierState, Mapping[str, Any]] | None:
         """The state of a step's barrier row and the answer that it holds; None where there is no row."""
         return self._barrier.saved(saga_id, step)
 

@@ -49,13 +49,13 @@ def started_by(
 
 
 def sample_input(definition: SagaDefinition) -> dict[str, Any]:
-    """An input that the saga takes: of each field that it requires a value, as far as its schema tells one."""
+    """An input that the saga takes: a value for each field that it requires, as far as the schema tells one."""
     required = (definition.input or {}).get("required", [])
     return {name: INPUT.get(name) or sample(definition, name) for name in required}
 
 
 def prefilled(definition: SagaDefinition) -> dict[str, Any]:
-    """What the form sends as it is first shown, and of what it leaves empty the fields that the saga requires."""
+    """The input with which the form is first shown: known fields, and every field that the saga requires."""
     shown = {name: INPUT[name] for name in (definition.input or {}).get("properties", {}) if name in INPUT}
     return shown | sample_input(definition)
 

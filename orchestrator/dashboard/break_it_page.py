@@ -13,9 +13,11 @@ from orchestrator.dashboard.saga_view import find_view
 from orchestrator.dashboard.scenarios import SCENARIOS
 from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
-from saga.definition import CHOREOGRAPHY, ORCHESTRATION
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION, SagaDefinition
 from saga.errors import BadInput, SagaError
 from saga.faults.flags import FaultKind
+
+MODES = (ORCHESTRATION, CHOREOGRAPHY)
 
 blueprint = Blueprint("break_it_page", __name__)
 
@@ -52,7 +54,7 @@ def start(orchestrator: Orchestrator) -> Response | tuple[str, int]:
 def start_in_both_modes(orchestrator: Orchestrator) -> Response | tuple[str, int]:
     """Start the same saga twice, orchestrated and choreographed, and show both side by side."""
     try:
-        started = [started_by(orchestrator, request.form, mode) for mode in (ORCHESTRATION, CHOREOGRAPHY)]
+        started = [started_by(orchestrator, request.form, mode) for mode in MODES]
         for definition, _ in started:  # before either is started
             orchestrator.check_start(definition)
         saga_ids = [orchestrator.engine.start(definition, body) for definition, body in started]
@@ -75,14 +77,15 @@ def render_form(orchestrator: Orchestrator, problem: str | None = None) -> str:
     """The page; `problem` is why what its reader has sent was refused."""
     asked = request.values
     definition = orchestrator.definition_or_first(asked.get("saga") if problem is None else None)
-    if problem is None and asked.get("mode") != CHOREOGRAPHY:
-        orchestrator.mode(asked.get("mode"))
+    mode = asked.get("mode", SagaDefinition.mode)
+    if problem is None and mode not in MODES:
+        orchestrator.mode(mode)  # which refuses it
     try:
         flags, body = flags_in(asked, definition), body_in(asked, definition)
     except BadInput as error:
         flags, body, problem = [], {}, problem or str(error)
-    if asked.get("mode") == CHOREOGRAPHY:
-        flags.insert(0, ("mode", CHOREOGRAPHY))
+    if mode in MODES and mode != SagaDefinition.mode:
+        flags.insert(0, ("mode", mode))
     return render_template(
         "break_it.html",
         scenarios=SCENARIOS if definition.name == "signup" else (),

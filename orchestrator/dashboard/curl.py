@@ -56,7 +56,7 @@ def curl(
 
 def flags_of(definition: SagaDefinition) -> list[tuple[str, str]]:
     """The flags of POST /start that a saga was started with, as its snapshot has them."""
-    found = [("mode", definition.mode)] if definition.choreographed else []
+    found = [("mode", definition.mode)] if definition.mode != SagaDefinition.mode else []  # the default needs no flag
     found += [("fail", f"orchestrator:{point.lower()}") for point in definition.faults]
     for step in definition.steps:
         for url in (step.action, step.compensation or ""):
@@ -100,7 +100,7 @@ def _name(path: Sequence[str]) -> str:
 
 
 def _joined(pieces: Sequence[str | _Variable]) -> Iterator[str | _Variable]:
-    """With the texts between two variables as one."""
+    """The pieces, with the texts between two variables joined."""
     text = ""
     for piece in pieces:
         if isinstance(piece, str):

@@ -10,7 +10,7 @@ _COUNTS = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def length(seconds: float, places: int = 1) -> str:
-    """A time in words: 12 ms, 4.2 s, 1 min 30 s, 2 h 5 min; `places` after the point."""
+    """A length of time in words: 12 ms, 4.2 s, 1 min 30 s, 2 h 5 min; with so many `places` after the point."""
     if round(seconds * 1000, places) < 1000:
         return f"{round(seconds * 1000, places):g} ms"
     if round(seconds, places) < 60:
@@ -22,12 +22,12 @@ def length(seconds: float, places: int = 1) -> str:
 
 
 def moment(at: str) -> str:
-    """A time of the API's, as a sentence has it: 2026-01-31 12:00:00 UTC; a page shows it in its reader's zone."""
+    """One of the API's times for a sentence, 2026-01-31 12:00:00 UTC, which a page shows in its reader's own zone."""
     return f"{at[:10]} {at[11:19]} UTC"
 
 
 def times(count: int, or_more: bool = False, in_brackets: bool = True) -> str:
-    """Once, twice, three times; above ten in figures and brackets, as they may follow another number: (40 times)."""
+    """A number of times in words; above ten in figures, in brackets since it may follow another number: (40 times)."""
     words = {1: "once", 2: "twice", **{number: f"{word} times" for number, word in enumerate(_COUNTS, 3)}}
     if count in words:
         return f"at least {words[count]}" if or_more else words[count]
@@ -37,11 +37,11 @@ def times(count: int, or_more: bool = False, in_brackets: bool = True) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """A, B and C."""
+    """The names as a sentence lists them: A, B and C."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def quoted(text: str) -> str:
-    """On one line, in quotation marks; cut where it is long."""
+    """The text in quotation marks, on one line; what is longer than QUOTED_AT_MOST is cut."""
     line = " ".join(text.split())
     return f"“{line if len(line) <= QUOTED_AT_MOST else line[: QUOTED_AT_MOST - 1] + '…'}”"

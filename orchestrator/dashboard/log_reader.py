@@ -1,4 +1,4 @@
-"""A saga's log read as calls: each with its attempts over all its rounds, and the line that ended it. Pure."""
+"""Reads a saga's log as calls, each with its attempts over all its rounds and the line that ended it. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VERBS = ("cancelled", "resumed", "resolved")  # why an operator's claim was mad
 
 @dataclass
 class CallHistory:
-    """One call. `before` is the saga's state while it was made, `number` its last attempt, also one without answer."""
+    """One call. `before` is the saga's state while it was made; `number` is its last attempt, answered or not."""
 
     before: str
     number: int = 0
@@ -42,43 +42,43 @@ class CallHistory:
 
     @property
     def step(self) -> str:
-        """Whose call it is; empty where the log does not say yet."""
+        """The step that is called; empty where the log does not say yet."""
         return next((str(line["step"]) for line in (*self.attempts, *self.stalls, self.end) if line), "")
 
     @property
     def event(self) -> str:
-        """What ended it."""
+        """The event that ended the call; empty while the call is open."""
         return str(self.end["event"]) if self.end else ""
 
     @property
     def after(self) -> str:
-        """The state that its end led to."""
+        """The state of the saga after the call; empty while the call is open."""
         return state_of(self.end) if self.end else ""
 
     @property
     def backward(self) -> bool:
-        """It is a compensation's."""
+        """Whether this is the call of a compensation."""
         return self.before in BACKWARD
 
     @property
     def committed(self) -> bool:
-        """It asked the pivot to undo what it did, and learnt that it stands."""
+        """Whether it asked the pivot to undo its action, and the pivot answered that it had committed."""
         return self.before == State.SEALING and self.event == Event.COMPENSATION_REFUSED
 
     @property
     def by_hand(self) -> bool:
-        """An operator marked it as done."""
+        """Whether an operator marked the call as done."""
         return self.event == Event.RESOLVED
 
     @property
     def failed(self) -> list[ShownLine]:
-        """Its attempts that did not succeed."""
+        """The attempts that did not succeed."""
         return [line for line in self.attempts if detail_of(line).get("verdict") != "done"]
 
 
 @dataclass
 class SagaHistory:
-    """What a log tells. The last of the calls is open, or no call: what comes after a saga's end."""
+    """What a saga's log tells. The last of the calls has not ended; after the saga's end it has no line, either."""
 
     calls: list[CallHistory]
     state: str = State.EXECUTING
@@ -94,17 +94,17 @@ class SagaHistory:
 
     @property
     def turn(self) -> CallHistory | None:
-        """The call with which it turned back, to the start or only to its pivot."""
+        """The call with which the saga turned back, to its start or only to its pivot; None where it did not."""
         return next((call for call in self.calls if not call.backward and call.after in _BACK), None)
 
     @property
     def seal(self) -> CallHistory | None:
-        """The call that asks a pivot of unknown outcome to undo it: it settles what the outcome is."""
+        """The call that asks a pivot of unknown outcome to undo its action, which settles the outcome."""
         return next((call for call in self.calls if call.before == State.SEALING), None)
 
     @property
     def went_forward(self) -> bool:
-        """It turned back to its pivot, and learnt that it had committed."""
+        """Whether the saga turned back to its pivot, learnt that this had committed, and went forward again."""
         return any(call.committed for call in self.calls)
 
     @property
@@ -114,7 +114,7 @@ class SagaHistory:
 
     @property
     def done_by_hand(self) -> list[CallHistory]:
-        """Actions that an operator marked as done."""
+        """The calls of actions that an operator marked as done."""
         return [call for call in self.calls if call.by_hand and not call.backward]
 
     @property
@@ -124,7 +124,7 @@ class SagaHistory:
 
     @property
     def undone_by_hand(self) -> list[CallHistory]:
-        """Compensations that an operator marked as done."""
+        """The calls of compensations that an operator marked as done."""
         return [call for call in self._compensations if call.by_hand]
 
     @property
@@ -133,7 +133,7 @@ class SagaHistory:
 
 
 def with_gaps(lines: Sequence[ShownLine]) -> list[ShownLine]:
-    """The lines that are shown of a log, with one between them that says where, and how many, are left out."""
+    """The shown lines of a log, with a line of the event LEFT_OUT wherever some are left out, which counts them."""
     found: list[ShownLine] = []
     for line in lines:
         missing = line["seq"] - found[-1]["seq"] - 1 if found else 0
@@ -146,7 +146,7 @@ def with_gaps(lines: Sequence[ShownLine]) -> list[ShownLine]:
 
 
 def read_history(lines: Sequence[ShownLine]) -> SagaHistory:
-    """What the lines of a log tell: of the whole of it, or of what `with_gaps` leaves of it."""
+    """What the lines of a log tell; they may be the whole log, or what `with_gaps` gives."""
     history = SagaHistory([CallHistory(State.EXECUTING)])
     events = [str(line["event"]) for line in lines]
     for line, following in zip(lines, [*events[1:], ""], strict=True):
@@ -156,7 +156,7 @@ def read_history(lines: Sequence[ShownLine]) -> SagaHistory:
 
 
 def _take(history: SagaHistory, line: ShownLine, following: str) -> None:
-    """One line more; `following` is the event of the next one."""
+    """Add a line to the history; `following` is the event of the line after it."""
     event = line["event"]
     if history.calls[-1].left_out:
         _mend(history, line)
@@ -186,7 +186,7 @@ def _take(history: SagaHistory, line: ShownLine, following: str) -> None:
 
 
 def by_operator(line: ShownLine, following: str) -> bool:
-    """Whether a claim is an operator's, who took the saga from its driver: nothing crashed, stopped or was too slow."""
+    """Tell whether a claim was made for an operator's command, not because a driver crashed, stopped or was slow."""
     return detail_of(line).get("why") in _VERBS or following in _OPERATORS
 
 
@@ -207,7 +207,7 @@ def cut_short(saga: Mapping[str, Any], lines: Sequence[ShownLine], claim: int) -
 
 
 def attempts_of(history: SagaHistory) -> dict[str, int]:
-    """How often each step's action was sent, as far as its log tells: one that was cut short counts."""
+    """How often each step's action was sent, as far as the log tells; an attempt that was cut short counts."""
     numbers: dict[str, int] = {}
     for call in history.calls:
         if call.step and not call.backward:
@@ -216,7 +216,7 @@ def attempts_of(history: SagaHistory) -> dict[str, int]:
 
 
 def _mend(history: SagaHistory, line: ShownLine) -> None:
-    """After a gap: where the line is of another call than the one before the gap, what lies between is not known."""
+    """After a gap, begin a new call where the line belongs to another one than the line before the gap."""
     call, backward = history.calls[-1], _of_compensation(line)
     if backward is not None and (line["step"], backward) != (call.step, call.backward):
         history.torn = True
@@ -224,7 +224,7 @@ def _mend(history: SagaHistory, line: ShownLine) -> None:
 
 
 def _of_compensation(line: ShownLine) -> bool | None:
-    """Whether a line tells of a compensation, not of an action; None where it tells of neither."""
+    """Tell whether a line is about a compensation or about an action; None where it is about neither."""
     event = line["event"]
     if event == ATTEMPT:
         return bool(detail_of(line).get("call") == Direction.COMPENSATION)

@@ -44,7 +44,7 @@ class NaiveCall:
 
 @dataclass
 class NaiveRun:
-    """What it did, and what it says came of it."""
+    """The calls that the naive coordinator made, and what it says came of them."""
 
     id: str
     calls: list[NaiveCall] = field(default_factory=list)
@@ -52,7 +52,7 @@ class NaiveRun:
 
 
 class _Gone(Exception):
-    """Its process exits here: it would know nothing afterwards."""
+    """Ends a run where the coordinator's process would exit, after which it would know nothing."""
 
 
 def run_naive(
@@ -165,7 +165,7 @@ def orphans(
 
 
 def contradiction(run: NaiveRun, rows: Mapping[str, list[dict[str, Any]] | None]) -> str | None:
-    """What is wrong with what it says; None where it happens to be true."""
+    """How what it says differs from the services' rows; None where it happens to be true."""
     expected = 1 if run.says == "COMPLETED" else 0
     wrong = [
         f"{step} has {len(found)} row{'s' if len(found) != 1 else ''} of it"

@@ -1,4 +1,4 @@
-"""What a saga cost, counted from its log: messages, attempts, time. Pure."""
+"""Counts from its log what a saga cost: messages, attempts, time. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SagaStats:
 
 
 def stats_of(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> SagaStats:
-    """Of a saga's representation and its log, as the API shows them."""
+    """The figures of a saga, from its representation and its log as the API shows them."""
     history = read_history(lines)
     calls = history.calls
     attempts = sum(call.number for call in calls)
@@ -41,6 +41,6 @@ def stats_of(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> SagaStats:
 
 
 def _events(lines: Sequence[ShownLine]) -> set[str]:
-    """The subjects that it came by; not the failed attempts, of which nobody needs to hear."""
+    """The subjects of its events, but for those of failed attempts, which no step has to hear."""
     subjects = {str(detail_of(line).get("subject") or "") for line in lines}
     return {subject for subject in subjects if subject and not subject.endswith(f".{EventKind.ATTEMPT}")}

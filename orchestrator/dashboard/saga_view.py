@@ -9,9 +9,10 @@ from orchestrator.dashboard.log_reader import attempts_of, read_history, with_ga
 from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
+from orchestrator.dashboard.step_graph import step_graph
 from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
-from orchestrator.dashboard.truth import verdicts, violations
+from orchestrator.dashboard.truth import agreements, violations
 from orchestrator.parts import Orchestrator
 from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
@@ -58,6 +59,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "lines": lines,
         "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
         "say": Phrases(saga["mode"]),
+        "graph": step_graph(saga, record.definition.steps, attempts_of(history)),
         "summary": summarize(saga, lines),
         "timeline": timeline(saga, lines, now),
         "diagram": sequence(saga, lines),
@@ -65,7 +67,7 @@ def view_of(orchestrator: Orchestrator, record: Record) -> View:
         "parked": [] if record.ended else history.parked,
         "sent": attempts_of(history),
         "rows": mask(found, record.definition.secret, secrets_of(record)),
-        "verdicts": verdicts(record, saga["steps"], found),
+        "agreements": agreements(record, saga["steps"], found),
         "permitted_commands": orchestrator.operator.permitted_commands(record),
         "takes_a_result": record.state in STALLED_AT_AN_ACTION,
         "stalled_before": record.context.stalled and not record.ended,

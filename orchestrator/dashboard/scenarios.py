@@ -40,13 +40,13 @@ class Scenario:
     otherwise: Expectation | None = None
 
     def right_end(self, status: str) -> Expectation:
-        """What is held against a saga that ended with this status."""
+        """What is expected of a saga that ended with this status."""
         return self.otherwise if self.otherwise and self.otherwise.status == status else self.expect
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was said beforehand, and what was found."""
+    """Something that was expected, and what was found; `ok` says whether the two are the same."""
 
     what: str
     expected: str
@@ -215,7 +215,7 @@ SCENARIOS = (
 
 
 def check(scenario: Scenario, saga: Mapping[str, Any], rows: Mapping[str, int | None]) -> list[Finding]:
-    """A card's word against what came of it; `rows`: how many each service says it has, None where it says nothing."""
+    """Compare a card with what came of it; `rows` is how many each service has, None where it does not answer."""
     right = scenario.right_end(saga["status"])
     return _compare(right.status, right.rows, saga, rows)
 
@@ -234,7 +234,7 @@ def predict(form: Mapping[str, str], steps: Sequence[str]) -> tuple[str, dict[st
 def compare(
     prediction: tuple[str, Mapping[str, int]], saga: Mapping[str, Any], rows: Mapping[str, int | None]
 ) -> list[Finding]:
-    """A reader's word against what came of it."""
+    """Compare a reader's prediction with what came of it."""
     return _compare(*prediction, saga, rows)
 
 

@@ -31,7 +31,7 @@ HEIGHTS = {"call": 50, "event": 34, "attempt": 28, "note": 28}
 
 @dataclass(frozen=True)
 class Lane:
-    """A party: the orchestrator or a step; `half` of its head's width."""
+    """The orchestrator or a step, at `x`; `half` is half of the width of its head."""
 
     name: str
     x: int
@@ -40,7 +40,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Diagram:
-    """What to draw; `observed`: the orchestrator only listens."""
+    """What to draw; `observed` says that the orchestrator only listens."""
 
     lanes: tuple[Lane, ...]
     rows: tuple[DiagramRow, ...]

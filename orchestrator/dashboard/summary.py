@@ -61,7 +61,7 @@ class _Summary:
         return sentence if named else sentence[0].upper() + sentence[1:]
 
     def _way(self) -> Iterator[str]:
-        """Forward, back, or back to the pivot and forward again; and where it is now."""
+        """Say how the saga went, forward, back, or back to its pivot and forward again; and where it is now."""
         turn, seal, state = self.history.turn, self.history.seal, self.history.state
         if turn is None:
             if state == State.COMPLETED:
@@ -192,7 +192,7 @@ class _Summary:
         return self.say(name, call=self._subject(call, call.step), rounds=rounds, why=why(call, self.say))
 
     def _present(self) -> Iterator[str]:
-        """What it waits for."""
+        """Say what took effect or was undone, and what the saga waits for."""
         call, history = self.history.calls[-1], self.history
         active = (step["name"] for step in self.saga["steps"] if step["status"] in ("RUNNING", "COMPENSATING"))
         if not (at := next(active, call.step)):

@@ -39,7 +39,7 @@ class Span:
 
     @property
     def length(self) -> float:
-        """In seconds."""
+        """The length of the stretch in seconds."""
         return self.end - self.begin
 
 
@@ -52,7 +52,7 @@ class Tick:
 
 
 class Scale:
-    """Seconds since the epoch to hundredths of a percent. `cut` holds those of the spans that are."""
+    """Maps seconds since the epoch to hundredths of a percent; `cut` holds the spans that are cut."""
 
     def __init__(self, start: float, end: float, spans: Sequence[Span]):
         cut = _cut(end - start, [span for span in spans if span.kind in ("wait", "stalled", "gone")])
@@ -67,12 +67,12 @@ class Scale:
         self._pieces.append((start, end, (end - start) * rate))
 
     def at(self, time: float) -> float:
-        """Where a time is, from 0 to WIDTH."""
+        """The position of a time on the axis, from 0 to WIDTH."""
         begun = ((begin, end, width) for begin, end, width in self._pieces if time > begin)
         return sum(width * min(1.0, (time - begin) / (end - begin)) for begin, end, width in begun if end > begin)
 
     def ticks(self) -> Iterator[Tick]:
-        """Round marks outside what is cut."""
+        """The marks: round numbers, at places that are not cut."""
         start = self._pieces[0][0]
         step = next((step for step in _TICKS if self.linear / step < MARKS), self.linear / MARKS or 1.0)
         drawn, told = -float(APART), ""
@@ -85,7 +85,7 @@ class Scale:
 
 
 def _cut(whole: float, rests: Sequence[Span]) -> list[Span]:
-    """Those of the waits and stalls that are cut; `whole` is the length of the axis."""
+    """The waits and stalls that are cut; `whole` is the length of the axis in seconds."""
     ascending = sorted(rests, key=lambda span: span.length)
     shorter = whole - sum(span.length for span in rests)
     for index, span in enumerate(ascending):

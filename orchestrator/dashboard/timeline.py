@@ -28,7 +28,7 @@ _UNDOING = (State.STALLED_SEALING, State.STALLED_COMPENSATING)
 
 @dataclass(frozen=True)
 class Bar:
-    """One stretch of a row. `outcome`: done, refused, unknown or empty.
+    """A stretch of a row; `outcome` is done, refused, unknown or empty.
 
     `kind`: attempt, wait, stalled, running; cut: an operator took the saga meanwhile; gone: its orchestrator was.
     """
@@ -51,7 +51,7 @@ class TimelineRow:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What to draw; `start` and `end` in seconds since the epoch."""
+    """What to draw; `start` and `end` are in seconds since the epoch."""
 
     start: float
     end: float
@@ -114,7 +114,7 @@ class _Reading:
         self.until = at
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """One line more."""
+        """Add a line."""
         at = self._time(line)
         event, detail = line["event"], detail_of(line)
         if event == LEFT_OUT:
@@ -167,11 +167,11 @@ class _Reading:
 
     @property
     def _round(self) -> str:
-        """Which round it is; empty where lines are left out that would tell."""
+        """The number of the round, in brackets; empty where lines are left out that would tell it."""
         return f" (round {self._rounds})" if self._told_all else ""
 
     def go_on_to(self, now: float, saga: Mapping[str, Any]) -> None:
-        """What is going on, if the saga has not ended."""
+        """Add what is going on now, if the saga has not ended."""
         if not self.start or self._state in ENDED or saga["ended_at"]:
             return
         if self._stalled:
@@ -194,7 +194,7 @@ class _Reading:
 
 
 def _merged(spans: list[Span]) -> list[Span]:
-    """The spans of a row, those before the last 100 as one."""
+    """The spans of a row, with those before the last BARS_AT_MOST put together as one."""
     old, rest = spans[: 1 - BARS_AT_MOST], spans[1 - BARS_AT_MOST :]
     if len(spans) <= BARS_AT_MOST:
         return spans

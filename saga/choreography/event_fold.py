@@ -1,11 +1,13 @@
-"""What an event says of a choreographed saga: its log goes on by the lines of the state machine. Pure.
+"""Folds the events of a choreographed saga into its log, as events of the state machine. Pure.
 
-An event that is known already says nothing; one that came before its time is Early.
+Services publish what a step has come to, several events of the state machine at once: a `refused` may say that the
+action was unknown and that its compensation is done. `_FOLDS` says which kind of event means what, going forward and
+going back. An event that is known already changes nothing; one that was delivered before its time raises Early.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,21 +35,21 @@ MESSAGE_AT_MOST = 500  # characters, where an event is too large for the log
 
 
 class Early(Exception):
-    """An event of the saga's future: what it follows from has not been heard yet."""
+    """The event follows from another one that has not been heard yet: it has to be delivered again, later."""
 
 
 def fold_event(record: Record, heard: SagaEvent, remark: str | None = None) -> tuple[Record, list[Line]]:
-    """The saga after an event, and the new lines of its log: none where it is known already. Early. Pure.
+    """Return the saga after an event, and the new lines of its log: none where it is known already. Raises Early.
 
-    `remark`: what the line that says that an action is done says beside it.
+    `remark` is added as a message to the line that says that an action is done.
     """
-    story = _EventFold(record, heard, remark)
-    story.hear()
-    return story.told()
+    fold = _EventFold(record, heard, remark)
+    fold.apply()
+    return fold.result()
 
 
 def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
-    """A saga that nobody has heard of, ended by an operator: it and the new lines of its log."""
+    """Return a saga that no service has heard of as ended by an operator, and the new lines of its log."""
     saga = record.saga
     step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
     # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
@@ -61,7 +63,7 @@ def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
 
 
 def shortened(heard: SagaEvent) -> SagaEvent:
-    """An event without what can be large: its result, and messages beyond their beginning."""
+    """Return an event without what can be large: without its result, and with 500 characters of each text."""
 
     def short(part: Any) -> Any:
         if not isinstance(part, Mapping):
@@ -77,58 +79,51 @@ class _EventFold:
 
     def __init__(self, record: Record, heard: SagaEvent, remark: str | None = None):
         self.record = record
-        self._remark = remark
         self.heard = heard
         self.lines: list[Line] = []
+        self._remark = remark
         self._at = round(heard.body.get("at") or record.context.at, 6)
+        state = record.saga.state
+        self._forward = state in FORWARD or state is State.STALLED_FINISHING
+        self._past_the_pivot = state in (State.FINISHING, State.STALLED_FINISHING)
 
     @property
     def saga(self) -> Saga:
         return self.record.saga
 
-    def hear(self) -> None:
+    def apply(self) -> None:
+        """Fold the event, if it says something new about the step that the saga is at."""
         names = [step.name for step in self.record.definition.steps]
-        if self.heard.step not in names or self.heard.kind is EventKind.GIVEN or self.saga.state in ENDED:
+        if self.heard.step not in names or self.saga.state in ENDED:
             return
         index, cursor = names.index(self.heard.step), self.saga.cursor
-        forward = self.saga.state in FORWARD or self.saga.state is State.STALLED_FINISHING
-        body = self.heard.body
-        undoing = body.get("call") == Direction.COMPENSATION and not body.get("error")  # with one: it was giving up
-        back = self.heard.kind is EventKind.UNDONE or undoing
-        if forward and (index > cursor or self.heard.kind is EventKind.UNDONE):
-            raise Early
-        if back and index < cursor and not self._past_the_pivot:  # what it turns back for has not been heard yet
-            raise Early
-        if index != cursor:
+        self._check_not_early(index, cursor)
+        fold = _FOLDS.get((self._forward, _kind_of(self.heard)))
+        if fold and index == cursor:
+            fold(self)
+
+    def _check_not_early(self, index: int, cursor: int) -> None:
+        kind, body = self.heard.kind, self.heard.body
+        if kind is EventKind.GIVEN:
             return
-        if self.heard.kind is EventKind.ATTEMPT:
-            self._attempt(forward)
-        elif self.heard.kind is EventKind.DONE:
-            self._done(forward)
-        elif self.heard.kind is EventKind.REFUSED and forward:
-            self._refused()
-        elif self.heard.kind in (EventKind.REFUSED, EventKind.UNDONE):
-            self._undone()
+        if self._forward and (index > cursor or kind is EventKind.UNDONE):
+            raise Early
+        # An attempt at a compensation that names an error belongs to the step's own giving up.
+        undoing = body.get("call") == Direction.COMPENSATION and not body.get("error")
+        if (kind is EventKind.UNDONE or undoing) and index < cursor and not self._past_the_pivot:
+            raise Early  # what the saga turns back for has not been heard yet
 
-    @property
-    def _past_the_pivot(self) -> bool:
-        return self.saga.state in (State.FINISHING, State.STALLED_FINISHING)
-
-    def told(self) -> tuple[Record, list[Line]]:
+    def result(self) -> tuple[Record, list[Line]]:
+        """Return the saga as it is now, and the lines that were added."""
         owner, due_at = self.record.owner, self.record.due_at
         moved = progress.with_due_time(
             self.record, self._at, owner=owner, due_at=due_at, stalled=lambda rounds: (owner, due_at)
         )
         return replace(moved, rounds=rounds_of(moved.rounds, moved.context)), self.lines
 
-    def _attempt(self, forward: bool) -> None:
+    def _attempt(self) -> None:
+        """An attempt has failed; `stalls` says that its round has, too."""
         body = self.heard.body
-        undoing = body.get("call") == Direction.COMPENSATION
-        if forward and undoing:
-            self._giving_up(body)
-            return
-        if not forward and not undoing:
-            return
         if self.saga.step is None or self.saga.step.name != self.heard.step:
             return  # it has no compensation, and was passed over
         if body.get("number", 0) <= self.saga.calls.attempts:
@@ -139,17 +134,19 @@ class _EventFold:
             certain = body.get("verdict") == "refused" and self.saga.state is not State.SEALING
             self._add(Event(f"{body['call']}_{'refused' if certain else 'unknown'}"), body.get("message"))
 
-    def _giving_up(self, body: Mapping[str, Any]) -> None:
-        """Its action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
+    def _giving_up(self) -> None:
+        """An action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
+        body = self.heard.body
         if not body.get("error"):
             raise Early  # a later step refused, before which this one was done
         if body.get("number", 0) > self.record.context.step(str(self.heard.step)).gave_up:
             self._line(body, GIVE_UP_FAILED)
 
-    def _done(self, forward: bool) -> None:
+    def _done(self) -> None:
+        """An action has taken effect; `in_doubt` says that this was found out when it was to be sealed."""
         body = self.heard.body
         self._resume()
-        if forward and self.saga.state is State.DECIDING and body.get("in_doubt") and self.saga.step:
+        if self._forward and self.saga.state is State.DECIDING and body.get("in_doubt") and self.saga.step:
             self._cause()
             self._add(Event.ACTION_UNKNOWN)
             self._resume()
@@ -162,6 +159,7 @@ class _EventFold:
             self._add(Event.ACTION_DONE, self._remark, body.get("result") or {})
 
     def _refused(self) -> None:
+        """A step has no effect; `uncertain` says that it may have had one, and has undone it."""
         body = self.heard.body
         message = self._cause()
         undone = self.saga.step and self.saga.step.compensation  # without one it has sealed itself: nothing to undo
@@ -174,6 +172,7 @@ class _EventFold:
         self._add(Event.ACTION_REFUSED, message)
 
     def _undone(self) -> None:
+        """A compensation is done."""
         self._resume()
         if self.saga.state in BACKWARD:
             self._line(self.heard.body.get("attempt"))
@@ -194,7 +193,7 @@ class _EventFold:
             self._add(Event.RESUMED)
 
     def _line(self, attempt: Mapping[str, Any] | None, event: str = ATTEMPT) -> None:
-        """An attempt, as the step told of it."""
+        """Add the line of an attempt, as the step reported it; nothing where it reported none."""
         if attempt:
             detail = {name: attempt[name] for name in ("call", "verdict", "message") if attempt.get(name)}
             number, status = attempt.get("number"), attempt.get("status_code")
@@ -206,8 +205,10 @@ class _EventFold:
             self.lines.append(line)
 
     def _add(self, event: Event, message: str | None = None, result: Mapping[str, Any] | None = None) -> None:
-        """An event of the state machine. A step that nobody can undo is passed over: its service says itself what it
-        does about it."""
+        """Add an event of the state machine.
+
+        A step that nobody can undo is passed over: its service says itself what it does about it.
+        """
         detail = {**({"message": message} if message else {}), "subject": self.heard.subject}
         self.record, line = progress.after_event(
             self.record, event, self._at, result, detail=detail, passes_over=lambda: True
@@ -215,6 +216,26 @@ class _EventFold:
         self.lines.append(line)
 
 
+# (the saga goes forward, the kind of event) -> what it means for the step that the saga is at. What is missing says
+# nothing new.
+_FOLDS: Mapping[tuple[bool, str], Callable[[_EventFold], None]] = {
+    (True, "action attempt"): _EventFold._attempt,
+    (True, "compensation attempt"): _EventFold._giving_up,
+    (True, EventKind.DONE): _EventFold._done,
+    (True, EventKind.REFUSED): _EventFold._refused,
+    (False, "compensation attempt"): _EventFold._attempt,
+    (False, EventKind.DONE): _EventFold._done,
+    (False, EventKind.REFUSED): _EventFold._undone,
+    (False, EventKind.UNDONE): _EventFold._undone,
+}
+
+
+def _kind_of(heard: SagaEvent) -> str:
+    if heard.kind is not EventKind.ATTEMPT:
+        return heard.kind
+    return "compensation attempt" if heard.body.get("call") == Direction.COMPENSATION else "action attempt"
+
+
 def rounds_of(rounds: int, context: Context) -> int:
-    """Those of the present call: where its event is parked, all that there are, so that it is found."""
+    """Return the rounds of the present call; where its event is parked, so many that it needs attention."""
     return max(rounds, NEEDS_ATTENTION_AFTER) if context.parked else rounds

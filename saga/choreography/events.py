@@ -57,7 +57,7 @@ class SagaEvent:
 
     @property
     def subject(self) -> str:
-        """Where it is published."""
+        """The subject that it is published on."""
         return subject(self.saga, self.kind, self.step)
 
     @property
@@ -69,7 +69,7 @@ class SagaEvent:
         return ":".join(what)
 
     def payload(self) -> bytes:
-        """As JSON."""
+        """Return what is published: the body and the saga's id, as JSON in UTF-8."""
         return compact({"saga_id": self.saga_id, **self.body}).encode()
 
 
@@ -127,7 +127,7 @@ class Task(StrEnum):
 
 @dataclass(frozen=True)
 class StepSubscription:
-    """The part of one step in a choreographed saga."""
+    """What one step of a saga listens to, what it takes from these events, and what it publishes."""
 
     definition: SagaDefinition
     index: int
@@ -143,7 +143,7 @@ class StepSubscription:
         return not any(step.pivot for step in self.definition.steps[: self.index])
 
     def subjects(self) -> dict[str, Task]:
-        """The subjects that concern it."""
+        """Return the subjects that it listens to, and what each asks of it."""
         name, steps = self.definition.name, self.definition.steps
         before = (
             subject(name, EventKind.DONE, steps[self.index - 1].name)
@@ -159,7 +159,7 @@ class StepSubscription:
         return heard
 
     def senders(self, event: SagaEvent) -> Sequence[int]:
-        """Who has sent secrets to it, by position; -1 is who started the saga."""
+        """Return the positions of the steps that have sent secrets to it; -1 stands for whoever started the saga."""
         return list(event.body.get("given", {}).get(self.step.name, ()))
 
     def fields(self, event: SagaEvent, given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -191,57 +191,57 @@ class StepSubscription:
         return mask(value, secret, secret_texts(fields, secret))
 
     def done(
-        self, event: SagaEvent, result: Mapping[str, Any], news: Mapping[str, Any], acted_with: Mapping[str, Any]
+        self, event: SagaEvent, result: Mapping[str, Any], report: Mapping[str, Any], acted_with: Mapping[str, Any]
     ) -> list[SagaEvent]:
-        """What it publishes once its action has taken effect; `news` is for whoever observes."""
+        """What it publishes once its action has taken effect; `report` is for whoever observes."""
         given, fields, senders = _share(self.definition, event.saga_id, self.index, event.body, result)
         shown = self.shown(dict(result), acted_with)
-        done = self._event(event, EventKind.DONE, {**news, "fields": fields, "given": senders, "result": shown})
+        done = self._event(event, EventKind.DONE, {**report, "fields": fields, "given": senders, "result": shown})
         last = self.index + 1 == len(self.definition.steps)
-        return [*given, done, *([self._end(event, EventKind.COMPLETED, news)] if last else [])]
+        return [*given, done, *([self._end(event, EventKind.COMPLETED, report)] if last else [])]
 
-    def refused(self, event: SagaEvent, news: Mapping[str, Any]) -> list[SagaEvent]:
+    def refused(self, event: SagaEvent, report: Mapping[str, Any]) -> list[SagaEvent]:
         """What it publishes once it certainly has no effect, and never will have."""
-        return [self._event(event, EventKind.REFUSED, news), *self._turned_back(event, news)]
+        return [self._event(event, EventKind.REFUSED, report), *self._turned_back(event, report)]
 
-    def undone(self, event: SagaEvent, news: Mapping[str, Any]) -> list[SagaEvent]:
+    def undone(self, event: SagaEvent, report: Mapping[str, Any]) -> list[SagaEvent]:
         """What it publishes once its compensation is done, or where it has none."""
-        return [self._event(event, EventKind.UNDONE, news), *self._turned_back(event, news)]
+        return [self._event(event, EventKind.UNDONE, report), *self._turned_back(event, report)]
 
-    def attempt(self, event: SagaEvent, news: Mapping[str, Any]) -> SagaEvent:
+    def attempt(self, event: SagaEvent, report: Mapping[str, Any]) -> SagaEvent:
         """What it tells of an attempt that failed."""
-        return SagaEvent(event.saga, event.saga_id, EventKind.ATTEMPT, self.step.name, news)
+        return SagaEvent(event.saga, event.saga_id, EventKind.ATTEMPT, self.step.name, report)
 
-    def _turned_back(self, event: SagaEvent, news: Mapping[str, Any]) -> list[SagaEvent]:
-        return [self._end(event, EventKind.COMPENSATED, news)] if self.index == 0 else []
+    def _turned_back(self, event: SagaEvent, report: Mapping[str, Any]) -> list[SagaEvent]:
+        return [self._end(event, EventKind.COMPENSATED, report)] if self.index == 0 else []
 
     def _event(self, event: SagaEvent, kind: EventKind, body: Mapping[str, Any]) -> SagaEvent:
         carried = {name: event.body[name] for name in ("faults", "steps") if name in event.body}
         return SagaEvent(event.saga, event.saga_id, kind, self.step.name, {**carried, **body})
 
-    def _end(self, event: SagaEvent, kind: EventKind, news: Mapping[str, Any]) -> SagaEvent:
-        return SagaEvent(event.saga, event.saga_id, kind, None, {"at": news.get("at")})
+    def _end(self, event: SagaEvent, kind: EventKind, report: Mapping[str, Any]) -> SagaEvent:
+        return SagaEvent(event.saga, event.saga_id, kind, None, {"at": report.get("at")})
 
 
 def subscriptions_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[str, tuple[StepSubscription, Task]]:
     """What the service called `name` listens to, and what each subject asks of it."""
-    heard: dict[str, tuple[StepSubscription, Task]] = {}
+    tasks: dict[str, tuple[StepSubscription, Task]] = {}
     for definition in definitions:
         for index, step in enumerate(definition.steps):
             if step.name == name:
-                part = StepSubscription(definition, index)
-                heard |= {subject: (part, duty) for subject, duty in part.subjects().items()}
-    return heard
+                subscription = StepSubscription(definition, index)
+                tasks |= {subject: (subscription, task) for subject, task in subscription.subjects().items()}
+    return tasks
 
 
 def needed_subscriptions(definition: SagaDefinition) -> dict[str, str]:
     """The subjects that must be listened to for the saga to go on, and back, each with the step that has to."""
     needed: dict[str, str] = {}
     for index, step in enumerate(definition.steps):
-        part = StepSubscription(definition, index)
+        subscription = StepSubscription(definition, index)
         after = StepSubscription(definition, index + 1) if index + 1 < len(definition.steps) else None
-        for heard, duty in part.subjects().items():
-            if duty is Task.ACT or (duty is Task.COMPENSATE and after and after.may_refuse):
+        for heard, task in subscription.subjects().items():
+            if task is Task.ACT or (task is Task.COMPENSATE and after and after.may_refuse):
                 needed[heard] = step.name
     return needed
 
@@ -249,13 +249,16 @@ def needed_subscriptions(definition: SagaDefinition) -> dict[str, str]:
 def _share(
     definition: SagaDefinition, saga_id: str, by: int, carried: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[list[SagaEvent], dict[str, Any], dict[str, list[int]]]:
-    """(secrets to be given, the fields that later steps need, who gave to whom) after the step `by` has told `new`."""
+    """What follows from the fields `new` that the step at position `by` adds to those carried so far.
+
+    Gives the events that bring secrets to their steps, the fields that later steps need, and by step who sent to it.
+    """
     secret, later = set(definition.secret), definition.steps[by + 1 :]
     needed = {name for step in later for name in step.send}
     known = {**carried["fields"], **new}
     hidden = {name for name in needed & known.keys() if name in secret or holds(known[name], secret)}
     fields = {name: value for name, value in known.items() if name in needed - hidden}
-    senders = {name: list(known_givers) for name, known_givers in carried.get("given", {}).items()}
+    senders = {name: list(known_senders) for name, known_senders in carried.get("given", {}).items()}
     events = []
     for step in later:
         secrets = {name: new[name] for name in step.send if name in hidden and name in new}

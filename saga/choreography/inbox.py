@@ -28,7 +28,7 @@ from saga.storage.column_types import Json, Token, UtcTime
 from saga.storage.database import transaction
 from saga.storage.statement_batch import Row, Statement
 
-OWN = -2  # the giver of what the step itself acted with: no position, which a step that is added would shift
+OWN = -2  # the sender of what the step itself acted with: no position, which a step that is added would shift
 KEPT = 90 * 86_400.0  # seconds: a saga that is parked may be turned back as long after its action
 
 metadata = MetaData()
@@ -63,15 +63,15 @@ class Unreadable(Exception):
 
 
 def remembered(
-    engine: Engine, saga_id: str, step: str, giver: int, fields: Mapping[str, Any]
+    engine: Engine, saga_id: str, step: str, sender: int, fields: Mapping[str, Any]
 ) -> list[tuple[Statement, Sequence[Row]]]:
     """What `execute_batch` writes the fields with."""
-    row = {"saga_id": saga_id, "step": step, "giver": giver, "fields": fields, "created_at": time.time()}
+    row = {"saga_id": saga_id, "step": step, "giver": sender, "fields": fields, "created_at": time.time()}
     return [(WRITE, [WRITE.bind(engine.dialect, row)])]
 
 
 def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
-    """The fields, by the position of who gave them, in that order. Unreadable."""
+    """Return the fields, by the position of the step that sent them, in that order. Raises Unreadable."""
     with transaction(engine) as connection:
         rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings().all()
     return {row["giver"]: _object(row["fields"], step, row["giver"]) for row in rows}
@@ -94,6 +94,6 @@ def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:
 
 
 def forget(engine: Engine, now: float) -> None:
-    """Forget what is too old."""
+    """Delete the rows that are older than 90 days."""
     with transaction(engine) as connection:
         connection.execute(FORGET, {"before": now - KEPT})

@@ -189,10 +189,10 @@ class MemoryBroker:
         return True
 
     def _deliver(self, consumer: Consumer, delivery: Delivery, key: str | None) -> None:
-        told = delivery
+        handled = delivery
         if delivery.subject in consumer.abandonable:
-            told = replace(delivery, abandoned=self._is_abandoned(delivery))
-        reaction = self._handled(consumer, told)
+            handled = replace(delivery, abandoned=self._is_abandoned(delivery))
+        reaction = self._handled(consumer, handled)
         with self._server.changed:
             if self._closed:
                 return

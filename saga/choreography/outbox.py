@@ -1,4 +1,4 @@
-"""The transactional outbox: an event is a row, written in the local transaction whose news it is, then published.
+"""The transactional outbox: an event is a row, written in the local transaction that it tells of, then published.
 
 A relay publishes what is new and marks it. A crash between the two publishes it again: under the same id, which the
 broker knows for some minutes, and which whoever listens is safe against for ever. (Richardson, "Microservices
@@ -98,10 +98,10 @@ def written(events: Iterable[SagaEvent], engine: Engine) -> list[tuple[Statement
     return [(WRITE, [WRITE.bind(engine.dialect, row) for row in rows])] if rows else []
 
 
-def put(engine: Engine, *news: tuple[Statement, Sequence[Row]]) -> None:
+def put(engine: Engine, *writes: tuple[Statement, Sequence[Row]]) -> None:
     """Write what `written` gives, and the like, in a transaction of its own. OutcomeUnknown, SQLAlchemyError."""
     with transaction(engine) as connection:
-        execute_batch(connection, *news, with_commit=True)
+        execute_batch(connection, *writes, with_commit=True)
 
 
 def withdraw(engine: Engine, events: Iterable[SagaEvent]) -> None:
@@ -143,7 +143,7 @@ class Relay:
         self._name = name  # of whose outbox it is
         self._clock = clock
         self._monotonic = monotonic
-        self._news = threading.Event()
+        self._wake_up = threading.Event()
         self._closed = False
         self._published: dict[int, None] = {}  # and not marked yet
         self._mark_at = 0.0
@@ -156,15 +156,15 @@ class Relay:
         self._thread.start()
 
     def close(self) -> None:
-        """Publish nothing more: the next process does."""
+        """Stop publishing; what is left, the next process publishes."""
         self._closed = True
-        self._news.set()
+        self._wake_up.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
 
     def notify(self) -> None:
-        """There is something new."""
-        self._news.set()
+        """Wake the relay up: there is something new in the outbox."""
+        self._wake_up.set()
 
     def round(self) -> bool:
         """Publish one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
@@ -174,15 +174,15 @@ class Relay:
         rows = [row for row in found if row["id"] not in self._published]
         if rows:
             events = [(_text(row["event_id"]), _text(row["subject"]), bytes(row["payload"])) for row in rows]
-            told = self._told(events)
-            published = [row["id"] for row, durable in zip(rows, told, strict=True) if durable]
+            durable_ones = self._durable(events)
+            published = [row["id"] for row, durable in zip(rows, durable_ones, strict=True) if durable]
             if not published:
                 raise BrokerUnavailable("the broker takes no event")
             self._published.update(dict.fromkeys(published))
             return len(published) == len(rows)  # where some were not taken, they are tried again after a rest
         return False
 
-    def _told(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
+    def _durable(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
         """Which of the events are durable at the broker, or parked there. BrokerUnavailable."""
         wrong = {event: reason for event in events if (reason := unreadable(self._name, event[0], event[2]))}
         durable = iter(self._publisher.publish([event for event in events if event not in wrong]))
@@ -208,7 +208,7 @@ class Relay:
     def _run(self) -> None:
         away = False
         while not self._closed:
-            self._news.clear()
+            self._wake_up.clear()
             try:
                 while not self._closed and self.round():
                     self._mark_when_due()
@@ -222,7 +222,7 @@ class Relay:
             except Exception:
                 logger.exception("relay_failed")
             if not self._closed:  # else what woke it up has been cleared
-                self._news.wait(MARK_WITHIN if self._published else LOOK)
+                self._wake_up.wait(MARK_WITHIN if self._published else LOOK)
         with suppress(SQLAlchemyError, OutcomeUnknown):
             self.mark()
 

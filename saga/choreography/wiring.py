@@ -28,7 +28,7 @@ logger = logging.getLogger("saga")
 
 
 class MessageEndpoint:
-    """The broker and the relay of one process."""
+    """A process's connection to the broker, and the relay that publishes its outbox."""
 
     def __init__(self, name: str, engine: Engine, settings: Settings):
         # A process that dies in the middle of an event lets another have it after a third of a lease.
@@ -80,8 +80,8 @@ def attach_listener(
     """
     for metadata in (outbox.metadata, inbox.metadata):
         create_tables(transactions.engine, metadata)
-    heard = subscriptions_of(participant.name, load_valid_definitions(settings.sagas_dir, settings.environ))
-    if not heard:
+    tasks = subscriptions_of(participant.name, load_valid_definitions(settings.sagas_dir, settings.environ))
+    if not tasks:
         return None
     endpoint = MessageEndpoint(participant.name, transactions.engine, settings)
 
@@ -99,7 +99,7 @@ def attach_listener(
         closed=closed,
     )
     endpoint.relay.also_forget = partial(inbox.forget, transactions.engine)
-    beginnings = [subject for subject in heard if subject.endswith(f".{EventKind.STARTED}")]
-    endpoint.broker.consume(participant.name, list(heard), Listener(heard, deps), abandonable=beginnings)
+    beginnings = [subject for subject in tasks if subject.endswith(f".{EventKind.STARTED}")]
+    endpoint.broker.consume(participant.name, list(tasks), Listener(tasks, deps), abandonable=beginnings)
     endpoint.open()
     return endpoint

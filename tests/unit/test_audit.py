@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.dashboard.truth import Verdict, verdicts, violations
+from orchestrator.dashboard.truth import Agreement, agreements, violations
 from saga.definition import SagaDefinition, Step
 from saga.definition_file import parse_definition
 from saga.errors import DefinitionError
@@ -64,35 +64,35 @@ def test_of_a_saga_that_has_not_ended_nothing_is_expected_yet(state: State) -> N
     record = a_saga(state)
     assert violation(record, record.definition.steps[0], 7) is None
     assert violations(record, {"A": {"records": [{}] * 7}}) == []
-    assert verdict(record, "applied", 1) == Verdict(None, "not settled yet")
+    assert agreement(record, "applied", 1) == Agreement(None, "not settled yet")
 
 
-def verdict(record: Record, effect: str, number: int | None) -> Verdict:
+def agreement(record: Record, effect: str, number: int | None) -> Agreement:
     rows = {"A": None if number is None else {"records": [{}] * number}}
-    return verdicts(record, [{"name": "A", "effect": effect}], rows)["A"]
+    return agreements(record, [{"name": "A", "effect": effect}], rows)["A"]
 
 
 @pytest.mark.parametrize(
     ("state", "effect", "number", "told"),
     [
-        (COMPLETED, "applied", 1, Verdict(True, "as the log says")),
-        (COMPENSATED, "undone", 0, Verdict(True, "as the log says")),
-        (COMPENSATED, "undone", 1, Verdict(False, "the log says undone, A has 1 row")),
-        (COMPENSATED, "none", 2, Verdict(False, "the log says that it had no effect, A has 2 rows")),
-        (COMPLETED, "applied", 0, Verdict(False, "the log says applied, A has no row")),
-        (COMPLETED, "applied", None, Verdict(None, "not known: it does not answer")),
+        (COMPLETED, "applied", 1, Agreement(True, "as the log says")),
+        (COMPENSATED, "undone", 0, Agreement(True, "as the log says")),
+        (COMPENSATED, "undone", 1, Agreement(False, "the log says undone, A has 1 row")),
+        (COMPENSATED, "none", 2, Agreement(False, "the log says that it had no effect, A has 2 rows")),
+        (COMPLETED, "applied", 0, Agreement(False, "the log says applied, A has no row")),
+        (COMPLETED, "applied", None, Agreement(None, "not known: it does not answer")),
     ],
 )
-def test_the_rows_are_held_against_the_log(state: State, effect: str, number: int | None, told: Verdict) -> None:
+def test_the_rows_are_held_against_the_log(state: State, effect: str, number: int | None, told: Agreement) -> None:
     record = a_saga(state)
-    assert verdict(record, effect, number) == told
+    assert agreement(record, effect, number) == told
     wrong = violations(record, {"A": None if number is None else {"records": [{}] * number}})
     assert bool(wrong) == (told.holds is False)
 
 
 def test_what_is_not_compared_is_said() -> None:
-    assert verdict(a_saga(COMPLETED, a_step("skip")), "applied", None).text == "not compared (records: skip)"
-    assert "nothing was promised" in verdict(a_saga(COMPENSATED, a_step(compensation=None)), "applied", 1).text
+    assert agreement(a_saga(COMPLETED, a_step("skip")), "applied", None).text == "not compared (records: skip)"
+    assert "nothing was promised" in agreement(a_saga(COMPENSATED, a_step(compensation=None)), "applied", 1).text
 
 
 YAML = """
