@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -38,11 +37,6 @@ def stack(make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.Temp
     """Time-outs of two seconds, so that a card with a lost answer takes seven."""
     environ = {"FAULT_HOLD_SECONDS": "8", "LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "0.5"}
     return make_shared_stack("sqlite", SAGAS_DIR=str(impatient_sagas(tmp_path_factory.mktemp("sagas"), 2)), **environ)
-
-
-@pytest.fixture
-def open_page(browser: Browser, stack: Stack) -> Open:
-    return partial(opened, browser, stack.url)
 
 
 def made_stuck(stack: Stack) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,11 +29,6 @@ def stack(make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.Temp
     """With a broker; time-outs of two seconds."""
     sagas = str(impatient_sagas(tmp_path_factory.mktemp("sagas"), 2))
     return make_shared_stack("sqlite", mode="choreography", **{**QUICK, "SAGAS_DIR": sagas, "FAULT_HOLD_SECONDS": "8"})
-
-
-@pytest.fixture
-def open_page(browser: Browser, stack: Stack) -> Open:
-    return partial(opened, browser, stack.url)
 
 
 def parked(stack: Stack) -> str:

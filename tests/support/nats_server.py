@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-import subprocess
 import sysconfig
-import tempfile
-import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import nats
 
+from tests.support.private_server import PrivateServer
+
 CONFIG = Path(__file__).parents[2] / "db" / "nats.conf"
-START_WITHIN = 30  # seconds
 
 
 def command(port: int, store: Path) -> list[str]:
@@ -69,50 +65,9 @@ def read(url: str, seq: int) -> bytes | None:
     return run_apart(run())
 
 
-class NatsServer:
-    """A running server; `kill` and `start` leave it its port and its streams."""
+class NatsServer(PrivateServer):
+    """A running broker; `kill` and `start` leave it its port and its streams."""
 
     def __init__(self, port: int, options: Sequence[str] = ()):
         self.url = url_on(port)
-        self._port = port
-        self._directory = Path(tempfile.mkdtemp(prefix="saga-nats-"))
-        self._command = [*command(port, self._directory / "store"), *options]
-        self.start()
-
-    def __enter__(self) -> NatsServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """What it has said."""
-        return (self._directory / "log").read_text(errors="replace")
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_WITHIN
-        while not answers(self._port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the tests' NATS did not start:\n{self.log}")
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        """End it, and its streams."""
-        self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        super().__init__("NATS", lambda folder: [*command(port, folder / "store"), *options], lambda: answers(port))
