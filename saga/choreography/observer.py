@@ -1,7 +1,7 @@
-"""Follows choreographed sagas: folds the events that their services publish into the saga log, and decides nothing.
+"""Observes choreographed sagas: folds the events that their services publish into the saga log, and decides nothing.
 
 The log's lines are those of the state machine, so that a choreographed saga is read, shown and audited like any
-other. An event that is delivered again changes nothing; one that came before its time is asked for again.
+other. An event that is delivered again changes nothing; one that came before its time is delivered again, later.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ logger = logging.getLogger("saga")
 
 KNOWN = 2000  # sagas whose present is kept in memory
 TRIES = 5  # at a saga that another orchestrator follows, too
-PATIENCE = 10.0  # seconds
+TIMEOUT = 10.0  # seconds that handling one event may take
 EARLY = 0.01  # seconds, doubling with each delivery
 EARLY_AT_MOST = 5.0
 
 
 class Observer:
-    """Hears every event, and writes it into the log of the saga that it concerns."""
+    """Handles every event (see broker.Handler) by writing what it says into the log of the saga that it concerns."""
 
     def __init__(
         self,
@@ -71,19 +71,19 @@ class Observer:
         self._known: OrderedDict[str, Record] = OrderedDict()
 
     def timeout_for(self, subject: str) -> float:
-        """Seconds that one event may take."""
-        return PATIENCE
+        """The seconds that one event may take."""
+        return TIMEOUT
 
     def ordering_key(self, subject: str, payload: bytes) -> str | None:
-        """A saga's events stand in one line: the broker has them in the order in which one led to the other."""
+        """The saga: its events are handled in the order in which the broker has them, where one led to the other."""
         return saga_id_of(payload)
 
     def on_timeout(self, delivery: Delivery) -> Reaction:
-        """The log is slow: again."""
+        """Let the event be delivered again: the log is slow."""
         return Reaction(again=1.0)
 
     def handle(self, delivery: Delivery) -> Reaction:
-        """Write what the event says."""
+        """Write what the event says into the log."""
         try:
             if delivery.subject.startswith(DEAD):
                 self._parked(delivery)
@@ -107,15 +107,18 @@ class Observer:
         return ACK
 
     def overdue(self, record: Record) -> None:
-        """Its deadline has passed: nobody is in charge, so it is only marked. LeaseLost, LogUnavailable."""
+        """Note that a saga's deadline has passed; nobody is in charge of it who could turn it back.
+
+        Raises LeaseLost or LogUnavailable where that could not be written.
+        """
         self._note(record.id, OVERDUE, None, {}, due_at=None)
 
     def replayed(self, saga_id: str, letter: int, subject: str) -> None:
-        """An operator has let a parked event be published again. LeaseLost, LogUnavailable."""
+        """Note that an operator has let a parked event be published again. Raises LeaseLost or LogUnavailable."""
         self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
 
     def abandoned(self, saga_id: str, note: str) -> None:
-        """No service will ever act for it: it has ended. Conflict, LeaseLost, LogUnavailable."""
+        """End a saga for which no service will ever act. Raises Conflict, NoSuchSaga, LeaseLost or LogUnavailable."""
         for _ in range(TRIES):
             known = self._read(saga_id, fresh=True)
             if known is None:

@@ -94,11 +94,6 @@ def _cause(error: Mapping[str, Any], secret: Sequence[str], echoes: Iterable[str
     return {**{name: error.get(name) for name in names}, "message": mask(error.get("message"), secret, echoes)}
 
 
-def represent_line(line: Line, saga: Stored | None) -> dict[str, Any]:
-    """Return one line as the API shows it; see `represent_lines`."""
-    return represent_lines([line], saga)[0]
-
-
 def represent_lines(lines: Iterable[Line], saga: Stored | None) -> list[dict[str, Any]]:
     """Return lines of one saga's log as the API shows them, with its secrets masked.
 

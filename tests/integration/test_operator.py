@@ -240,7 +240,7 @@ def test_a_cancel_counts_a_call_that_a_claim_interrupted_before_the_log_says_so(
     assert record
     world.now = (record.due_at or 0) + 0.001
     claimed, held = world.log.claim(saga_id, record.epoch, "desk", due_by=world.now, due_at=world.now + LEASE)
-    desk.engine._drivers[saga_id] = Driver(claimed, world.deps(lambda: claimed.epoch, owner="desk"), Claim(held))
+    desk.pool.drivers[saga_id] = Driver(claimed, world.deps(lambda: claimed.epoch, owner="desk"), Claim(held))
     desk.operator.cancel(saga_id)
     (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
     assert claim.detail == {"by": "desk", "epoch": 3, "interrupted": True, "why": "cancelled"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.dashboard.summary import root_cause, summarize
 from orchestrator.dashboard.timeline import timeline
 from saga.machine import ENDED
-from saga.views.representation import represent, represent_line
+from saga.views.representation import represent, represent_lines
 from tests.support.log_writer import Shown
 from tests.support.world import INPUT, Points, World
 
@@ -25,7 +25,7 @@ WITHOUT_EFFECT = "(HTTP 500: “injected: before”) and changed nothing, so"
 def shown(world: World, saga_id: str) -> Shown:
     record, lines = world.log.find(saga_id), world.log.lines(saga_id)
     assert record
-    return represent(record), [represent_line(line, record) for line in lines]
+    return represent(record), represent_lines(lines, record)
 
 
 @pytest.mark.parametrize(

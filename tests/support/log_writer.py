@@ -30,7 +30,7 @@ from saga.machine import (
     fold,
     next_call,
 )
-from saga.views.representation import represent, represent_line
+from saga.views.representation import represent, represent_lines
 from tests.support.builders import a_started_saga
 
 START = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
@@ -125,7 +125,7 @@ class LogWriter:
 
     def shown(self) -> Shown:
         """The representation and the lines of it."""
-        return represent(self.record), [represent_line(line, self.record) for line in self.lines]
+        return represent(self.record), represent_lines(self.lines, self.record)
 
 
 _SAID = {  # by what a step publishes
