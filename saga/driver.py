@@ -115,7 +115,8 @@ class Driver:
     def next_call(self) -> Call | None:
         """Return the call to make next; None where the saga has ended, is stalled, or was handed over.
 
-        A claim is first made durable, with the call that it may have interrupted; a stalled saga is resumed by it.
+        A claim is first made durable, with the call that it may have interrupted; a stalled saga is resumed by it. So
+        is an event that could not be written before, since no call may be made that the log does not lead to.
         """
         if self.phase is Phase.CLAIMED:
             if self._next.state in STALLED:
@@ -123,6 +124,8 @@ class Driver:
             else:
                 self._log_claim()
                 self._write()
+        elif self._pending:
+            self._write()
         if self.phase is Phase.RELEASED:
             return None
         return next_call(self._next.saga)
@@ -255,16 +258,17 @@ class Driver:
 
     def _log_claim(self) -> None:
         """Say in the log who has the saga now. For a stalled one its next line says enough: no call was under way."""
-        with self._lock:
+        with self._lock:  # whoever preempts finds the claim in the phase, or among the pending lines
             claim = self.claim if self.phase is Phase.CLAIMED else None
-            if claim:
-                self.phase = Phase.READY
-        if claim is None or self._next.state in STALLED:
-            return
-        row = self.record
-        why = {"why": claim.why} if claim.why else {}
-        detail = {"by": row.owner, "epoch": row.epoch, "interrupted": claim.interrupted, **why}
-        self._add(Line(self._number, self._now(), CLAIMED, detail=detail))
+            if claim is None:
+                return
+            self.phase = Phase.READY
+            if self._next.state in STALLED:
+                return
+            row = self.record
+            why = {"why": claim.why} if claim.why else {}
+            detail = {"by": row.owner, "epoch": row.epoch, "interrupted": claim.interrupted, **why}
+            self._add(Line(self._number, self._now(), CLAIMED, detail=detail))
 
     @property
     def _number(self) -> int:
@@ -355,7 +359,8 @@ class Driver:
         this driver may have interrupted one, and the log does not say so yet.
         """
         with self._lock:
-            unlogged = self.phase is Phase.CLAIMED and self.claim is not None and self.claim.interrupted
-            calling = self.phase is Phase.CALLING or unlogged
+            interrupted = self.claim is not None and self.claim.interrupted
+            unlogged = self.phase is Phase.CLAIMED or any(line.event == CLAIMED for line in self._pending)
+            calling = self.phase is Phase.CALLING or (interrupted and unlogged)
             self.phase = Phase.PREEMPTED
             return calling

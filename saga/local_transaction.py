@@ -20,6 +20,7 @@ from saga.errors import NotJson, OutcomeUnknown, Refused
 from saga.machine import Direction
 from saga.payload import sayable
 from saga.storage.database_errors import STATEMENT_REFUSED
+from saga.storage.statement_batch import Row, Statement
 
 logger = logging.getLogger("saga")
 
@@ -57,14 +58,20 @@ class ActionAttempt:
         self.tells_others = also is not nothing_else
 
     def run(
-        self, wrap: Callable[[StepFunction], StepFunction] = lambda action: action, tell: bool = True
+        self, wrap: Callable[[StepFunction], StepFunction] = lambda action: action, tell_success: bool = True
     ) -> LocalOutcome:
-        """Run the transaction, with `wrap(action)` in the action's place; without `tell`, nobody else is told of it."""
+        """Run the transaction, with `wrap(action)` in the action's place.
+
+        Without `tell_success`, nobody else is told of an action that took effect. A refusal is told in any case.
+        """
         action = wrap(self._action)
-        also_write = self._also_write if tell else nothing_else
+        also_write = self._also_write if tell_success else self._refusals_only
         return _outcome(
             lambda: self._barrier.act(self._key, lambda transaction: action(transaction, self._fields), also_write)
         )
+
+    def _refusals_only(self, answer: StepAnswer) -> Sequence[tuple[Statement, Sequence[Row]]]:
+        return () if answer.status == 200 else self._also_write(answer)
 
 
 class AttemptHooks:

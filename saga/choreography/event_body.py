@@ -1,4 +1,7 @@
-"""What an event may carry: whoever publishes it, in whatever language, its fields have the shapes of the docs. Pure."""
+"""Checks what an event carries: its fields must have the shapes that docs/participants.md gives. Pure.
+
+Any service may publish events, in any language, so nothing about them is taken for granted.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from typing import Any
 from saga.errors import BadInput
 from saga.payload import DEPTH, WRAPPED, parse_object
 
-Shape = tuple[str, Callable[[Any], bool]]  # in words, and whether a value has it
+# A shape in words, for the message, and the test whether a value has it.
+Shape = tuple[str, Callable[[Any], bool]]
 
 END_OF_TIME = 253_402_300_799  # 9999-12-31, in seconds since the epoch
-MOST = 2**31 - 1  # that a column of the log takes
+MOST = 2**31 - 1  # the largest number that a column of the log takes
 
 
 def _number(value: Any, least: int, most: int) -> bool:
@@ -21,6 +25,19 @@ def _number(value: Any, least: int, most: int) -> bool:
 
 def _whole(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MOST
+
+
+def _senders(value: Any) -> bool:
+    lists = value.values() if isinstance(value, dict) else (None,)
+    return all(isinstance(senders, list) and all(type(sender) is int for sender in senders) for senders in lists)
+
+
+def _flags(value: Any) -> bool:
+    """Whether this is {"B": {"action": [["fail", "after"]]}}, or the like."""
+    if not isinstance(value, dict) or not all(isinstance(calls, dict) for calls in value.values()):
+        return False
+    flags = [flags for calls in value.values() for flags in calls.values()]
+    return all(isinstance(pairs, list) and all(_TEXTS[1](pair) and len(pair) == 2 for pair in pairs) for pairs in flags)
 
 
 def _or_null(shape: Shape) -> Shape:
@@ -53,8 +70,8 @@ _ERROR: Mapping[str, Shape] = {
 _EVENT: Mapping[str, Shape] = {
     "at": _or_null(("a number of seconds since the epoch", lambda value: _number(value, 0, END_OF_TIME))),
     "fields": _OBJECT,
-    "given": _OBJECT,
-    "faults": _OBJECT,
+    "given": ("an object of arrays of whole numbers", _senders),
+    "faults": ("an object of each step's injected flags", _flags),
     "steps": _TEXTS,
     "result": _or_null(_OBJECT),
     "attempt": _or_null(_OBJECT),
@@ -64,9 +81,9 @@ _EVENT: Mapping[str, Shape] = {
 
 
 def check(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body, with times in doubles, which need no more digits.
+    """Return the body of an event, its times as floats, which have all the digits that a time needs.
 
-    BadInput names the field where one of what an event carries has another shape than it must.
+    Raises BadInput, naming the field, where a field has another shape than it must.
     """
     _check(body, _EVENT, "")
     _check(body.get("attempt") or {}, _ATTEMPT, "attempt.")
@@ -89,7 +106,7 @@ def _check(part: Mapping[str, Any], shapes: Mapping[str, Shape], path: str) -> N
 
 
 def saga_id_of(payload: bytes) -> str | None:
-    """The id of the saga that a payload names, if any; it may be no event at all."""
+    """Return the saga id that a payload names; None where it names none, as it may be no event at all."""
     try:
         found = parse_object(payload, depth=DEPTH + WRAPPED, strict=False).get("saga_id")
     except BadInput:

@@ -1,13 +1,15 @@
 """How a participant acts out the failures that are injected into its calls (see FaultKind for what each one is).
 
 The hooks stand around one attempt: `before` and the first lines of `around_…` come before its local transaction, the
-rest after the COMMIT. A fault that loses the answer after the COMMIT loses the events that tell others of it too.
+rest after the COMMIT. A fault that loses the answer after the COMMIT loses the events that tell others of it too; it
+does not strike an action that is refused, since that one has nothing to commit.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from saga.barrier import StepAnswer, Transaction
@@ -68,7 +70,7 @@ class InjectedFaults(AttemptHooks):
             return _failed(FaultKind.BEFORE, certain=True)
         if FaultKind.LATE in self._active:
             self._closed.wait(self._hold)
-        outcome = attempt.run(self._within, tell=not self._active & LOSES_ANSWER)
+        outcome = attempt.run(self._within, tell_success=not self._active & LOSES_ANSWER)
         if outcome.answer.status != 200:
             return outcome
         if FaultKind.CRASH_AFTER in self._active:
@@ -76,8 +78,12 @@ class InjectedFaults(AttemptHooks):
         if FaultKind.LOST in self._active:
             self._closed.wait(self._hold)
             # Whoever has waited so long hears of it after all: the barrier gives the saved answer, and tells of it.
+            # Where that fails, so does the attempt, whose action took effect all the same: the event that asks for it
+            # must not be acknowledged before others know of it.
             if attempt.tells_others:
-                attempt.run()
+                second = attempt.run()
+                if second.answer.status != 200:
+                    return replace(second, certain=False)
         if FaultKind.AFTER in self._active:
             return _failed(FaultKind.AFTER, certain=False)
         if FaultKind.GARBAGE in self._active:

@@ -20,6 +20,8 @@ from saga.choreography.events import EventKind, SagaEvent
 from saga.context import replay
 from saga.definition import SagaDefinition, Step
 from saga.errors import Refused
+from saga.faults.flags import FaultKind
+from saga.faults.injection import LOSES_ANSWER
 from saga.machine import Line
 from saga.record import Record
 from saga.views.saga_search import SagaQuery, SagaSearch
@@ -47,6 +49,7 @@ SCENARIOS = {
     "b:refuse": ("COMPENSATED", "refused"),
     "c:refuse": ("COMPENSATED", "refused"),
     "b:garbage": ("COMPENSATED", "failed"),
+    "b:crash-after&b:refuse": ("COMPENSATED", "refused"),
     "b&a:undo:4": ("COMPENSATED", "failed"),
     "b:after&b:undo:4&a:undo:2": ("COMPENSATED", "failed"),
     "orchestrator:after-B": ("COMPLETED", None),
@@ -270,6 +273,11 @@ def test_an_event_that_is_nested_too_deeply_is_let_go_by_who_observes(world: Cho
         ("A.done", {"attempt": {"number": 2**31}}),
         ("A.done", {"attempt": {"number": 1, "duration_ms": "long"}}),
         ("A.done", {"fields": None}),
+        ("A.done", {"given": {"B": 0}}),
+        ("A.done", {"given": {"B": ["A"]}}),
+        ("A.done", {"faults": {"B": ["after"]}}),
+        ("A.done", {"faults": {"B": {"action": ["after"]}}}),
+        ("A.done", {"faults": {"B": {"action": [["fail", 1]]}}}),
         ("A.refused", {"error": "rejected"}),
         ("A.refused", {"error": {"kind": "rejected"}}),
         ("A.refused", {"error": {"kind": ["failed"]}}),
@@ -432,6 +440,18 @@ def test_the_kind_of_error_is_what_it_is_over_http(
     world.play()
     assert world.record(saga_id)["error"]["kind"] == kind
     assert world.rows(saga_id) == NONE
+
+
+@pytest.mark.parametrize("kind", sorted(LOSES_ANSWER))
+def test_a_refusal_turns_the_saga_back_though_the_answer_to_a_success_would_be_lost(
+    world: ChoreographedWorld, kind: FaultKind
+) -> None:
+    saga_id = world.start(f"b:{kind}&b:refuse")
+    world.play()
+    saga = world.record(saga_id)
+    assert (saga["status"], saga["error"]["kind"]) == ("COMPENSATED", "refused")
+    assert world.rows(saga_id) == NONE
+    assert world.barriers(saga_id)["B"] == "refused"
 
 
 def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(world: ChoreographedWorld) -> None:

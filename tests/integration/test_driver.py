@@ -118,6 +118,16 @@ def test_a_claim_is_logged_before_anything_is_called_and_a_preempted_driver_call
     assert not world.calls
 
 
+def test_a_claim_that_could_not_be_logged_still_counts_the_call_that_it_interrupted(world: World) -> None:
+    """An operator has taken the saga away just before the claim was written."""
+    record = started(world).record
+    driver = Driver(record, world.deps(lambda: 1), Claim(interrupted=True))
+    world.log.preempt(record.id, record.epoch, record.state, "operator", world.now + LEASE)
+    with pytest.raises(LeaseLost):
+        driver.next_call()
+    assert driver.preempt()
+
+
 def test_when_stopping_it_hands_over_between_two_calls(world: World) -> None:
     stop: list[bool] = []
     driver = started(world, stopping=lambda: bool(stop))

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from saga.context import replay
 from saga.driver import Claim, Driver
-from saga.errors import BadInput, Conflict, LeaseLost, NoSuchSaga
+from saga.errors import BadInput, Conflict, LeaseLost, LogUnavailable, NoSuchSaga
 from saga.machine import State
 from saga.views.representation import represent
 from saga.views.saga_search import SagaQuery, SagaSearch
@@ -246,6 +246,34 @@ def test_a_cancel_counts_a_call_that_a_claim_interrupted_before_the_log_says_so(
     assert claim.detail == {"by": "desk", "epoch": 3, "interrupted": True, "why": "cancelled"}
     assert [url for _, url in world.calls[-2:]] == ["http://b/compensate", "http://a/compensate"]
     world.check(world.finish(saga_id))
+
+
+@pytest.mark.parametrize("away", [1, 2])
+def test_nothing_is_compensated_before_the_log_says_that_the_saga_was_cancelled(
+    world: World, desk: Desk, away: int
+) -> None:
+    """The log is away when the cancel is to be written: it takes the second try, or none of them."""
+    saga_id = stopped_at(world, "", "before call B")
+    record = world.log.find(saga_id)
+    assert record
+    desk.pool.drivers[saga_id] = Driver(record, world.deps(lambda: record.epoch, owner="desk"))  # B is not called yet
+    before, left = len(world.calls), away
+
+    def point(name: str) -> None:
+        nonlocal left
+        if name == "before advance" and left:
+            left -= 1
+            raise LogUnavailable("away")
+
+    world.point = point
+    with pytest.raises(LogUnavailable):
+        desk.operator.cancel(saga_id)
+    called = [url for _, url in world.calls[before:]]
+    world.point = lambda name: None
+    assert called == (["http://a/compensate"] if away == 1 else [])
+    ended = world.finish(saga_id)
+    assert ended.state is (State.COMPENSATED if away == 1 else State.COMPLETED)
+    world.check(ended)
 
 
 @pytest.mark.parametrize("verb", ["resume", "resolve"])

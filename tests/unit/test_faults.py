@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
+from typing import Any, cast
 
 import pytest
 
+from saga.barrier import StepAnswer
 from saga.errors import BadInput, Forbidden
 from saga.faults.flags import Delay, Fault, FaultKind, FaultPlan, parse_delay, parse_fault, parse_plan, total_delay
+from saga.faults.injection import InjectedFaults
+from saga.local_transaction import ActionAttempt, LocalOutcome
 
 STEPS = ["A", "B", "C"]
 
@@ -83,3 +88,20 @@ def test_a_delay_with_a_bad_number_of_times_names_the_flag(text: str) -> None:
     with pytest.raises(BadInput, match=f"delay=b:{re.escape(text)}") as caught:
         plan(delay=(f"b:{text}",))
     assert caught.value.field == "delay"
+
+
+def test_an_attempt_whose_lost_answer_cannot_be_told_either_has_failed_and_may_have_taken_effect() -> None:
+    """The action is committed, then the database is away: the event that asks for the action has to come again."""
+
+    class Attempt:
+        tells_others = True
+        outcomes = iter(
+            [LocalOutcome(StepAnswer(200, {})), LocalOutcome(StepAnswer(500, {"error": "x"}), certain=True)]
+        )
+
+        def run(self, *args: Any, **options: Any) -> LocalOutcome:
+            return next(self.outcomes)
+
+    faults = InjectedFaults(frozenset({FaultKind.LOST}), 0, lambda code: None, threading.Event(), hold=0)
+    outcome = faults.around_action(cast(ActionAttempt, Attempt()))
+    assert (outcome.answer.status, outcome.certain) == (500, False)
