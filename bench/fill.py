@@ -11,7 +11,7 @@ from sqlalchemy import insert, text
 from bench.load import INPUT, Job
 from bench.stage import Stage
 from saga.definition_file import load_definitions
-from saga.machine import STARTED
+from saga.record import new_record
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
 
@@ -57,13 +57,15 @@ def unfinished(log: SagaLog, stage: Stage, number: int) -> None:
     """Sagas whose process died before their first call, long enough ago."""
     definition = load_definitions(stage.settings().sagas_dir, stage.settings().environ)["signup"]
     now = time.time()
+    new, line = new_record("", definition, INPUT, now)
     common = {
-        "name": definition.name, "definition": definition.snapshot, "input": INPUT, "state": "executing", "cursor": 0,
-        "context": {}, "epoch": 1, "owner": "gone:1", "due_at": now - 1, "rounds": 0, "started_at": now,
+        "name": definition.name, "definition": definition.snapshot, "input": INPUT, "state": new.state,
+        "cursor": new.cursor, "context": new.context.as_json(), "epoch": new.epoch, "owner": "gone:1",
+        "due_at": now - 1, "rounds": new.rounds, "started_at": now,
     }  # fmt: skip
     ids = [f"11111111-0000-7000-8000-{index:012d}" for index in range(number)]
     for some in (ids[start : start + 1000] for start in range(0, number, 1000)):
         with log.database.engine.begin() as connection:
             connection.execute(insert(log_sql.sagas), [{**common, "id": saga_id} for saga_id in some])
-            lines = [{"saga_id": saga_id, "seq": 1, "at": now, "event": STARTED} for saga_id in some]
+            lines = [{"saga_id": saga_id, "seq": line.seq, "at": now, "event": line.event} for saga_id in some]
             connection.execute(insert(log_sql.saga_log), lines)

@@ -1,6 +1,4 @@
 """Who told whom, or who called whom, as a sequence diagram: a lane for each party, a row for each message. Pure.
-from saga.views.lines import ShownLine, detail_of
-
 
 Of an orchestrated saga: the calls, all of them the orchestrator's, each with its answer. Of a choreographed one: the
 events, from the service that publishes one to the one that acts on it (the broker between them is not drawn); the

@@ -31,5 +31,12 @@ def parked_lines(lines: Sequence[ShownLine]) -> list[ShownLine]:
 
 
 def _line(shown: ShownLine) -> Line:
-    """Return the line as the core knows it, without its time, which is not asked for here."""
-    return Line(shown["seq"], 0.0, shown["event"], shown["step"], detail=shown["detail"])
+    """Return the line as the core knows it, without its time, which is not asked for here.
+
+    A saga that has a secret field called `letter` is shown with the numbers of its dead letters masked: they count as
+    one letter.
+    """
+    detail = detail_of(shown)
+    if not isinstance(detail.get("letter", 0), int):
+        detail = {name: value for name, value in detail.items() if name != "letter"}
+    return Line(shown["seq"], 0.0, shown["event"], shown["step"], detail=detail)

@@ -275,7 +275,7 @@ BILLED: dict[str, Plan] = {
     "all goes well": {},
     "B refuses": {"B:action": ["refuse"]},
     "B fails three times, B and A are undone": {"B:action": ["before"] * 3},
-    "the pivot in doubt, found committed": {"C:action": ["after"] * 3},
+    "the pivot's outcome is unknown, its seal finds it committed": {"C:action": ["after"] * 3},
 }
 
 

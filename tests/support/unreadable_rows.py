@@ -162,7 +162,7 @@ class Served:
         settings = {"SAGA_LOG_URL": url, "SAGAS_DIR": str(ROOT / "orchestrator" / "sagas"), **nowhere}
         settings |= {"NATS_URL": "off", "RECOVERY_INTERVAL": "0.05", "LEASE_SECONDS": "5"}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(orchestrator.bootstrap, "new_transport", Well)
+            patch.setattr(orchestrator.bootstrap, "new_transport", lambda plain: Well())
             self.parts = bootstrap(load_settings(settings))
         self.log = self.parts.log
         self._app = create_app(orchestrator=self.parts)

@@ -26,6 +26,13 @@ def test_an_event_is_parked_until_its_own_letter_is_replayed(lines: list[dict[st
     assert [each["seq"] for each in parked_lines(lines)] == parked
 
 
+def test_an_event_is_parked_also_where_the_number_of_its_letter_is_masked() -> None:
+    lines = [line(1, "started"), line(2, "parked", letter="***", service="B"), line(3, "attempt", verdict="done")]
+    assert [each["seq"] for each in parked_lines(lines)] == [2]
+    assert parked_lines([*lines, line(4, "replayed", letter="***")]) == []
+    assert heard_by_a_service(lines)
+
+
 @pytest.mark.parametrize(
     ("last", "heard"),
     [
