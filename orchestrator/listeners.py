@@ -1,7 +1,8 @@
-"""Whether somebody listens to each step of a choreographed saga: asked of the broker before one is started.
+"""Asks the broker, before a choreographed saga is started, whether a service listens for each of its steps.
 
-A service that was up once has a durable consumer, named after its step, and hears later what it missed. Where there is
-none nobody will, unless it is started: the mode is wrong, the service has no NATS_URL, or its name is not the step's.
+A service that was ever up has a durable consumer, named after its step, and gets later the events that it missed. Where
+there is no such consumer, the saga would wait for a service that is not known to the broker: it has never been started,
+it has no NATS_URL, or its name is not that of the step.
 """
 
 from __future__ import annotations
@@ -16,31 +17,34 @@ from saga.choreography.namespace import covers
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, BrokerUnavailable
 
-ASKED_WITHIN = 2.0  # seconds: a broker that does not say so by then is away, and the saga waits in the outbox
-COMING_WITHIN = 3.0  # seconds that the first start of a saga waits for services that are starting, too
-LOOK = 0.1  # seconds
+ASKED_WITHIN = 2.0  # seconds that the broker has to answer; later it counts as away, and the saga is started
+COMING_WITHIN = 3.0  # seconds that the first start of a saga waits for services that are just starting
+LOOK = 0.1  # seconds between two questions while it waits
 
 
 class Listeners:
-    """Remembers what is listened to, so that one start after the other asks the broker nothing."""
+    """Remembers which subjects have a listener, so that most starts need not ask the broker."""
 
     def __init__(self, broker: Broker):
         self._broker = broker
         self._heard: frozenset[tuple[str, str]] = frozenset()  # (subject, step)
-        self._waited_for: set[str] = set()  # sagas
+        self._waited_for: set[str] = set()  # the names of the sagas whose services were waited for in vain
         self._asking = threading.Lock()
 
     def check(self, definition: SagaDefinition) -> None:
-        """BadInput, naming the step and what to start, where a step certainly has no listener."""
+        """Raise BadInput, naming the step and what to start, where a step certainly has no listener.
+
+        Nothing is raised where the broker does not answer: the saga's events wait in the outbox.
+        """
         needed = needed_subscriptions(definition)
         if self._heard >= needed.items():
             return
-        with self._asking:  # of those who start at the same time one asks
+        # Where several sagas are started at the same time, one of the callers asks for all.
+        with self._asking:
             self._ask(definition, needed)
 
     def _ask(self, definition: SagaDefinition, needed: Mapping[str, str]) -> None:
-        patience = 0.0 if definition.name in self._waited_for else COMING_WITHIN
-        until = time.monotonic() + patience
+        until = time.monotonic() + (0.0 if definition.name in self._waited_for else COMING_WITHIN)
         while not self._heard >= needed.items():
             try:
                 listening = self._broker.consumers(ASKED_WITHIN)

@@ -1,19 +1,19 @@
-"""Which choreographed sagas an operator has abandoned, as the broker's stream has it; and why that is safe.
+"""Reads from the broker's stream which choreographed sagas an operator has abandoned; and why abandoning is safe.
 
-A saga that nobody hears is ended by an event, `saga.<name>.abandoned`. Whoever would act first, on `started`, asks for
-these events after `started` was delivered to it and before it acts. The orchestrator publishes `abandoned`, and once it
-is durable asks the broker whether `started` was delivered to anybody. Each of the two first writes and then reads, both
-at the broker, so at least one of them sees the other (as in Dekker's mutual exclusion):
+A saga that no service has heard of is ended by an event, `saga.<name>.abandoned`. The first service reads these events
+after `started` was delivered to it and before it acts. The orchestrator publishes `abandoned`, and once that is durable
+asks the broker whether `started` was delivered to anybody. Each of the two first writes and then reads, both at the
+broker, so at least one of them sees the other (as in Dekker's mutual exclusion):
 
-- `started` was delivered to nobody when the orchestrator looked: whoever it is delivered to later finds `abandoned`,
-  seals its step, and never acts. The saga has ended.
-- It was delivered: perhaps it was acted upon. The orchestrator refuses (409), and the service's barrier decides. If
-  it asks after `abandoned` was there, it seals its step and says that it refused; else it acts, and the saga goes on.
+- `started` was delivered to nobody when the orchestrator asked. A service that it is delivered to later finds
+  `abandoned`, seals its step, and never acts. The saga has ended.
+- `started` was delivered, and the service may have acted. The orchestrator refuses to abandon the saga (409), and the
+  service decides: if it reads after `abandoned` was published, it seals its step and publishes `refused`; else it acts,
+  and the saga goes on.
 
-No process has to be up for it, a service that starts at this very moment is on one side or the other, and a crash
-leaves either an operator without an answer, who asks again, or a saga that its first service will seal. The event may
-be published more than once, and so may `started`, however late: `abandoned` is kept as long as that is. Nothing is
-taken out of the stream.
+No process has to be up for this. A service that starts at the same moment is in one of the two cases. A crash leaves
+an operator without an answer, who asks again, or a saga whose first service will seal its step. Both events may be
+published more than once, however late: `abandoned` is kept as long as `started`. Nothing is deleted from the stream.
 """
 
 from __future__ import annotations
@@ -25,23 +25,28 @@ from saga.choreography.event_body import saga_id_of
 
 
 class Abandoned:
-    """The abandoned sagas that were read so far; what is new is read at each question. On one event loop."""
+    """Knows the abandoned sagas; each question first reads the events that are new. For use on one event loop.
+
+    `next_after` gives the number and the payload of the next such event after a number of the stream; None where there
+    is none.
+    """
 
     def __init__(self, next_after: Callable[[int], Awaitable[tuple[int, bytes] | None]]):
         self._next_after = next_after
         self._saga_ids: set[str] = set()
-        self._read = 0  # the number in the stream of the last one that was read
+        self._read = 0  # the number in the stream of the last event that was read
         self._lock = asyncio.Lock()
+        # How many questions were asked, and up to which of them the events have been read.
         self._asked = self._answered = 0
 
     def start_again(self) -> None:
-        """The stream is another one, numbered from 1."""
+        """Read the stream from its beginning: it is a new one, whose events are numbered from 1."""
         self._read = 0
 
     async def has(self, payload: bytes) -> bool:
-        """Whether the saga of this event was abandoned before now. Raises what reading raises.
+        """Whether the saga of this event was abandoned before now. Raises what `next_after` raises.
 
-        Of those who ask at the same time one reads for all who asked before it began to.
+        Where several ask at the same time, one of them reads, for all who asked before it began to read.
         """
         self._asked += 1
         question = self._asked

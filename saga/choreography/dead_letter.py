@@ -1,4 +1,4 @@
-"""A dead letter: an event that is parked in a stream of its own, with who parked it and why. Pure."""
+"""Dead letters: events that are parked in a stream of their own, with the reason and the service's name. Pure."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ Message = tuple[str, bytes, dict[str, str]]  # (subject, payload, headers)
 
 HEADERS_AT_MOST = 1000  # bytes that an event's headers take up at most
 DEAD_STREAM, DEAD = "SAGA_DEAD", "dead."
-WITHOUT = "Saga-Without"  # a header: it has not got what its event carried
+WITHOUT = "Saga-Without"  # the header of a dead letter that does not have its event's payload
 DELIVERIES = "Saga-Deliveries"  # a header: how many attempts there were, over all replays
 
 _SUBJECT = re.compile(r"saga(\.[A-Za-z0-9_-]+)+")
 
 
 def headers_of(service: str, deliveries: int, reason: str) -> dict[str, str]:
-    """The headers of a dead letter."""
+    """Return the headers of a dead letter: the service that parks it, after so many deliveries, and the reason."""
     said = " ".join(reason.encode("ascii", "replace").decode().split())[:500] or "?"
     return {"Saga-Service": service, DELIVERIES: str(deliveries), "Saga-Reason": said}
 
 
 def replayed(letter: int, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a dead letter that is published again: it takes the number of its attempts along."""
+    """Return the headers of a dead letter that is published again; they keep the number of its attempts."""
     return {"Nats-Msg-Id": f"replay:{letter}", DELIVERIES: str(attempts_before(headers))}
 
 
 def attempts_before(headers: Mapping[str, str]) -> int:
-    """How many attempts at an event its headers tell of; 0 where they do not."""
+    """Return how many attempts there were at an event by its headers; 0 where these do not say so."""
     said = headers.get(DELIVERIES, "")
     return int(said) if re.fullmatch(r"[0-9]{1,9}", said) else 0
 
@@ -48,7 +48,10 @@ def fits(id: str, subject: str) -> bool:
 
 
 def misfit(service: str, id: str, subject: str, payload: bytes, most: int) -> str:
-    """Why an event in an outbox can never be published, and what to do about it; it fits not, or is too large."""
+    """Say why an event in an outbox can never be published, and what to do about it.
+
+    The event does not fit (see `fits`), or it is larger than `most` bytes.
+    """
     if not _printable(id):
         return "its id in the saga_outbox is no printable ASCII text: mend it, and set published_at to NULL there"
     if not _SUBJECT.fullmatch(subject):
@@ -58,7 +61,7 @@ def misfit(service: str, id: str, subject: str, payload: bytes, most: int) -> st
 
 
 def unreadable(service: str, id: str, payload: bytes) -> str | None:
-    """Why what an event in an outbox carries cannot be understood, and what to do about it; None where it can be."""
+    """Say why the payload of an event in an outbox is not valid, and what to do about it; None where it is valid."""
     try:
         parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
     except BadInput as error:
@@ -75,7 +78,7 @@ def _printable(id: str) -> bool:
 
 
 def instead(service: str, id: str, subject: str, payload: bytes, reason: str) -> Message:
-    """The dead letter of an event that cannot be published, which is without its payload."""
+    """Return the dead letter that is published instead of an event; it does not have the event's payload."""
     subject = subject if _SUBJECT.fullmatch(subject) else "saga.unknown"
     known = id if _printable(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
     headers = {**headers_of(service, 0, reason), "Nats-Msg-Id": f"misfit:{known}", WITHOUT: "payload"}
@@ -83,9 +86,9 @@ def instead(service: str, id: str, subject: str, payload: bytes, reason: str) ->
 
 
 def message_of(service: str, id: str, subject: str, payload: bytes, most: int) -> Message:
-    """What is published for an event: itself, or the dead letter of one that can never be published.
+    """Return what is published for an event: the event, or a dead letter where it can never be published.
 
-    `most`: the bytes that the broker takes at most, headers and all.
+    `most` is the broker's limit in bytes, for the payload and the headers together.
     """
     if len(payload) + HEADERS_AT_MOST > most or not fits(id, subject):
         reason = misfit(service, id, subject, payload, most)
@@ -95,7 +98,10 @@ def message_of(service: str, id: str, subject: str, payload: bytes, most: int) -
 
 
 def shown(letter: int, at: float | None, subject: str, payload: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-    """A dead letter as it is listed, whoever parked it; `letter` is its number, `at` when it was stored."""
+    """Return a dead letter as Broker.dead_letters lists it.
+
+    `letter` is its number; `at` is when it was stored, in seconds since the epoch.
+    """
     return {
         "letter": letter,
         "at": iso(at),

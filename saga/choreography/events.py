@@ -1,12 +1,14 @@
-"""Choreography: the same saga without a coordinator. Pure: who listens to whom follows from the steps' order.
+"""The events of choreography, which is the same saga without a coordinator: who listens to what. Pure.
+
+All of it follows from the order of the steps:
 
     saga.signup.started -> A acts -> saga.signup.A.done -> B acts -> saga.signup.B.done -> C acts ...
                                      A undoes itself   <- saga.signup.B.refused     <- C.refused, or C.undone
 
-A step that gives up has sealed or undone itself in the transaction that its `refused` is written in, so whoever
-hears of it has only what lies before to undo. Events carry the fields that later steps need; a secret one goes to the
-step that needs it and to nobody else, ahead of the event that lets it act (`given`). The model is the choreographed
-saga of Richardson, "Microservices Patterns" (2018), section 4.2.
+A step that gives up has sealed or undone itself in the transaction that writes its `refused`, so only the steps before
+it are left to undo. Events carry the fields that later steps need. A secret field is sent only to the step that needs
+it, by an event of its own (`given`), before the event that lets the step act. The model is the choreographed saga of
+Richardson, "Microservices Patterns" (2018), section 4.2.
 """
 
 from __future__ import annotations
@@ -29,25 +31,25 @@ PREFIX = "saga"
 class EventKind(StrEnum):
     """What an event says; the last token of its subject."""
 
-    STARTED = "started"  # by the orchestrator's outbox
+    STARTED = "started"  # published by the orchestrator
     GIVEN = "given"  # secret fields, for one step alone
     DONE = "done"
-    REFUSED = "refused"  # the step did nothing, or has undone what it did; and never will do anything
+    REFUSED = "refused"  # the step has no effect, as it did nothing or has undone it, and never will have one
     UNDONE = "undone"
     COMPLETED = "completed"
     COMPENSATED = "compensated"
     ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/choreography/abandoned.py)
-    ATTEMPT = "attempt"  # one that failed: for whoever observes
+    ATTEMPT = "attempt"  # an attempt that failed; only observers need it
 
 
 OF_A_STEP = frozenset({EventKind.GIVEN, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT})
-# What an observer has to hear: nobody's secrets, and no end that follows from what was heard before.
+# The events that an observer needs: no secrets, and no ends, as these follow from the other events.
 OBSERVED = (EventKind.STARTED, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT)
 
 
 @dataclass(frozen=True)
 class SagaEvent:
-    """One event of a saga; `body` is what it carries beside the saga's id."""
+    """One event of a saga; `body` is its payload without the saga's id."""
 
     saga: str
     saga_id: str
@@ -57,12 +59,12 @@ class SagaEvent:
 
     @property
     def subject(self) -> str:
-        """The subject that it is published on."""
+        """The subject that the event is published on."""
         return subject(self.saga, self.kind, self.step)
 
     @property
     def id(self) -> str:
-        """The same for each time that it is published: the broker keeps one (Nats-Msg-Id)."""
+        """The id of the event (Nats-Msg-Id), the same each time that it is published, so that the broker keeps one."""
         what = [self.saga_id, self.step or "", self.kind]
         if self.kind in (EventKind.GIVEN, EventKind.ATTEMPT):
             what += [str(self.body[name]) for name in ("by", "call", "number") if name in self.body]
@@ -74,17 +76,17 @@ class SagaEvent:
 
 
 def subject(saga: str, kind: EventKind, step: str | None = None) -> str:
-    """`saga.signup.B.done`, or `saga.signup.started`."""
+    """Return a subject: `saga.signup.B.done`, or without a step `saga.signup.started`."""
     return ".".join([PREFIX, saga, *([step] if step else []), kind])
 
 
 def observed() -> list[str]:
-    """The subjects of all sagas that an observer listens to."""
+    """Return the subjects, as patterns for all sagas, that an observer listens to."""
     return [subject("*", kind, "*" if kind in OF_A_STEP else None) for kind in OBSERVED]
 
 
 def parse_event(subject: str, payload: bytes) -> SagaEvent:
-    """The event that was published as `payload`; BadInput where it is none."""
+    """Return the event that was published as `payload`. Raises BadInput where it is none."""
     tokens = subject.split(".")
     try:
         kind = EventKind(tokens[-1])
@@ -103,7 +105,7 @@ def parse_event(subject: str, payload: bytes) -> SagaEvent:
 
 
 def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], at: float) -> list[SagaEvent]:
-    """What starts a saga: first the secrets to whom they concern, then the event that the first step listens to."""
+    """Return the events that start a saga: the secrets for the steps that need them, then the first step's event."""
     faults = {step.name: found for step in definition.steps if (found := _faults(step))}
     steps = [step.name for step in definition.steps]
     open_to_all = {"fields": {}, "given": {}, "faults": faults, "steps": steps, "at": at}
@@ -113,7 +115,7 @@ def started(definition: SagaDefinition, saga_id: str, input: Mapping[str, Any], 
 
 
 def abandoned(saga: str, saga_id: str, at: float) -> SagaEvent:
-    """What keeps whoever hears of the saga later from acting."""
+    """Return the event that keeps a service from acting that hears of the saga later."""
     return SagaEvent(saga, saga_id, EventKind.ABANDONED, None, {"at": at})
 
 
@@ -139,11 +141,11 @@ class StepSubscription:
 
     @property
     def may_refuse(self) -> bool:
-        """Whether it can still turn the saga back: the pivot can, what follows it cannot."""
+        """Whether the step can still turn the saga back: steps up to the pivot can, and those after it cannot."""
         return not any(step.pivot for step in self.definition.steps[: self.index])
 
     def subjects(self) -> dict[str, Task]:
-        """Return the subjects that it listens to, and what each asks of it."""
+        """Return the subjects that the step listens to, and what each asks of it."""
         name, steps = self.definition.name, self.definition.steps
         before = (
             subject(name, EventKind.DONE, steps[self.index - 1].name)
@@ -151,7 +153,8 @@ class StepSubscription:
             else subject(name, EventKind.STARTED)
         )
         heard = {before: Task.ACT}
-        if self.step.send and self.definition.secret:  # any field may hold a secret one
+        # Any field that it gets may hold a secret one within.
+        if self.step.send and self.definition.secret:
             heard[subject(name, EventKind.GIVEN, self.step.name)] = Task.STORE_SECRETS
         if self.index + 1 < len(steps):
             after = steps[self.index + 1].name
@@ -159,41 +162,46 @@ class StepSubscription:
         return heard
 
     def senders(self, event: SagaEvent) -> Sequence[int]:
-        """Return the positions of the steps that have sent secrets to it; -1 stands for whoever started the saga."""
+        """Return the positions of the steps that have sent secrets to this one; -1: whoever started the saga."""
         return list(event.body.get("given", {}).get(self.step.name, ()))
 
     def fields(self, event: SagaEvent, given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """What its two calls get: of the event that lets it act, and of the secrets it was given, later ones last."""
+        """Return the fields of the step's two calls.
+
+        They come from the event that lets it act, and from the secrets that it was sent, of which the last one wins.
+        """
         known = dict(event.body.get("fields", {}))
         for secrets in given:
             known.update(secrets)
         return fields_for(self.step, known)
 
     def faults(self, event: SagaEvent, call: str) -> list[tuple[str, str]]:
-        """The injected flags for its action or its compensation."""
+        """Return the flags of failure injection for the step's action or compensation, as (name, value)."""
         return [(name, value) for name, value in event.body.get("faults", {}).get(self.step.name, {}).get(call, ())]
 
     def knows(self, event: SagaEvent) -> bool:
-        """Whether the saga began with this step: one that did not is let pass by a step that was added since."""
+        """Whether the saga began with this step; if not, the step was added later and only passes the saga on."""
         return self.step.name in event.body.get("steps", (self.step.name,))
 
     def is_next(self, event: SagaEvent) -> bool:
-        """Whether nobody stands between who tells and this step in the saga itself: it may have begun with other
-        steps than are known here. One that is no step of it has let it pass."""
-        steps, teller = list(event.body.get("steps", ())), event.step
-        if self.step.name not in steps or (teller and teller not in steps):
+        """Whether this step comes right after the event's in the saga, which may have steps that are not known here.
+
+        True also where one of the two is no step of the saga, and only passes it on.
+        """
+        steps, publisher = list(event.body.get("steps", ())), event.step
+        if self.step.name not in steps or (publisher and publisher not in steps):
             return True
-        return steps.index(self.step.name) == (steps.index(teller) + 1 if teller else 0)
+        return steps.index(self.step.name) == (steps.index(publisher) + 1 if publisher else 0)
 
     def shown(self, value: Any, fields: Mapping[str, Any]) -> Any:
-        """What others may be told: the secrets among its fields are masked, also where they are echoed."""
+        """Return `value` as others may see it: the secrets among `fields` are masked, also where texts echo them."""
         secret = self.definition.secret
         return mask(value, secret, secret_texts(fields, secret))
 
     def done(
         self, event: SagaEvent, result: Mapping[str, Any], report: Mapping[str, Any], acted_with: Mapping[str, Any]
     ) -> list[SagaEvent]:
-        """What it publishes once its action has taken effect; `report` is for whoever observes."""
+        """Return what the step publishes once its action has taken effect; `report` is for observers."""
         given, fields, senders = _share(self.definition, event.saga_id, self.index, event.body, result)
         shown = self.shown(dict(result), acted_with)
         done = self._event(event, EventKind.DONE, {**report, "fields": fields, "given": senders, "result": shown})
@@ -201,15 +209,15 @@ class StepSubscription:
         return [*given, done, *([self._end(event, EventKind.COMPLETED, report)] if last else [])]
 
     def refused(self, event: SagaEvent, report: Mapping[str, Any]) -> list[SagaEvent]:
-        """What it publishes once it certainly has no effect, and never will have."""
+        """Return what the step publishes once it certainly has no effect, and never will have one."""
         return [self._event(event, EventKind.REFUSED, report), *self._turned_back(event, report)]
 
     def undone(self, event: SagaEvent, report: Mapping[str, Any]) -> list[SagaEvent]:
-        """What it publishes once its compensation is done, or where it has none."""
+        """Return what the step publishes once its compensation is done, or where it needs none."""
         return [self._event(event, EventKind.UNDONE, report), *self._turned_back(event, report)]
 
     def attempt(self, event: SagaEvent, report: Mapping[str, Any]) -> SagaEvent:
-        """What it tells of an attempt that failed."""
+        """Return what the step publishes of an attempt that failed."""
         return SagaEvent(event.saga, event.saga_id, EventKind.ATTEMPT, self.step.name, report)
 
     def _turned_back(self, event: SagaEvent, report: Mapping[str, Any]) -> list[SagaEvent]:
@@ -224,7 +232,7 @@ class StepSubscription:
 
 
 def subscriptions_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[str, tuple[StepSubscription, Task]]:
-    """What the service called `name` listens to, and what each subject asks of it."""
+    """Return the subjects that the service called `name` listens to, and what each asks of which step."""
     tasks: dict[str, tuple[StepSubscription, Task]] = {}
     for definition in definitions:
         for index, step in enumerate(definition.steps):
@@ -235,7 +243,7 @@ def subscriptions_of(name: str, definitions: Iterable[SagaDefinition]) -> dict[s
 
 
 def needed_subscriptions(definition: SagaDefinition) -> dict[str, str]:
-    """The subjects that must be listened to for the saga to go on, and back, each with the step that has to."""
+    """Return the subjects without whose listeners the saga could not go on or turn back, each with its step."""
     needed: dict[str, str] = {}
     for index, step in enumerate(definition.steps):
         subscription = StepSubscription(definition, index)
@@ -249,9 +257,10 @@ def needed_subscriptions(definition: SagaDefinition) -> dict[str, str]:
 def _share(
     definition: SagaDefinition, saga_id: str, by: int, carried: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[list[SagaEvent], dict[str, Any], dict[str, list[int]]]:
-    """What follows from the fields `new` that the step at position `by` adds to those carried so far.
+    """Share the fields `new`, which the step at position `by` adds to those that the event `carried`.
 
-    Gives the events that bring secrets to their steps, the fields that later steps need, and by step who sent to it.
+    Returns the events that bring secrets to their steps, the open fields that later steps need, and for each step the
+    positions of those that have sent secrets to it.
     """
     secret, later = set(definition.secret), definition.steps[by + 1 :]
     needed = {name for step in later for name in step.send}
@@ -271,7 +280,7 @@ def _share(
 
 
 def _faults(step: Step) -> dict[str, list[tuple[str, str]]]:
-    """The flags that are injected into a step's two calls, as their URLs have them."""
+    """Return the flags that are injected into a step's two calls, which are in the queries of their URLs."""
     found = {}
     for call, url in (("action", step.action), ("compensation", step.compensation or "")):
         flags = [(name, value) for name, value in parse_qsl(urlsplit(url).query) if name in ("fail", "delay")]

@@ -1,6 +1,6 @@
-"""What a step of a choreographed saga must remember: the secrets it was given, and the fields that it acted with.
+"""What a step of a choreographed saga must remember: the secrets that it was sent, and the fields that it acted with.
 
-Its compensation gets the same fields as its action, and no event brings them back.
+Its compensation gets the same fields as its action, and the event that asks for the compensation does not carry them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from saga.storage.column_types import Json, Token, UtcTime
 from saga.storage.database import transaction
 from saga.storage.statement_batch import Row, Statement
 
-OWN = -2  # the sender of what the step itself acted with: no position, which a step that is added would shift
-KEPT = 90 * 86_400.0  # seconds: a saga that is parked may be turned back as long after its action
+# The `giver` of the fields that the step itself acted with. It is not the step's position, which changes when a step is
+# added to the saga.
+OWN = -2
+KEPT = 90 * 86_400.0  # seconds that a row is kept: a parked saga may be turned back so long after its action
 
 metadata = MetaData()
 
@@ -38,7 +40,8 @@ saga_inbox = Table(
     metadata,
     Column("saga_id", Token(255), primary_key=True),
     Column("step", Token(64), primary_key=True),
-    Column("giver", Integer, primary_key=True),  # the position of the step that gave it, -1: who started; or OWN
+    # The position of the step that sent the fields; -1: whoever started the saga; or OWN.
+    Column("giver", Integer, primary_key=True),
     Column("fields", Json, nullable=False),
     Column("created_at", UtcTime, nullable=False, index=True),
 )
@@ -65,13 +68,19 @@ class Unreadable(Exception):
 def remembered(
     engine: Engine, saga_id: str, step: str, sender: int, fields: Mapping[str, Any]
 ) -> list[tuple[Statement, Sequence[Row]]]:
-    """What `execute_batch` writes the fields with."""
+    """Return the statement that writes the fields, and its row, for `execute_batch`.
+
+    A row that is there already stays as it is.
+    """
     row = {"saga_id": saga_id, "step": step, "giver": sender, "fields": fields, "created_at": time.time()}
     return [(WRITE, [WRITE.bind(engine.dialect, row)])]
 
 
 def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
-    """Return the fields, by the position of the step that sent them, in that order. Raises Unreadable."""
+    """Return the fields by `giver`, in that order.
+
+    Raises Unreadable where a row is broken, and OutcomeUnknown or SQLAlchemyError.
+    """
     with transaction(engine) as connection:
         rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings().all()
     return {row["giver"]: _object(row["fields"], step, row["giver"]) for row in rows}
@@ -89,11 +98,14 @@ def _object(text: bytes, step: str, giver: int) -> dict[str, Any]:
 
 
 def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:
-    """Whether the step has told that its action took effect: it remembers what it acted with since then."""
+    """Whether the step has published that its action took effect: the row of OWN is written in that transaction.
+
+    `execute` is that of the transaction in which the row is looked for.
+    """
     return execute(HAS_ACTED, {"saga_id": saga_id, "step": step, "giver": OWN}).first() is not None
 
 
 def forget(engine: Engine, now: float) -> None:
-    """Delete the rows that are older than 90 days."""
+    """Delete the rows that are older than 90 days. Raises OutcomeUnknown or SQLAlchemyError."""
     with transaction(engine) as connection:
         connection.execute(FORGET, {"before": now - KEPT})

@@ -1,4 +1,4 @@
-"""The names that a stack has at the broker: with a prefix (NATS_PREFIX) several stacks share one broker unseen. Pure.
+"""The names that a stack has at the broker. With a prefix (NATS_PREFIX), several stacks can share one broker. Pure.
 
 Only the connection to the broker knows the prefix. Everywhere else, in the outboxes, the log and the list of dead
 letters, a subject is written without it, so that an outbox can be published under another prefix later.
@@ -16,24 +16,24 @@ class Namespace:
     prefix: str = ""
 
     def name(self, plain: str) -> str:
-        """A stream's or a durable consumer's name at the broker: `team1_SAGA`."""
+        """Return a stream's or a durable consumer's name at the broker: `team1_SAGA`."""
         return f"{self.prefix}_{plain}" if self.prefix else plain
 
     def plain_name(self, name: str) -> str:
-        """The name without the prefix."""
+        """Return the name without the prefix."""
         return name.removeprefix(f"{self.prefix}_") if self.prefix else name
 
     def subject(self, plain: str) -> str:
-        """A subject at the broker: `team1.saga.signup.started`."""
+        """Return a subject as it is at the broker: `team1.saga.signup.started`."""
         return f"{self.prefix}.{plain}" if self.prefix else plain
 
     def plain(self, subject: str) -> str:
-        """The subject without the prefix."""
+        """Return the subject without the prefix."""
         return subject.removeprefix(f"{self.prefix}.") if self.prefix else subject
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether a consumer's filter lets a subject through: `*` stands for one token, `>` for all that follow."""
+    """Whether a consumer's filter lets a subject through: `*` stands for one token, `>` for one or more at the end."""
     wanted, parts = pattern.split("."), subject.split(".")
     for index, part in enumerate(wanted):
         if part == ">":

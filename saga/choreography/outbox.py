@@ -1,8 +1,8 @@
-"""The transactional outbox: an event is a row, written in the local transaction that it tells of, then published.
+"""The transactional outbox: an event is written as a row, in the local transaction that it reports, then published.
 
-A relay publishes what is new and marks it. A crash between the two publishes it again: under the same id, which the
-broker knows for some minutes, and which whoever listens is safe against for ever. (Richardson, "Microservices
-Patterns", section 3.3.7.)
+A relay publishes new rows and marks them. After a crash between the two it publishes a row again, under the same id:
+within some minutes the broker notices that, and later the listeners' barriers make it harmless. (Richardson,
+"Microservices Patterns", section 3.3.7.)
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from saga.storage.statement_batch import Row, Statement, execute_batch
 logger = logging.getLogger("saga")
 
 SKEW = 60.0  # seconds that the broker's clock may be behind
-BATCH = 256  # events published in one go
+BATCH = 256  # events that are published in one go
 KEPT = 7 * 86_400.0  # seconds that a published event is kept, as evidence
-MARK_WITHIN = 0.25  # seconds in which what is published is marked: many at once, and nobody waits for it
-LOOK = 1.0  # seconds between two looks, though nobody said that there is something new
-FORGET_EVERY = 60.0  # seconds
+MARK_WITHIN = 0.25  # seconds until published rows are marked: many by one statement, for which nobody waits
+LOOK = 1.0  # seconds between two looks at the outbox while nobody calls `notify`
+FORGET_EVERY = 60.0  # seconds between two deletions of old rows
 
 metadata = MetaData()
 
@@ -66,8 +66,9 @@ saga_outbox = Table(
 
 _COLUMNS = [column.name for column in saga_outbox.c if column.name != "id"]
 _ANEW = insert(saga_outbox).prefix_with("OR IGNORE", dialect="sqlite").prefix_with("IGNORE", dialect="mysql")
-WRITE = Statement(_ANEW, *_COLUMNS)  # an event that is there already is not written again
-# As bytes, which every row has: one that holds no JSON, or no text, must not keep the others from being read.
+# An event that is in the table already is not written again.
+WRITE = Statement(_ANEW, *_COLUMNS)
+# Read as bytes, because a row that holds no JSON, or no text, must not keep the others from being read.
 _RAW = [cast(saga_outbox.c[name], LargeBinary).label(name) for name in ("event_id", "subject", "payload")]
 UNPUBLISHED = (
     select(saga_outbox.c.id, *_RAW)
@@ -83,7 +84,7 @@ FORGET = delete(saga_outbox).where(saga_outbox.c.published_at < bindparam("befor
 
 
 def written(events: Iterable[SagaEvent], engine: Engine) -> list[tuple[Statement, Sequence[Row]]]:
-    """What `execute_batch` writes the events with."""
+    """Return the statement that writes the events, and its rows, for `execute_batch`; nothing where there are none."""
     now = time.time()
     rows = [
         {
@@ -99,13 +100,16 @@ def written(events: Iterable[SagaEvent], engine: Engine) -> list[tuple[Statement
 
 
 def put(engine: Engine, *writes: tuple[Statement, Sequence[Row]]) -> None:
-    """Write what `written` gives, and the like, in a transaction of its own. OutcomeUnknown, SQLAlchemyError."""
+    """Execute what `written` and `inbox.remembered` return, in a transaction of its own.
+
+    Raises OutcomeUnknown where the COMMIT is not confirmed, and SQLAlchemyError where nothing was written.
+    """
     with transaction(engine) as connection:
         execute_batch(connection, *writes, with_commit=True)
 
 
 def withdraw(engine: Engine, events: Iterable[SagaEvent]) -> None:
-    """Take events out of the outbox, published or not. OutcomeUnknown, SQLAlchemyError."""
+    """Delete events from the outbox, published or not. Raises OutcomeUnknown or SQLAlchemyError."""
     with transaction(engine) as connection:
         connection.execute(WITHDRAW, {"these": [event.id for event in events]})
 
@@ -114,20 +118,21 @@ class Publisher(Protocol):
     """What a relay publishes to."""
 
     def publish(self, events: Sequence[tuple[str, str, bytes]]) -> Sequence[bool]:
-        """Publish (id, subject, payload) in this order; gives which of them are durable there. BrokerUnavailable.
+        """Publish (id, subject, payload) in this order, and say of each whether it is durable. See Broker.publish.
 
-        What can never be published, for what it is, is parked as a dead letter instead, and counts as durable.
+        An event that can never be published is parked as a dead letter instead, and counts as durable. Raises
+        BrokerUnavailable.
         """
 
     def park(self, id: str, subject: str, payload: bytes, reason: str) -> bool:
-        """Park an event that cannot be understood; gives whether that is durable. BrokerUnavailable."""
+        """Park an event that cannot be understood, and say whether that is durable. Raises BrokerUnavailable."""
 
     def created_at(self) -> float:
-        """When the stream was made that is published to, in seconds since the epoch; 0: not known."""
+        """When the events' stream was made, in seconds since the epoch; 0 where that is not known yet."""
 
 
 class Relay:
-    """One thread that publishes what is new in an outbox."""
+    """Publishes the new rows of one outbox, on a thread of its own."""
 
     def __init__(
         self,
@@ -140,14 +145,14 @@ class Relay:
         self.also_forget: Callable[[float], None] = lambda before: None
         self._engine = engine
         self._publisher = publisher
-        self._name = name  # of whose outbox it is
+        self._name = name  # of the service that has the outbox
         self._clock = clock
         self._monotonic = monotonic
         self._wake_up = threading.Event()
         self._closed = False
-        self._published: dict[int, None] = {}  # and not marked yet
+        self._published: dict[int, None] = {}  # the rows that are published and not marked yet, in their order
         self._mark_at = 0.0
-        self._since = 0.0  # of the stream that has all that is marked as published
+        self._since = 0.0  # when the stream was made that has all events that are marked as published
         self._forget_at = monotonic() + FORGET_EVERY
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -156,7 +161,7 @@ class Relay:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop publishing; what is left, the next process publishes."""
+        """Stop publishing; the next process publishes what is left."""
         self._closed = True
         self._wake_up.set()
         if self._thread.is_alive():
@@ -167,7 +172,10 @@ class Relay:
         self._wake_up.set()
 
     def round(self) -> bool:
-        """Publish one batch; gives whether there may be more. BrokerUnavailable, or the database's error."""
+        """Publish one batch, and say whether there may be more.
+
+        Raises BrokerUnavailable, OutcomeUnknown or SQLAlchemyError.
+        """
         self._publish_again()
         with transaction(self._engine) as connection:
             found = connection.execute(UNPUBLISHED, {"most": BATCH + len(self._published)}).mappings().all()
@@ -179,17 +187,21 @@ class Relay:
             if not published:
                 raise BrokerUnavailable("the broker takes no event")
             self._published.update(dict.fromkeys(published))
-            return len(published) == len(rows)  # where some were not taken, they are tried again after a rest
+            # Where the broker did not take some of them, they are tried again after a rest.
+            return len(published) == len(rows)
         return False
 
     def _durable(self, events: Sequence[tuple[str, str, bytes]]) -> list[bool]:
-        """Which of the events are durable at the broker, or parked there. BrokerUnavailable."""
+        """Say of each event whether it is durable at the broker, published or parked. Raises BrokerUnavailable."""
         wrong = {event: reason for event in events if (reason := unreadable(self._name, event[0], event[2]))}
         durable = iter(self._publisher.publish([event for event in events if event not in wrong]))
         return [self._publisher.park(*event, wrong[event]) if event in wrong else next(durable) for event in events]
 
     def mark(self) -> None:
-        """Mark what was published: after a crash before it, that is published again. The database's error."""
+        """Mark the rows that were published; those that a crash keeps from being marked are published again.
+
+        Raises OutcomeUnknown or SQLAlchemyError.
+        """
         if self._published:
             these = list(self._published)
             with transaction(self._engine) as connection:
@@ -197,7 +209,7 @@ class Relay:
             self._published.clear()
 
     def _publish_again(self) -> None:
-        """A stream that is younger than what was published has lost it: the broker's disk is a new one."""
+        """Unmark the events that a new stream cannot have: it is younger than they are, so the broker lost its disk."""
         since = self._publisher.created_at()
         if since > self._since:
             with transaction(self._engine) as connection:
@@ -221,7 +233,8 @@ class Relay:
                 away = True
             except Exception:
                 logger.exception("relay_failed")
-            if not self._closed:  # else what woke it up has been cleared
+            # `close` may have set `_wake_up` just before it was cleared above, so `_closed` is asked first.
+            if not self._closed:
                 self._wake_up.wait(MARK_WITHIN if self._published else LOOK)
         with suppress(SQLAlchemyError, OutcomeUnknown):
             self.mark()

@@ -1,4 +1,4 @@
-"""A process's way into choreographed sagas: its connection to the broker, the relay of its outbox, its listener."""
+"""Connects a process to choreographed sagas: its connection to the broker, the relay of its outbox, its listener."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MessageEndpoint:
     """A process's connection to the broker, and the relay that publishes its outbox."""
 
     def __init__(self, name: str, engine: Engine, settings: Settings):
-        # A process that dies in the middle of an event lets another have it after a third of a lease.
+        # Where a process dies while it handles an event, the event goes to another one after a third of a lease.
         ack_wait = settings.lease_seconds / 3
         self.broker = _connect(settings.nats_url or "", name, ack_wait, settings.nats_prefix)
         self.relay = Relay(engine, self.broker, name=name)
@@ -42,7 +42,7 @@ class MessageEndpoint:
         self.relay.open()
 
     def close(self) -> None:
-        """Let go: what is under way is delivered again."""
+        """Disconnect; events that are being handled are delivered again."""
         self.relay.close()
         self.broker.close()
 
@@ -56,7 +56,10 @@ def _connect(url: str, name: str, ack_wait: float, prefix: str) -> Broker:
 
 
 def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
-    """The sagas in `directory` whose files are right, for who calls no URL; of a wrong one the log tells."""
+    """Load the sagas in `directory` whose files are valid; each other file is logged, and left out.
+
+    The sagas' URLs are not checked, since a service calls none of them.
+    """
     found = []
     for path in sorted(directory.glob("*.yaml")):
         try:
