@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
+from saga.choreography import require_nats
 from saga.definition import TEMPORAL
 from saga.definition_file import load_definitions
 from saga.errors import BadInput
@@ -29,6 +30,8 @@ def main() -> None:
         load_definitions(settings.sagas_dir, settings.environ)
         if settings.engine == TEMPORAL:
             require_temporal()
+        if settings.nats_url:
+            require_nats()
     except BadInput as error:
         sys.exit(f"make up: {error}")
     ports = {f"SERVICE_{name}_PORT": port for name, port in settings.service_ports.items()}

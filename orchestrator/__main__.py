@@ -3,6 +3,7 @@
 import sys
 
 from orchestrator.stream import LISTENERS
+from saga.choreography import require_nats
 from saga.definition import TEMPORAL
 from saga.definition_file import load_definitions
 from saga.errors import BadInput
@@ -20,6 +21,8 @@ def main() -> None:
         definitions = load_definitions(settings.sagas_dir, settings.environ)
         if settings.engine == TEMPORAL:
             require_temporal()
+        if settings.nats_url:
+            require_nats()
     except BadInput as error:
         sys.exit(f"orchestrator: {error}")
     for definition in definitions.values():

@@ -26,7 +26,7 @@ from saga.barrier import Transaction
 from saga.errors import Refused, SettingsError
 from saga.kits.flask_json import ExactJson
 from saga.kits.request_body import read_bodies
-from saga.kits.wiring import THREADS, RunningParticipant, run_participant
+from saga.kits.wiring import THREADS, RunningParticipant, check_installed, run_participant
 from saga.participant import (
     BODY_AT_MOST,
     HEADERS,
@@ -66,6 +66,7 @@ class Participant(ParticipantDefinition):
         try:
             settings = load_settings()
             port = settings.service_port(self.name)
+            check_installed(settings)
         except SettingsError as error:
             sys.exit(str(error))
         variable = f"SERVICE_{self.name}_PORT"

@@ -41,6 +41,14 @@ class RunningParticipant:
             self.message_endpoint.close()
 
 
+def check_installed(settings: Settings) -> None:
+    """Raise SettingsError where a setting asks for a package that is not installed."""
+    if _choreography_is_configured(settings):
+        from saga.choreography import require_nats
+
+        require_nats()
+
+
 def run_participant(
     participant: ParticipantDefinition, settings: Settings, exit: Callable[[int], Any]
 ) -> RunningParticipant:
@@ -82,9 +90,13 @@ def _listen(
     closed: threading.Event,
 ) -> MessageEndpoint | None:
     """Take part in choreographed sagas where a broker and the sagas' files are configured."""
-    if settings.nats_url is None or not settings.sagas_dir.is_dir():
+    if not _choreography_is_configured(settings):
         return None
     # Imported here and not above: a service without a broker needs neither NATS's client nor what stands on it.
     from saga.choreography.wiring import attach_listener
 
     return attach_listener(participant, transactions, endpoints.schema, settings, closed)
+
+
+def _choreography_is_configured(settings: Settings) -> bool:
+    return settings.nats_url is not None and settings.sagas_dir.is_dir()
