@@ -80,7 +80,8 @@ class Phase(Enum):
     QUEUED = auto()  # its next call waits for a place at the service, and no thread works on it
     CALLING = auto()  # an attempt of its call has begun, and the log does not have the call's event yet
     PREEMPTED = auto()  # another driver of this process has taken the saga away
-    RELEASED = auto()  # it holds no lease: the saga has ended, or is stalled, or was handed over
+    GIVEN_UP = auto()  # it has let others claim the saga, though a call may be under way, because the process exits
+    RELEASED = auto()  # it holds no lease: the saga has ended, or is stalled, or was handed over between two calls
 
 
 _HOLDING = frozenset({Phase.CLAIMED, Phase.READY, Phase.QUEUED, Phase.CALLING})
@@ -126,7 +127,7 @@ class Driver:
                 self._write()
         elif self._pending:
             self._write()
-        if self.phase is Phase.RELEASED:
+        if self.phase in (Phase.GIVEN_UP, Phase.RELEASED):
             return None
         return next_call(self._next.saga)
 
@@ -183,7 +184,7 @@ class Driver:
         if self._next.state is State.EXECUTING and self._deadline_passed():
             raise DeadlinePassed
         with self._lock:  # whoever preempts is told, for certain, whether this attempt has begun
-            if self.phase is Phase.PREEMPTED:
+            if self.phase in (Phase.PREEMPTED, Phase.GIVEN_UP):
                 raise LeaseLost(self.record.id)
             self.phase = Phase.CALLING
         deps.before_attempt(self, call)
@@ -296,8 +297,8 @@ class Driver:
             self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + deps.lease
             if self.record.owner is None:
                 self.phase = Phase.RELEASED
-            elif self.phase is Phase.RELEASED:  # it was given up, but nobody has claimed it yet
-                self.phase = Phase.READY
+            elif self.phase is Phase.GIVEN_UP:  # nobody has claimed it yet
+                self.phase = Phase.CALLING
 
     def _write_row(self) -> None:
         """Write the row as it is to be, with the pending lines and what they say is done, once."""
@@ -349,7 +350,7 @@ class Driver:
         """End the lease in the middle of a call, because the process exits: another may claim the saga at once."""
         with self._lock:
             if self.phase in _HOLDING:
-                self.phase = Phase.RELEASED
+                self.phase = Phase.GIVEN_UP
                 self._deps.log.let_go(self.record.id, self.record.epoch, self._deps.clock())
 
     def preempt(self) -> bool:
@@ -361,6 +362,6 @@ class Driver:
         with self._lock:
             interrupted = self.claim is not None and self.claim.interrupted
             unlogged = self.phase is Phase.CLAIMED or any(line.event == CLAIMED for line in self._pending)
-            calling = self.phase is Phase.CALLING or (interrupted and unlogged)
+            calling = self.phase in (Phase.CALLING, Phase.GIVEN_UP) or (interrupted and unlogged)
             self.phase = Phase.PREEMPTED
             return calling

@@ -159,6 +159,32 @@ def test_in_the_middle_of_a_call_it_gives_up_its_lease_only(world: World) -> Non
     driver.renew_when_old()
 
 
+def test_whoever_preempts_a_driver_that_gave_up_in_the_middle_of_a_call_counts_that_call(world: World) -> None:
+    driver = started(world)
+    counted: list[bool] = []
+
+    def give_up(name: str) -> None:
+        if name == "before call A":
+            driver.give_up()
+            assert (driver.phase, driver.holds) == (Phase.GIVEN_UP, False)
+            counted.append(driver.preempt())
+
+    world.point = give_up
+    make_next(driver)
+    assert counted == [True]
+
+
+def test_a_driver_that_gave_up_before_it_called_makes_no_call(world: World) -> None:
+    driver = started(world)
+    call = driver.next_call()
+    assert call
+    driver.give_up()
+    with pytest.raises(LeaseLost):
+        driver.make(call)
+    assert driver.next_call() is None
+    assert not world.calls
+
+
 @pytest.mark.parametrize(
     ("deadline", "calls", "state"), [(0, 0, "compensated"), (0.005, 2, "compensated"), (9, 3, "completed")]
 )
