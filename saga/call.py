@@ -1,7 +1,8 @@
 """A call of a participant: up to 1 + retries attempts over HTTP, and one outcome.
 
-Only this module judges the status codes of the orchestrator's calls. `make_call` makes the attempts, `classify_attempt` says what one answer means, and `combine_attempts` what all of them
-mean together: the call is refused only where every attempt certainly changed nothing.
+Only this module judges the status codes of the orchestrator's calls. `make_call` makes the attempts, `classify_attempt`
+says what one answer means, and `combine_attempts` what all of them mean together: the call is refused only where every
+attempt certainly changed nothing.
 """
 
 from __future__ import annotations
