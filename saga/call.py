@@ -1,7 +1,8 @@
-"""A call of a participant: up to 1 + retries attempts over HTTP, and one outcome. Only this module reads status codes.
+"""A call of a participant: up to 1 + retries attempts over HTTP, and one outcome.
 
-`make_call` makes the attempts, `classify_attempt` says what one answer means, and `combine_attempts` what all of them
-mean together: the call is refused only where every attempt certainly changed nothing.
+Only this module judges the status codes of the orchestrator's calls. `make_call` makes the attempts, `classify_attempt`
+says what one answer means, and `combine_attempts` what all of them mean together: the call is refused only where every
+attempt certainly changed nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Verdict(StrEnum):
     """What a call did at the participant, as far as its answers tell."""
 
     DONE = "done"  # it had its effect
-    REFUSED = "refused"  # it certainly had no effect, and never will have
+    REFUSED = "refused"  # it certainly had no effect
     UNKNOWN = "unknown"  # it may have had its effect
 
 

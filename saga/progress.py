@@ -74,7 +74,7 @@ def answered(saga: Saga, call: Call, outcome: Outcome, late: bool) -> tuple[Even
     """Return the event that an outcome is, and the cause where the saga turns back with it.
 
     `late` says that the saga's deadline has passed. Where steps are still to come, the saga then turns back even
-    though the action was done; its result counts, and is compensated.
+    though the action was done; its effect counts, and is compensated.
     """
     event = Event(f"{call.direction}_{outcome.verdict}")
     last = saga.cursor == len(saga.definition.steps) - 1

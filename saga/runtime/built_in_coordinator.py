@@ -13,7 +13,7 @@ from typing import Any
 from saga import progress
 from saga.definition import SagaDefinition
 from saga.driver import Driver
-from saga.errors import BadInput, Conflict
+from saga.errors import BadInput, Conflict, LeaseLost
 from saga.machine import CANCEL_REQUESTED, Event, Line
 from saga.record import Record, Stored
 from saga.runtime.coordinator import WaitingCaller, begin
@@ -72,13 +72,14 @@ class BuiltInCoordinator:
             if cause is None:
                 if self._note_wish_to_cancel(current):
                     return
-            elif driver := self._pool.preempt(current, why=Event.CANCELLED):
-                self._record_event(driver, Event.CANCELLED, cause=cause, detail=BY)
+            elif self._preempt(current, Event.CANCELLED, cause=cause, detail=BY):
                 return
 
     def resume(self, record: Record) -> None:
         """Make the call again that stalled the saga."""
-        self._record_event(self._preempt(record, "resume", Event.RESUMED), Event.RESUMED, detail=BY)
+        for current in self._tries(record, "resume"):
+            if self._preempt(current, Event.RESUMED, detail=BY):
+                return
 
     def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
         """Go on as if the call that stalled the saga had succeeded.
@@ -86,8 +87,9 @@ class BuiltInCoordinator:
         `result` is what the action would have answered. Raises BadInput where the call is a compensation and there is
         a result all the same.
         """
-        driver = self._preempt(record, "resolve", Event.RESOLVED, result)
-        self._record_event(driver, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result)
+        for current in self._tries(record, "resolve", result):
+            if self._preempt(current, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result):
+                return
 
     def abandon(self, record: Record, note: str) -> None:
         """Raise Conflict: a saga that is driven is cancelled instead."""
@@ -108,16 +110,24 @@ class BuiltInCoordinator:
             yield current
         raise Conflict(f"{REFUSALS[command]}: it is moving too fast, try again")
 
-    def _preempt(self, record: Record, command: str, why: Event, result: Mapping[str, Any] | None = None) -> Driver:
-        tries = self._tries(record, command, result)
-        return next(driver for current in tries if (driver := self._pool.preempt(current, why)))
+    def _preempt(self, record: Record, event: Event, **said: Any) -> bool:
+        """Take the saga away from its driver, write down what the operator decided, and let the pool go on with it.
 
-    def _record_event(self, driver: Driver, event: Event, **said: Any) -> None:
-        """Write down what the operator decided, and let the pool go on with the saga, even where that failed."""
+        The pool goes on even where the log did not take it. False where the saga has moved on since `record` was read,
+        or another operator was quicker: then nothing was written.
+        """
+        driver = self._pool.preempt(record, why=event)
+        if driver is None:
+            return False
         try:
             driver.record_event(event, **said)
-        finally:
+        except LeaseLost:
+            return False  # the saga is another driver's, so the pool must not have this one
+        except Exception:
             self._pool.accept(driver)
+            raise
+        self._pool.accept(driver)
+        return True
 
     def _note_wish_to_cancel(self, record: Record) -> bool:
         """Add a line to the saga's log while its pivot is open, once; its driver goes on. False where it is not."""

@@ -276,6 +276,29 @@ def test_nothing_is_compensated_before_the_log_says_that_the_saga_was_cancelled(
     world.check(ended)
 
 
+@pytest.mark.parametrize("verb", ["cancel", "resume", "resolve"])
+def test_of_two_operators_at_the_same_moment_one_is_told_that_the_other_was_quicker(
+    world: World, desk: Desk, verb: str
+) -> None:
+    """The second one takes the saga away just before the first one's word is written."""
+    saga_id = stopped_at(world, "", "before call B") if verb == "cancel" else stalled(world)
+    words = ["by hand"] if verb == "resolve" else []
+    second, left = Desk(world), [1]
+
+    def point(name: str) -> None:
+        if name == "before advance" and left:
+            left.pop()
+            getattr(second.operator, verb)(saga_id, *words)
+
+    world.point = point
+    with pytest.raises(Conflict):
+        getattr(desk.operator, verb)(saga_id, *words)
+    world.point = lambda name: None
+    assert not left
+    assert (len(second.driven), len(desk.driven)) == (1, 0)
+    assert world.finish(saga_id).ended
+
+
 @pytest.mark.parametrize("verb", ["resume", "resolve"])
 def test_an_operators_word_at_a_stalled_saga_is_no_crash(world: World, desk: Desk, verb: str) -> None:
     saga_id = stalled(world)
