@@ -140,7 +140,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
                 raise Conflict(f"{REFUSALS['abandon']}: {each.durable} has heard of it, and may have acted")
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
-        """The parked events, newest first, without what they carry, which may be secret. Raises BrokerUnavailable."""
+        """The parked events, newest first, without their payloads, which may be secret. Raises BrokerUnavailable."""
         letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
         records = self._deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
@@ -161,12 +161,12 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
 
 
 def shown(letter: Mapping[str, Any], records: Mapping[str, Stored]) -> dict[str, Any]:
-    """A dead letter as the API shows it: without what it carries, and masked by what its saga keeps secret."""
+    """Return a dead letter as the API shows it: without its payload, and with the secrets of its saga masked."""
     saga_id = saga_id_of(letter["payload"])
     record, message = records.get(saga_id or ""), letter["message"]
     if isinstance(record, Unreadable) and record.secret != ():
         message = "withheld: the saga cannot be read, nor which of its fields are secret"
     elif isinstance(record, Record):
         message = mask(message, record.definition.secret, secrets_of(record))
-    told = {name: value for name, value in letter.items() if name != "payload"}
-    return {**told, "message": message, "saga_id": saga_id}
+    without_payload = {name: value for name, value in letter.items() if name != "payload"}
+    return {**without_payload, "message": message, "saga_id": saga_id}

@@ -29,7 +29,7 @@ class Decision(StrEnum):
     COMPENSATE = "compensate"
     GIVE_UP = "give_up"  # see to it that the action has no effect, and say so
     CONFIRM_DONE = "confirm_done"  # the action had taken effect and cannot be undone: say so
-    FORWARD = "forward"  # tell the neighbouring step what this step, which the saga does not have, was told
+    FORWARD = "forward"  # the saga does not have this step: publish to the neighbouring step what this one heard
     STORE_SECRETS = "store_secrets"
     IGNORE = "ignore"
     DONE = "done"
@@ -88,8 +88,8 @@ def after_compensation(outcome: LocalOutcome, attempt: StepAttempt) -> Decision:
 def after_giving_up(outcome: LocalOutcome, giving_up: StepAttempt) -> Decision:
     """What follows an attempt at giving an action up.
 
-    Where the action has taken effect after all, it stays if others know of it already (KEPT), or if nobody can undo it
-    (409), which they are told now.
+    Where the action has taken effect after all, it stays if its `done` is published already (KEPT), or if nobody can
+    undo it (409); then `done` is published now.
     """
     if outcome.answer is KEPT:
         return Decision.DONE

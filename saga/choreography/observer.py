@@ -96,7 +96,7 @@ class Observer:
             return Reaction(again=min(EARLY_AT_MOST, EARLY * 2.0 ** min(delivery.number, 16)))
         except (LeaseLost, LogUnavailable):
             return Reaction(again=1.0)
-        except SagaUnreadable as error:  # its events are heard again where a newer version has the log; here, by nobody
+        except SagaUnreadable as error:  # only a version that can read the saga could do something about its events
             logger.warning(
                 "event_left_alone saga_id=%s subject=%s: %s", saga_id_of(delivery.payload), delivery.subject, error
             )
@@ -185,7 +185,7 @@ class Observer:
         self._remember(replace(after, epoch=record.epoch + 1))
         for line in new:
             self._observe(after, line)
-        if after.ended:  # until then there is nothing to be told
+        if after.ended:  # callers wait for nothing but the end
             self._end_signals.ended(record.id)
 
     def _remember(self, record: Record) -> None:
@@ -225,16 +225,20 @@ class Observer:
             self._note(saga_id, PARKED, service or None, detail)
 
     def _crash(self, when: str, heard: SagaEvent, record: Record) -> None:
-        """The injected crash of the orchestrator, once a saga: before it has heard of a call, or before it says so."""
+        """Make the orchestrator crash where the saga's definition says so, once a saga.
+
+        `when` is "after": the event says that a call was answered, and is not in the log yet; or "before": the log has
+        the event, and the next call follows from it.
+        """
         if not record.definition.faults:
             return
         if when == "after":
-            told = {EventKind.DONE: "", EventKind.REFUSED: "", EventKind.UNDONE: "undo-"}.get(heard.kind)
-            point = None if told is None else f"{told}{heard.step}"
+            undo = {EventKind.DONE: "", EventKind.REFUSED: "", EventKind.UNDONE: "undo-"}.get(heard.kind)
+            point = None if undo is None else f"{undo}{heard.step}"
         else:
             call = next_call(record.saga)
-            back = "undo-" if call and call.direction is Direction.COMPENSATION else ""
-            point = f"{back}{call.step.name}" if call else None
+            undo = "undo-" if call and call.direction is Direction.COMPENSATION else ""
+            point = f"{undo}{call.step.name}" if call else None
         name = f"{when}-{point}"
         if point is None or name not in record.definition.faults:
             return

@@ -1,4 +1,4 @@
-"""SQLite and MySQL behave alike behind `saga.database`: values, comparisons, and what an error means."""
+"""SQLite and MySQL behave alike behind `saga.storage`: values, comparisons, and what an error means."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Participants:
 
 
 def by_the_machine(definition: SagaDefinition, input: Mapping[str, Any], there: Participants) -> tuple[Saga, Any]:
-    """What saga.machine and saga.http make of the same participants: the ended saga, and its first cause."""
+    """What saga.machine and saga.call make of the same participants: the ended saga, and its first cause."""
 
     class Network:
         def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
