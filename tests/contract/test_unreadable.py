@@ -259,7 +259,7 @@ class Published:
         self.parked.append(id)
         return True
 
-    def since(self) -> float:
+    def created_at(self) -> float:
         return 0.0
 
 
