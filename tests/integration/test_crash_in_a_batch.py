@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from saga import saga_log as log_module
+from saga.storage import log_writes
 from tests.support.world import Crash, World
 
 PAIRS = [("", ""), ("", "c:refuse"), ("b:after", "c&b:undo:1"), ("c:late", "b")]
@@ -109,7 +109,7 @@ def test_a_crash_inside_a_batch_loses_nothing(
 
 def _watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points before and after each batch of statements, and just before the COMMIT."""
-    execute_batch: Callable[..., Any] = log_module.execute_batch
+    execute_batch: Callable[..., Any] = log_writes.execute_batch
 
     def watched(*sent: Any, **options: Any) -> Any:
         world.point("before batch")
@@ -117,7 +117,7 @@ def _watch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         world.point("after batch")
         return found
 
-    monkeypatch.setattr(log_module, "execute_batch", watched)
+    monkeypatch.setattr(log_writes, "execute_batch", watched)
     event.listen(world.log.database.engine, "commit", lambda connection: world.point("before commit"))
 
 
