@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import socket
+import subprocess
 import sysconfig
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from tests.support.private_server import PrivateServer
 
+BINARY = str(Path(sysconfig.get_path("scripts"), "temporal"))
 ATTRIBUTES = ("SagaName=Keyword", "SagaStatus=Keyword", "SagaNeedsAttention=Bool")
 
 
 def command(port: int, file: Path, options: Sequence[str] = ()) -> list[str]:
     """What starts the server, with its state in `file`."""
-    binary = str(Path(sysconfig.get_path("scripts"), "temporal"))
     flags = [*(f"--search-attribute={attribute}" for attribute in ATTRIBUTES), "--log-level=error", "--headless"]
-    return [binary, "server", "start-dev", f"--port={port}", f"--db-filename={file}", *flags, *options]
+    return [BINARY, "server", "start-dev", f"--port={port}", f"--db-filename={file}", *flags, *options]
 
 
 def answers(port: int) -> bool:
-    """Whether a server accepts connections there."""
-    with closing(socket.socket()) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    """Whether a server is ready there: it takes connections a moment before it answers."""
+    asked = [BINARY, "operator", "cluster", "health", f"--address=127.0.0.1:{port}"]
+    return subprocess.run(asked, capture_output=True, timeout=30).returncode == 0
 
 
 class TemporalServer(PrivateServer):
