@@ -23,8 +23,8 @@ BUILT_IN, CHOREOGRAPHY, TEMPORAL, STEP_FUNCTIONS = ENGINES = (
     "built-in", "choreography", "Temporal", "Step Functions",
 )  # fmt: skip
 SIGNUP = ROOT / "orchestrator" / "sagas" / "signup.yaml"
-HASTY_TIMEOUT = 1  # seconds
-HOLD = 8  # seconds: longer than all attempts of one call of the hasty saga
+HASTY_TIMEOUT = 2  # seconds
+HOLD = 12  # seconds: longer than all attempts of one call of the hasty saga
 
 Answer = tuple[int, dict[str, Any]]  # what POST /start answers, and the saga
 
