@@ -10,7 +10,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from orchestrator.dashboard.prediction import findings_for
-from orchestrator.dashboard.saga_view import FIRST_LINES, read_saga, view_of
+from orchestrator.dashboard.saga_view import FIRST_LINES, view_of
 from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
 from saga.errors import BadInput, BrokerUnavailable, Conflict, NoSuchLetter
@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, Callable[[Orchestrator, str, Mapping[str, str]], None]] =
 
 
 def _render(orchestrator: Orchestrator, saga_id: str, problem: str | None = None, code: int = 200) -> tuple[str, int]:
-    saga = read_saga(orchestrator, saga_id)
+    saga = orchestrator.engine.read(saga_id)
     if isinstance(saga, Unreadable):
         lines = represent_lines(orchestrator.log.lines(saga_id, most=FIRST_LINES), saga)
         return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code

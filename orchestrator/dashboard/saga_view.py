@@ -14,11 +14,11 @@ from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
 from orchestrator.dashboard.truth import agreements, violations
 from orchestrator.parts import Orchestrator
-from saga.errors import NoSuchSaga, SagaUnreadable
+from saga.errors import SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import mask
 from saga.progress import secrets_of
-from saga.record import Record, Stored
+from saga.record import Record
 from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 from saga.views.records import ask_all
@@ -30,17 +30,9 @@ RECORDS_WITHIN = 1.0  # seconds that a page waits for a participant's records
 View = dict[str, Any]
 
 
-def read_saga(orchestrator: Orchestrator, saga_id: str) -> Stored:
-    """The saga with this id, which may be unreadable. Raises NoSuchSaga."""
-    saga = orchestrator.log.read(saga_id)
-    if saga is None:
-        raise NoSuchSaga(f"there is no saga {saga_id!r}")
-    return saga
-
-
 def find_view(orchestrator: Orchestrator, saga_id: str) -> View:
     """What is shown of the saga with this id. Raises NoSuchSaga and SagaUnreadable."""
-    saga = read_saga(orchestrator, saga_id)
+    saga = orchestrator.engine.read(saga_id)
     if isinstance(saga, Unreadable):
         raise SagaUnreadable(f"the saga {saga_id} cannot be read: {saga.reason}")
     return view_of(orchestrator, saga)

@@ -29,9 +29,9 @@ from saga.temporal.messages import (
     CallActivityInput,
     CallActivityResult,
     Projection,
+    Timing,
     WorkflowInput,
 )
-from saga.temporal.messages import Timing as Times
 from saga.temporal.workflow import SagaWorkflow
 from tests.support.temporal_server import TemporalServer
 from tests.support.world import INPUT, signup
@@ -78,7 +78,9 @@ async def story(server: TemporalServer, verb: str, words: list[str], failures: i
     queue = str(uuid.uuid4())
     settings = TemporalSettings(server.address, "default", queue, None, False, None, None, None, None)
     client, fakes = await connect(settings, lazy=False), Fakes(failures)
-    begun = WorkflowInput(signup().snapshot, INPUT, time.time(), None, Times(lease=HANG, stall_base=300, stall_max=300))
+    begun = WorkflowInput(
+        signup().snapshot, INPUT, time.time(), None, Timing(lease=HANG, stall_base=300, stall_max=300)
+    )
     worker = Worker(client, task_queue=queue, workflows=[SagaWorkflow], activities=[fakes.call, fakes.project])
     async with worker:
         handle: WorkflowHandle[Any, Any] = await client.start_workflow(

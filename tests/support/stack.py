@@ -20,6 +20,7 @@ import psutil
 import requests
 from sqlalchemy import create_engine, text
 
+from saga.process.ports import port_problem
 from tests.support import nats_server, odd_service, preloaded
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +161,8 @@ class Stack:
         running.wait()
         eventually(lambda: not any(map(alive, workers)), within=10)
         if process in self.ports:
-            eventually(lambda: can_listen(self.ports[process]), within=10)
+            # Its threads may hold the port a moment longer than it lives, and its successor would not begin.
+            eventually(lambda: port_problem("127.0.0.1", self.ports[process], process) is None, within=10)
 
     def stop(self, process: str, within: float = 15) -> int:
         """SIGTERM; gives the exit code."""
@@ -239,18 +241,6 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def can_listen(port: int) -> bool:
-    """Whether the port can be listened on: a killed process may hold it a moment longer than it lives."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            probe.listen(1)
-        except OSError:
-            return False
-        return True
 
 
 def free_port(ports: Iterator[int]) -> int:
