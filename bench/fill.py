@@ -11,8 +11,8 @@ from sqlalchemy import insert, text
 from bench.load import INPUT, Job
 from bench.stage import Stage
 from saga.definition_file import load_definitions
-from saga.record import new_record
 from saga.saga_log import SagaLog
+from saga.saga_row import new_saga_row
 from saga.storage import log_sql
 
 PREFIX = "00000000-0000-7000-8000-"  # ids older than any real one, numbered in their last twelve digits
@@ -57,7 +57,7 @@ def unfinished(log: SagaLog, stage: Stage, number: int) -> None:
     """Sagas whose process died before their first call, long enough ago."""
     definition = load_definitions(stage.settings().sagas_dir, stage.settings().environ)["signup"]
     now = time.time()
-    new, line = new_record("", definition, INPUT, now)
+    new, line = new_saga_row("", definition, INPUT, now)
     common = {
         "name": definition.name, "definition": definition.snapshot, "input": INPUT, "state": new.state,
         "cursor": new.cursor, "context": new.context.as_json(), "epoch": new.epoch, "owner": "gone:1",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uuid_utils
-from sqlalchemy import Engine as Database
+from sqlalchemy import Engine
 
 from orchestrator.gauges import Gauges
 from orchestrator.health import HealthMonitor
@@ -34,10 +34,10 @@ from saga.runtime.built_in_coordinator import BuiltInCoordinator
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.end_signals import EndSignals
-from saga.runtime.engine import Engine
 from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
+from saga.runtime.saga_starter import SagaStarter
 from saga.runtime.waiting_callers import WaitingCallers
 from saga.saga_log import SagaLog
 from saga.storage import log_sql
@@ -111,7 +111,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         lines=lines,
         pool=pool,
         coordinators=coordinators,
-        engine=Engine(pool, waiting, coordinators, new_id=lambda: str(uuid_utils.uuid7())),
+        starter=SagaStarter(pool, waiting, coordinators, new_id=lambda: str(uuid_utils.uuid7())),
         operator=Operator(deps, coordinators),
         recovery=Recovery(pool, coordinators, settings.recovery_interval),
         telemetry=telemetry,
@@ -125,7 +125,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
 
 
 def _choreography(
-    settings: Settings, database: Database, deps: DriverDeps, observer: Observer
+    settings: Settings, database: Engine, deps: DriverDeps, observer: Observer
 ) -> ChoreographyCoordinator | None:
     """The coordinator of choreographed sagas; None where choreography is switched off."""
     if not settings.nats_url:

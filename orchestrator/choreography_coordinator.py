@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Engine as Database
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.listeners import Listeners
@@ -41,9 +41,9 @@ from saga.machine import Line
 from saga.payload import mask
 from saga.process.settings import Settings
 from saga.progress import secrets_of
-from saga.record import Record, Stored
 from saga.runtime.coordinator import WaitingCaller, begin
 from saga.runtime.permitted_commands import REFUSALS
+from saga.saga_row import SagaRow, Stored
 from saga.unreadable import Unreadable
 
 NAME = ITS_STARTER
@@ -52,7 +52,7 @@ NAME = ITS_STARTER
 class ChoreographyCoordinator(CoordinatorWithoutBroker):
     """Starts choreographed sagas through the outbox, has an observer hear all events, and knows the dead letters."""
 
-    def __init__(self, database: Database, deps: DriverDeps, observer: Observer, settings: Settings):
+    def __init__(self, database: Engine, deps: DriverDeps, observer: Observer, settings: Settings):
         super().__init__(observer.overdue)
         self._endpoint = MessageEndpoint(NAME, database, settings)
         self._deps = deps
@@ -78,57 +78,57 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
             if key is None or self._deps.log.find_by_key(key) is None:
                 raise
 
-    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+    def start(self, row: SagaRow, line: Line, caller: WaitingCaller) -> Stored:
         """Write a new saga and the events that start it, in one transaction, and have the relay publish them.
 
         Nobody owns the saga. It is due at its deadline, when it is only marked as overdue.
         """
-        detail = {"mode": record.definition.mode, "subject": subject(record.definition.name, EventKind.STARTED)}
-        record, line = replace(record, due_at=record.deadline_at), replace(line, detail=detail)
-        events = started(record.definition, record.id, record.input, record.started_at)
-        if known := begin(self._deps, record, line, outbox.written(events, self._database)):
+        detail = {"mode": row.definition.mode, "subject": subject(row.definition.name, EventKind.STARTED)}
+        row, line = replace(row, due_at=row.deadline_at), replace(line, detail=detail)
+        events = started(row.definition, row.id, row.input, row.started_at)
+        if known := begin(self._deps, row, line, outbox.written(events, self._database)):
             return known
         self._endpoint.relay.notify()
-        return record
+        return row
 
-    def resume(self, record: Record) -> None:
+    def resume(self, row: SagaRow) -> None:
         """Replay what of the saga is parked. Raises Conflict where nothing is, BadInput where an event cannot be."""
-        if not record.context.parked:
+        if not row.context.parked:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
         refused: BadInput | None = None
-        for letter in record.context.parked:
+        for letter in row.context.parked:
             try:
                 self.replay(letter.letter)
             except BadInput as error:
                 refused = error
             except NoSuchLetter:  # it was published again, and a crash, or the log, kept that from being noted
-                self._observer.replayed(record.id, letter.letter, str(letter.subject))
+                self._observer.replayed(row.id, letter.letter, str(letter.subject))
         if refused:
             raise refused
 
-    def abandon(self, record: Record, note: str) -> None:
+    def abandon(self, row: SagaRow, note: str) -> None:
         """End a saga that no service has heard of, so that none ever acts for it; `note` says why.
 
         Raises Conflict where a service has heard of it, or may have, and BrokerUnavailable.
         """
-        if why := refusal("abandon", record):
+        if why := refusal("abandon", row):
             raise Conflict(why)
-        self._check_unheard(record)
-        event = abandoned(record.definition.name, record.id, self._deps.clock())
+        self._check_unheard(row)
+        event = abandoned(row.definition.name, row.id, self._deps.clock())
         if self._endpoint.broker.publish([(event.id, event.subject, event.payload())]) != [True]:
             raise BrokerUnavailable("the broker takes no event")
-        self._check_unheard(record)  # whoever hears of it from now on finds that it is abandoned
+        self._check_unheard(row)  # whoever hears of it from now on finds that it is abandoned
         try:
-            sent = started(record.definition, record.id, record.input, record.started_at)
+            sent = started(row.definition, row.id, row.input, row.started_at)
             outbox.withdraw(self._database, sent)
         except (SQLAlchemyError, OutcomeUnknown) as error:
             raise LogUnavailable("the saga log does not take the write") from error
-        self._observer.abandoned(record.id, note)
+        self._observer.abandoned(row.id, note)
 
-    def _check_unheard(self, record: Record) -> None:
+    def _check_unheard(self, row: SagaRow) -> None:
         """Raise Conflict unless the event that starts the saga was delivered to nobody so far; BrokerUnavailable."""
-        broker, beginning = self._endpoint.broker, subject(record.definition.name, EventKind.STARTED)
-        if not (made := broker.created_at()) or made > record.started_at:
+        broker, beginning = self._endpoint.broker, subject(row.definition.name, EventKind.STARTED)
+        if not (made := broker.created_at()) or made > row.started_at:
             raise Conflict(
                 f"{REFUSALS['abandon']}: the broker's stream is younger than this saga, so that nobody knows who has "
                 "heard of it before"
@@ -136,7 +136,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         for each in broker.consumers():
             if each.durable == NAME or not any(covers(pattern, beginning) for pattern in each.subjects):
                 continue
-            if broker.has_event(record.id, beginning, record.started_at - SKEW, each.delivered):
+            if broker.has_event(row.id, beginning, row.started_at - SKEW, each.delivered):
                 raise Conflict(f"{REFUSALS['abandon']}: {each.durable} has heard of it, and may have acted")
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
@@ -163,10 +163,10 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
 def shown(letter: Mapping[str, Any], records: Mapping[str, Stored]) -> dict[str, Any]:
     """Return a dead letter as the API shows it: without its payload, and with the secrets of its saga masked."""
     saga_id = saga_id_of(letter["payload"])
-    record, message = records.get(saga_id or ""), letter["message"]
-    if isinstance(record, Unreadable) and record.secret != ():
+    row, message = records.get(saga_id or ""), letter["message"]
+    if isinstance(row, Unreadable) and row.secret != ():
         message = "withheld: the saga cannot be read, nor which of its fields are secret"
-    elif isinstance(record, Record):
-        message = mask(message, record.definition.secret, secrets_of(record))
+    elif isinstance(row, SagaRow):
+        message = mask(message, row.definition.secret, secrets_of(row))
     without_payload = {name: value for name, value in letter.items() if name != "payload"}
     return {**without_payload, "message": message, "saga_id": saga_id}

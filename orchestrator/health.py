@@ -128,12 +128,12 @@ class HealthMonitor:
     def _settle(self) -> None:
         try:
             records = self._log.find_many(set(self._to_recheck))
-            ended = [record for record in records.values() if record.ended]
+            ended = [row for row in records.values() if row.ended]
             said = audit(ended, self._transport, self._token)
             silent = {each["saga_id"] for each in said["unreachable"]}
-            for record in ended:
-                self.report(record.id, [each for each in said["violations"] if each["saga_id"] == record.id])
-            self._to_recheck -= {record.id for record in ended} - silent
+            for row in ended:
+                self.report(row.id, [each for each in said["violations"] if each["saga_id"] == row.id])
+            self._to_recheck -= {row.id for row in ended} - silent
         except LogUnavailable:
             return  # the other look says so
         finally:
@@ -157,11 +157,11 @@ class HealthMonitor:
             ]
         broker_problem, letters = self._ask_broker()
         try:
-            ended = {record.id: record for record in self._search.find(SagaQuery(states=ENDED, most=AUDITED))}
+            ended = {row.id: row for row in self._search.find(SagaQuery(states=ENDED, most=AUDITED))}
             ended.update(self._log.find_many(self._wrong - ended.keys(), bare=True))  # until it is right, it is shown
         except LogUnavailable as error:
             return HealthReport(self._clock(), services, str(error), broker_problem, letters, 0, [], [])
-        asked = [record for saga_id, record in ended.items() if saga_id not in self._right]
+        asked = [row for saga_id, row in ended.items() if saga_id not in self._right]
         said = audit(asked, self._transport, self._token)
         silent = {each["saga_id"] for each in said["unreachable"]}
         wrong = {each["saga_id"] for each in said["violations"]}

@@ -15,10 +15,10 @@ from saga.errors import BadInput
 from saga.process.settings import Settings
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
-from saga.runtime.engine import Engine
 from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
+from saga.runtime.saga_starter import SagaStarter
 from saga.saga_log import SagaLog
 from saga.views.saga_search import SagaSearch
 
@@ -38,7 +38,7 @@ class Orchestrator:
     lines: LogLines
     pool: DriverPool
     coordinators: Mapping[str, Coordinator]
-    engine: Engine
+    starter: SagaStarter
     operator: Operator
     recovery: Recovery
     telemetry: Telemetry

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from saga.call import Verdict
 from saga.machine import ATTEMPT, ENDED, STARTED, Event, Line
-from saga.record import Record
 from saga.runtime.driver_pool import DriverPool
+from saga.saga_row import SagaRow
 
 logger = logging.getLogger("saga")
 
@@ -45,9 +45,9 @@ class Telemetry:
         """Let a scrape collect these gauges as well."""
         self.registry.register(gauges)
 
-    def observe(self, record: Record, line: Line) -> None:
+    def observe(self, row: SagaRow, line: Line) -> None:
         """Count a line, and log it; called with every line once it is durable."""
-        name, detail = record.definition.name, line.facts
+        name, detail = row.definition.name, line.facts
         if line.event == ATTEMPT:
             attempts = self._of_attempts(name, line.step, detail.get("call"), detail.get("verdict"))
             attempts.observe((line.duration_ms or 0) / 1000)
@@ -57,7 +57,7 @@ class Telemetry:
             self._of_events(name, line.event).inc()
             if detail.get("state") in ENDED:
                 self._ended.labels(name, detail["state"]).inc()
-        log_line(record.id, line)
+        log_line(row.id, line)
 
     def metrics(self) -> bytes:
         """All metrics in Prometheus's text format."""

@@ -5,8 +5,8 @@
 3. call.py: one call, from its HTTP attempts to one outcome; retry.py says when to try again
 4. progress.py: what an event changes in a saga's row and log; context.py: what the row says of each step
 5. driver.py: asks the machine, makes the call, writes it down, goes on
-6. saga_log.py: the rows and lines that survive a crash; record.py: a row as a value; unreadable.py, set_aside.py: a row
-   that this version cannot decode
+6. saga_log.py: the rows and lines that survive a crash; saga_row.py: a row as a value; unreadable.py, set_aside.py: a
+   row that this version cannot decode
 7. errors.py: every exception, and what the caller does about it; payload.py, exact_json.py, urls.py: JSON and URLs
 8. participant.py, local_transaction.py, barrier.py: the other side of a call, in a service
 

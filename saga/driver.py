@@ -24,9 +24,9 @@ from saga.call import Attempt, CallRequest, DeadlinePassed, Outcome, Stopping, V
 from saga.errors import LeaseLost, Overtaken, WriteRefused
 from saga.http_client.transport import Transport
 from saga.machine import ATTEMPT, CLAIMED, RELEASED, STALLED, Call, Event, Line, State, next_call
-from saga.record import Record
 from saga.retry import stall_delay
 from saga.saga_log import SagaLog
+from saga.saga_row import SagaRow
 
 
 def _do_nothing(driver: Driver, call: Call) -> None:
@@ -50,7 +50,7 @@ class DriverDeps:
     sleep: Callable[[float], Any]
     random: Callable[[], float]
     stopping: Callable[[], bool]
-    observe: Callable[[Record, Line], None]
+    observe: Callable[[SagaRow, Line], None]
     lease: float = 10.0
     stall_base: float = 1.0
     stall_max: float = 300.0
@@ -94,21 +94,21 @@ class Driver:
     called by other threads meanwhile.
     """
 
-    def __init__(self, record: Record, deps: DriverDeps, claim: Claim | None = None, since: float | None = None):
+    def __init__(self, row: SagaRow, deps: DriverDeps, claim: Claim | None = None, since: float | None = None):
         """`record` is the saga's row; `claim` says how it came here, None where this process has just started it.
 
         `since` is when the lease began at the latest, by the monotonic clock: now, where it is not given.
         """
-        self.record = record  # the row as it was written last
+        self.row = row  # the row as it was written last
         self.claim = claim
         self.phase = Phase.CLAIMED if claim else Phase.READY
         self.moved_at = deps.monotonic()  # when it was claimed, or written last
         self.finished = threading.Event()  # is set once nobody need wait for this driver any more
         self._deps = deps
-        self._next = record  # the row as the next write makes it,
+        self._next = row  # the row as the next write makes it,
         self._pending: list[Line] = []  # and the lines that the next write adds
         self._lock = threading.Lock()  # a write, a renewal and a preemption must not cross
-        self._lease_until = record.due_at or 0.0  # by the clock that others read,
+        self._lease_until = row.due_at or 0.0  # by the clock that others read,
         self._lease_ends = (self.moved_at if since is None else since) + deps.lease  # and by one that nobody sets
 
     # What the pool of drivers does with it
@@ -170,7 +170,7 @@ class Driver:
     def _request(self, call: Call) -> CallRequest:
         calls, sealing = self._next.context.calls, self._next.state is State.SEALING
         span = f"{1 + int(self._deps.random() * (2**64 - 2)):016x}"
-        return progress.request(self.record.id, call, calls, sealing, span, self._deps.token)
+        return progress.request(self.row.id, call, calls, sealing, span, self._deps.token)
 
     def _before_attempt(self, call: Call, number: int) -> None:
         """Look whether the attempt may still be made, and say that it is under way."""
@@ -178,14 +178,14 @@ class Driver:
         if deps.stopping():
             raise Stopping
         if deps.monotonic() >= self._lease_ends:
-            raise LeaseLost(self.record.id)  # perhaps; somebody may have claimed it, so make no call
+            raise LeaseLost(self.row.id)  # perhaps; somebody may have claimed it, so make no call
         if deps.clock() >= self._lease_until:
             self.renew_when_old()  # the clock was set; raises LeaseLost where somebody has gone by it
         if self._next.state is State.EXECUTING and self._deadline_passed():
             raise DeadlinePassed
         with self._lock:  # whoever preempts is told, for certain, whether this attempt has begun
             if self.phase in (Phase.PREEMPTED, Phase.GIVEN_UP):
-                raise LeaseLost(self.record.id)
+                raise LeaseLost(self.row.id)
             self.phase = Phase.CALLING
         deps.before_attempt(self, call)
 
@@ -195,7 +195,7 @@ class Driver:
             self._write()  # so that a restart does not count from the beginning; the back-off hides what it costs
 
     def _deadline_passed(self) -> bool:
-        deadline = self.record.deadline_at
+        deadline = self.row.deadline_at
         return deadline is not None and self._deps.clock() >= deadline
 
     def _without_result(self, outcome: Outcome, error: WriteRefused) -> Outcome:
@@ -238,7 +238,7 @@ class Driver:
             if self.phase is Phase.CALLING:
                 self.phase = Phase.READY
 
-    def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
+    def add_line(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Make a line durable that moves nothing; it names the step at the cursor."""
         self._log_claim()
         step = self._next.saga.step
@@ -247,7 +247,7 @@ class Driver:
 
     def discard_unwritten(self) -> None:
         """Forget the lines that are not written yet: what a crash at this moment would lose."""
-        self._next, self._pending = self.record, []
+        self._next, self._pending = self.row, []
 
     def release(self) -> None:
         """Hand the saga over between two calls: whoever claims it finds no call under way."""
@@ -266,7 +266,7 @@ class Driver:
             self.phase = Phase.READY
             if self._next.state in STALLED:
                 return
-            row = self.record
+            row = self.row
             why = {"why": claim.why} if claim.why else {}
             detail = {"by": row.owner, "epoch": row.epoch, "interrupted": claim.interrupted, **why}
             self._add(Line(self._number, self._now(), CLAIMED, detail=detail))
@@ -294,8 +294,8 @@ class Driver:
                 self._next, now, owner=deps.owner, due_at=now + deps.lease, stalled=rest
             )
             self._write_row()
-            self._lease_until, self._lease_ends = self.record.due_at or 0.0, since + deps.lease
-            if self.record.owner is None:
+            self._lease_until, self._lease_ends = self.row.due_at or 0.0, since + deps.lease
+            if self.row.owner is None:
                 self.phase = Phase.RELEASED
             elif self.phase is Phase.GIVEN_UP:  # nobody has claimed it yet
                 self.phase = Phase.CALLING
@@ -304,25 +304,25 @@ class Driver:
         """Write the row as it is to be, with the pending lines and what they say is done, once."""
         try:
             self._advance()
-        except Overtaken:  # at most once a saga: an operator's wish to cancel it has been noted meanwhile
-            noted = self._deps.log.lines(self.record.id, after=self.record.context.lines)
-            self._pending = [replace(line, seq=line.seq + len(noted)) for line in self._pending]
-            self._fold_again(noted)
+        except Overtaken:  # at most once a saga: an operator's wish to cancel it has been logged meanwhile
+            added = self._deps.log.lines(self.row.id, after=self.row.context.lines)
+            self._pending = [replace(line, seq=line.seq + len(added)) for line in self._pending]
+            self._fold_again(added)
             self._advance()
-        self.record, self.moved_at = self._next, self._deps.monotonic()
+        self.row, self.moved_at = self._next, self._deps.monotonic()
         written, self._pending = self._pending, []
         for line in written:
-            self._deps.observe(self.record, line)
+            self._deps.observe(self.row, line)
 
     def _advance(self) -> None:
-        row, done = self._next, self._next.results.keys() - self.record.results.keys()
+        row, done = self._next, self._next.results.keys() - self.row.results.keys()
         answers = {step: row.results[step] for step in done}
         self._deps.log.advance(row.id, row.epoch, row.present, self._pending, answers)
 
-    def _fold_again(self, noted: Sequence[Line] = ()) -> None:
-        """Fold what others have noted, and the pending lines after it, into the row as it was written last."""
-        row = self.record
-        for line in (*noted, *self._pending):
+    def _fold_again(self, added: Sequence[Line] = ()) -> None:
+        """Fold what others have added, and the pending lines after it, into the row as it was written last."""
+        row = self.row
+        for line in (*added, *self._pending):
             row = row.after(line, self._next.results.get(line.step or ""))
         self._next = replace(self._next, context=row.context)
 
@@ -343,7 +343,7 @@ class Driver:
             until, ends = deps.clock() + deps.lease, deps.monotonic() + deps.lease
             gone = max(abs(until - self._lease_until), ends - self._lease_ends)
             if self.phase in _HOLDING and gone >= deps.lease / 3:
-                deps.log.renew(self.record.id, self.record.epoch, until)
+                deps.log.renew(self.row.id, self.row.epoch, until)
                 self._lease_until, self._lease_ends = until, ends
 
     def give_up(self) -> None:
@@ -351,7 +351,7 @@ class Driver:
         with self._lock:
             if self.phase in _HOLDING:
                 self.phase = Phase.GIVEN_UP
-                self._deps.log.let_go(self.record.id, self.record.epoch, self._deps.clock())
+                self._deps.log.let_go(self.row.id, self.row.epoch, self._deps.clock())
 
     def preempt(self) -> bool:
         """Stop for another driver of this process, which has taken the saga away: make no further attempt.

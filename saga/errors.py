@@ -125,7 +125,7 @@ class Overloaded(SagaError):
 
 
 class Overtaken(SagaError):
-    """Nothing was written, because a line that was noted beside the driver has taken the number of the first line."""
+    """Nothing was written, because a line that was added beside the driver has taken the number of the first line."""
 
 
 class LeaseLost(SagaError):

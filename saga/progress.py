@@ -29,7 +29,7 @@ from saga.machine import (
     passed_over,
 )
 from saga.payload import mask, readable, secret_texts
-from saga.record import Record
+from saga.saga_row import SagaRow
 
 Cause = Mapping[str, Any]  # why a saga turns back: what the API shows as its error
 
@@ -90,15 +90,15 @@ def overdue(call: Call) -> tuple[Event, Cause | None]:
     return Event.DEADLINE_PASSED, cause(call.step.name, "deadline", "the deadline passed")
 
 
-def cancelled(record: Record) -> Cause | None:
+def cancelled(row: SagaRow) -> Cause | None:
     """Return the cause with which a saga turns back that an operator cancels now.
 
     None means that it does not turn back: while the pivot's outcome is open, that outcome decides, and the log only
     notes that somebody asked. Whether a saga can be cancelled at all is said by `permitted_commands`.
     """
-    if record.state is not State.EXECUTING:
+    if row.state is not State.EXECUTING:
         return None
-    return cause(record.definition.steps[record.cursor].name, "cancelled", "cancelled by an operator")
+    return cause(row.definition.steps[row.cursor].name, "cancelled", "cancelled by an operator")
 
 
 def cause(step: str, kind: str, message: str, status_code: int | None = None) -> Cause:
@@ -107,14 +107,14 @@ def cause(step: str, kind: str, message: str, status_code: int | None = None) ->
 
 
 def after_event(
-    record: Record,
+    row: SagaRow,
     event: Event,
     at: float,
     result: Mapping[str, Any] | None = None,
     cause: Cause | None = None,
     detail: Mapping[str, Any] | None = None,
     passes_over: Callable[[], bool] = lambda: False,
-) -> tuple[Record, Line]:
+) -> tuple[SagaRow, Line]:
     """Return the row after an event of the state machine, and the line that tells of it.
 
     `at` is the line's time, in seconds since the epoch. `result` is what the action answered, or what an operator
@@ -122,34 +122,34 @@ def after_event(
     `passes_over` is asked where the saga arrives at a step that nobody can undo: True means that it goes on past it,
     as older versions did. Raises IllegalEvent where the transition table has no row for it.
     """
-    before = record.saga
+    before = row.saga
     after = apply(before, event, result)
     if cannot_undo(after) and passes_over():
         after = passed_over(after)
     step = before.step.name if before.step else None
-    line = Line(record.context.lines + 1, at, str(event), step, detail=_event_detail(after, cause, detail))
-    moved = record.after(line, result)
-    return replace(moved, rounds=_rounds(record, event, after), error=_error(record, event, after, cause)), line
+    line = Line(row.context.lines + 1, at, str(event), step, detail=_event_detail(after, cause, detail))
+    moved = row.after(line, result)
+    return replace(moved, rounds=_rounds(row, event, after), error=_error(row, event, after, cause)), line
 
 
 def with_due_time(
-    record: Record,
+    row: SagaRow,
     at: float,
     *,
     owner: str | None,
     due_at: float | None,
     stalled: Callable[[int], tuple[str | None, float | None]],
-) -> Record:
+) -> SagaRow:
     """Return the row with who has the saga now, and when somebody has to look at it again.
 
     A saga that moves has this `owner` and this `due_at`, which is the end of the owner's lease. `stalled(rounds)` gives
     both for a saga that has just failed in so many rounds. An ended saga has neither, and ended `at`.
     """
-    if record.state in ENDED:
-        return replace(record, owner=None, due_at=None, ended_at=at)
-    if record.state in STALLED:
-        owner, due_at = stalled(record.rounds)
-    return replace(record, owner=owner, due_at=due_at)
+    if row.state in ENDED:
+        return replace(row, owner=None, due_at=None, ended_at=at)
+    if row.state in STALLED:
+        owner, due_at = stalled(row.rounds)
+    return replace(row, owner=owner, due_at=due_at)
 
 
 def _event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -159,36 +159,36 @@ def _event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | No
     return {**detail, "stalled": reason} if reason else detail
 
 
-def _rounds(record: Record, event: Event, after: Saga) -> int:
+def _rounds(row: SagaRow, event: Event, after: Saga) -> int:
     """In how many rounds in a row the present call has failed."""
     if after.state in STALLED:
-        return record.rounds + 1
-    return record.rounds if event is Event.RESUMED else 0
+        return row.rounds + 1
+    return row.rounds if event is Event.RESUMED else 0
 
 
-def _error(record: Record, event: Event, after: Saga, cause: Cause | None) -> Cause | None:
+def _error(row: SagaRow, event: Event, after: Saga, cause: Cause | None) -> Cause | None:
     """The first cause, which is kept through the roll-back. A saga that completed, or whose pivot did, has none."""
     if after.state is State.COMPLETED:
         return None
-    if record.state is State.SEALING and event is Event.COMPENSATION_REFUSED:
+    if row.state is State.SEALING and event is Event.COMPENSATION_REFUSED:
         return None
-    return with_first_cause(record, cause).error
+    return with_first_cause(row, cause).error
 
 
-def with_first_cause(record: Record, cause: Cause | None) -> Record:
+def with_first_cause(row: SagaRow, cause: Cause | None) -> SagaRow:
     """Return the row with this cause, unless it has one already: the first cause is the one that is kept."""
-    return record if record.error or not cause else replace(record, error=masked(record, cause))
+    return row if row.error or not cause else replace(row, error=masked(row, cause))
 
 
-def masked(record: Record, cause: Cause) -> Cause:
+def masked(row: SagaRow, cause: Cause) -> Cause:
     """Return the cause without the secrets that its message may echo.
 
     The row keeps it like this, so that a list of sagas can show it without having read their secrets.
     """
-    return {**cause, "message": mask(cause["message"], record.definition.secret, secrets_of(record))}
+    return {**cause, "message": mask(cause["message"], row.definition.secret, secrets_of(row))}
 
 
-def secrets_of(record: Record) -> frozenset[str]:
+def secrets_of(row: SagaRow) -> frozenset[str]:
     """Return the texts in a saga's input and results that nobody may be shown."""
-    secret = record.definition.secret
-    return secret_texts(record.input, secret).union(*(secret_texts(part, secret) for part in record.results.values()))
+    secret = row.definition.secret
+    return secret_texts(row.input, secret).union(*(secret_texts(part, secret) for part in row.results.values()))

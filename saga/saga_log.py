@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from saga.errors import LeaseLost, LogUnavailable, Overtaken, SagaUnreadable, WriteRefused
 from saga.machine import BESIDE_THE_DRIVER, Line, State
-from saga.record import Present, Record, Stored, read_row
+from saga.saga_row import Present, SagaRow, Stored, read_row
 from saga.set_aside import Cause, SetAside
 from saga.storage import log_sql as sql
 from saga.storage.column_types import EncodedJson
@@ -45,20 +45,20 @@ class SagaLog:
         self.database = LogDatabase(engine)
         self._writes = Singly(self._write_all) if is_plain(engine) else GroupCommit(self._write_all, LogWrite.size)
 
-    def begin(self, record: Record, lines: Sequence[Line], also: Also = ()) -> Stored | None:
+    def begin(self, row: SagaRow, lines: Sequence[Line], also: Also = ()) -> Stored | None:
         """Write a new saga; where its idempotency key is known, write nothing and give the saga that has the key.
 
         `also`: statements with their bound rows, which are executed in the same transaction.
         """
-        definition = record.definition
-        values = {**vars(record), "name": definition.name, "definition": EncodedJson(definition.snapshot_text)}
-        values["context"] = record.context.as_json()
-        row = self.database.bind(sql.BEGIN, values)
-        write = LogWrite(row, None, self._bound(record.id, lines), also=also)
+        definition = row.definition
+        values = {**vars(row), "name": definition.name, "definition": EncodedJson(definition.snapshot_text)}
+        values["context"] = row.context.as_json()
+        insert = self.database.bind(sql.BEGIN, values)
+        write = LogWrite(insert, None, self._bound(row.id, lines), also=also)
         if self._writes.submit(write) is Fate.WRITTEN:
             return None
-        known = record.idempotency_key and self.find_by_key(record.idempotency_key)
-        return known if known and known.id != record.id else None  # its own: the COMMIT's answer was lost
+        known = row.idempotency_key and self.find_by_key(row.idempotency_key)
+        return known if known and known.id != row.id else None  # its own: the COMMIT's answer was lost
 
     def advance(
         self,
@@ -92,7 +92,7 @@ class SagaLog:
         """Whether the line with this number is somebody else's, and not the driver's own, written by a lost COMMIT."""
         return any(line.event in BESIDE_THE_DRIVER for line in self.lines_at(saga_id, [seq]))
 
-    def note(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
+    def add_line(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
         """Add a line to a saga that is in one of `states`, once, without taking it from its driver.
 
         Gives the line with its number in place of `line.seq`; None where the saga is in another state, or has a line
@@ -119,7 +119,7 @@ class SagaLog:
 
         return self.database.run(work)
 
-    def _claimed(self, connection: Connection, claim: Executable, values: Mapping[str, Any]) -> tuple[Record, bool]:
+    def _claimed(self, connection: Connection, claim: Executable, values: Mapping[str, Any]) -> tuple[SagaRow, bool]:
         before = connection.execute(sql.FIND, {"saga_id": values["saga_id"]}).mappings().first()
         if before is None or connection.execute(claim, values).rowcount != 1:
             raise LeaseLost(values["saga_id"])
@@ -127,7 +127,7 @@ class SagaLog:
         found = read_row(after, results_of(connection, [after["id"]]).get(after["id"]))
         return self._drivable(connection, found), before["owner"] is not None
 
-    def _drivable(self, connection: Connection, found: Stored) -> Record:
+    def _drivable(self, connection: Connection, found: Stored) -> SagaRow:
         """The saga, for somebody to drive it.
 
         Raises SagaUnreadable where its row or one of its latest lines cannot be decoded; that rolls the claim back, so
@@ -178,7 +178,7 @@ class SagaLog:
 
     def claim(
         self, saga_id: str, epoch: int, owner: str, *, due_by: float, due_at: float, seen: float | None = None
-    ) -> tuple[Record, bool]:
+    ) -> tuple[SagaRow, bool]:
         """Take over a saga that was due at `due_by`, until `due_at`; gives it, and whether somebody still held it.
 
         `seen`: the due time that the saga had when it was looked at; it is claimed if it has that still, whatever
@@ -192,7 +192,7 @@ class SagaLog:
             )
         return self.database.run(lambda connection: self._claimed(connection, sql.CLAIM, {**values, "due_by": due_by}))
 
-    def preempt(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[Record, bool]:
+    def preempt(self, saga_id: str, epoch: int, state: State, owner: str, due_at: float) -> tuple[SagaRow, bool]:
         """Take a saga over as `claim` does, but for an operator: whoever holds it, as long as it is in `state`."""
         values = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
         return self.database.run(
@@ -249,7 +249,7 @@ class SagaLog:
     def read(self, saga_id: str) -> Stored | None:
         """The saga with this id; Unreadable also where one of its latest lines cannot be decoded."""
         found = self.find(saga_id)
-        if isinstance(found, Record):
+        if isinstance(found, SagaRow):
             lines = self.lines(saga_id, max(0, found.context.lines - RECENT), RECENT)
             if any(isinstance(line, UnreadableLine) for line in lines):
                 found = self.find(saga_id)

@@ -173,11 +173,11 @@ def unreadable(row: Mapping[str, Any], error: Exception | str) -> Unreadable:
     return Unreadable(id=str(row["id"]), reason=_said(error), snapshot=snapshot, **kept)
 
 
-def unreadable_record(record: Any, reason: str) -> Unreadable:
+def unreadable_row(row: Any, reason: str) -> Unreadable:
     """Return the Unreadable of a saga whose row could be read (a Record), though its results or lines could not."""
     names = [name for name in Unreadable.__dataclass_fields__ if name not in ("reason", "name", "snapshot")]
-    known = {name: getattr(record, name) for name in names}
-    return Unreadable(reason=reason, name=record.definition.name, snapshot=record.definition.snapshot, **known)
+    known = {name: getattr(row, name) for name in names}
+    return Unreadable(reason=reason, name=row.definition.name, snapshot=row.definition.snapshot, **known)
 
 
 def _said(error: Exception | str) -> str:

@@ -52,6 +52,6 @@ def abandon(orchestrator: Orchestrator, saga_id: str) -> tuple[Response, int]:
 
 
 def _accepted(orchestrator: Orchestrator, saga_id: str) -> tuple[Response, int]:
-    response = jsonify(represent(orchestrator.engine.read(saga_id)))
+    response = jsonify(represent(orchestrator.starter.read(saga_id)))
     response.headers["Location"] = f"/sagas/{saga_id}"
     return response, 202

@@ -30,7 +30,7 @@ def audit_sagas(orchestrator: Orchestrator) -> Response:
     check_flags("since", "limit")
     most = whole_number_in("limit", 100, 1, 500)
     ended = orchestrator.search.find(SagaQuery(states=ENDED, ended_since=time_in("since"), most=most))
-    return jsonify(audit(ended, orchestrator.engine.deps.transport, orchestrator.settings.token))
+    return jsonify(audit(ended, orchestrator.starter.deps.transport, orchestrator.settings.token))
 
 
 @blueprint.post("/prune")
@@ -39,7 +39,7 @@ def prune_sagas(orchestrator: Orchestrator) -> Response:
     check_flags("older_than", "limit")
     if "older_than" not in request.args:
         raise BadInput("older_than is required: seconds since the saga ended", "older_than")
-    before = orchestrator.engine.deps.clock() - whole_number_in("older_than", 0, 0, 10**9)
+    before = orchestrator.starter.deps.clock() - whole_number_in("older_than", 0, 0, 10**9)
     return jsonify(pruned=prune(orchestrator.log, before, whole_number_in("limit", 500, 1, 500)))
 
 
@@ -51,7 +51,7 @@ def test_status(orchestrator: Orchestrator) -> Response:
     if not service:
         raise BadInput("service is required: /test_status?service=a", "service")
     definition, step = step_called(service, _definitions(orchestrator, request.args.get("saga")))
-    transport, token = orchestrator.engine.deps.transport, orchestrator.settings.token
+    transport, token = orchestrator.starter.deps.transport, orchestrator.settings.token
     return jsonify(service=service, **probe(definition, step, transport, token))
 
 

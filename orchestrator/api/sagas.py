@@ -18,7 +18,7 @@ from orchestrator.starting import definition_to_start
 from orchestrator.status_codes import status_code_of_saga
 from saga.errors import NoSuchSaga
 from saga.payload import parse_object
-from saga.record import Record
+from saga.saga_row import SagaRow
 from saga.views.raw_export import raw_export
 from saga.views.raw_rows import raw_rows
 from saga.views.representation import represent, represent_lines
@@ -45,7 +45,7 @@ def start(orchestrator: Orchestrator) -> Response:
     key = idempotency_key()
     body = parse_object(request.get_data())
     orchestrator.check_start(definition, key)
-    saga = represent(orchestrator.engine.run(definition, body, key, wait))
+    saga = represent(orchestrator.starter.run(definition, body, key, wait))
     response = jsonify(saga)
     response.status_code = status_code_of_saga(saga)
     if response.status_code == 202:
@@ -68,15 +68,15 @@ def list_sagas(orchestrator: Orchestrator) -> Response:
     )
     for _ in range(SEARCHES):
         page = orchestrator.search.filled(orchestrator.search.find(query), PAGE_BYTES)
-        if not readable or all(isinstance(saga, Record) for saga in page):
+        if not readable or all(isinstance(saga, SagaRow) for saga in page):
             break  # else one of them was just found to be unreadable, which the next search knows
-    return jsonify(sagas=[represent(saga) for saga in page if not readable or isinstance(saga, Record)])
+    return jsonify(sagas=[represent(saga) for saga in page if not readable or isinstance(saga, SagaRow)])
 
 
 @blueprint.get("/sagas/<saga_id>")
 def show_saga(orchestrator: Orchestrator, saga_id: str) -> Response:
     """One saga."""
-    return jsonify(represent(orchestrator.engine.read(saga_id)))
+    return jsonify(represent(orchestrator.starter.read(saga_id)))
 
 
 @blueprint.get("/sagas/<saga_id>/log")
@@ -84,10 +84,10 @@ def show_log(orchestrator: Orchestrator, saga_id: str) -> Response:
     """A page of one saga's log, the oldest lines first; `next` is the `after` of the following page."""
     check_flags("after", "limit")
     after, most = whole_number_in("after", 0, 0, 999_999_999), whole_number_in("limit", LINES, 1, LINES_AT_MOST)
-    record = orchestrator.engine.read(saga_id)
+    row = orchestrator.starter.read(saga_id)
     lines = orchestrator.log.lines(saga_id, after, most + 1)
     more = {"next": lines[most - 1].seq} if len(lines) > most else {}
-    return jsonify(lines=represent_lines(lines[:most], record), **more)
+    return jsonify(lines=represent_lines(lines[:most], row), **more)
 
 
 @blueprint.get("/sagas/<saga_id>/export")

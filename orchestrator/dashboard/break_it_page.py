@@ -43,7 +43,7 @@ def start(orchestrator: Orchestrator) -> Response | tuple[str, int]:
     try:
         definition, body = started_by(orchestrator, request.form)
         orchestrator.check_start(definition)
-        saga_id = orchestrator.engine.start(definition, body)
+        saga_id = orchestrator.starter.start(definition, body)
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)
     asked = {name: value for name, value in request.form.items() if name.startswith(("scenario", "predict-"))}
@@ -57,7 +57,7 @@ def start_in_both_modes(orchestrator: Orchestrator) -> Response | tuple[str, int
         started = [started_by(orchestrator, request.form, mode) for mode in MODES]
         for definition, _ in started:  # before either is started
             orchestrator.check_start(definition)
-        saga_ids = [orchestrator.engine.start(definition, body) for definition, body in started]
+        saga_ids = [orchestrator.starter.start(definition, body) for definition, body in started]
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)
     asked = {name: value for name, value in request.form.items() if name == "scenario"}

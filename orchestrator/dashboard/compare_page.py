@@ -64,10 +64,10 @@ def start(orchestrator: Orchestrator, naive_runs: NaiveRuns) -> Response | tuple
         definition, body = started_by(orchestrator, request.form)
         naive_runs.check_room()
         orchestrator.check_start(definition)
-        saga_id = orchestrator.engine.start(definition, body)
+        saga_id = orchestrator.starter.start(definition, body)
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)
-    transport = orchestrator.engine.deps.transport
+    transport = orchestrator.starter.deps.transport
     naive_runs.start(run_id, lambda: run_naive(definition, body, run_id, token, transport))
     return redirect(_address(run_id, saga_id), 303)
 
@@ -78,7 +78,7 @@ def show(orchestrator: Orchestrator, naive_runs: NaiveRuns, run_id: str) -> str:
     view = find_view(orchestrator, request.args.get("saga", ""))
     naive = naive_runs.get(run_id)
     definition = orchestrator.definition(view["saga"]["saga"])
-    token, transport = orchestrator.settings.token, orchestrator.engine.deps.transport
+    token, transport = orchestrator.settings.token, orchestrator.starter.deps.transport
     left = orphans(naive, definition, token, transport) if naive else {}
     return render_template(
         "compare.html",
@@ -99,7 +99,7 @@ def sweep_up(orchestrator: Orchestrator, naive_runs: NaiveRuns, run_id: str) -> 
     naive, view = naive_runs.get(run_id), find_view(orchestrator, request.args.get("saga", ""))
     if naive is None:
         raise NoSuchSaga("there is no such run any more")
-    token, transport = orchestrator.settings.token, orchestrator.engine.deps.transport
+    token, transport = orchestrator.settings.token, orchestrator.starter.deps.transport
     sweep(naive, orchestrator.definition(view["saga"]["saga"]), token, transport)
     return redirect(_address(run_id, view["saga"]["saga_id"]), 303)
 

@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, Callable[[Orchestrator, str, Mapping[str, str]], None]] =
 
 
 def _render(orchestrator: Orchestrator, saga_id: str, problem: str | None = None, code: int = 200) -> tuple[str, int]:
-    saga = orchestrator.engine.read(saga_id)
+    saga = orchestrator.starter.read(saga_id)
     if isinstance(saga, Unreadable):
         lines = represent_lines(orchestrator.log.lines(saga_id, most=FIRST_LINES), saga)
         return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code

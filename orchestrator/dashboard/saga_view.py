@@ -18,8 +18,8 @@ from saga.errors import SagaUnreadable
 from saga.machine import STALLED_AT_AN_ACTION, Line
 from saga.payload import mask
 from saga.progress import secrets_of
-from saga.record import Record
 from saga.saga_log import SagaLog
+from saga.saga_row import SagaRow
 from saga.unreadable import Unreadable
 from saga.views.records import ask_all
 from saga.views.representation import represent, represent_lines, under_way
@@ -32,48 +32,48 @@ View = dict[str, Any]
 
 def find_view(orchestrator: Orchestrator, saga_id: str) -> View:
     """What is shown of the saga with this id. Raises NoSuchSaga and SagaUnreadable."""
-    saga = orchestrator.engine.read(saga_id)
+    saga = orchestrator.starter.read(saga_id)
     if isinstance(saga, Unreadable):
         raise SagaUnreadable(f"the saga {saga_id} cannot be read: {saga.reason}")
     return view_of(orchestrator, saga)
 
 
-def view_of(orchestrator: Orchestrator, record: Record) -> View:
+def view_of(orchestrator: Orchestrator, row: SagaRow) -> View:
     """What is shown of a saga; its services are asked what they have of it, for RECORDS_WITHIN at most."""
-    lines = with_gaps(represent_lines(_lines(orchestrator.log, record), record))
-    saga, history = represent(record), read_history(lines)
-    now = None if record.ended else orchestrator.engine.deps.clock()
-    transport, token = orchestrator.engine.deps.transport, orchestrator.settings.token
-    found = ask_all(record.definition, record.id, transport, token, RECORDS_WITHIN)
-    orchestrator.health.report(record.id, violations(record, found))
+    lines = with_gaps(represent_lines(_lines(orchestrator.log, row), row))
+    saga, history = represent(row), read_history(lines)
+    now = None if row.ended else orchestrator.starter.deps.clock()
+    transport, token = orchestrator.starter.deps.transport, orchestrator.settings.token
+    found = ask_all(row.definition, row.id, transport, token, RECORDS_WITHIN)
+    orchestrator.health.report(row.id, violations(row, found))
     return {
         "saga": saga,
         "lines": lines,
-        "steps": list(zip(record.definition.steps, saga["steps"], strict=True)),
+        "steps": list(zip(row.definition.steps, saga["steps"], strict=True)),
         "say": Phrases(saga["mode"]),
-        "graph": step_graph(saga, record.definition.steps, attempts_of(history)),
+        "graph": step_graph(saga, row.definition.steps, attempts_of(history)),
         "summary": summarize(saga, lines),
         "timeline": timeline(saga, lines, now),
         "diagram": sequence(saga, lines),
         "stats": stats_of(saga, lines),
-        "parked": [] if record.ended else history.parked,
+        "parked": [] if row.ended else history.parked,
         "sent": attempts_of(history),
-        "rows": mask(found, record.definition.secret, secrets_of(record)),
-        "agreements": agreements(record, saga["steps"], found),
-        "permitted_commands": orchestrator.operator.permitted_commands(record),
-        "takes_a_result": record.state in STALLED_AT_AN_ACTION,
-        "stalled_before": record.context.stalled and not record.ended,
-        "under_way": under_way(record),
-        "flags": flags_of(record.definition),
-        "snapshot": record.definition,
-        "key": record.idempotency_key,
+        "rows": mask(found, row.definition.secret, secrets_of(row)),
+        "agreements": agreements(row, saga["steps"], found),
+        "permitted_commands": orchestrator.operator.permitted_commands(row),
+        "takes_a_result": row.state in STALLED_AT_AN_ACTION,
+        "stalled_before": row.context.stalled and not row.ended,
+        "under_way": under_way(row),
+        "flags": flags_of(row.definition),
+        "snapshot": row.definition,
+        "key": row.idempotency_key,
     }
 
 
-def _lines(log: SagaLog, record: Record) -> list[Line]:
+def _lines(log: SagaLog, row: SagaRow) -> list[Line]:
     """The first and the latest lines of its log, and those between them that tell of what is parked now."""
-    latest = max(FIRST_LINES, record.context.lines - LATEST_LINES)
-    lines = log.lines(record.id, 0, FIRST_LINES)
-    parked = [letter.line for letter in record.context.parked if FIRST_LINES < letter.line <= latest]
-    lines += log.lines_at(record.id, parked) if parked else []
-    return lines + log.lines(record.id, latest) if record.context.lines > FIRST_LINES else lines
+    latest = max(FIRST_LINES, row.context.lines - LATEST_LINES)
+    lines = log.lines(row.id, 0, FIRST_LINES)
+    parked = [letter.line for letter in row.context.parked if FIRST_LINES < letter.line <= latest]
+    lines += log.lines_at(row.id, parked) if parked else []
+    return lines + log.lines(row.id, latest) if row.context.lines > FIRST_LINES else lines

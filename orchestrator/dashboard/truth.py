@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.definition import UNCHECKED
-from saga.record import Record
+from saga.saga_row import SagaRow
 from saga.views.audit import expected, violation
 
 _SAYS = {"applied": "applied", "undone": "undone", "none": "that it had no effect", "unknown": "that nobody knows"}
@@ -22,35 +22,35 @@ class Agreement:
 
 
 def agreements(
-    record: Record, steps: list[dict[str, Any]], rows: Mapping[str, Mapping[str, Any] | None]
+    row: SagaRow, steps: list[dict[str, Any]], rows: Mapping[str, Mapping[str, Any] | None]
 ) -> dict[str, Agreement]:
     """The agreement of each step, by its name; `steps` are the representation's, `rows` what the services answered."""
     effects = {step["name"]: step["effect"] for step in steps}
     return {
-        step.name: _agreement(record, index, effects[step.name], rows.get(step.name))
-        for index, step in enumerate(record.definition.steps)
+        step.name: _agreement(row, index, effects[step.name], rows.get(step.name))
+        for index, step in enumerate(row.definition.steps)
     }
 
 
-def violations(record: Record, rows: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any]]:
+def violations(row: SagaRow, rows: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any]]:
     """What the audit would report of this saga: nothing before its end, nothing of a service that does not answer."""
-    answered = ((step, rows.get(step.name)) for step in record.definition.steps)
-    found = (violation(record, step, len(answer["records"])) for step, answer in answered if answer is not None)
+    answered = ((step, rows.get(step.name)) for step in row.definition.steps)
+    found = (violation(row, step, len(answer["records"])) for step, answer in answered if answer is not None)
     return [each for each in found if each]
 
 
-def _agreement(record: Record, index: int, effect: str, found: Mapping[str, Any] | None) -> Agreement:
-    step = record.definition.steps[index]
+def _agreement(row: SagaRow, index: int, effect: str, found: Mapping[str, Any] | None) -> Agreement:
+    step = row.definition.steps[index]
     if step.records == UNCHECKED:
         return Agreement(None, "not compared (records: skip)")
     if found is None:
         return Agreement(None, "not known: it does not answer")
-    if not record.ended:
+    if not row.ended:
         return Agreement(None, "not settled yet")
-    if expected(step, record.state) is None:
+    if expected(step, row.state) is None:
         return Agreement(None, "not compared: it cannot be undone, so nothing was promised of it")
     number = len(found["records"])
-    if violation(record, step, number) is None:
+    if violation(row, step, number) is None:
         return Agreement(True, "as the log says")
     return Agreement(False, f"the log says {_SAYS.get(effect, effect)}, {step.name} has {_rows(number)}")
 

@@ -14,8 +14,8 @@ from saga.choreography.permitted_commands import instead, permitted_commands, re
 from saga.definition import SagaDefinition
 from saga.errors import BadInput, Conflict, LeaseLost, SagaUnreadable
 from saga.machine import Line
-from saga.record import Record, Stored
 from saga.runtime.coordinator import WaitingCaller
+from saga.saga_row import SagaRow, Stored
 
 CHOREOGRAPHY_OFF = "choreography is switched off here (NATS_URL=off)"
 
@@ -25,39 +25,39 @@ class CoordinatorWithoutBroker:
 
     poll_interval = 0.2  # seconds
 
-    def __init__(self, mark_overdue: Callable[[Record], None]):
+    def __init__(self, mark_overdue: Callable[[SagaRow], None]):
         self._mark_overdue = mark_overdue
 
     def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
         """Raise BadInput: choreography is switched off."""
         raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
 
-    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+    def start(self, row: SagaRow, line: Line, caller: WaitingCaller) -> Stored:
         """Raise BadInput: choreography is switched off."""
         raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
 
-    def permitted_commands(self, record: Record) -> set[str]:
+    def permitted_commands(self, row: SagaRow) -> set[str]:
         """What the saga's state permits an orchestrator that has a broker."""
-        return permitted_commands(record)
+        return permitted_commands(row)
 
-    def cancel(self, record: Record) -> None:
+    def cancel(self, row: SagaRow) -> None:
         """Raise Conflict: nobody is in charge of the saga."""
-        raise Conflict(instead(record))
+        raise Conflict(instead(row))
 
-    def resume(self, record: Record) -> None:
+    def resume(self, row: SagaRow) -> None:
         """Raise Conflict: nobody is in charge of the saga, and its parked events cannot be reached."""
-        raise Conflict(instead(record))
+        raise Conflict(instead(row))
 
-    def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
+    def resolve(self, row: SagaRow, note: str, result: Mapping[str, Any] | None = None) -> None:
         """Raise Conflict: nobody is in charge of the saga."""
-        raise Conflict(instead(record))
+        raise Conflict(instead(row))
 
-    def abandon(self, record: Record, note: str) -> None:
+    def abandon(self, row: SagaRow, note: str) -> None:
         """Raise Conflict: without a broker nobody knows who has heard of the saga."""
-        raise Conflict(refusal("abandon", record) or CHOREOGRAPHY_OFF)
+        raise Conflict(refusal("abandon", row) or CHOREOGRAPHY_OFF)
 
-    def when_due(self, record: Record) -> bool:
+    def when_due(self, row: SagaRow) -> bool:
         """Mark the saga as overdue: its deadline has passed."""
         with suppress(LeaseLost, SagaUnreadable):  # it has moved on, and is looked at again; or it is set aside
-            self._mark_overdue(record)
+            self._mark_overdue(row)
         return True

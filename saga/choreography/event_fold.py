@@ -28,7 +28,7 @@ from saga.machine import (
     Saga,
     State,
 )
-from saga.record import Record
+from saga.saga_row import SagaRow
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
 MESSAGE_AT_MOST = 500  # characters, where an event is too large for the log
@@ -38,26 +38,26 @@ class Early(Exception):
     """The event follows from another one that has not been heard yet: it has to be delivered again, later."""
 
 
-def fold_event(record: Record, heard: SagaEvent, remark: str | None = None) -> tuple[Record, list[Line]]:
+def fold_event(row: SagaRow, heard: SagaEvent, remark: str | None = None) -> tuple[SagaRow, list[Line]]:
     """Return the saga after an event, and the new lines of its log: none where it is known already. Raises Early.
 
     `remark` is added as a message to the line that says that an action is done.
     """
-    fold = _EventFold(record, heard, remark)
+    fold = _EventFold(row, heard, remark)
     fold.apply()
     return fold.result()
 
 
-def abandon(record: Record, note: str, now: float) -> tuple[Record, list[Line]]:
+def abandon(row: SagaRow, note: str, now: float) -> tuple[SagaRow, list[Line]]:
     """Return a saga that no service has heard of as ended by an operator, and the new lines of its log."""
-    saga = record.saga
+    saga = row.saga
     step, message = saga.step.name if saga.step else "", "abandoned by an operator: no service had heard of it"
     # At a pivot a cancel waits for an outcome. Here it is known: it had no effect, and never will have.
     event = Event.CANCELLED if saga.state is State.EXECUTING else Event.ACTION_REFUSED
     cause = progress.cause(step, "cancelled", message)
-    noted = Line(record.context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
-    detail = {"by": "operator", "subject": subject(record.definition.name, EventKind.ABANDONED)}
-    moved, turned = progress.after_event(record.after(noted), event, now, cause=cause, detail=detail)
+    noted = Line(row.context.lines + 1, now, ABANDONED, None, detail={"note": note, "by": "operator"})
+    detail = {"by": "operator", "subject": subject(row.definition.name, EventKind.ABANDONED)}
+    moved, turned = progress.after_event(row.after(noted), event, now, cause=cause, detail=detail)
     ended = progress.with_due_time(moved, now, owner=None, due_at=None, stalled=lambda rounds: (None, None))
     return replace(ended, error=cause), [noted, turned]
 
@@ -77,23 +77,23 @@ def shortened(heard: SagaEvent) -> SagaEvent:
 class _EventFold:
     """A saga while one event is folded into it."""
 
-    def __init__(self, record: Record, heard: SagaEvent, remark: str | None = None):
-        self.record = record
+    def __init__(self, row: SagaRow, heard: SagaEvent, remark: str | None = None):
+        self.row = row
         self.heard = heard
         self.lines: list[Line] = []
         self._remark = remark
-        self._at = round(heard.body.get("at") or record.context.at, 6)
-        state = record.saga.state
+        self._at = round(heard.body.get("at") or row.context.at, 6)
+        state = row.saga.state
         self._forward = state in FORWARD or state is State.STALLED_FINISHING
         self._past_the_pivot = state in (State.FINISHING, State.STALLED_FINISHING)
 
     @property
     def saga(self) -> Saga:
-        return self.record.saga
+        return self.row.saga
 
     def apply(self) -> None:
         """Fold the event, if it says something new about the step that the saga is at."""
-        names = [step.name for step in self.record.definition.steps]
+        names = [step.name for step in self.row.definition.steps]
         if self.heard.step not in names or self.saga.state in ENDED:
             return
         index, cursor = names.index(self.heard.step), self.saga.cursor
@@ -113,11 +113,11 @@ class _EventFold:
         if (kind is EventKind.UNDONE or undoing) and index < cursor and not self._past_the_pivot:
             raise Early  # what the saga turns back for has not been heard yet
 
-    def result(self) -> tuple[Record, list[Line]]:
+    def result(self) -> tuple[SagaRow, list[Line]]:
         """Return the saga as it is now, and the lines that were added."""
-        owner, due_at = self.record.owner, self.record.due_at
+        owner, due_at = self.row.owner, self.row.due_at
         moved = progress.with_due_time(
-            self.record, self._at, owner=owner, due_at=due_at, stalled=lambda rounds: (owner, due_at)
+            self.row, self._at, owner=owner, due_at=due_at, stalled=lambda rounds: (owner, due_at)
         )
         return replace(moved, rounds=rounds_of(moved.rounds, moved.context)), self.lines
 
@@ -139,7 +139,7 @@ class _EventFold:
         body = self.heard.body
         if not body.get("error"):
             raise Early  # a later step refused, before which this one was done
-        if body.get("number", 0) > self.record.context.step(str(self.heard.step)).gave_up:
+        if body.get("number", 0) > self.row.context.step(str(self.heard.step)).gave_up:
             self._line(body, GIVE_UP_FAILED)
 
     def _done(self) -> None:
@@ -183,9 +183,7 @@ class _EventFold:
         error = self.heard.body.get("error") or {}
         message = error.get("message") or ""
         step, kind = str(self.heard.step), error.get("kind") or "failed"
-        self.record = progress.with_first_cause(
-            self.record, progress.cause(step, kind, message, error.get("status_code"))
-        )
+        self.row = progress.with_first_cause(self.row, progress.cause(step, kind, message, error.get("status_code")))
         return message or None
 
     def _resume(self) -> None:
@@ -198,10 +196,10 @@ class _EventFold:
             detail = {name: attempt[name] for name in ("call", "verdict", "message") if attempt.get(name)}
             number, status = attempt.get("number"), attempt.get("status_code")
             line = Line(
-                self.record.context.lines + 1, self._at, event, self.heard.step, number, status,
+                self.row.context.lines + 1, self._at, event, self.heard.step, number, status,
                 attempt.get("duration_ms"), detail,
             )  # fmt: skip
-            self.record = self.record.after(line)
+            self.row = self.row.after(line)
             self.lines.append(line)
 
     def _add(self, event: Event, message: str | None = None, result: Mapping[str, Any] | None = None) -> None:
@@ -210,8 +208,8 @@ class _EventFold:
         A step that nobody can undo is passed over: its service says itself what it does about it.
         """
         detail = {**({"message": message} if message else {}), "subject": self.heard.subject}
-        self.record, line = progress.after_event(
-            self.record, event, self._at, result, detail=detail, passes_over=lambda: True
+        self.row, line = progress.after_event(
+            self.row, event, self._at, result, detail=detail, passes_over=lambda: True
         )
         self.lines.append(line)
 

@@ -38,9 +38,9 @@ from saga.machine import (
     next_call,
 )
 from saga.payload import iso
-from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
+from saga.saga_row import SagaRow
 from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
@@ -60,7 +60,7 @@ class Observer:
         log: SagaLog,
         end_signals: EndSignals,
         clock: Callable[[], float],
-        observe: Callable[[Record, Line], None],
+        observe: Callable[[SagaRow, Line], None],
         exit: Callable[[int], None],
     ):
         self._log = log
@@ -68,7 +68,7 @@ class Observer:
         self._clock = clock
         self._observe = observe
         self._exit = exit
-        self._known: OrderedDict[str, Record] = OrderedDict()
+        self._known: OrderedDict[str, SagaRow] = OrderedDict()
 
     def timeout_for(self, subject: str) -> float:
         """The seconds that one event may take."""
@@ -106,16 +106,16 @@ class Observer:
             )
         return ACK
 
-    def overdue(self, record: Record) -> None:
+    def overdue(self, row: SagaRow) -> None:
         """Note that a saga's deadline has passed; nobody is in charge of it who could turn it back.
 
         Raises LeaseLost or LogUnavailable where that could not be written.
         """
-        self._note(record.id, OVERDUE, None, {}, due_at=None)
+        self._add_line(row.id, OVERDUE, None, {}, due_at=None)
 
     def replayed(self, saga_id: str, letter: int, subject: str) -> None:
         """Note that an operator has let a parked event be published again. Raises LeaseLost or LogUnavailable."""
-        self._note(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
+        self._add_line(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
 
     def abandoned(self, saga_id: str, note: str) -> None:
         """End a saga for which no service will ever act. Raises Conflict, NoSuchSaga, LeaseLost or LogUnavailable."""
@@ -156,20 +156,20 @@ class Observer:
                 continue
         raise LeaseLost(heard.saga_id)
 
-    def _write_what_fits(self, record: Record, heard: SagaEvent, after: Record, new: list[Line]) -> Record:
+    def _write_what_fits(self, row: SagaRow, heard: SagaEvent, after: SagaRow, new: list[Line]) -> SagaRow:
         """Write what an event says; where the log cannot take all of it, that it happened, and why no more is known.
 
         The step has acted, and the others go on with its result, which only the log will not have: nobody turns back.
         """
         try:
-            self._write(record, after, new)
+            self._write(row, after, new)
         except WriteRefused as error:
-            logger.error("event_not_stored saga_id=%s subject=%s: %s", record.id, heard.subject, error)
-            after, new = fold_event(record, shortened(heard), f"the result cannot be stored: {error}")
-            self._write(record, after, new)
+            logger.error("event_not_stored saga_id=%s subject=%s: %s", row.id, heard.subject, error)
+            after, new = fold_event(row, shortened(heard), f"the result cannot be stored: {error}")
+            self._write(row, after, new)
         return after
 
-    def _read(self, saga_id: str, fresh: bool) -> Record | None:
+    def _read(self, saga_id: str, fresh: bool) -> SagaRow | None:
         known = None if fresh else self._known.get(saga_id)
         if known is None:
             found = self._log.find(saga_id)
@@ -178,32 +178,32 @@ class Observer:
             known = found if found and found.definition.choreographed else None
         return known
 
-    def _write(self, record: Record, after: Record, new: Sequence[Line]) -> None:
-        answered = {step: after.results[step] for step in after.results.keys() - record.results.keys()}
-        self._known.pop(record.id, None)
-        self._log.advance(record.id, record.epoch, after.present, new, answered, next_epoch=record.epoch + 1)
-        self._remember(replace(after, epoch=record.epoch + 1))
+    def _write(self, row: SagaRow, after: SagaRow, new: Sequence[Line]) -> None:
+        answered = {step: after.results[step] for step in after.results.keys() - row.results.keys()}
+        self._known.pop(row.id, None)
+        self._log.advance(row.id, row.epoch, after.present, new, answered, next_epoch=row.epoch + 1)
+        self._remember(replace(after, epoch=row.epoch + 1))
         for line in new:
             self._observe(after, line)
         if after.ended:  # callers wait for nothing but the end
-            self._end_signals.ended(record.id)
+            self._end_signals.ended(row.id)
 
-    def _remember(self, record: Record) -> None:
-        if not record.ended:
-            self._known[record.id] = record
+    def _remember(self, row: SagaRow) -> None:
+        if not row.ended:
+            self._known[row.id] = row
             while len(self._known) > KNOWN:
                 self._known.popitem(last=False)
 
-    def _note(self, saga_id: str, event: str, step: str | None, detail: Mapping[str, Any], **changes: Any) -> None:
+    def _add_line(self, saga_id: str, event: str, step: str | None, detail: Mapping[str, Any], **changes: Any) -> None:
         for _ in range(TRIES):
-            record = self._read(saga_id, fresh=True)
-            if record is None:
+            row = self._read(saga_id, fresh=True)
+            if row is None:
                 return
-            line = Line(record.context.lines + 1, round(self._clock(), 6), event, step, detail=detail)
-            after = replace(record.after(line), **changes)
+            line = Line(row.context.lines + 1, round(self._clock(), 6), event, step, detail=detail)
+            after = replace(row.after(line), **changes)
             after = replace(after, rounds=rounds_of(after.rounds, after.context))
             try:
-                self._write(record, after, [line])
+                self._write(row, after, [line])
                 return
             except LeaseLost:
                 continue
@@ -222,26 +222,26 @@ class Observer:
         if known and not known.context.knows(delivery.sequence, letter["stored_at"]):
             message, service = delivery.headers.get("Saga-Reason", ""), delivery.headers.get("Saga-Service", "")
             detail = {"subject": subject, "message": message, **letter, "service": service}
-            self._note(saga_id, PARKED, service or None, detail)
+            self._add_line(saga_id, PARKED, service or None, detail)
 
-    def _crash(self, when: str, heard: SagaEvent, record: Record) -> None:
+    def _crash(self, when: str, heard: SagaEvent, row: SagaRow) -> None:
         """Make the orchestrator crash where the saga's definition says so, once a saga.
 
         `when` is "after": the event says that a call was answered, and is not in the log yet; or "before": the log has
         the event, and the next call follows from it.
         """
-        if not record.definition.faults:
+        if not row.definition.faults:
             return
         if when == "after":
             undo = {EventKind.DONE: "", EventKind.REFUSED: "", EventKind.UNDONE: "undo-"}.get(heard.kind)
             point = None if undo is None else f"{undo}{heard.step}"
         else:
-            call = next_call(record.saga)
+            call = next_call(row.saga)
             undo = "undo-" if call and call.direction is Direction.COMPENSATION else ""
             point = f"{undo}{call.step.name}" if call else None
         name = f"{when}-{point}"
-        if point is None or name not in record.definition.faults:
+        if point is None or name not in row.definition.faults:
             return
-        if name not in record.context.faults:
-            self._note(record.id, FAULT, point.removeprefix("undo-"), {"fault": name})
+        if name not in row.context.faults:
+            self._add_line(row.id, FAULT, point.removeprefix("undo-"), {"fault": name})
             self._exit(17)

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from saga.record import Record
 from saga.runtime.permitted_commands import REFUSALS
+from saga.saga_row import SagaRow
 
 
-def permitted_commands(record: Record) -> set[str]:
+def permitted_commands(row: SagaRow) -> set[str]:
     """The commands that the state of the saga permits now: nobody is in charge of it, so there are few."""
-    if record.ended:
+    if row.ended:
         return set()
-    return ({"resume"} if record.context.parked else set()) | (set() if record.context.heard else {"abandon"})
+    return ({"resume"} if row.context.parked else set()) | (set() if row.context.heard else {"abandon"})
 
 
-def refusal(command: str, record: Record) -> str | None:
+def refusal(command: str, row: SagaRow) -> str | None:
     """Why the state of the saga does not permit `command`; None where it does."""
-    if command in permitted_commands(record):
+    if command in permitted_commands(row):
         return None
-    if command == "abandon" and not record.ended:
+    if command == "abandon" and not row.ended:
         return f"{REFUSALS[command]}: a service has acted, or has tried to, and its log says so"
-    return f"{REFUSALS[command]}: it is {record.state}"
+    return f"{REFUSALS[command]}: it is {row.state}"
 
 
-def instead(record: Record) -> str:
+def instead(row: SagaRow) -> str:
     """Why the saga cannot be cancelled or resolved, and what an operator can do to it instead."""
     said = "nobody is in charge of a choreographed saga, so it cannot be cancelled or resolved"
-    if record.ended:
-        return f"{said}; it has ended: it is {record.state}"
-    can = permitted_commands(record)
+    if row.ended:
+        return f"{said}; it has ended: it is {row.state}"
+    can = permitted_commands(row)
     ways = [
         *(["`resume` replays its parked events"] if "resume" in can else []),
         *(["`abandon` ends it, as long as no service has heard of it"] if "abandon" in can else []),

@@ -28,12 +28,12 @@ class OrchestratorCrashes:
         self._strike("after", driver, call)
 
     def _strike(self, when: str, driver: Driver, call: Call) -> None:
-        record = driver.record
-        name = crash_of(when, call, record.definition.faults, record.context.faults)
+        row = driver.row
+        name = crash_of(when, call, row.definition.faults, row.context.faults)
         if name is None:
             return
         driver.discard_unwritten()  # an answer that is not logged yet is what the crash must lose
-        driver.note(FAULT, {"fault": name})
+        driver.add_line(FAULT, {"fault": name})
         self._exit(EXIT_CODE)
 
 

@@ -1,7 +1,7 @@
 """The built-in engine: this process's own drivers drive the saga, call by call.
 
 A command takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one
-wins. Only a cancel while the pivot is called leaves it with its driver: it is noted beside the driver's own lines.
+wins. Only a cancel while the pivot is called leaves it with its driver: it is a line added beside the driver's own lines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from saga.definition import SagaDefinition
 from saga.driver import Driver
 from saga.errors import BadInput, Conflict, LeaseLost
 from saga.machine import CANCEL_REQUESTED, Event, Line
-from saga.record import Record, Stored
 from saga.runtime.coordinator import WaitingCaller, begin
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.permitted_commands import (
@@ -29,6 +28,7 @@ from saga.runtime.permitted_commands import (
     takes_no_result,
 )
 from saga.runtime.waiting_callers import read_saga
+from saga.saga_row import SagaRow, Stored
 
 TRIES = 20  # at a saga whose driver is busy writing
 
@@ -45,64 +45,64 @@ class BuiltInCoordinator:
     def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
         """Accept every saga: it needs nobody but this process."""
 
-    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+    def start(self, row: SagaRow, line: Line, caller: WaitingCaller) -> Stored:
         """Write a new saga, and drive it: in the caller's own thread where the caller waits for it.
 
         So two threads need not wake each other, as long as no call can outlast the caller's patience.
         """
         since = self._deps.monotonic()
-        record = replace(record, owner=self._deps.owner, due_at=record.started_at + self._deps.lease)
-        if known := begin(self._deps, record, line):
+        row = replace(row, owner=self._deps.owner, due_at=row.started_at + self._deps.lease)
+        if known := begin(self._deps, row, line):
             return known
-        driver = Driver(record, self._deps, since=since)
+        driver = Driver(row, self._deps, since=since)
         if caller.waits():
             self._pool.drive_here(driver, caller.until)
         else:
             self._pool.accept(driver)
-        return driver.record
+        return driver.row
 
-    def permitted_commands(self, record: Record) -> set[str]:
+    def permitted_commands(self, row: SagaRow) -> set[str]:
         """What the state of a saga permits that somebody drives."""
-        return permitted_commands(record)
+        return permitted_commands(row)
 
-    def cancel(self, record: Record) -> None:
-        """Roll the saga back. While the pivot's outcome is open that outcome decides, and the wish is only noted."""
-        for current in self._tries(record, "cancel"):
+    def cancel(self, row: SagaRow) -> None:
+        """Roll the saga back. While the pivot's outcome is open that outcome decides, and the wish is only logged."""
+        for current in self._tries(row, "cancel"):
             cause = progress.cancelled(current)
             if cause is None:
-                if self._note_wish_to_cancel(current):
+                if self._log_wish_to_cancel(current):
                     return
             elif self._preempt(current, Event.CANCELLED, cause=cause, detail=BY):
                 return
 
-    def resume(self, record: Record) -> None:
+    def resume(self, row: SagaRow) -> None:
         """Make the call again that stalled the saga."""
-        for current in self._tries(record, "resume"):
+        for current in self._tries(row, "resume"):
             if self._preempt(current, Event.RESUMED, detail=BY):
                 return
 
-    def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
+    def resolve(self, row: SagaRow, note: str, result: Mapping[str, Any] | None = None) -> None:
         """Go on as if the call that stalled the saga had succeeded.
 
         `result` is what the action would have answered. Raises BadInput where the call is a compensation and there is
         a result all the same.
         """
-        for current in self._tries(record, "resolve", result):
+        for current in self._tries(row, "resolve", result):
             if self._preempt(current, Event.RESOLVED, detail=resolved_by_hand(note, result), result=result):
                 return
 
-    def abandon(self, record: Record, note: str) -> None:
+    def abandon(self, row: SagaRow, note: str) -> None:
         """Raise Conflict: a saga that is driven is cancelled instead."""
-        raise Conflict(refusal("abandon", record))
+        raise Conflict(refusal("abandon", row))
 
-    def when_due(self, record: Record) -> bool:
+    def when_due(self, row: SagaRow) -> bool:
         """Leave it to recovery, which claims it."""
         return False
 
-    def _tries(self, record: Record, command: str, result: Mapping[str, Any] | None = None) -> Iterator[Record]:
+    def _tries(self, row: SagaRow, command: str, result: Mapping[str, Any] | None = None) -> Iterator[SagaRow]:
         """The saga as it is at each try. Raises Conflict where its state forbids it, or it moves on at every try."""
         for number in range(TRIES):
-            current = readable(read_saga(self._deps.log, record.id), command) if number else record
+            current = readable(read_saga(self._deps.log, row.id), command) if number else row
             if why := refusal(command, current):
                 raise Conflict(why)
             if result is not None and (why := takes_no_result(current)):
@@ -110,13 +110,13 @@ class BuiltInCoordinator:
             yield current
         raise Conflict(f"{REFUSALS[command]}: it is moving too fast, try again")
 
-    def _preempt(self, record: Record, event: Event, **said: Any) -> bool:
+    def _preempt(self, row: SagaRow, event: Event, **said: Any) -> bool:
         """Take the saga away from its driver, write down what the operator decided, and let the pool go on with it.
 
         The pool goes on even where the log did not take it. False where the saga has moved on since `record` was read,
         or another operator was quicker: then nothing was written.
         """
-        driver = self._pool.preempt(record, why=event)
+        driver = self._pool.preempt(row, why=event)
         if driver is None:
             return False
         try:
@@ -129,11 +129,11 @@ class BuiltInCoordinator:
         self._pool.accept(driver)
         return True
 
-    def _note_wish_to_cancel(self, record: Record) -> bool:
+    def _log_wish_to_cancel(self, row: SagaRow) -> bool:
         """Add a line to the saga's log while its pivot is open, once; its driver goes on. False where it is not."""
-        step = record.definition.steps[record.cursor].name
+        step = row.definition.steps[row.cursor].name
         line = Line(0, round(self._deps.clock(), 6), CANCEL_REQUESTED, step, detail=BY)
-        noted = self._deps.log.note(record.id, WAITING_FOR_THE_PIVOT, line)
-        if noted:
-            self._deps.observe(record, noted)
-        return noted is not None
+        added = self._deps.log.add_line(row.id, WAITING_FOR_THE_PIVOT, line)
+        if added:
+            self._deps.observe(row, added)
+        return added is not None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from saga.definition import SagaDefinition
 from saga.driver import DriverDeps
 from saga.machine import Line
-from saga.record import Record, Stored
+from saga.saga_row import SagaRow, Stored
 from saga.storage.log_writes import Also
 
 
@@ -41,35 +41,35 @@ class Coordinator(Protocol):
         `key`: the start's idempotency key; a saga that was started with it before is no new one.
         """
 
-    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+    def start(self, row: SagaRow, line: Line, caller: WaitingCaller) -> Stored:
         """Make a new saga durable, with its first line, and see to it that it goes on.
 
         Gives it as far as it has come; or, where its idempotency key is known, the saga that has it. Raises
         WriteRefused where the log does not take the input; then nothing was started.
         """
 
-    def permitted_commands(self, record: Record) -> set[str]:
+    def permitted_commands(self, row: SagaRow) -> set[str]:
         """The commands that the saga's state permits an operator now."""
 
-    def cancel(self, record: Record) -> None:
+    def cancel(self, row: SagaRow) -> None:
         """Roll the saga back; where its pivot is open, only once the outcome is known to be none."""
 
-    def resume(self, record: Record) -> None:
+    def resume(self, row: SagaRow) -> None:
         """Go on with the saga now, where it rests."""
 
-    def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
+    def resolve(self, row: SagaRow, note: str, result: Mapping[str, Any] | None = None) -> None:
         """Go on as if the call that stalled the saga had succeeded, with this result; `note` says what was done."""
 
-    def abandon(self, record: Record, note: str) -> None:
+    def abandon(self, row: SagaRow, note: str) -> None:
         """End a saga that nobody has acted for, so that nobody ever will; `note` says why."""
 
-    def when_due(self, record: Record) -> bool:
+    def when_due(self, row: SagaRow) -> bool:
         """Do what is to be done with a saga that is due; False where recovery is to claim it."""
 
 
-def begin(deps: DriverDeps, record: Record, line: Line, also: Also = ()) -> Stored | None:
+def begin(deps: DriverDeps, row: SagaRow, line: Line, also: Also = ()) -> Stored | None:
     """Write a new saga and tell whoever observes; where its idempotency key is known, give the saga that has it."""
-    known = deps.log.begin(record, [line], also)
+    known = deps.log.begin(row, [line], also)
     if known is None:
-        deps.observe(record, line)
+        deps.observe(row, line)
     return known

@@ -14,10 +14,10 @@ from contextlib import suppress
 from saga.driver import Claim, Driver, DriverDeps, Phase
 from saga.errors import LeaseLost, LogUnavailable, WriteRefused
 from saga.machine import STALLED
-from saga.record import Record
 from saga.retry import longest
 from saga.runtime.bulkhead import Breakers, Bulkhead, service_of
 from saga.runtime.lease_keeper import LeaseKeeper
+from saga.saga_row import SagaRow
 
 logger = logging.getLogger("saga")
 
@@ -86,7 +86,7 @@ class DriverPool:
 
     def accept(self, driver: Driver) -> None:
         """Have a thread of the pool drive a saga that this process owns."""
-        self.drivers[driver.record.id] = driver
+        self.drivers[driver.row.id] = driver
         self._ready.put(driver)
 
     def drive_here(self, driver: Driver, until: float) -> None:
@@ -94,7 +94,7 @@ class DriverPool:
 
         A thread of the pool takes over before the first call that might go on past `until`, by the monotonic clock.
         """
-        self.drivers[driver.record.id] = driver
+        self.drivers[driver.row.id] = driver
         self.work_on(driver, until)
 
     def claim(self, saga_id: str, epoch: int, trial_of: str | None = None, seen: float | None = None) -> None:
@@ -107,13 +107,13 @@ class DriverPool:
         deps = self.deps
         now, since = deps.clock(), deps.monotonic()
         due_at = now + deps.lease
-        record, held = deps.log.claim(saga_id, epoch, deps.owner, due_by=now, due_at=due_at, seen=seen)
-        driver = Driver(record, deps, Claim(held), since)
+        row, held = deps.log.claim(saga_id, epoch, deps.owner, due_by=now, due_at=due_at, seen=seen)
+        driver = Driver(row, deps, Claim(held), since)
         if trial_of:
             self._trials[driver] = trial_of
         self.accept(driver)
 
-    def preempt(self, record: Record, why: str) -> Driver | None:
+    def preempt(self, row: SagaRow, why: str) -> Driver | None:
         """Take a saga away from whoever drives it; None where it has moved on since `record` was read.
 
         Its driver, wherever it is, finds its next write refused. The caller writes with the new driver, and then gives
@@ -122,13 +122,13 @@ class DriverPool:
         deps = self.deps
         due_at, since = deps.clock() + deps.lease, deps.monotonic()
         try:
-            record, held = deps.log.preempt(record.id, record.epoch, record.state, deps.owner, due_at)
+            row, held = deps.log.preempt(row.id, row.epoch, row.state, deps.owner, due_at)
         except LeaseLost:
             return None
-        before = self.drivers.get(record.id)
-        if before and before.record.epoch == record.epoch - 1:  # it is ours to know whether there is a call under way
+        before = self.drivers.get(row.id)
+        if before and before.row.epoch == row.epoch - 1:  # it is ours to know whether there is a call under way
             held = before.preempt()
-        return Driver(record, deps, Claim(held, why), since)
+        return Driver(row, deps, Claim(held, why), since)
 
     def _run(self) -> None:
         while True:
@@ -144,12 +144,12 @@ class DriverPool:
         except LogUnavailable as error:
             logger.warning("log_unavailable: %s", error)
         except WriteRefused as error:  # not even without a result: the saga keeps its lease, and is tried again
-            logger.error("event=write_refused saga_id=%s: %s", driver.record.id, error)
+            logger.error("event=write_refused saga_id=%s: %s", driver.row.id, error)
         except Exception:  # a bug: say so; the saga keeps its lease, and is tried again when that ends
-            logger.exception("driver_failed saga_id=%s", driver.record.id)
+            logger.exception("driver_failed saga_id=%s", driver.row.id)
         self._end_trial(driver)
-        if self.drivers.get(driver.record.id) is driver:
-            del self.drivers[driver.record.id]
+        if self.drivers.get(driver.row.id) is driver:
+            del self.drivers[driver.row.id]
         driver.finished.set()
 
     def _drive(self, driver: Driver, until: float | None) -> bool:
@@ -165,7 +165,7 @@ class DriverPool:
             try:
                 driver.make(call)
                 if trial := self._trials.get(driver):
-                    self.breakers.report(trial, driver.record.state not in STALLED)
+                    self.breakers.report(trial, driver.row.state not in STALLED)
             finally:
                 self._end_trial(driver)
                 if (first := self._bulkhead.leave(service)) is not None:

@@ -35,4 +35,4 @@ class LeaseKeeper:
                 except (LeaseLost, LogUnavailable):
                     continue  # the driver finds out at its next write, or by its own clock
                 except Exception:
-                    logger.exception("renewal_failed saga_id=%s", driver.record.id)
+                    logger.exception("renewal_failed saga_id=%s", driver.row.id)

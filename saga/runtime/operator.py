@@ -13,11 +13,11 @@ from saga.driver import DriverDeps
 from saga.errors import BadInput, Conflict, LeaseLost
 from saga.machine import ENDED, STALLED, State
 from saga.payload import compact
-from saga.record import Record
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.permitted_commands import BY, REFUSALS, readable
 from saga.runtime.waiting_callers import read_saga
+from saga.saga_row import SagaRow
 from saga.unreadable import Unreadable
 
 NOTE_AT_MOST = 1000  # characters
@@ -31,19 +31,19 @@ class Operator:
         self._deps = deps
         self._coordinators = coordinators
 
-    def permitted_commands(self, record: Record) -> set[str]:
+    def permitted_commands(self, row: SagaRow) -> set[str]:
         """The commands that the saga's state permits now."""
-        return self._of(record).permitted_commands(record)
+        return self._of(row).permitted_commands(row)
 
     def cancel(self, saga_id: str) -> None:
-        """Roll the saga back. While the pivot's outcome is open that outcome decides, and the wish is only noted."""
-        record = self._read(saga_id, "cancel")
-        self._of(record).cancel(record)
+        """Roll the saga back. While the pivot's outcome is open that outcome decides, and the wish is only logged."""
+        row = self._read(saga_id, "cancel")
+        self._of(row).cancel(row)
 
     def resume(self, saga_id: str) -> None:
         """Make the call that stalled the saga again, now; of a choreographed saga, replay its parked events."""
-        record = self._read(saga_id, "resume")
-        self._of(record).resume(record)
+        row = self._read(saga_id, "resume")
+        self._of(row).resume(row)
 
     def resolve(
         self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
@@ -66,14 +66,14 @@ class Operator:
 
     def abandon(self, saga_id: str, note: str) -> None:
         """End a choreographed saga that no service has heard of, so that none ever acts for it; `note` says why."""
-        record = self._read(saga_id, "abandon")
+        row = self._read(saga_id, "abandon")
         check_note(note, "why it is abandoned, and by whom")
-        self._of(record).abandon(record, note)
+        self._of(row).abandon(row, note)
 
-    def _of(self, record: Record) -> Coordinator:
-        return self._coordinators[record.definition.coordinator]
+    def _of(self, row: SagaRow) -> Coordinator:
+        return self._coordinators[row.definition.coordinator]
 
-    def _read(self, saga_id: str, command: str) -> Record:
+    def _read(self, saga_id: str, command: str) -> SagaRow:
         return readable(read_saga(self._deps.log, saga_id), command)
 
     def _end(self, saga: Unreadable, note: str, outcome: str | None) -> None:

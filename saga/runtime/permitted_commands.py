@@ -7,7 +7,7 @@ from typing import Any
 
 from saga.errors import SagaUnreadable
 from saga.machine import STALLED, STALLED_AT_AN_ACTION, State
-from saga.record import Record, Stored
+from saga.saga_row import SagaRow, Stored
 from saga.unreadable import Unreadable
 
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
@@ -22,37 +22,37 @@ REFUSALS = {
 }
 
 
-def permitted_commands(record: Record) -> set[str]:
+def permitted_commands(row: SagaRow) -> set[str]:
     """The commands that the state of the saga permits now."""
-    commands = {"resume", "resolve"} if record.state in STALLED else set()
-    if record.state in CANCELLABLE and not record.context.cancelled:
+    commands = {"resume", "resolve"} if row.state in STALLED else set()
+    if row.state in CANCELLABLE and not row.context.cancelled:
         commands.add("cancel")
     return commands
 
 
-def refusal(command: str, record: Record) -> str | None:
+def refusal(command: str, row: SagaRow) -> str | None:
     """Why the state of the saga does not permit `command`; None where it does."""
-    if command in permitted_commands(record):
+    if command in permitted_commands(row):
         return None
-    if command == "cancel" and record.context.cancelled:
+    if command == "cancel" and row.context.cancelled:
         return "it was cancelled before"
     if command == "abandon":
         return f"{REFUSALS[command]}: only a choreographed saga can be, and this one can be cancelled"
-    return f"{REFUSALS[command]}: it is {record.state}"
+    return f"{REFUSALS[command]}: it is {row.state}"
 
 
-def readable(saga: Stored, command: str) -> Record:
+def readable(saga: Stored, command: str) -> SagaRow:
     """The saga, for a command. Raises SagaUnreadable where it cannot be read."""
     if isinstance(saga, Unreadable):
         raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
     return saga
 
 
-def takes_no_result(record: Record) -> str | None:
+def takes_no_result(row: SagaRow) -> str | None:
     """Why the stalled call of a saga cannot be given a result by hand; None where it is an action."""
-    if record.state in STALLED_AT_AN_ACTION:
+    if row.state in STALLED_AT_AN_ACTION:
         return None
-    step = record.definition.steps[record.cursor].name
+    step = row.definition.steps[row.cursor].name
     return f"result: the call that stalled is the compensation of {step}, which gives later steps nothing"
 
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from saga.errors import LeaseLost, LogUnavailable, SagaUnreadable
 from saga.machine import STALLED, State
-from saga.record import Record
 from saga.retry import jittered
 from saga.runtime.bulkhead import service_of
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.lease_watch import LeaseWatch
+from saga.saga_row import SagaRow
 from saga.set_aside import Cause
 from saga.unreadable import Unreadable
 
@@ -33,7 +33,7 @@ class _Due(NamedTuple):
     saga_id: str
     epoch: int
     seen: float | None = None  # its due time, where that is not to be believed
-    record: Record | None = None  # its row, read bare
+    row: SagaRow | None = None  # its row, read bare
 
 
 class Recovery:
@@ -103,7 +103,7 @@ class Recovery:
             due += leases[: most - len(due)]
             found = deps.log.find_many((each.saga_id for each in due), bare=True) if due else {}
             rows = ((each, found.get(each.saga_id)) for each in due)
-            readable = [each._replace(record=row) for each, row in rows if not isinstance(row, Unreadable)]
+            readable = [each._replace(row=row) for each, row in rows if not isinstance(row, Unreadable)]
             if len(readable) in (len(due), places) or len(readable) > places or self._closed.is_set():
                 return readable[:places], full
             most = max(places, SIFTED)
@@ -113,10 +113,10 @@ class Recovery:
 
         In the latter case it adds the time until which the saga is to rest to `postponed`.
         """
-        deps, pool, record = self._deps, self._pool, saga.record
-        if record and self._coordinators[record.definition.coordinator].when_due(record):
+        deps, pool, row = self._deps, self._pool, saga.row
+        if row and self._coordinators[row.definition.coordinator].when_due(row):
             return
-        service = self._retried_service(record)
+        service = self._retried_service(row)
         if service and not pool.breakers.permits(service):
             rest = pool.breakers.rest(service)  # spread, so that they do not all come back at once
             postponed[saga.saga_id, saga.epoch] = deps.clock() + rest + jittered(rest, deps.random)
@@ -157,12 +157,12 @@ class Recovery:
             return False  # one of its lines cannot be read: the log has set it aside
         return True
 
-    def _retried_service(self, record: Record | None) -> str | None:
+    def _retried_service(self, row: SagaRow | None) -> str | None:
         """The service that a stalled saga would call again; None where it is not stalled, or has nobody to call."""
-        if record is None or record.state not in STALLED:
+        if row is None or row.state not in STALLED:
             return None
-        step = record.definition.steps[record.cursor]
-        backward = record.state in (State.STALLED_SEALING, State.STALLED_COMPENSATING)
+        step = row.definition.steps[row.cursor]
+        backward = row.state in (State.STALLED_SEALING, State.STALLED_COMPENSATING)
         url = step.compensation if backward else step.action
         return service_of(url) if url else None
 

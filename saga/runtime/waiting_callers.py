@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from saga.driver import Phase
 from saga.errors import LogUnavailable, NoSuchSaga
-from saga.record import Stored
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
+from saga.saga_row import Stored
 from saga.unreadable import Unreadable
 
 WAIT_SLOTS = 128  # callers that wait at the same time; whoever finds no slot is answered at once
@@ -80,9 +80,9 @@ class WaitingCallers:
             driver = self._pool.drivers.get(saga_id)
             if driver:
                 driver.finished.wait(max(0.0, min(LOOK, until - monotonic())))
-                known = driver.record
+                known = driver.row
                 looks_in_line = looks_in_line + 1 if driver.phase is Phase.QUEUED else 0
-                if driver.record.ended or looks_in_line > most_in_line:
+                if driver.row.ended or looks_in_line > most_in_line:
                     return known
                 if not driver.finished.is_set() and monotonic() < until:
                     continue

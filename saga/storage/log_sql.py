@@ -41,7 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from saga.machine import ENDED, STALLED, UNENDED, State
-from saga.record import NOBODY, WORKFLOW
+from saga.saga_row import NOBODY, WORKFLOW
 from saga.storage.column_types import Float, Json, Token, UtcTime
 from saga.storage.statement_batch import Statement
 
@@ -58,7 +58,7 @@ sagas = Table(
     Column("cursor", Integer, nullable=False),
     Column("context", Json, nullable=False),  # what its lines come to: saga/context.py
     Column("epoch", Integer, nullable=False),
-    Column("owner", String(255)),  # NULL: nobody drives it; else a process, or NOBODY or WORKFLOW of saga/record.py
+    Column("owner", String(255)),  # NULL: nobody drives it; else a process, or NOBODY or WORKFLOW of saga/saga_row.py
     Column("due_at", UtcTime),  # the lease's end, the next try of a stalled saga, or NULL: it has ended
     Column("rounds", Integer, nullable=False),
     Column("idempotency_key", Token(255), unique=True),

@@ -17,9 +17,9 @@ from temporalio.client import WorkflowFailureError
 
 from saga.errors import BadInput, EngineUnavailable, LeaseLost, LogUnavailable
 from saga.payload import compact
-from saga.record import Record
 from saga.runtime.due_sagas import DueSagas
 from saga.saga_log import SagaLog
+from saga.saga_row import SagaRow
 from saga.temporal.messages import RESULTS_AT_MOST
 from saga.temporal.workflow_client import NO_ANSWER, WorkflowClient, reason
 from saga.unreadable import Unreadable
@@ -66,22 +66,22 @@ class TemporalWorkflows:
         self._closed.set()
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def start_workflow(self, record: Record, seconds: float) -> None:
+    def start_workflow(self, row: SagaRow, seconds: float) -> None:
         """Start a new saga's workflow in the background, and call `on_end` once it ends, or after so many seconds."""
-        asyncio.run_coroutine_threadsafe(self._start_and_follow(record, seconds), self._loop)
+        asyncio.run_coroutine_threadsafe(self._start_and_follow(row, seconds), self._loop)
 
     def send_command(
-        self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
+        self, row: SagaRow, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
     ) -> None:
         """Pass an operator's command on; it is durable once this returns.
 
         Raises Conflict, BadInput or EngineUnavailable, as `WorkflowClient.send_command` does.
         """
-        if result is not None and len(compact([record.results, result]).encode()) > RESULTS_AT_MOST:
+        if result is not None and len(compact([row.results, result]).encode()) > RESULTS_AT_MOST:
             problem = f"the saga's results together would be larger than Temporal takes: {RESULTS_AT_MOST} bytes"
             raise BadInput(f"result: {problem}", "result")
         arguments = [each for each in (note, result) if each is not None]
-        self._run(self._workflows.send_command(record, command, arguments), within=20)
+        self._run(self._workflows.send_command(row, command, arguments), within=20)
 
     def start_unstarted(self) -> bool:
         """Start a batch of sagas whose workflows were not started, and return whether there may be more of them.
@@ -89,26 +89,26 @@ class TemporalWorkflows:
         Raises LogUnavailable or EngineUnavailable.
         """
         saga_ids = DueSagas(self._log).unstarted(self._clock(), BATCH)
-        for record in self._log.find_many(saga_ids).values() if saga_ids else ():
+        for row in self._log.find_many(saga_ids).values() if saga_ids else ():
             # The log has set aside what cannot be read; a saga with a higher epoch has been started meanwhile.
-            if isinstance(record, Unreadable) or record.epoch > 1:
+            if isinstance(row, Unreadable) or row.epoch > 1:
                 continue
             with suppress(LeaseLost):
-                self._log.renew(record.id, record.epoch, self._try_to_start(record))
+                self._log.renew(row.id, row.epoch, self._try_to_start(row))
         return len(saga_ids) == BATCH
 
-    def _try_to_start(self, record: Record) -> float | None:
+    def _try_to_start(self, row: SagaRow) -> float | None:
         """Start a workflow, and return when to try again where that is impossible, so that others have their turn.
 
         Raises EngineUnavailable.
         """
         try:
-            self._run(self._workflows.start(record), within=10)
+            self._run(self._workflows.start(row), within=10)
         except EngineUnavailable:
             raise
         except Exception as error:
             is_bug = not isinstance(error, BadInput)
-            logger.error("event=cannot_be_started saga_id=%s: %s", record.id, error, exc_info=is_bug)
+            logger.error("event=cannot_be_started saga_id=%s: %s", row.id, error, exc_info=is_bug)
             return self._clock() + CANNOT_BE_STARTED
         return None
 
@@ -132,18 +132,18 @@ class TemporalWorkflows:
             message = f"Temporal at {self._workflows.address} does not answer: {reason(error)}"
             raise EngineUnavailable(message) from error
 
-    async def _start_and_follow(self, record: Record, seconds: float) -> None:
+    async def _start_and_follow(self, row: SagaRow, seconds: float) -> None:
         try:
-            await self._workflows.start(record)
+            await self._workflows.start(row)
             if seconds > 0:
-                await self._workflows.wait_for_end(record.id, seconds)
+                await self._workflows.wait_for_end(row.id, seconds)
         except WorkflowFailureError as error:
-            logger.error("event=workflow_failed saga_id=%s: %s", record.id, error.cause)
+            logger.error("event=workflow_failed saga_id=%s: %s", row.id, error.cause)
         except NO_ANSWER as error:
             if not isinstance(error, TimeoutError):
-                logger.warning("event=temporal_away saga_id=%s: %s", record.id, reason(error))
+                logger.warning("event=temporal_away saga_id=%s: %s", row.id, reason(error))
         except Exception:
             # A bug, or Temporal does not take the saga: whoever looks for unstarted sagas tries again.
-            logger.exception("event=hand_over_failed saga_id=%s", record.id)
+            logger.exception("event=hand_over_failed saga_id=%s", row.id)
         finally:
-            self._on_end(record.id)
+            self._on_end(row.id)

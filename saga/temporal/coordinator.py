@@ -14,19 +14,19 @@ from saga.definition import SagaDefinition
 from saga.driver import DriverDeps
 from saga.errors import Conflict, EngineUnavailable
 from saga.machine import Line
-from saga.record import WORKFLOW, Record, Stored
 from saga.runtime.coordinator import WaitingCaller, begin
 from saga.runtime.permitted_commands import permitted_commands, refusal
+from saga.saga_row import WORKFLOW, SagaRow, Stored
 
 
 class Workflows(Protocol):
     """The workflows of sagas, as `saga/temporal/client.py` reaches them."""
 
-    def start_workflow(self, record: Record, seconds: float) -> None:
+    def start_workflow(self, row: SagaRow, seconds: float) -> None:
         """Start a new saga's workflow in the background, and wait there for its end for so many seconds."""
 
     def send_command(
-        self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None, /
+        self, row: SagaRow, command: str, note: str | None = None, result: Mapping[str, Any] | None = None, /
     ) -> None:
         """Pass an operator's command on; it is durable once this returns.
 
@@ -48,50 +48,50 @@ class TemporalCoordinator:
     def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
         """Accept every saga: a workflow that cannot be started now is started later."""
 
-    def start(self, record: Record, line: Line, caller: WaitingCaller) -> Stored:
+    def start(self, row: SagaRow, line: Line, caller: WaitingCaller) -> Stored:
         """Write a new saga, and have its workflow started in the background.
 
         Once the row's `due_at` has passed, an orchestrator or worker looks whether the workflow was started. Raises
         EngineUnavailable where this process is not set up for Temporal; then nothing was started.
         """
         workflows = self._reached()
-        record = replace(record, owner=WORKFLOW, due_at=record.started_at + self._deps.lease)
-        if known := begin(self._deps, record, line):
+        row = replace(row, owner=WORKFLOW, due_at=row.started_at + self._deps.lease)
+        if known := begin(self._deps, row, line):
             return known
-        workflows.start_workflow(record, caller.seconds)
-        return record
+        workflows.start_workflow(row, caller.seconds)
+        return row
 
-    def permitted_commands(self, record: Record) -> set[str]:
+    def permitted_commands(self, row: SagaRow) -> set[str]:
         """Return the commands that a driven saga's state permits."""
-        return permitted_commands(record)
+        return permitted_commands(row)
 
-    def cancel(self, record: Record) -> None:
+    def cancel(self, row: SagaRow) -> None:
         """Have the workflow roll the saga back."""
-        self._send(record, "cancel")
+        self._send(row, "cancel")
 
-    def resume(self, record: Record) -> None:
+    def resume(self, row: SagaRow) -> None:
         """Have the workflow make the call again that stalled the saga."""
-        self._send(record, "resume")
+        self._send(row, "resume")
 
-    def resolve(self, record: Record, note: str, result: Mapping[str, Any] | None = None) -> None:
+    def resolve(self, row: SagaRow, note: str, result: Mapping[str, Any] | None = None) -> None:
         """Have the workflow go on as if the call that stalled the saga had succeeded."""
-        self._send(record, "resolve", note, result)
+        self._send(row, "resolve", note, result)
 
-    def abandon(self, record: Record, note: str) -> None:
+    def abandon(self, row: SagaRow, note: str) -> None:
         """Raise Conflict: a saga that a workflow drives is cancelled instead."""
-        raise Conflict(refusal("abandon", record))
+        raise Conflict(refusal("abandon", row))
 
-    def when_due(self, record: Record) -> bool:
+    def when_due(self, row: SagaRow) -> bool:
         """Return False. Recovery finds no saga that a workflow owns; the client looks for those that have none yet."""
         return False
 
     def _send(
-        self, record: Record, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
+        self, row: SagaRow, command: str, note: str | None = None, result: Mapping[str, Any] | None = None
     ) -> None:
         # Of a saga that has not ended in the log the workflow decides, since it may be ahead of the log.
-        if record.ended and (why := refusal(command, record)):
+        if row.ended and (why := refusal(command, row)):
             raise Conflict(why)
-        self._reached().send_command(record, command, note, result)
+        self._reached().send_command(row, command, note, result)
 
     def _reached(self) -> Workflows:
         if self._workflows is None:

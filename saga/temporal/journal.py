@@ -25,8 +25,8 @@ from saga.machine import (
     next_call,
 )
 from saga.payload import compact
-from saga.record import WORKFLOW, Present, new_record
 from saga.retry import stall_delay
+from saga.saga_row import WORKFLOW, Present, new_saga_row
 from saga.temporal.messages import AttemptRecord, ContinuedState, Projection, Result, WorkflowInput
 
 # A patch of the workflow: it stalls at a step that nobody can undo. Histories of older versions have gone on past one.
@@ -53,8 +53,8 @@ class Journal:
         self._clock = clock
         self._random = random
         definition = SagaDefinition.from_json(workflow_input.definition)
-        record, _ = new_record(saga_id, definition, workflow_input.input, workflow_input.started_at)
-        self.record = replace(record, owner=WORKFLOW, deadline_at=workflow_input.deadline_at)
+        row, _ = new_saga_row(saga_id, definition, workflow_input.input, workflow_input.started_at)
+        self.row = replace(row, owner=WORKFLOW, deadline_at=workflow_input.deadline_at)
         self.lines: list[Line] = []  # those that the saga log may not have
         self.projected = 1  # the number of the last line that the saga log is known to have
         self._answered: dict[str, int] = {}  # the results that it may not have: {step: number of its line}
@@ -65,22 +65,22 @@ class Journal:
     @property
     def saga(self) -> Saga:
         """The saga as the state machine knows it, from its row."""
-        return self.record.saga
+        return self.row.saga
 
     @property
     def seq(self) -> int:
         """The number of the last line."""
-        return self.record.context.lines
+        return self.row.context.lines
 
     @property
     def ended(self) -> bool:
         """Whether the saga has completed or was compensated."""
-        return self.record.state in ENDED
+        return self.row.state in ENDED
 
     @property
     def stalled(self) -> bool:
         """Whether the saga rests until it is due."""
-        return self.record.state in STALLED
+        return self.row.state in STALLED
 
     def next_call(self) -> Call | None:
         """Return the call to make now; None where the saga is stalled or has ended."""
@@ -97,9 +97,9 @@ class Journal:
 
         `why` is what took the saga away from its worker, where that was no crash.
         """
-        self.note(CLAIMED, {"by": WORKFLOW, "interrupted": True, **({"why": why} if why else {})})
+        self.add_line(CLAIMED, {"by": WORKFLOW, "interrupted": True, **({"why": why} if why else {})})
 
-    def note(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
+    def add_line(self, event: str, detail: Mapping[str, Any] | None = None) -> None:
         """Add a line that tells of no event of the state machine."""
         step = self.saga.step
         self._append(Line(self.seq + 1, self._now(), event, step.name if step else None, detail=detail))
@@ -112,11 +112,11 @@ class Journal:
         detail: Mapping[str, Any] | None = None,
     ) -> None:
         """Apply an event of the state machine, and add the line that tells of it; see `progress.after_event`."""
-        before, now = self.record, self._now()
+        before, now = self.row, self._now()
         moved, line = progress.after_event(
             before, event, now, result, cause, detail, passes_over=lambda: not self._patched(STALLS_WHERE_NOBODY_UNDOES)
         )
-        self.record = progress.with_due_time(moved, now, owner=WORKFLOW, due_at=None, stalled=partial(self._rest, now))
+        self.row = progress.with_due_time(moved, now, owner=WORKFLOW, due_at=None, stalled=partial(self._rest, now))
         self.lines.append(line)
         if line.step and line.step in moved.results.keys() - before.results.keys():
             self._answered[line.step] = line.seq
@@ -129,9 +129,9 @@ class Journal:
 
     def projection(self) -> Projection:
         """Return what the saga log should hold, with the lines and results that it may not have yet."""
-        record = self.record
-        results = [Result(step, line, record.results[step]) for step, line in self._answered.items()]
-        return Projection(record.id, record.present, list(self.lines), results)
+        row = self.row
+        results = [Result(step, line, row.results[step]) for step, line in self._answered.items()]
+        return Projection(row.id, row.present, list(self.lines), results)
 
     def mark_projected(self, line: int) -> None:
         """Forget the lines up to this one, and their results, because the saga log is known to have them."""
@@ -143,16 +143,16 @@ class Journal:
         return round(self._clock(), 6)  # the saga log keeps microseconds
 
     def _append(self, line: Line) -> None:
-        self.record = self.record.after(line)
+        self.row = self.row.after(line)
         self.lines.append(line)
 
     def continued_input(self) -> WorkflowInput:
         """Return the input with which a new history continues from here."""
-        carried = ContinuedState(self.lines, self.projected, self.record.results, self._answered)
-        return replace(self._input, carried=carried, present=self.record.present)
+        carried = ContinuedState(self.lines, self.projected, self.row.results, self._answered)
+        return replace(self._input, carried=carried, present=self.row.present)
 
     def _continue_from(self, carried: ContinuedState, present: Present) -> None:
         self.lines, self.projected, self._answered = list(carried.lines), carried.projected, dict(carried.answered)
         context = Context.from_json(present.context)
-        self.record = replace(self.record, **{**vars(present), "context": context}, results=carried.results)
+        self.row = replace(self.row, **{**vars(present), "context": context}, results=carried.results)
         self.results_bytes = sum(len(compact(result).encode()) for result in carried.results.values())

@@ -12,7 +12,7 @@ from typing import Any
 
 from saga.call import Attempt, Outcome
 from saga.machine import AttemptsSoFar, Call, Line
-from saga.record import Present
+from saga.saga_row import Present
 
 WORKFLOW = "saga"  # the type of the workflow
 REPRESENTATION = "representation"  # its query

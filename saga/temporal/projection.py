@@ -52,12 +52,12 @@ class Projector:
                 answered = {each.step: each.result for each in projection.results if each.line > epoch}
                 self._log.advance(saga_id, epoch, projection.present, new, answered, next_epoch=last)
             except LeaseLost:  # another worker was quicker
-                record = self._log.find(saga_id)
-                if record is None:  # the saga was pruned
+                row = self._log.find(saga_id)
+                if row is None:  # the saga was pruned
                     return last
-                if record.epoch is None:  # its epoch cannot be read, so nothing can be written after it
+                if row.epoch is None:  # its epoch cannot be read, so nothing can be written after it
                     return last
-                epoch = record.epoch
+                epoch = row.epoch
                 new = [line for line in projection.lines if line.seq > epoch]
                 if not new:
                     return epoch

@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError
 
-from saga.record import Record
+from saga.saga_row import SagaRow
 from saga.views.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS
 
 logger = logging.getLogger("saga")
@@ -28,13 +28,13 @@ TYPES = {
 ASK_AGAIN = 60.0  # seconds after which a server without them is asked again
 
 
-def search_attributes(record: Record) -> TypedSearchAttributes:
+def search_attributes(row: SagaRow) -> TypedSearchAttributes:
     """Return a saga's search attributes: its name, its public status, and whether it needs attention."""
     return TypedSearchAttributes(
         [
-            SearchAttributePair(SAGA, record.definition.name),
-            SearchAttributePair(STATUS, PUBLIC_STATUS[record.state]),
-            SearchAttributePair(ATTENTION, record.rounds >= NEEDS_ATTENTION_AFTER and not record.ended),
+            SearchAttributePair(SAGA, row.definition.name),
+            SearchAttributePair(STATUS, PUBLIC_STATUS[row.state]),
+            SearchAttributePair(ATTENTION, row.rounds >= NEEDS_ATTENTION_AFTER and not row.ended),
         ]
     )
 

@@ -73,7 +73,7 @@ class SagaWorkflow:
             except asyncio.CancelledError:
                 if driving.done():
                     raise
-                if refusal(CANCEL, self._journal.record) is None:
+                if refusal(CANCEL, self._journal.row) is None:
                     self._cancel()
 
     async def _drive(self) -> str:
@@ -88,7 +88,7 @@ class SagaWorkflow:
         while journal.projected < journal.seq:
             await self._project(UNTIL_DONE)
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return PUBLIC_STATUS[journal.record.state]
+        return PUBLIC_STATUS[journal.row.state]
 
     async def _make_call(self, call: Call) -> None:
         """Have an activity make a call, and record what it came to; a cancel meanwhile makes its answer void."""
@@ -118,9 +118,9 @@ class SagaWorkflow:
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
-            if name := crash_of(when, call, journal.record.definition.faults, journal.record.context.faults):
+            if name := crash_of(when, call, journal.row.definition.faults, journal.row.context.faults):
                 crashes.append(when)
-                journal.note(FAULT, {"fault": name})
+                journal.add_line(FAULT, {"fault": name})
                 break  # the other one strikes when the call is made again
         deadline = self._input.deadline_at if state is State.EXECUTING else None
         sealing = state is State.SEALING
@@ -138,7 +138,7 @@ class SagaWorkflow:
             event, cause = progress.overdue(call)
             journal.record_event(event, cause=cause)
         elif result.outcome is None:
-            journal.note(RELEASED)
+            journal.add_line(RELEASED)
         else:
             event, cause = progress.answered(journal.saga, call, result.outcome, self._deadline_passed())
             journal.record_event(event, result.outcome.result, cause)
@@ -169,7 +169,7 @@ class SagaWorkflow:
         journal = self._journal
         await self._project(A_FEW_TIMES)
         self._continue_as_new_if_long()
-        rest = max(0.0, (journal.record.due_at or 0.0) - workflow.time())
+        rest = max(0.0, (journal.row.due_at or 0.0) - workflow.time())
         try:
             await workflow.wait_condition(lambda: not journal.stalled, timeout=rest)
         except TimeoutError:
@@ -202,7 +202,7 @@ class SagaWorkflow:
         """Update the search attributes, for those who look for sagas in Temporal itself."""
         if not self._input.searchable:
             return
-        wanted, shown = search_attributes(self._journal.record), workflow.info().typed_search_attributes
+        wanted, shown = search_attributes(self._journal.row), workflow.info().typed_search_attributes
         changed = [pair.key.value_set(pair.value) for pair in wanted if shown.get(pair.key) != pair.value]
         if changed:
             workflow.upsert_search_attributes(changed)
@@ -210,7 +210,7 @@ class SagaWorkflow:
     @workflow.query(name=REPRESENTATION)
     def representation(self) -> dict[str, Any]:
         """Return the saga as the API shows it; it is up to date even where the saga log is not."""
-        return represent(self._journal.record)
+        return represent(self._journal.row)
 
     @workflow.update(name=CANCEL)
     async def cancel(self) -> None:
@@ -241,21 +241,21 @@ class SagaWorkflow:
     @resolve.validator
     def _may_resolve(self, note: str, result: dict[str, Any] | None = None) -> None:
         self._check_permitted(RESOLVE)
-        why = takes_no_result(self._journal.record) if result is not None else None
+        why = takes_no_result(self._journal.row) if result is not None else None
         if why:
             raise ApplicationError(why, type=BAD_RESULT)
 
     def _check_permitted(self, command: str) -> None:
         """Raise an ApplicationError where the saga's state forbids the command; the update is then not accepted."""
-        why = refusal(command, self._journal.record)
+        why = refusal(command, self._journal.row)
         if why:
             raise ApplicationError(why, type=CONFLICT)
 
     def _cancel(self) -> None:
         journal = self._journal
-        cause = progress.cancelled(journal.record)
+        cause = progress.cancelled(journal.row)
         if cause is None:
-            journal.note(CANCEL_REQUESTED, BY)
+            journal.add_line(CANCEL_REQUESTED, BY)
             return
         if self._calling:
             self._calling = None  # from now on the call's answer is void

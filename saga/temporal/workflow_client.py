@@ -22,8 +22,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from saga.errors import BadInput, Conflict, EngineUnavailable
 from saga.process.settings import TemporalSettings
-from saga.record import Record
 from saga.runtime.permitted_commands import REFUSALS
+from saga.saga_row import SagaRow
 from saga.temporal.connection import connect
 from saga.temporal.messages import BAD_RESULT, CONFLICT, WORKFLOW, Timing, WorkflowInput
 from saga.temporal.search_attributes import SearchAttributeSupport, search_attributes
@@ -53,7 +53,7 @@ class WorkflowClient:
         self._client: Client | None = None
         self._search_attributes = SearchAttributeSupport(settings.namespace, time.monotonic)
 
-    async def start(self, record: Record) -> None:
+    async def start(self, row: SagaRow) -> None:
         """Start a saga's workflow; a workflow that was started already, and may have ended, is left as it is.
 
         Raises BadInput where Temporal will never take the saga, because of its size for instance.
@@ -61,16 +61,21 @@ class WorkflowClient:
         client = await self._connected()
         searchable = await self._search_attributes.available(client)
         workflow_input = WorkflowInput(
-            record.definition.snapshot, record.input, record.started_at, record.deadline_at, self._timing, searchable
+            row.definition.snapshot,
+            row.input,
+            row.started_at,
+            row.deadline_at,
+            self._timing,
+            searchable,
         )
         try:
             await client.start_workflow(
                 WORKFLOW,
                 workflow_input,
-                id=record.id,
+                id=row.id,
                 task_queue=self._settings.task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=search_attributes(record) if searchable else None,
+                search_attributes=search_attributes(row) if searchable else None,
                 task_timeout=timedelta(seconds=min(60.0, max(1.0, self._timing.lease))),
                 rpc_timeout=ANSWER_WITHIN,
             )
@@ -85,24 +90,24 @@ class WorkflowClient:
         """Return once the workflow has ended. Raises TimeoutError after so many seconds, or WorkflowFailureError."""
         await asyncio.wait_for((await self._workflow(saga_id)).result(), seconds)
 
-    async def send_command(self, record: Record, command: str, arguments: Sequence[Any]) -> None:
+    async def send_command(self, row: SagaRow, command: str, arguments: Sequence[Any]) -> None:
         """Send an operator's command, and start the workflow before where it was not started yet.
 
         Once this returns the command is in the workflow's history. Raises Conflict where the saga's state forbids it,
         BadInput where the saga cannot take the result, and EngineUnavailable where no worker answers.
         """
         try:
-            await self._update(record.id, command, arguments)
+            await self._update(row.id, command, arguments)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            if await self._exists(record.id):
+            if await self._exists(row.id):
                 raise Conflict(f"{REFUSALS[command]}: it has ended") from None
-            if record.epoch > 1:
+            if row.epoch > 1:
                 # The workflow has done something, and is gone: a new one would do all of it again.
                 raise EngineUnavailable(FORGOTTEN) from None
-            await self.start(record)
-            await self._update(record.id, command, arguments)
+            await self.start(row)
+            await self._update(row.id, command, arguments)
 
     async def _update(self, saga_id: str, command: str, arguments: Sequence[Any]) -> None:
         workflow = await self._workflow(saga_id)

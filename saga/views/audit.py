@@ -13,7 +13,7 @@ from typing import Any
 from saga.definition import NO_RECORDS, ONE_RECORD, SOME_RECORDS, UNCHECKED, Step
 from saga.http_client.transport import Transport
 from saga.machine import State
-from saga.record import Record, Stored
+from saga.saga_row import SagaRow, Stored
 from saga.unreadable import Unreadable
 from saga.urls import masked
 from saga.views.records import AT_ONCE, ask, records_url
@@ -31,7 +31,7 @@ def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> d
     checked, violations, unreachable, sagas = 0, [], [], list(ended)
     readable = [saga for saga in sagas if not isinstance(saga, Unreadable)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for wrong, silent in pool.map(lambda record: _check(record, transport, token), readable):
+        for wrong, silent in pool.map(lambda row: _check(row, transport, token), readable):
             checked += not silent
             violations += wrong
             unreachable += silent
@@ -69,30 +69,28 @@ def expected(step: Step, state: State) -> Expected | None:
     return _NO_RECORD if step.compensation is not None or step.unsaid or step.records == NO_RECORDS else None
 
 
-def violation(record: Record, step: Step, found: int) -> dict[str, Any] | None:
+def violation(row: SagaRow, step: Step, found: int) -> dict[str, Any] | None:
     """Return the violation where a step's participant has `found` records; None where that is right.
 
     A saga that has not ended violates nothing yet.
     """
-    wanted = expected(step, record.state) if record.ended else None
+    wanted = expected(step, row.state) if row.ended else None
     if wanted is None or (found >= wanted.least and (wanted.most is None or found <= wanted.most)):
         return None
-    place = {"saga_id": record.id, "step": step.name}
-    return {**place, "status": record.state.upper(), "expected": wanted.words, "found": found}
+    place = {"saga_id": row.id, "step": step.name}
+    return {**place, "status": row.state.upper(), "expected": wanted.words, "found": found}
 
 
-def _check(
-    record: Record, transport: Transport, token: str | None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _check(row: SagaRow, transport: Transport, token: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the violations of one saga, and its steps whose participants could not be asked."""
     wrong, silent = [], []
-    for step in record.definition.steps:
-        if expected(step, record.state) is None:
+    for step in row.definition.steps:
+        if expected(step, row.state) is None:
             continue
-        url = records_url(step, record.id)
+        url = records_url(step, row.id)
         answer = ask(url, transport, token, TIMEOUT)
         if answer is None:
-            silent.append({"saga_id": record.id, "step": step.name, "url": masked(url)})
-        elif found := violation(record, step, len(answer["records"])):
+            silent.append({"saga_id": row.id, "step": step.name, "url": masked(url)})
+        elif found := violation(row, step, len(answer["records"])):
             wrong.append(found)
     return wrong, silent

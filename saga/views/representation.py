@@ -14,7 +14,7 @@ from saga.context import StepProgress
 from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, cannot_undo
 from saga.payload import iso, mask
 from saga.progress import secrets_of
-from saga.record import Record, Stored
+from saga.saga_row import SagaRow, Stored
 from saga.unreadable import UNREADABLE, Unreadable
 
 NEEDS_ATTENTION_AFTER = 10  # rounds
@@ -64,28 +64,28 @@ def _represent_unreadable(saga: Unreadable) -> dict[str, Any]:
     }
 
 
-def _represent(record: Record) -> dict[str, Any]:
-    definition, secret, echoes = record.definition, record.definition.secret, secrets_of(record)
+def _represent(row: SagaRow) -> dict[str, Any]:
+    definition, secret, echoes = row.definition, row.definition.secret, secrets_of(row)
     result: dict[str, Any] = {}
     for step in definition.steps:
-        result.update(record.results.get(step.name, {}))
-    overdue = not record.ended and record.context.overdue
-    stuck = record.rounds >= NEEDS_ATTENTION_AFTER or bool(record.context.parked)
+        result.update(row.results.get(step.name, {}))
+    overdue = not row.ended and row.context.overdue
+    stuck = row.rounds >= NEEDS_ATTENTION_AFTER or bool(row.context.parked)
     return {
-        "saga_id": record.id,
+        "saga_id": row.id,
         "saga": definition.name,
         "mode": definition.mode,
         "engine": definition.engine,
-        "status": PUBLIC_STATUS[record.state],
-        "input": mask(record.input, secret),
+        "status": PUBLIC_STATUS[row.state],
+        "input": mask(row.input, secret),
         "result": mask(result, secret, echoes),
-        "error": record.error and _cause(record.error, secret, echoes),
-        "steps": [{**step, "error": mask(step["error"], secret, echoes)} for step in _steps(record)],
-        "started_at": iso(record.started_at),
-        "ended_at": iso(record.ended_at),
-        "due_at": iso(record.due_at),
+        "error": row.error and _cause(row.error, secret, echoes),
+        "steps": [{**step, "error": mask(step["error"], secret, echoes)} for step in _steps(row)],
+        "started_at": iso(row.started_at),
+        "ended_at": iso(row.ended_at),
+        "due_at": iso(row.due_at),
         "overdue": overdue,
-        "needs_attention": overdue or (stuck and not record.ended),
+        "needs_attention": overdue or (stuck and not row.ended),
     }
 
 
@@ -99,7 +99,7 @@ def represent_lines(lines: Iterable[Line], saga: Stored | None) -> list[dict[str
 
     Where it is not known what the saga keeps secret, a detail holds only what can never be secret.
     """
-    secret, echoes = (saga.definition.secret, secrets_of(saga)) if isinstance(saga, Record) else ((), frozenset[str]())
+    secret, echoes = (saga.definition.secret, secrets_of(saga)) if isinstance(saga, SagaRow) else ((), frozenset[str]())
     withheld = isinstance(saga, Unreadable) and saga.secret != ()
 
     def shown(detail: Mapping[str, Any] | None) -> Any:
@@ -113,24 +113,24 @@ def represent_lines(lines: Iterable[Line], saga: Stored | None) -> list[dict[str
     ]
 
 
-def under_way(record: Record) -> bool:
+def under_way(row: SagaRow) -> bool:
     """Return whether an attempt of an action may be under way now.
 
     The log cannot know for certain, because no line is written before a call is sent. So an attempt may be under way
     as soon as the saga has reached the step and has an owner. A choreographed saga has none: its step acts once it
     has heard of the saga, unless the event that tells it is parked.
     """
-    held = not record.context.parked if record.definition.choreographed else record.owner is not None
-    return record.state in FORWARD and held
+    held = not row.context.parked if row.definition.choreographed else row.owner is not None
+    return row.state in FORWARD and held
 
 
-def _steps(record: Record) -> list[dict[str, Any]]:
+def _steps(row: SagaRow) -> list[dict[str, Any]]:
     """Return the representation's "steps", in the definition's order."""
-    saga, shown = record.saga, []
-    for index, step in enumerate(record.definition.steps):
-        progress = record.context.step(step.name)
-        if index == saga.cursor and not record.ended:
-            progress = _at_the_cursor(progress, record, saga)
+    saga, shown = row.saga, []
+    for index, step in enumerate(row.definition.steps):
+        progress = row.context.step(step.name)
+        if index == saga.cursor and not row.ended:
+            progress = _at_the_cursor(progress, row, saga)
         passed_over = saga.state in _TURNED_BACK and index > saga.cursor and step.compensation is None
         if passed_over and progress.status in ("DONE", "UNKNOWN"):
             progress = replace(progress, status="SKIPPED")
@@ -138,20 +138,20 @@ def _steps(record: Record) -> list[dict[str, Any]]:
     return shown
 
 
-def _at_the_cursor(progress: StepProgress, record: Record, saga: Saga) -> StepProgress:
+def _at_the_cursor(progress: StepProgress, row: SagaRow, saga: Saga) -> StepProgress:
     """Return the progress of the step at the cursor, with the call that is being made there."""
     if saga.state in _UNDOING:
         return replace(progress, status="COMPENSATING", error=cannot_undo(saga) or progress.error)
     if saga.state not in FORWARD:
         return progress
-    calling = under_way(record)
+    calling = under_way(row)
     doubtful = progress.effect == "none" and (saga.calls.uncertain or calling)
     return replace(
         progress,
         status="RUNNING",
         attempts=max(progress.attempts, saga.calls.attempts) + calling,
         effect="unknown" if doubtful else progress.effect,
-        started_at=record.context.reached_at if progress.started_at is None else progress.started_at,
+        started_at=row.context.reached_at if progress.started_at is None else progress.started_at,
         ended_at=None,
     )
 

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Select
 
 from saga.machine import State
-from saga.record import Record, Stored
 from saga.saga_log import SagaLog, results_of
+from saga.saga_row import SagaRow, Stored
 from saga.storage import log_sql as sql
-from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_record
+from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_row
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 
 SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
@@ -56,7 +56,7 @@ class SagaSearch:
             rows = self._database.select(select, {**values, "most": query.most})
             return [self._log.decoded(row) for row in rows]
         if query.readable:
-            return self._scan(select, values, query.most, lambda saga: isinstance(saga, Record))
+            return self._scan(select, values, query.most, lambda saga: isinstance(saga, SagaRow))
         values["aside"] = self._log.aside.ids(ASIDE_AT_MOST)
         found: dict[str, Stored] = {}
         for scanned in (select.where(sql.KNOWN_TO_BE_UNREADABLE), select):
@@ -130,6 +130,6 @@ class SagaSearch:
         reason = row_problem({"input": input, "state": saga.state}) or results_problem(results)
         if reason is None:
             return replace(saga, input=input, results=results)
-        found = unreadable_record(saga, reason)
+        found = unreadable_row(saga, reason)
         self._log.aside.put(found)
         return found

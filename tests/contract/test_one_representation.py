@@ -24,9 +24,9 @@ from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Claim, Driver, DriverDeps
 from saga.errors import LeaseLost
 from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, STALLED, Event, Line
-from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
+from saga.saga_row import SagaRow
 from saga.temporal.journal import Journal
 from saga.temporal.messages import AttemptRecord, Timing, WorkflowInput
 from saga.temporal.projection import Projector
@@ -54,7 +54,7 @@ class Checked(SagaLog):
         check_replay(self, saga_id)
 
 
-def begun(log: SagaLog, data: st.DataObject, clock: Clock, owner: str | None = "one", mode: str = "") -> Record:
+def begun(log: SagaLog, data: st.DataObject, clock: Clock, owner: str | None = "one", mode: str = "") -> SagaRow:
     definition = data.draw(definitions())
     definition = definition.in_mode(mode) if mode else definition
     now = round(clock(), 6)
@@ -81,7 +81,7 @@ def shown(log: SagaLog, saga_id: str) -> str:
 @given(data=st.data())
 def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
     log, clock = Checked(log.database.engine), Clock()
-    record = begun(log, data, clock)
+    row = begun(log, data, clock)
     observed: list[Line] = []
     deps = DriverDeps(
         log=log,
@@ -94,33 +94,31 @@ def test_what_its_driver_answers_is_what_is_read_later(log: SagaLog, data: st.Da
         observe=lambda _, line: observed.append(line),
         lease=LEASE,
     )
-    driver = Driver(record, deps)
+    driver = Driver(row, deps)
     for _ in range(data.draw(st.integers(0, 30))):
-        if driver.record.ended:
+        if driver.row.ended:
             break
-        if driver.record.state in STALLED or data.draw(st.integers(0, 9)) == 0:
-            claimed, held = log.preempt(record.id, driver.record.epoch, driver.record.state, "two", clock() + LEASE)
+        if driver.row.state in STALLED or data.draw(st.integers(0, 9)) == 0:
+            claimed, held = log.preempt(row.id, driver.row.epoch, driver.row.state, "two", clock() + LEASE)
             driver = Driver(claimed, replace(deps, owner="two"), Claim(held))
             if claimed.state in STALLED and data.draw(st.booleans()):
                 driver.record_event(Event.RESOLVED, detail={"by": "operator", "note": "4111"})
         elif data.draw(st.integers(0, 9)) == 0:
-            driver.note(CANCEL_REQUESTED, {"by": "operator"})
+            driver.add_line(CANCEL_REQUESTED, {"by": "operator"})
         if call := driver.next_call():
             with suppress(LeaseLost):
                 driver.make(call)
-        assert json.dumps(represent(driver.record)) == shown(log, record.id)
-    assert log.lines(record.id)[1:] == observed
+        assert json.dumps(represent(driver.row)) == shown(log, row.id)
+    assert log.lines(row.id)[1:] == observed
 
 
 @ANY
 @given(data=st.data())
 def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: st.DataObject) -> None:
     log, clock = Checked(log.database.engine), Clock()
-    record = begun(log, data, clock, owner=TEMPORAL)
-    begins = WorkflowInput(
-        record.definition.snapshot, INPUT, record.started_at, record.deadline_at, Timing(LEASE, 1.0, 300.0)
-    )
-    journal = Journal(record.id, begins, clock, lambda: 0.5)
+    row = begun(log, data, clock, owner=TEMPORAL)
+    begins = WorkflowInput(row.definition.snapshot, INPUT, row.started_at, row.deadline_at, Timing(LEASE, 1.0, 300.0))
+    journal = Journal(row.id, begins, clock, lambda: 0.5)
     projector, anybody = Projector(log, lambda saga_id, line: None), Anybody(data, clock)
     for _ in range(data.draw(st.integers(0, 30))):
         if journal.ended:
@@ -132,7 +130,7 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         elif what == "call":
             made: list[AttemptRecord] = []
             outcome = make_call(
-                progress.request(record.id, call, journal.saga.calls, journal.saga.state == "sealing", "0" * 16, None),
+                progress.request(row.id, call, journal.saga.calls, journal.saga.state == "sealing", "0" * 16, None),
                 anybody,
                 sleep=clock.sleep,
                 random=lambda: 0.5,
@@ -145,37 +143,37 @@ def test_what_a_workflow_shows_is_what_its_projection_shows(log: SagaLog, data: 
         elif what == "lost":
             journal.record_interruption()
         elif what == "note":
-            journal.note(data.draw(st.sampled_from([RELEASED, FAULT])), {"fault": "before-A"})
+            journal.add_line(data.draw(st.sampled_from([RELEASED, FAULT])), {"fault": "before-A"})
         else:
-            journal = Journal(record.id, journal.continued_input(), clock, lambda: 0.5)
+            journal = Journal(row.id, journal.continued_input(), clock, lambda: 0.5)
         if data.draw(st.booleans()):
             journal.mark_projected(projector.project(journal.projection()))
             assert not journal.lines
-            assert json.dumps(represent(journal.record)) == shown(log, record.id)
+            assert json.dumps(represent(journal.row)) == shown(log, row.id)
     projector.project(journal.projection())
-    assert json.dumps(represent(journal.record)) == shown(log, record.id)
+    assert json.dumps(represent(journal.row)) == shown(log, row.id)
 
 
 @ANY
 @given(data=st.data())
 def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.DataObject) -> None:
     log, clock = Checked(log.database.engine), Clock()
-    record = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
-    latest: list[Record] = []
+    row = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
+    latest: list[SagaRow] = []
     observer = Observer(log, EndSignals(), clock, lambda after, line: latest.append(after), lambda code: None)
-    names = [step.name for step in record.definition.steps]
+    names = [step.name for step in row.definition.steps]
     kinds = [EventKind.DONE, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT]
     heard: list[tuple[str, bytes]] = []
     for _ in range(data.draw(st.integers(0, 25))):
         clock.now += data.draw(st.floats(0, 3))
         what = data.draw(st.integers(0, 9))
         if what == 0:
-            observer.overdue(record)
+            observer.overdue(row)
         elif what == 1:
-            observer.replayed(record.id, data.draw(st.integers(1, 3)), "saga.any.A.done")
+            observer.replayed(row.id, data.draw(st.integers(1, 3)), "saga.any.A.done")
         elif what == 2:
             letter = data.draw(st.integers(1, 3))
-            payload, headers = json.dumps({"saga_id": record.id}).encode(), {"Saga-Service": names[0]}
+            payload, headers = json.dumps({"saga_id": row.id}).encode(), {"Saga-Service": names[0]}
             observer.handle(Delivery("dead.saga.any.A.done", payload, 1, letter, headers, clock()))
         elif what == 3 and heard:
             observer.handle(Delivery(*data.draw(st.sampled_from(heard)), 2, 1, {}))
@@ -194,8 +192,8 @@ def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.
             kind = data.draw(st.sampled_from(kinds))
             if kind is EventKind.ATTEMPT:
                 body = {"at": clock(), **attempt, "stalls": data.draw(st.booleans())}
-            event = SagaEvent("any", record.id, kind, data.draw(st.sampled_from(names)), body)
+            event = SagaEvent("any", row.id, kind, data.draw(st.sampled_from(names)), body)
             heard.append((event.subject, event.payload()))
             observer.handle(Delivery(*heard[-1], 1, 1, {}))
         if latest:
-            assert json.dumps(represent(latest[-1])) == shown(log, record.id)
+            assert json.dumps(represent(latest[-1])) == shown(log, row.id)

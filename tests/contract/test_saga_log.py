@@ -13,17 +13,17 @@ from saga.context import Context, Letter, StepProgress
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
 from saga.machine import AttemptsSoFar, Line, State
-from saga.record import Present, Record
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.log_lines import LogLines
 from saga.runtime.pruning import prune
 from saga.saga_log import SagaLog
+from saga.saga_row import Present, SagaRow
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.views.backlog import count_states
 from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import Database
-from tests.support.builders import a_record, a_saga_id
+from tests.support.builders import a_saga_id, a_saga_row
 from tests.support.world import signup
 
 NOW = 1_800_000_000.123456
@@ -37,21 +37,21 @@ def log(database: Database, request: pytest.FixtureRequest) -> SagaLog:
     return SagaLog(engine)
 
 
-def record(number: int = 1, **changes: Any) -> Record:
-    made = a_record(
+def row(number: int = 1, **changes: Any) -> SagaRow:
+    made = a_saga_row(
         id=a_saga_id(number), input={"username": "ada"}, context=CONTEXT, owner="one", due_at=NOW, request_hash="h",
         started_at=NOW,
     )  # fmt: skip
     return replace(made, **changes)
 
 
-def begun(log: SagaLog, number: int = 1, **changes: Any) -> Record:
-    made = record(number, **changes)
+def begun(log: SagaLog, number: int = 1, **changes: Any) -> SagaRow:
+    made = row(number, **changes)
     assert log.begin(made, [Line(1, NOW, "started")]) is None
     return made
 
 
-def present(of: Record, **changes: Any) -> Present:
+def present(of: SagaRow, **changes: Any) -> Present:
     return replace(of.present, **changes)
 
 
@@ -97,9 +97,9 @@ def test_what_is_written_is_read_back_as_it_was(log: SagaLog) -> None:
 
 def test_a_known_key_writes_nothing_and_gives_its_saga(log: SagaLog) -> None:
     first = begun(log, 1, idempotency_key="key")
-    assert log.begin(record(2, idempotency_key="key"), [Line(1, NOW, "started")]) == first
-    assert log.find(record(2).id) is None
-    assert log.lines(record(2).id) == []
+    assert log.begin(row(2, idempotency_key="key"), [Line(1, NOW, "started")]) == first
+    assert log.find(row(2).id) is None
+    assert log.lines(row(2).id) == []
     begun(log, 3, idempotency_key="KEY")  # compared byte by byte
     begun(log, 4, idempotency_key=None)
     begun(log, 5, idempotency_key=None)
@@ -112,8 +112,8 @@ def test_a_begin_whose_answer_was_lost_may_be_sent_again(log: SagaLog) -> None:
 
 
 def test_one_of_many_with_a_key_is_begun(log: SagaLog) -> None:
-    def begin(number: int) -> Record | None:
-        return log.begin(record(number, idempotency_key="key"), [Line(1, NOW, "started")])
+    def begin(number: int) -> SagaRow | None:
+        return log.begin(row(number, idempotency_key="key"), [Line(1, NOW, "started")])
 
     with ThreadPoolExecutor(16) as pool:
         known = list(pool.map(begin, range(1, 17)))
@@ -163,27 +163,27 @@ OPEN = (State.DECIDING, State.STALLED_DECIDING)
 
 def test_a_note_is_added_once_while_the_state_allows_it_and_changes_nothing_else(log: SagaLog) -> None:
     made = begun(log, state=State.DECIDING)
-    assert log.note(made.id, OPEN, WISH) == replace(WISH, seq=2)
-    assert log.note(made.id, OPEN, WISH) is None
-    assert log.note("nope", OPEN, WISH) is None
+    assert log.add_line(made.id, OPEN, WISH) == replace(WISH, seq=2)
+    assert log.add_line(made.id, OPEN, WISH) is None
+    assert log.add_line("nope", OPEN, WISH) is None
     assert log.find(made.id) == made.after(replace(WISH, seq=2))
     assert log.lines(made.id) == [Line(1, NOW, "started"), replace(WISH, seq=2)]
     assert log.lines(made.id, 1) == [replace(WISH, seq=2)]
     moved = begun(log, 2, state=State.FINISHING)
-    assert log.note(moved.id, OPEN, WISH) is None
+    assert log.add_line(moved.id, OPEN, WISH) is None
 
 
 def test_one_of_many_notes_is_added(log: SagaLog) -> None:
     made = begun(log, state=State.DECIDING)
     with ThreadPoolExecutor(8) as pool:
-        added = list(pool.map(lambda _: log.note(made.id, OPEN, WISH), range(8)))
+        added = list(pool.map(lambda _: log.add_line(made.id, OPEN, WISH), range(8)))
     assert [each for each in added if each] == [replace(WISH, seq=2)]
 
 
 def test_a_note_takes_a_number_and_a_driver_that_had_it_is_told_and_writes_again(log: SagaLog) -> None:
     """Others that are written in the same transaction are written all the same."""
     made, other = begun(log, state=State.DECIDING), begun(log, 2)
-    log.note(made.id, OPEN, WISH)
+    log.add_line(made.id, OPEN, WISH)
     late = Line(2, NOW, "action_done", "C")
     log._writes._expected = 2  # as after a batch of two
     with ThreadPoolExecutor(2) as pool:
@@ -342,9 +342,9 @@ def test_search_finds_newest_first_by_each_of_its_filters(log: SagaLog) -> None:
         "all": SagaSearch(log).find(SagaQuery()),
         "states": SagaSearch(log).find(SagaQuery(states=[State.COMPLETED, State.COMPENSATED])),
         "name": SagaSearch(log).find(SagaQuery(name="other")),
-        "before": SagaSearch(log).find(SagaQuery(before=record(3).id)),
+        "before": SagaSearch(log).find(SagaQuery(before=row(3).id)),
         "most": SagaSearch(log).find(SagaQuery(most=1)),
-        "id": SagaSearch(log).find(SagaQuery(q=record(2).id.upper())),
+        "id": SagaSearch(log).find(SagaQuery(q=row(2).id.upper())),
         "beginning": SagaSearch(log).find(SagaQuery(q="00000000-0000")),
         "key": SagaSearch(log).find(SagaQuery(q="order%7")),
         "percent": SagaSearch(log).find(SagaQuery(q="%")),
@@ -431,8 +431,8 @@ def test_prune_forgets_what_ended_long_ago_a_batch_at_a_time(log: SagaLog) -> No
     assert prune(log, NOW, 2) == 1
     assert prune(log, NOW, 2) == 0
     assert [uuid.UUID(saga.id).int for saga in SagaSearch(log).find(SagaQuery())] == [5, 4]
-    assert log.lines(record(1).id) == []
-    assert len(log.lines(record(4).id)) == 1
+    assert log.lines(row(1).id) == []
+    assert len(log.lines(row(4).id)) == 1
     log.ping()
 
 
@@ -440,7 +440,7 @@ def test_prune_knows_from_an_id_when_its_saga_began(log: SagaLog) -> None:
     """A saga that began after the time asked about is not even looked at, however many there are of them."""
     ids = [f"{int((NOW + after) * 1000):012x}" for after in (-60, -0.002, 60)]
     for start in ids:
-        made = record(id=f"{start[:8]}-{start[8:]}-7000-8000-000000000000", state=State.COMPLETED, ended_at=NOW - 0.001)
+        made = row(id=f"{start[:8]}-{start[8:]}-7000-8000-000000000000", state=State.COMPLETED, ended_at=NOW - 0.001)
         log.begin(made, [Line(1, NOW, "started")])
     assert prune(log, NOW, 10) == 2
     assert [saga.id[:8] for saga in SagaSearch(log).find(SagaQuery())] == [ids[2][:8]]

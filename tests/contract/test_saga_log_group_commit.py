@@ -12,9 +12,9 @@ import pytest
 
 from saga.errors import LeaseLost, LogUnavailable
 from saga.machine import Line
-from saga.record import Record
 from saga.saga_log import SagaLog
-from tests.contract.test_saga_log import NOW, begun, present, record
+from saga.saga_row import SagaRow
+from tests.contract.test_saga_log import NOW, begun, present, row
 from tests.contract.test_saga_log import log as log  # the fixture
 
 AMPLE = 30  # seconds
@@ -59,19 +59,19 @@ def line(seq: int = 2, **changes: Any) -> Line:
     return replace(Line(seq, NOW, "attempt", "A", 1, 200, 1.5, {"call": "action"}), **changes)
 
 
-def begin(log: SagaLog, made: Record) -> Callable[[], Any]:
+def begin(log: SagaLog, made: SagaRow) -> Callable[[], Any]:
     return lambda: log.begin(made, [Line(1, NOW, "started")])
 
 
 def advance(
-    log: SagaLog, of: Record, lines: list[Line], epoch: int = 1, results: Any = None, **changes: Any
+    log: SagaLog, of: SagaRow, lines: list[Line], epoch: int = 1, results: Any = None, **changes: Any
 ) -> Callable[[], Any]:
     return lambda: log.advance(of.id, epoch, present(of, **changes), lines, results or {})
 
 
 def test_sagas_begin_and_move_on_in_one_transaction(log: SagaLog) -> None:
     first, second = begun(log, 1), begun(log, 2)
-    third = record(3, idempotency_key="k")
+    third = row(3, idempotency_key="k")
     answers = {"A": {"user_id": 7}}
     moved = advance(log, first, [line(2), line(3)], results=answers, cursor=1)
     assert together(log, moved, begin(log, third), advance(log, second, [], cursor=2)) == [None, None, None]
@@ -102,7 +102,7 @@ def test_all_of_them_may_have_lost_their_leases(log: SagaLog) -> None:
 
 
 def test_two_with_one_key_are_one_saga_and_the_others_are_written(log: SagaLog) -> None:
-    known, other, moving = record(2, idempotency_key="k"), record(3, idempotency_key="k"), begun(log, 1)
+    known, other, moving = row(2, idempotency_key="k"), row(3, idempotency_key="k"), begun(log, 1)
     told = together(log, begin(log, known), advance(log, moving, [line()], cursor=1), begin(log, other))
     assert told == [None, None, known]
     assert log.find(other.id) is None

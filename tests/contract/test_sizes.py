@@ -23,15 +23,15 @@ from saga.driver import Claim, Driver, DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
-from saga.record import Record
 from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
 from saga.saga_log import RECENT, SagaLog
+from saga.saga_row import SagaRow
 from saga.storage.column_types import Json
 from saga.storage.database import connect, create_tables
 from saga.storage.log_sql import metadata
 from tests.conftest import Database
-from tests.contract.test_saga_log import NOW, begun, present, record
+from tests.contract.test_saga_log import NOW, begun, present, row
 from tests.support.stack import ROOT
 from tests.support.world import signup
 
@@ -84,7 +84,7 @@ def client(database: Database, log: SagaLog, monkeypatch: pytest.MonkeyPatch) ->
     app.close()  # type: ignore[attr-defined]
 
 
-def stalled(log: SagaLog, lines: int, mode: str = "", **changes: Any) -> Record:
+def stalled(log: SagaLog, lines: int, mode: str = "", **changes: Any) -> SagaRow:
     """A saga whose compensation of A fails again and again, so that its log has about so many lines."""
     definition = signup().in_mode(mode) if mode else signup()
     made = begun(log, definition=definition, owner=None, due_at=FAR, **changes)
@@ -171,7 +171,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
     driver = Driver(claimed, deps, Claim(held))
     while call := driver.next_call():
         driver.make(call)
-    assert driver.record.state == State.COMPENSATED
+    assert driver.row.state == State.COMPENSATED
     assert read.lines == RECENT  # by the claim: whether they can be read
     assert max((len(value) for value in vars(driver).values() if isinstance(value, list)), default=0) < 10
     assert [line.seq for line in log.lines(after.id, after=after.context.lines)] == [
@@ -293,7 +293,7 @@ def test_what_is_forgotten_leaves_no_results(log: SagaLog) -> None:
     made = begun(log, state=State.COMPLETED, ended_at=NOW - 1)
     log.advance(made.id, 1, present(made), [Line(2, NOW, "action_done", "A")], {"A": {"a": 1}})
     assert prune(log, NOW, 10) == 1
-    assert log.begin(record(), [Line(1, NOW, STARTED)]) is None
+    assert log.begin(row(), [Line(1, NOW, STARTED)]) is None
     again = log.find(made.id)
     assert again
     assert again.results == {}

@@ -16,13 +16,13 @@ from saga.driver import DriverDeps
 from saga.errors import SagaUnreadable, WriteRefused
 from saga.machine import Line, State
 from saga.process.settings import load_settings
-from saga.record import Present, Record
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.due_sagas import DueSagas
 from saga.runtime.end_unreadable import end_unreadable
 from saga.runtime.log_lines import LogLines
 from saga.runtime.recovery import Recovery
 from saga.saga_log import SagaLog
+from saga.saga_row import Present, SagaRow
 from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -98,11 +98,11 @@ def recovering(log: SagaLog) -> tuple[Recovery, list[str]]:
     """A recovery whose pool drives nothing, and the ids of what it has claimed."""
     deps = DriverDeps(
         log=log, transport=Well(), owner="here", clock=lambda: NOW + 100, sleep=lambda seconds: None,
-        random=lambda: 0.5, stopping=lambda: False, observe=lambda record, line: None,
+        random=lambda: 0.5, stopping=lambda: False, observe=lambda row, line: None,
     )  # fmt: skip
     runtime = Runtime(deps)
     claimed: list[str] = []
-    runtime.pool.accept = lambda driver: claimed.append(driver.record.id)  # type: ignore[method-assign]
+    runtime.pool.accept = lambda driver: claimed.append(driver.row.id)  # type: ignore[method-assign]
     return runtime.recovery, claimed
 
 
@@ -160,7 +160,7 @@ def test_unknown_fields_are_ignored_where_nobody_calls_the_steps_any_more(engine
         with engine.begin() as connection:
             values = {"value": snapshot, "id": saga_id}
             connection.execute(text("UPDATE sagas SET definition = :value WHERE id = :id"), values)
-    assert all(isinstance(log.find(saga_id), Record) for saga_id in (ended, driven))
+    assert all(isinstance(log.find(saga_id), SagaRow) for saga_id in (ended, driven))
 
 
 def test_a_claim_of_what_cannot_be_read_changes_nothing(engine: Engine, log: SagaLog) -> None:
@@ -236,8 +236,8 @@ def test_an_operators_end_of_one_touches_no_other(log: SagaLog) -> None:
     other = begun(log, 2)
     end_unreadable(log, saga_id, State.COMPLETED, NOW + 9, {"by": "operator", "note": "x", "state": "completed"})
     found, untouched = log.find(saga_id), log.find(other)
-    assert isinstance(found, Record)
-    assert isinstance(untouched, Record)
+    assert isinstance(found, SagaRow)
+    assert isinstance(untouched, SagaRow)
     assert (found.state, found.epoch, found.due_at, found.ended_at) == (State.COMPLETED, 2, None, NOW + 9)
     assert present(untouched) == present(saga(2))
 
@@ -320,7 +320,7 @@ def test_what_the_log_cannot_take_is_left_out_of_a_projection(log: SagaLog, monk
     moved = Projection(made.id, present(made, cursor=1), done, [Result("A", 2, {"x": 1})])
     assert told.project(moved) == 2
     found = log.find(made.id)
-    assert isinstance(found, Record)
+    assert isinstance(found, SagaRow)
     assert (found.cursor, found.results, found.epoch) == (1, {"A": {}}, 2)
     assert "not_stored" in (log.lines(made.id)[-1].detail or {})
 

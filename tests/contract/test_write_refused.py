@@ -17,12 +17,12 @@ from saga.choreography.events import started
 from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
-from saga.record import Present
 from saga.retry import stall_delay
 from saga.saga_log import NOTHING, SagaLog
+from saga.saga_row import Present
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
-from tests.contract.test_saga_log import NOW, begun, present, record
+from tests.contract.test_saga_log import NOW, begun, present, row
 from tests.support import mysql_server
 from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.runtime import Runtime
@@ -63,7 +63,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
 
 
 def test_a_begin_that_is_too_large_is_refused_and_nothing_is_started(log: SagaLog) -> None:
-    made = record(1, input={"username": LARGE})
+    made = row(1, input={"username": LARGE})
     with pytest.raises(WriteRefused, match="too large"):
         log.begin(made, [Line(1, NOW, "started")])
     assert log.find(made.id) is None
@@ -72,11 +72,11 @@ def test_a_begin_that_is_too_large_is_refused_and_nothing_is_started(log: SagaLo
 
 
 def test_a_start_that_is_too_large_names_the_field_and_says_why(log: SagaLog) -> None:
-    engine = Runtime(deps(log), new_id=lambda: record(1).id).engine
+    starter = Runtime(deps(log), new_id=lambda: row(1).id).starter
     with pytest.raises(BadInput, match=r"input: .*too large.*Nothing was started") as refused:
-        engine.start(signup(), {"username": LARGE})
+        starter.start(signup(), {"username": LARGE})
     assert refused.value.field == "input"
-    assert log.find(record(1).id) is None
+    assert log.find(row(1).id) is None
 
 
 def test_what_travels_with_the_commit_is_refused_too(log: SagaLog) -> None:
@@ -86,7 +86,7 @@ def test_what_travels_with_the_commit_is_refused_too(log: SagaLog) -> None:
         log.advance(made.id, 1, present(made, cursor=1), [Line(2, NOW, "attempt", "A", detail={"message": LARGE})])
     assert log.find(made.id) == made
     definition = signup().in_mode("choreography")
-    large = record(2, definition=definition, input={"username": LARGE})
+    large = row(2, definition=definition, input={"username": LARGE})
     with pytest.raises(WriteRefused, match="too large"):
         log.begin(large, [Line(1, NOW, "started")], started(definition, large.id, large.input, NOW))
     assert log.find(large.id) is None
@@ -123,14 +123,14 @@ def test_a_value_that_no_column_holds_is_refused(log: SagaLog, changes: dict[str
 
 def test_a_log_without_its_tables_is_unavailable_and_not_refusing(tmp_path: Path) -> None:
     with pytest.raises(LogUnavailable):
-        SagaLog(connect(f"sqlite:///{tmp_path}/empty.db")).begin(record(1), [Line(1, NOW, "started")])
+        SagaLog(connect(f"sqlite:///{tmp_path}/empty.db")).begin(row(1), [Line(1, NOW, "started")])
 
 
 def deps(log: SagaLog) -> Any:
     """What an engine needs from outside, with this log."""
     return DriverDeps(
         log=log, transport=None, owner="here", clock=lambda: NOW, sleep=lambda seconds: None, random=lambda: 0.5,  # type: ignore[arg-type]
-        stopping=lambda: False, observe=lambda record, line: None,
+        stopping=lambda: False, observe=lambda row, line: None,
     )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def test_an_observed_result_that_cannot_be_stored_is_left_out_and_the_saga_ends(
     saga_id, other = world.start(input=INPUT), world.start(input=INPUT)
     world.play()
     for each in (saga_id, other):
-        assert world.record(each)["status"] == "COMPLETED"
+        assert world.row(each)["status"] == "COMPLETED"
         told = [line.detail for line in world.log.lines(each) if line.event == "action_done" and line.step == "A"]
         assert "the result cannot be stored" in str(told)
         assert world.rows(each) == {"A": 1, "B": 1, "C": 1}

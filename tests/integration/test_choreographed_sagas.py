@@ -23,7 +23,7 @@ from saga.errors import Refused
 from saga.faults.flags import FaultKind
 from saga.faults.injection import LOSES_ANSWER
 from saga.machine import Line
-from saga.record import Record
+from saga.saga_row import SagaRow
 from saga.views.saga_search import SagaQuery, SagaSearch
 from tests.conftest import databases
 from tests.support.choreographed_world import ChoreographedWorld
@@ -73,7 +73,7 @@ def run(world: ChoreographedWorld, flags: str, *crashes: int) -> list[str]:
     world.point = points = Points(*crashes)
     world.play()
     world.point = lambda name: None
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     if crashes and flags in LAST_ATTEMPT and saga["status"] == "COMPENSATED":
         status, kind = "COMPENSATED", "failed"  # the crash has cost it the attempt that would have succeeded
     assert saga["status"] == status, saga
@@ -136,11 +136,11 @@ def test_a_second_crash_at_any_point_after_the_first_loses_nothing(world: Choreo
 @pytest.mark.parametrize("flags", ["", "c", "b:after", "c:after"])
 def test_events_that_are_delivered_again_after_the_end_change_nothing(world: ChoreographedWorld, flags: str) -> None:
     run(world, flags)
-    before, done = world.record("saga-1"), list(world.done)
+    before, done = world.row("saga-1"), list(world.done)
     for subject, payload in list(world.broker.stream):
         world.broker.put(subject, payload)
     world.play()
-    assert world.record("saga-1") == before
+    assert world.row("saga-1") == before
     assert world.done == done
 
 
@@ -176,7 +176,7 @@ def test_events_carry_what_later_steps_need_and_secrets_go_to_their_step_alone(w
 def test_a_compensation_that_never_succeeds_is_parked_and_not_called_undone(world: ChoreographedWorld) -> None:
     saga_id = world.start("b&a:undo")
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert saga["status"] == "STALLED"
     assert saga["needs_attention"]
     assert saga["steps"][0]["status"] == "COMPENSATING"
@@ -197,19 +197,19 @@ def test_a_saga_with_a_parked_event_is_found_until_it_is_replayed(world: Choreog
     world.observer.handle(parked)
 
     def found() -> list[str]:
-        return [record.id for record in SagaSearch(world.log).find(SagaQuery(needs_attention=True))]
+        return [row.id for row in SagaSearch(world.log).find(SagaQuery(needs_attention=True))]
 
-    assert world.record(saga_id)["needs_attention"]
+    assert world.row(saga_id)["needs_attention"]
     assert found() == [saga_id]
     world.observer.replayed(saga_id, 7, "saga.signup.A.done")
-    assert not world.record(saga_id)["needs_attention"]
+    assert not world.row(saga_id)["needs_attention"]
     assert found() == []
 
 
-def as_of(record: Record, lines: Sequence[Line]) -> Record:
+def as_of(row: SagaRow, lines: Sequence[Line]) -> SagaRow:
     """The saga as it was when its log had these lines."""
-    saga, context = replay(record.definition, record.input, lines, record.results)
-    return replace(record, state=saga.state, cursor=saga.cursor, results=saga.results, context=context)
+    saga, context = replay(row.definition, row.input, lines, row.results)
+    return replace(row, state=saga.state, cursor=saga.cursor, results=saga.results, context=context)
 
 
 def test_an_attempt_to_undo_that_is_heard_before_what_it_follows_from_is_asked_for_again(
@@ -217,26 +217,26 @@ def test_an_attempt_to_undo_that_is_heard_before_what_it_follows_from_is_asked_f
 ) -> None:
     saga_id = world.start("c&a:undo:1")
     world.play()
-    record, lines = world.log.find(saga_id), world.log.lines(saga_id)
-    assert record
+    row, lines = world.log.find(saga_id), world.log.lines(saga_id)
+    assert row
     early = [index for index, line in enumerate(lines) if (line.detail or {}).get("call") == "compensation"]
     told = SagaEvent("signup", saga_id, EventKind.ATTEMPT, "A", {"call": "compensation", "number": 1, "at": 1.0})
     for known in (3, 5, early[0]):  # B's turn, C's turn, B undoes itself
         with pytest.raises(Early):
-            fold_event(as_of(record, lines[:known]), told)
-    assert fold_event(as_of(record, lines[: early[1]]), told)[1]
+            fold_event(as_of(row, lines[:known]), told)
+    assert fold_event(as_of(row, lines[: early[1]]), told)[1]
 
 
 def test_the_reason_of_a_dead_letter_is_masked_and_what_it_carries_is_not_shown(world: ChoreographedWorld) -> None:
     saga_id = world.start("")
-    record = world.log.find(saga_id)
-    assert record
+    row = world.log.find(saga_id)
+    assert row
     letter = {
         "letter": 1,
         "message": f"card {INPUT['payment']} is blocked",
         "payload": b'{"saga_id": "%s"}' % saga_id.encode(),
     }
-    assert shown(letter, {saga_id: record}) == {"letter": 1, "message": "card *** is blocked", "saga_id": saga_id}
+    assert shown(letter, {saga_id: row}) == {"letter": 1, "message": "card *** is blocked", "saga_id": saga_id}
     for payload in (b"[]", NESTED):
         assert shown({**letter, "payload": payload}, {}) == {"letter": 1, "message": letter["message"], "saga_id": None}
 
@@ -253,7 +253,7 @@ def test_a_dead_letter_of_a_brokers_new_disk_is_noted_though_its_number_was_give
         world.observer.handle(letter)
     noted = [line.event for line in world.log.lines(saga_id)]
     assert noted == ["started", "parked", "replayed", "parked"]
-    assert world.record(saga_id)["needs_attention"]
+    assert world.row(saga_id)["needs_attention"]
 
 
 def test_an_event_that_is_nested_too_deeply_is_let_go_by_who_observes(world: ChoreographedWorld) -> None:
@@ -291,15 +291,15 @@ def test_an_event_whose_fields_have_another_shape_is_let_go_by_who_observes_and_
 ) -> None:
     """Whoever publishes it, in whatever language: the saga is shown and goes on as if it had not been."""
     saga_id = world.start()
-    before = world.record(saga_id)
+    before = world.row(saga_id)
     payload = json.dumps({"saga_id": saga_id, "at": NOW, **body}).encode()
     told = Delivery(f"saga.signup.{subject}", payload, 1, 1, {})
     assert world.observer.handle(told) == ACK
-    assert world.record(saga_id) == before
+    assert world.row(saga_id) == before
     if subject == "A.done":
         assert world.listeners["B"].handle(told).park
     world.play()
-    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.row(saga_id)["status"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"no json", b"[]", b'{"saga_id": 7}', '{"saga_id": "ü"}'.encode()])
@@ -310,7 +310,7 @@ def test_an_event_that_cannot_be_understood_is_parked_and_holds_up_nobody(
     run_past = world.start()
     world.play()
     assert [subject for subject, _ in world.broker.parked] == ["saga.signup.started"]
-    assert world.record(run_past)["status"] == "COMPLETED"
+    assert world.row(run_past)["status"] == "COMPLETED"
 
 
 def test_the_same_saga_and_step_with_other_fields_is_parked(world: ChoreographedWorld) -> None:
@@ -342,7 +342,7 @@ def test_a_step_without_a_compensation_is_passed_over(
     world = ChoreographedWorld(tmp_path, definition)
     saga_id = world.start(flags)
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert saga["status"] == status
     assert world.rows(saga_id) == rows
     assert [step["status"] for step in saga["steps"]] == steps
@@ -355,7 +355,7 @@ def test_a_step_of_which_nobody_has_said_how_it_is_undone_is_not_passed_over(tmp
     world = ChoreographedWorld(tmp_path, replace(signup(), steps=steps))
     saga_id = world.start("c:refuse")
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert saga["status"] == "COMPENSATING"
     assert [parked for parked in world.broker.parked if "nobody can undo B" in str(parked)]
     assert world.rows(saga_id) == {"A": 1, "B": 1, "C": 0}
@@ -369,7 +369,7 @@ def test_a_pivot_without_a_compensation_that_has_sealed_itself_ends_the_saga(tmp
     world = ChoreographedWorld(tmp_path, definition)
     saga_id = world.start("c:crash")
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert (saga["status"], saga["error"]["kind"]) == ("COMPENSATED", "failed")
     assert [step["status"] for step in saga["steps"]] == ["COMPENSATED", "COMPENSATED", "REFUSED"]
     assert world.rows(saga_id) == NONE
@@ -383,7 +383,7 @@ def test_past_the_pivot_a_step_is_tried_until_it_succeeds(tmp_path: Path, flags:
     world = ChoreographedWorld(tmp_path, replace(shipped, steps=steps))
     saga_id = world.start(flags)
     world.play()
-    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.row(saga_id)["status"] == "COMPLETED"
     assert world.rows(saga_id) == ONE_EACH
     assert world.broker.parked == []
     world.close()
@@ -406,7 +406,7 @@ def test_a_secret_that_a_step_returns_goes_to_who_needs_it(tmp_path: Path) -> No
         ("saga.signup.C.given", 0, ["user_id"]),
     ]
     assert dict(told)["saga.signup.A.done"]["result"] == {"user_id": "***"}
-    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.row(saga_id)["status"] == "COMPLETED"
     assert world.rows(saga_id) == ONE_EACH
     world.close()
 
@@ -420,7 +420,7 @@ def test_an_attempt_that_succeeds_after_its_time_was_up_is_not_undone_by_giving_
     listener.handle(last)
     assert listener.on_timeout(last) == ACK
     world.play()
-    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.row(saga_id)["status"] == "COMPLETED"
     assert world.rows(saga_id) == ONE_EACH
 
 
@@ -438,7 +438,7 @@ def test_the_kind_of_error_is_what_it_is_over_http(
     for number in range(1, 1 + outlasted):
         listener.on_timeout(Delivery(*world.broker.stream[index], number, index, {}))
     world.play()
-    assert world.record(saga_id)["error"]["kind"] == kind
+    assert world.row(saga_id)["error"]["kind"] == kind
     assert world.rows(saga_id) == NONE
 
 
@@ -448,7 +448,7 @@ def test_a_refusal_turns_the_saga_back_though_the_answer_to_a_success_would_be_l
 ) -> None:
     saga_id = world.start(f"b:{kind}&b:refuse")
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert (saga["status"], saga["error"]["kind"]) == ("COMPENSATED", "refused")
     assert world.rows(saga_id) == NONE
     assert world.barriers(saga_id)["B"] == "refused"
@@ -464,7 +464,7 @@ def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(w
         assert listener.on_timeout(delivery) != ACK
     while world.broker.queues["orchestrator"].waiting:
         world.broker.deliver("orchestrator")
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert (saga["status"], saga["steps"][1]["error"]) == ("RUNNING", "injected: undo")
     took = [line.duration_ms for line in world.log.lines(saga_id) if line.step == "B" and line.event == "attempt"]
     timeout = 1000 * world.definition.steps[1].timeout
@@ -472,7 +472,7 @@ def test_a_step_that_failed_to_give_up_and_succeeded_after_all_is_told_as_done(w
     listener.handle(deliveries[1])
     assert listener.handle(deliveries[3]) == ACK
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert (saga["status"], saga["error"]) == ("COMPLETED", None)
     assert world.rows(saga_id) == ONE_EACH
 
@@ -485,7 +485,7 @@ def test_a_refusal_does_not_tell_the_secrets_that_it_echoes(tmp_path: Path, monk
     world = ChoreographedWorld(tmp_path)
     saga_id = world.start()
     world.play()
-    assert world.record(saga_id)["error"]["message"] == "the card *** is declined"
+    assert world.row(saga_id)["error"]["message"] == "the card *** is declined"
     told = {subject for subject, payload in world.broker.stream if INPUT["payment"] in payload.decode()}
     assert told == {"saga.signup.C.given"}
     world.close()
@@ -501,8 +501,8 @@ def test_a_refusal_by_the_schema_does_not_tell_the_secrets_that_it_echoes(
     for payment in ("4111-2222-3333", "4111" * 80):
         saga_id = world.start("", {**INPUT, "payment": payment})
         world.play()
-        assert world.record(saga_id)["error"]["kind"] == "refused"
-        assert "'payment': '***'" in world.record(saga_id)["error"]["message"]
+        assert world.row(saga_id)["error"]["kind"] == "refused"
+        assert "'payment': '***'" in world.row(saga_id)["error"]["message"]
         told = {subject for subject, payload in world.broker.stream if payment[:14] in payload.decode()}
         assert told == {"saga.signup.C.given"}
     world.close()
@@ -528,7 +528,7 @@ def test_a_step_that_moves_undoes_what_it_did_at_its_old_position(tmp_path: Path
     world.play()
     world.change(shipped)
     world.play()
-    assert world.record(saga_id)["status"] == "COMPENSATED"
+    assert world.row(saga_id)["status"] == "COMPENSATED"
     assert world.rows(saga_id) == NONE
     assert world.broker.parked == []
     world.close()
@@ -549,7 +549,7 @@ def test_a_result_that_is_not_json_is_a_failure_of_the_step_that_gave_it(
     world = ChoreographedWorld(tmp_path)
     saga_id = world.start()
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert saga["status"] == "COMPENSATED"
     assert saga["error"]["message"].startswith(
         "the service failed, and rolled back: what the action returned is not JSON"
@@ -570,7 +570,7 @@ def test_a_number_keeps_its_digits_from_step_to_step(tmp_path: Path, monkeypatch
     world = ChoreographedWorld(tmp_path)
     saga_id = world.start()
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert (saga["status"], saga["result"]["price"]) == ("COMPLETED", Decimal("12345678901234567890.123"))
     world.close()
 
@@ -586,7 +586,7 @@ def test_a_new_step_lets_sagas_pass_that_began_without_it(tmp_path: Path) -> Non
     world.reach("C")
     world.change(shipped)
     world.play()
-    assert [world.record(saga)["status"] for saga in (done, refused, under_way)] == [
+    assert [world.row(saga)["status"] for saga in (done, refused, under_way)] == [
         "COMPLETED",
         "COMPENSATED",
         "COMPLETED",
@@ -605,7 +605,7 @@ def test_a_service_with_the_old_file_does_not_act_before_a_step_that_it_does_not
     world.change(shipped, "A", "B", "orchestrator")
     saga_id = world.start("b:refuse")
     world.play()
-    assert world.record(saga_id)["status"] == "COMPENSATED"
+    assert world.row(saga_id)["status"] == "COMPENSATED"
     assert world.rows(saga_id) == NONE
     world.close()
 
@@ -616,7 +616,7 @@ def test_a_service_with_the_old_file_does_not_act_before_a_step_that_is_first_no
     world.change(shipped, "A", "orchestrator")
     saga_id = world.start("a:refuse", {**INPUT, "user_id": 7})
     world.play()
-    assert world.record(saga_id)["status"] == "COMPENSATED"
+    assert world.row(saga_id)["status"] == "COMPENSATED"
     assert world.rows(saga_id) == NONE
     world.close()
 
@@ -637,7 +637,7 @@ def test_a_step_is_added_where_the_services_are_restarted_first_and_the_orchestr
         begun = world.start("", input)
         world.play()
         for saga_id in (under_way, begun):
-            assert world.record(saga_id)["status"] == "COMPLETED"
+            assert world.row(saga_id)["status"] == "COMPLETED"
             assert world.rows(saga_id) == rows
     world.change(shipped, "orchestrator")
     assert world.rows(run_to_its_end(world)) == ONE_EACH
@@ -652,7 +652,7 @@ def without(definition: SagaDefinition, name: str) -> SagaDefinition:
 def run_to_its_end(world: ChoreographedWorld) -> str:
     saga_id = world.start()
     world.play()
-    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.row(saga_id)["status"] == "COMPLETED"
     return saga_id
 
 
@@ -664,7 +664,7 @@ def test_a_broker_that_has_lost_everything_is_told_again(world: ChoreographedWor
     done = list(world.done)
     world.broker.server.lose_events()
     world.play()
-    assert [world.record(saga)["status"] for saga in (ended, lost, back)] == [
+    assert [world.row(saga)["status"] for saga in (ended, lost, back)] == [
         "COMPLETED",
         "COMPLETED",
         "COMPENSATED",
@@ -679,7 +679,7 @@ def test_a_broker_that_has_lost_everything_is_told_again(world: ChoreographedWor
 def test_events_that_are_heard_in_any_order_tell_the_same_saga(world: ChoreographedWorld, flags: str) -> None:
     run_once = world.start(flags)
     world.play()
-    told, events = plain(world.record(run_once)), list(world.broker.stream)
+    told, events = plain(world.row(run_once)), list(world.broker.stream)
     for seed in range(30):
         again = world.start(flags)
         for relay in world.relays.values():
@@ -692,7 +692,7 @@ def test_events_that_are_heard_in_any_order_tell_the_same_saga(world: Choreograp
             early = [event for event in shuffled if world.observer.handle(Delivery(*event, 1, 1, {})) != ACK]
             assert len(early) < len(shuffled), "the story stands still"
             shuffled = early
-        assert plain(world.record(again)) == told
+        assert plain(world.row(again)) == told
 
 
 def plain(saga: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_an_abandoned_saga_is_sealed_and_refused_by_its_first_step(world: Choreo
     assert world.listeners["A"].handle(abandoned) == ACK
     assert world.barriers(saga_id) == {"A": "sealed"}
     world.play()
-    saga = world.record(saga_id)
+    saga = world.row(saga_id)
     assert (saga["status"], saga["error"]["kind"]) == ("COMPENSATED", "cancelled")
     assert world.listeners["A"].handle(replace(abandoned, abandoned=False)) == ACK  # a late copy
     assert world.rows(saga_id) == NONE
@@ -66,7 +66,7 @@ def test_what_has_been_acted_upon_is_not_undone_by_abandoning(world: Choreograph
         pass
     assert world.listeners["A"].handle(first) == ACK
     world.play()
-    assert world.record(saga_id)["status"] == "COMPLETED"
+    assert world.row(saga_id)["status"] == "COMPLETED"
     assert world.rows(saga_id) == ONE_EACH
 
 
@@ -89,7 +89,7 @@ def test_the_log_says_who_abandoned_it_and_why(tmp_path: Path, definition: SagaD
     made = ChoreographedWorld(tmp_path, definition)
     saga_id = made.start()
     made.observer.abandoned(saga_id, "gone for good")
-    saga = made.record(saga_id)
+    saga = made.row(saga_id)
     assert (saga["status"], saga["error"]["kind"], saga["ended_at"] is not None) == ("COMPENSATED", "cancelled", True)
     assert {step["effect"] for step in saga["steps"]} == {"none"}
     lines = made.log.lines(saga_id)
@@ -113,7 +113,7 @@ def test_a_parked_beginning_is_abandoned_where_no_service_has_got_it(world: Chor
             world.observer.abandoned(saga_id, "gone")
     else:
         world.observer.abandoned(saga_id, "gone")
-        assert world.record(saga_id)["status"] == "COMPENSATED"
+        assert world.row(saga_id)["status"] == "COMPENSATED"
 
 
 @pytest.mark.parametrize("flags", ["", "b", "a:before:1"])
@@ -122,21 +122,21 @@ def test_a_saga_that_a_service_has_acted_for_is_never_abandoned(world: Choreogra
     saga_id = world.start(flags)
     for _ in range(200):
         told = [line for line in world.log.lines(saga_id) if line.step]
-        if told and not world.record(saga_id)["ended_at"]:
+        if told and not world.row(saga_id)["ended_at"]:
             with pytest.raises(Conflict, match="it cannot be abandoned"):
                 world.observer.abandoned(saga_id, "gone")
         if not world.round():
             break
-    assert world.record(saga_id)["ended_at"]
+    assert world.row(saga_id)["ended_at"]
 
 
 def test_what_is_withdrawn_is_published_by_nobody(world: ChoreographedWorld) -> None:
     from saga.choreography.events import started as events
 
     saga_id = world.start()
-    record = world.log.find(saga_id)
-    assert record
-    withdraw(world.engines["orchestrator"], events(record.definition, saga_id, record.input, record.started_at))
+    row = world.log.find(saga_id)
+    assert row
+    withdraw(world.engines["orchestrator"], events(row.definition, saga_id, row.input, row.started_at))
     world.play()
     assert world.broker.stream == []
 
@@ -190,7 +190,7 @@ def test_what_a_step_remembers_and_nobody_can_read_parks_its_event_and_holds_up_
     ((subject, reason),) = world.broker.parked
     assert subject == "saga.signup.B.undone"
     assert "mend its row in the saga_inbox of A, giver -2" in reason
-    assert world.record(other)["status"] == "COMPLETED"
-    saga: Any = world.record(saga_id)
+    assert world.row(other)["status"] == "COMPLETED"
+    saga: Any = world.row(saga_id)
     assert saga["status"] == "COMPENSATING"  # nobody says that it is undone
     assert world.rows(saga_id)["A"] == 1

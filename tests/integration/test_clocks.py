@@ -15,9 +15,9 @@ from saga.context import replay
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.driver import Driver
 from saga.machine import STARTED, Line, State
-from saga.record import Present
 from saga.runtime.lease_watch import LeaseWatch
-from tests.support.builders import a_record
+from saga.saga_row import Present
+from tests.support.builders import a_saga_row
 from tests.support.runtime import Runtime
 from tests.support.world import INPUT, LEASE, World, signup
 
@@ -44,17 +44,17 @@ class Orchestrator:
         deps = world.deps(lambda: 0, owner=name)
         self.deps = replace(deps, clock=lambda: world.now + self.ahead)
         runtime = Runtime(self.deps, new_id=lambda: ID, interval=INTERVAL)
-        self.engine, self.pool, self.recovery = runtime.engine, runtime.pool, runtime.recovery
+        self.starter, self.pool, self.recovery = runtime.starter, runtime.pool, runtime.recovery
         self.pool.accept = self._accept  # type: ignore[method-assign]
         self.claimed: list[Driver] = []
 
     def _accept(self, driver: Driver) -> None:
         self.claimed.append(driver)
-        self.pool.drivers[driver.record.id] = driver
+        self.pool.drivers[driver.row.id] = driver
 
     def start(self) -> Driver:
         """A saga that this process drives."""
-        self.engine.start(self.world.definition, INPUT)
+        self.starter.start(self.world.definition, INPUT)
         return self.claimed.pop()
 
     def tick(self) -> None:
@@ -84,7 +84,7 @@ def test_a_driver_that_lives_is_never_robbed_however_far_apart_the_clocks_are(wo
         assert not one.claimed
     while (call := driver.next_call()) is not None:
         driver.make(call)
-    assert (driver.record.state, driver.record.epoch) == (State.COMPLETED, 1)
+    assert (driver.row.state, driver.row.epoch) == (State.COMPLETED, 1)
     assert len(world.calls) == 3
 
 
@@ -98,7 +98,7 @@ def test_what_a_dead_process_held_is_taken_over_within_a_lease_and_one_interval(
     driver = one.start()
     for _ in pass_time(world, 25, one, *([two] if before else [])):
         pass
-    died, row = world.now, world.log.find(driver.record.id)
+    died, row = world.now, world.log.find(driver.row.id)
     assert row
     renewed = (row.due_at or 0) - LEASE
     for _ in pass_time(world, 3 * LEASE, two):
@@ -106,7 +106,7 @@ def test_what_a_dead_process_held_is_taken_over_within_a_lease_and_one_interval(
             break
     assert world.now - died <= LEASE + INTERVAL + 2 * TICK  # time comes in ticks here
     (claimed,) = two.claimed
-    assert (claimed.record.id, claimed.record.owner, claimed.record.epoch) == (driver.record.id, "two", 2)
+    assert (claimed.row.id, claimed.row.owner, claimed.row.epoch) == (driver.row.id, "two", 2)
     assert world.now - renewed >= LEASE / 2
 
 
@@ -124,14 +124,14 @@ def test_a_driver_whose_clock_is_set_goes_on_and_is_not_robbed_even_by_its_own_p
     for _ in pass_time(world, 40, one, two):
         assert not two.claimed
         assert not one.claimed
-    record = world.log.find(driver.record.id)
-    assert record
-    assert (record.due_at or 0) - one.deps.clock() == pytest.approx(LEASE, abs=LEASE / 2)
+    row = world.log.find(driver.row.id)
+    assert row
+    assert (row.due_at or 0) - one.deps.clock() == pytest.approx(LEASE, abs=LEASE / 2)
     driver.make(first)
     one.ahead = 0.0
     while (call := driver.next_call()) is not None:
         driver.make(call)
-    assert (driver.record.state, driver.record.epoch, len(world.calls)) == (State.COMPLETED, 1, 3)
+    assert (driver.row.state, driver.row.epoch, len(world.calls)) == (State.COMPLETED, 1, 3)
 
 
 def test_past_its_lease_a_driver_makes_no_call_though_its_clock_was_set_back(world: World) -> None:
@@ -142,7 +142,7 @@ def test_past_its_lease_a_driver_makes_no_call_though_its_clock_was_set_back(wor
     one.ahead = -HOUR  # and the process hangs: nothing is renewed
     for _ in pass_time(world, 2 * LEASE, two):
         pass
-    assert [each.record.epoch for each in two.claimed] == [2]
+    assert [each.row.epoch for each in two.claimed] == [2]
     one.pool.work_on(driver)  # it wakes up
     assert not world.calls
 
@@ -153,8 +153,8 @@ def written(world: World, number: int, **changes: Any) -> str:
     definition = changes.pop("definition", signup())
     lines = [Line(1, world.now, STARTED)]
     context = replay(definition, INPUT, lines, {})[1]
-    record = a_record(id=saga_id, definition=definition, input=INPUT, context=context, started_at=world.now)
-    world.log.begin(replace(record, **changes), lines)
+    row = a_saga_row(id=saga_id, definition=definition, input=INPUT, context=context, started_at=world.now)
+    world.log.begin(replace(row, **changes), lines)
     return saga_id
 
 
@@ -169,7 +169,7 @@ def test_a_stalled_saga_that_would_rest_an_hour_too_long_is_tried_again(world: W
     two = Orchestrator(world, "two")
     for gone in pass_time(world, LEASE + INTERVAL + 2 * TICK, two):
         assert gone > LEASE - TICK or not two.claimed
-    assert [each.record.id for each in two.claimed] == [lost]
+    assert [each.row.id for each in two.claimed] == [lost]
 
 
 def test_deadlines_of_choreographed_sagas_and_temporals_rows_are_no_leases(world: World) -> None:
@@ -188,7 +188,7 @@ def test_what_a_process_hands_over_is_claimed_at_once_also_in_the_middle_of_a_ca
     one, two = Orchestrator(world, "one"), Orchestrator(world, "two")
     one.start().give_up()
     two.recovery.look()
-    assert [each.record.epoch for each in two.claimed] == [2]
+    assert [each.row.epoch for each in two.claimed] == [2]
 
 
 def test_what_an_earlier_process_of_the_same_name_held_is_claimed_at_once(world: World) -> None:
@@ -196,7 +196,7 @@ def test_what_an_earlier_process_of_the_same_name_held_is_claimed_at_once(world:
     world.now += 1
     again = Orchestrator(world, "one")
     again.recovery.look()
-    assert [each.record.epoch for each in again.claimed] == [2]
+    assert [each.row.epoch for each in again.claimed] == [2]
 
 
 @pytest.mark.parametrize("opened_at", [1_000_000_000.0, 1_000_000_000.1234564, 1_000_000_000.1234567])
@@ -211,13 +211,13 @@ def test_what_a_process_has_started_itself_it_does_not_free_though_it_looks_for_
     world.now += gone
     one.ahead = step
     driver = one.start()
-    row = world.log.find(driver.record.id)
+    row = world.log.find(driver.row.id)
     one.recovery.look()
     two.recovery.look()
     assert not one.claimed
     assert not two.claimed
     assert driver.holds
-    assert world.log.find(driver.record.id) == row
+    assert world.log.find(driver.row.id) == row
 
 
 def test_a_watched_lease_that_moves_is_seen_for_the_first_time_again() -> None:
@@ -244,14 +244,14 @@ def test_a_caller_waits_as_long_as_it_said_though_the_clock_is_set(tmp_path: Pat
 
     deps = replace(world.deps(lambda: 0), clock=clock, monotonic=time.monotonic)
     runtime = Runtime(deps, new_id=lambda: ID)
-    engine, pool = runtime.engine, runtime.pool
-    pool.accept = lambda driver: pool.drivers.update({driver.record.id: driver})  # type: ignore[method-assign]
+    starter, pool = runtime.starter, runtime.pool
+    pool.accept = lambda driver: pool.drivers.update({driver.row.id: driver})  # type: ignore[method-assign]
     pool.work_on = lambda driver, until=None: None  # type: ignore[method-assign]
     if asked != "run":
-        engine.start(signup(), INPUT)
+        starter.start(signup(), INPUT)
     work = {
         "wait": lambda: runtime.waiting.wait(ID, time.monotonic() + 0.3),
-        "run": lambda: engine.run(signup(), INPUT, None, 0.3),
+        "run": lambda: starter.run(signup(), INPUT, None, 0.3),
         "close": lambda: pool.close(0.3),
     }[asked]
     waiting = threading.Thread(target=work, daemon=True)

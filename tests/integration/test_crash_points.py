@@ -32,12 +32,12 @@ def run(world: World, flags: str, *crashes: int) -> list[str]:
         assert "before begin" in points.names[-1]
         assert not world.committed, "a saga that was never started has left something"
         return points.names
-    record = world.finish(saga_id)
+    row = world.finish(saga_id)
     names = list(points.names)
-    world.check(record)
+    world.check(row)
     world.point = lambda name: None
     world.send_late(saga_id)
-    world.check(record)
+    world.check(row)
     return names
 
 
@@ -80,9 +80,9 @@ def test_a_crash_in_a_saga_with_its_pivot_in_the_middle_and_a_step_without_a_com
             saga_id = world.start(flags, body)
             if saga_id is None:
                 continue
-            record = world.finish(saga_id)
+            row = world.finish(saga_id)
             rows = {name: world.rows(name, saga_id) for name in "ABC"}
-            if record.state == "completed":
+            if row.state == "completed":
                 assert rows == {"A": 1, "B": 1, "C": 1}
             else:
                 assert rows["A"] == rows["B"] == 0
@@ -115,8 +115,8 @@ def test_a_driver_that_is_paused_at_any_point_while_another_takes_over_does_no_h
         world.point = lambda name: None
         if saga_id is None:
             continue
-        record = world.finish(saga_id)
-        world.check(record)
+        row = world.finish(saga_id)
+        world.check(row)
         assert paused.calls_after_waking <= 1, "it goes on calling with a lease that it has lost"
 
 

@@ -13,7 +13,7 @@ from saga.driver import Claim, Driver, Phase
 from saga.errors import LeaseLost
 from saga.http_client.transport import HttpAnswer
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, Line, State
-from saga.record import Record
+from saga.saga_row import SagaRow
 from tests.support.builders import a_started_saga
 from tests.support.world import INPUT, LEASE, World, signup
 
@@ -23,17 +23,17 @@ ID = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 def started(world: World, deadline: float | None = None, **deps: Any) -> Driver:
     """A saga that nothing has happened to yet, in the hands of a driver."""
     deadline_at = None if deadline is None else world.now + deadline
-    record, line = a_started_saga(
+    row, line = a_started_saga(
         world.definition, INPUT, world.now, id=ID, owner="one", due_at=world.now + LEASE, deadline_at=deadline_at
     )
-    world.log.begin(record, [line])
-    return Driver(record, replace(world.deps(lambda: 1), **deps))
+    world.log.begin(row, [line])
+    return Driver(row, replace(world.deps(lambda: 1), **deps))
 
 
-def found(world: World) -> Record:
-    record = world.log.find(ID)
-    assert record
-    return record
+def found(world: World) -> SagaRow:
+    row = world.log.find(ID)
+    assert row
+    return row
 
 
 def events(world: World) -> list[str]:
@@ -105,8 +105,8 @@ def test_its_phase_says_what_a_driver_is_doing(world: World) -> None:
 
 
 def test_a_claim_is_logged_before_anything_is_called_and_a_preempted_driver_calls_nothing(world: World) -> None:
-    record = started(world).record
-    driver = Driver(record, world.deps(lambda: 1), Claim(interrupted=False))
+    row = started(world).row
+    driver = Driver(row, world.deps(lambda: 1), Claim(interrupted=False))
     assert driver.phase is Phase.CLAIMED
     call = driver.next_call()
     assert call
@@ -120,9 +120,9 @@ def test_a_claim_is_logged_before_anything_is_called_and_a_preempted_driver_call
 
 def test_a_claim_that_could_not_be_logged_still_counts_the_call_that_it_interrupted(world: World) -> None:
     """An operator has taken the saga away just before the claim was written."""
-    record = started(world).record
-    driver = Driver(record, world.deps(lambda: 1), Claim(interrupted=True))
-    world.log.preempt(record.id, record.epoch, record.state, "operator", world.now + LEASE)
+    row = started(world).row
+    driver = Driver(row, world.deps(lambda: 1), Claim(interrupted=True))
+    world.log.preempt(row.id, row.epoch, row.state, "operator", world.now + LEASE)
     with pytest.raises(LeaseLost):
         driver.next_call()
     assert driver.preempt()
@@ -194,23 +194,23 @@ def test_the_deadline_turns_it_back_without_compensating_what_was_never_called(
     """Each call takes 0.01 s here: at 0.005 A's answer comes too late, and A is undone."""
     driver = started(world, deadline)
     world.drive(driver)
-    record = found(world)
-    assert (record.state, len(world.calls)) == (state, calls)
-    assert (record.error or {}).get("kind") == (None if state == "completed" else "deadline")
-    world.check(record)
+    row = found(world)
+    assert (row.state, len(world.calls)) == (state, calls)
+    assert (row.error or {}).get("kind") == (None if state == "completed" else "deadline")
+    world.check(row)
 
 
 def test_an_answer_that_comes_past_the_deadline_does_not_lead_on_to_the_pivot(world: World) -> None:
     driver = started(world, 0.015)
     world.drive(driver)  # B's answer is there at 0.02
-    record = found(world)
+    row = found(world)
     assert [url for _, url in world.calls] == [
         "http://a/invoke",
         "http://b/invoke",
         "http://b/compensate",
         "http://a/compensate",
     ]
-    assert record.error == {"step": "B", "kind": "deadline", "status_code": None, "message": "the deadline passed"}
+    assert row.error == {"step": "B", "kind": "deadline", "status_code": None, "message": "the deadline passed"}
 
 
 def test_the_last_answer_counts_past_the_deadline_too(tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_the_last_answer_counts_past_the_deadline_too(tmp_path: Path) -> None:
 
 def test_the_cause_of_a_failure_is_told_whole(world: World) -> None:
     saga_id = world.start("b")
-    record = world.log.find(saga_id or "")
-    assert record
-    assert record.error == {"step": "B", "kind": "failed", "status_code": 500, "message": "injected: before"}
+    row = world.log.find(saga_id or "")
+    assert row
+    assert row.error == {"step": "B", "kind": "failed", "status_code": 500, "message": "injected: before"}
 
 
 def test_past_the_deadline_a_pivot_under_way_decides(world: World) -> None:
@@ -256,7 +256,7 @@ def test_it_sends_what_the_contract_says(world: World) -> None:
 
 def test_a_note_is_durable_and_changes_nothing(world: World) -> None:
     driver = started(world)
-    driver.note(CANCEL_REQUESTED, {"by": "operator"})
+    driver.add_line(CANCEL_REQUESTED, {"by": "operator"})
     line = world.log.lines(ID)[-1]
     assert (line.event, line.step, line.detail) == ("cancel_requested", "A", {"by": "operator"})
     assert found(world).state == State.EXECUTING
@@ -269,10 +269,10 @@ def test_a_stalled_saga_rests_longer_each_round_and_counts_them(tmp_path: Path) 
     assert saga_id
     rests = []
     for number in range(1, 13):
-        record = world.log.find(saga_id)
-        assert record
-        assert (record.state, record.rounds) == (State.STALLED_COMPENSATING, number)
-        rests.append((record.due_at or 0) - world.now)
+        row = world.log.find(saga_id)
+        assert row
+        assert (row.state, row.rounds) == (State.STALLED_COMPENSATING, number)
+        rests.append((row.due_at or 0) - world.now)
         world.recover(saga_id)
     assert rests == pytest.approx([0.75 * min(300, 2**n) for n in range(12)], abs=0.01)
 
@@ -284,10 +284,10 @@ def test_a_refusal_after_an_unknown_attempt_of_an_earlier_driver_is_unknown(worl
         def post(self, *_: Any) -> HttpAnswer:
             return HttpAnswer(1.0, 409, {}, b'{"error": "known already"}')
 
-    record = started(world).record
+    row = started(world).row
     earlier = Line(2, world.now, ATTEMPT, "A", 1, 500, 1.0, {"call": "action", "verdict": "unknown"})
-    record = record.after(earlier)
-    world.log.advance(ID, 1, record.present, [earlier])
-    driver = Driver(record, replace(world.deps(lambda: 1), transport=Refuses()))
+    row = row.after(earlier)
+    world.log.advance(ID, 1, row.present, [earlier])
+    driver = Driver(row, replace(world.deps(lambda: 1), transport=Refuses()))
     make_next(driver)
     assert events(world)[-1] == "action_unknown"

@@ -18,7 +18,7 @@ import pytest
 from saga.driver import DriverDeps
 from saga.http_client.transport import HttpAnswer
 from saga.machine import Line
-from saga.record import Record
+from saga.saga_row import SagaRow
 from tests.support.world import INPUT, Points, World, signup
 
 GOLDEN = Path(__file__).parent / "drives.golden.json"
@@ -54,16 +54,16 @@ class LogWriter(World):
     def deps(self, *args: Any, **kwargs: Any) -> DriverDeps:
         return replace(super().deps(*args, **kwargs), observe=self.observed, token="token")
 
-    def observed(self, record: Record, line: Line) -> None:
-        self.seen.append({"line": {**vars(line), "at": self.since(line.at)}, "saga": self.shown(record)})
+    def observed(self, row: SagaRow, line: Line) -> None:
+        self.seen.append({"line": {**vars(line), "at": self.since(line.at)}, "saga": self.shown(row)})
 
-    def shown(self, record: Record) -> dict[str, Any]:
-        times = {name: self.since(getattr(record, name)) for name in ("due_at", "ended_at", "deadline_at")}
+    def shown(self, row: SagaRow) -> dict[str, Any]:
+        times = {name: self.since(getattr(row, name)) for name in ("due_at", "ended_at", "deadline_at")}
         fixed = ("definition", "input", "started_at")
-        context = record.context.as_json()
+        context = row.context.as_json()
         for told in (context, *context["steps"].values()):
             told |= {name: self.since(told[name]) for name in told if name == "at" or name.endswith("_at")}
-        kept = {key: value for key, value in vars(record).items() if key not in fixed}
+        kept = {key: value for key, value in vars(row).items() if key not in fixed}
         return {**kept, **times, "context": context}
 
     def since(self, at: float | None) -> float | None:
@@ -72,9 +72,9 @@ class LogWriter(World):
 
 def told(world: LogWriter, saga_id: str | None) -> Any:
     assert saga_id
-    record = world.finish(saga_id)
+    row = world.finish(saga_id)
     lines = [{**vars(line), "at": world.since(line.at)} for line in world.log.lines(saga_id)]
-    return json.loads(json.dumps({"seen": world.seen, "log": lines, "saga": world.shown(record)}))
+    return json.loads(json.dumps({"seen": world.seen, "log": lines, "saga": world.shown(row)}))
 
 
 def drive(directory: Path, name: str) -> Any:

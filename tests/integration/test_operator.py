@@ -28,7 +28,7 @@ class Desk:
         self.world = world
         deps = world.deps(lambda: 0, owner="desk")
         runtime = Runtime(deps)
-        self.engine, self.pool, self.operator = runtime.engine, runtime.pool, runtime.operator
+        self.starter, self.pool, self.operator = runtime.starter, runtime.pool, runtime.operator
         self.pool.accept = self.drive  # type: ignore[method-assign]
         self.driven: list[Any] = []
 
@@ -66,10 +66,10 @@ def events(world: World, saga_id: str) -> list[str]:
 def test_cancel_rolls_back_what_may_have_been_called(world: World, desk: Desk) -> None:
     saga_id = stopped_at(world, "", "before call B")
     desk.operator.cancel(saga_id)
-    record = world.log.find(saga_id)
-    assert record
-    assert record.state == State.COMPENSATED
-    assert record.error == {
+    row = world.log.find(saga_id)
+    assert row
+    assert row.state == State.COMPENSATED
+    assert row.error == {
         "step": "B",
         "kind": "cancelled",
         "status_code": None,
@@ -77,7 +77,7 @@ def test_cancel_rolls_back_what_may_have_been_called(world: World, desk: Desk) -
     }
     assert world.barrier("B", saga_id) == "sealed"  # it may have been called, so it is compensated
     assert world.barrier("C", saga_id) is None  # it was not
-    world.check(record)
+    world.check(row)
 
 
 def test_a_cancelled_saga_cannot_be_cancelled_again(world: World, desk: Desk) -> None:
@@ -94,9 +94,9 @@ def test_while_the_pivot_is_open_a_cancel_waits_for_its_outcome(world: World, de
     assert (line.step, line.detail) == ("C", {"by": "operator"})
     with pytest.raises(Conflict, match="cancelled before"):
         desk.operator.cancel(saga_id)
-    record = world.finish(saga_id)
-    assert record.state == State.COMPLETED
-    world.check(record)
+    row = world.finish(saga_id)
+    assert row.state == State.COMPLETED
+    world.check(row)
     with pytest.raises(Conflict):
         desk.operator.cancel(saga_id)
 
@@ -132,9 +132,9 @@ def test_a_cancel_while_the_pivot_is_called_makes_no_second_call_and_its_driver_
             desk.operator.cancel(saga_id)
 
     saga_id = at(world, point, cancel, flags)
-    record = world.log.find(saga_id)
-    assert record
-    assert (record.state, record.epoch) == (state, 1)  # the same driver, to the end
+    row = world.log.find(saga_id)
+    assert row
+    assert (row.state, row.epoch) == (state, 1)  # the same driver, to the end
     urls = [url.partition("?")[0] for _, url in world.calls]
     usual = world.calls[:]
     world.calls.clear()
@@ -143,7 +143,7 @@ def test_a_cancel_while_the_pivot_is_called_makes_no_second_call_and_its_driver_
     assert urls.count("http://c/compensate") == seals
     assert events(world, saga_id).count("cancel_requested") == 1
     assert "claimed" not in events(world, saga_id)
-    world.check(record)
+    world.check(row)
 
 
 @pytest.mark.parametrize("flags", ["", "c:refuse", "c:lost"])
@@ -158,20 +158,20 @@ def test_a_crash_after_the_wish_was_noted_loses_neither_it_nor_the_saga(world: W
                 desk.operator.cancel(SagaSearch(world.log).find(SagaQuery(most=1))[0].id)
                 left["points"] = number
             elif left["points"] >= 0 and not name.endswith("commit"):
-                if left["points"] == 0 and not name.endswith("note"):
+                if left["points"] == 0 and not name.endswith("add_line"):
                     left["points"] = -2
                     world.point = lambda name: None
                     raise Crash
-                left["points"] -= not name.endswith("note")
+                left["points"] -= not name.endswith("add_line")
 
         world.committed.clear()
         world.point = watch
         saga_id = world.start(flags)
         world.point = lambda name: None
         assert saga_id
-        record = world.finish(saga_id)
+        row = world.finish(saga_id)
         assert events(world, saga_id).count("cancel_requested") == 1
-        world.check(record)
+        world.check(row)
 
 
 def test_a_wish_that_was_not_noted_was_not_accepted(world: World, desk: Desk) -> None:
@@ -199,9 +199,9 @@ def test_a_wish_at_a_stalled_pivot_is_noted_and_its_rest_goes_on(tmp_path: Path)
     (*_, noted) = world.log.lines(before.id)
     assert world.log.find(before.id) == before.after(noted)
     assert events(world, before.id)[-1] == "cancel_requested"
-    record = world.finish(before.id)
-    assert record.state == State.COMPLETED
-    world.check(record)
+    row = world.finish(before.id)
+    assert row.state == State.COMPLETED
+    world.check(row)
     world.close()
 
 
@@ -215,9 +215,9 @@ def test_a_cancel_says_in_the_log_that_no_crash_took_the_saga_over(world: World,
 def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(world: World, desk: Desk) -> None:
     """Its driver stands in line for B; it is told, and calls nothing once it is its turn."""
     saga_id = stopped_at(world, "", "before call B")
-    record = world.log.find(saga_id)
-    assert record
-    waiting = Driver(record, world.deps(lambda: record.epoch, owner="desk"))
+    row = world.log.find(saga_id)
+    assert row
+    waiting = Driver(row, world.deps(lambda: row.epoch, owner="desk"))
     call = waiting.next_call()
     assert call
     desk.pool.drivers[saga_id] = waiting
@@ -228,7 +228,7 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
     with pytest.raises(LeaseLost):
         waiting.make(call)
     assert [url for _, url in world.calls[before:]] == ["http://a/compensate"]
-    (step,) = [step for step in represent(desk.engine.read(saga_id))["steps"] if step["name"] == "B"]
+    (step,) = [step for step in represent(desk.starter.read(saga_id))["steps"] if step["name"] == "B"]
     assert (step["status"], step["attempts"], step["effect"]) == ("PENDING", 0, "none")
     world.check(world.finish(saga_id))
 
@@ -236,10 +236,10 @@ def test_a_cancel_does_not_count_a_step_that_its_own_process_has_not_called(worl
 def test_a_cancel_counts_a_call_that_a_claim_interrupted_before_the_log_says_so(world: World, desk: Desk) -> None:
     """The process that made the call has died, and the driver that claimed the saga has not begun yet."""
     saga_id = stopped_at(world, "", "B after commit")
-    record = world.log.find(saga_id)
-    assert record
-    world.now = (record.due_at or 0) + 0.001
-    claimed, held = world.log.claim(saga_id, record.epoch, "desk", due_by=world.now, due_at=world.now + LEASE)
+    row = world.log.find(saga_id)
+    assert row
+    world.now = (row.due_at or 0) + 0.001
+    claimed, held = world.log.claim(saga_id, row.epoch, "desk", due_by=world.now, due_at=world.now + LEASE)
     desk.pool.drivers[saga_id] = Driver(claimed, world.deps(lambda: claimed.epoch, owner="desk"), Claim(held))
     desk.operator.cancel(saga_id)
     (claim,) = [line for line in world.log.lines(saga_id) if line.event == "claimed"]
@@ -254,9 +254,9 @@ def test_nothing_is_compensated_before_the_log_says_that_the_saga_was_cancelled(
 ) -> None:
     """The log is away when the cancel is to be written: it takes the second try, or none of them."""
     saga_id = stopped_at(world, "", "before call B")
-    record = world.log.find(saga_id)
-    assert record
-    desk.pool.drivers[saga_id] = Driver(record, world.deps(lambda: record.epoch, owner="desk"))  # B is not called yet
+    row = world.log.find(saga_id)
+    assert row
+    desk.pool.drivers[saga_id] = Driver(row, world.deps(lambda: row.epoch, owner="desk"))  # B is not called yet
     before, left = len(world.calls), away
 
     def point(name: str) -> None:
@@ -322,19 +322,19 @@ def test_what_has_ended_or_turned_back_cannot_be_cancelled(
 def stalled(world: World) -> str:
     """A saga that rolls back, and whose A does not let itself be undone."""
     saga_id = world.start("b&a:undo:3")
-    record = world.log.find(saga_id or "")
-    assert record
-    assert record.state == State.STALLED_COMPENSATING
-    return record.id
+    row = world.log.find(saga_id or "")
+    assert row
+    assert row.state == State.STALLED_COMPENSATING
+    return row.id
 
 
 def test_resume_makes_the_call_again_at_once(world: World, desk: Desk) -> None:
     saga_id = stalled(world)
     desk.operator.resume(saga_id)
-    record = world.log.find(saga_id)
-    assert record
-    assert record.state == State.COMPENSATED
-    world.check(record)
+    row = world.log.find(saga_id)
+    assert row
+    assert row.state == State.COMPENSATED
+    world.check(row)
     with pytest.raises(Conflict):
         desk.operator.resume(saga_id)
 
@@ -343,9 +343,9 @@ def test_resolve_goes_on_as_if_the_call_had_succeeded_and_keeps_the_note(world: 
     saga_id = stalled(world)
     calls = len(world.calls)
     desk.operator.resolve(saga_id, "removed by hand, Ada")
-    record = world.log.find(saga_id)
-    assert record
-    assert record.state == State.COMPENSATED
+    row = world.log.find(saga_id)
+    assert row
+    assert row.state == State.COMPENSATED
     assert len(world.calls) == calls
     notes = [line.detail for line in world.log.lines(saga_id) if line.event == "resolved"]
     assert [note and note["note"] for note in notes] == ["removed by hand, Ada"]
@@ -356,9 +356,9 @@ def test_resolve_wants_a_note(world: World, desk: Desk, note: str) -> None:
     saga_id = stalled(world)
     with pytest.raises(BadInput, match="note"):
         desk.operator.resolve(saga_id, note)
-    record = world.log.find(saga_id)
-    assert record
-    assert record.state == State.STALLED_COMPENSATING
+    row = world.log.find(saga_id)
+    assert row
+    assert row.state == State.STALLED_COMPENSATING
 
 
 @pytest.mark.parametrize("verb", ["cancel", "resume"])
@@ -416,16 +416,16 @@ def payments(world: World, saga_id: str) -> list[Any]:
 def test_a_result_given_by_hand_is_the_steps_as_if_its_action_had_answered_so(tmp_path: Path) -> None:
     world, saga_id = stalled_at_an_action(tmp_path, "a:after:3", pivot="A")
     desk = Desk(world)
-    assert desk.engine.read(saga_id).state == State.STALLED_DECIDING
+    assert desk.starter.read(saga_id).state == State.STALLED_DECIDING
     desk.operator.resolve(saga_id, "found it", {"user_id": 77, "payment": "4111"})
-    record, lines = desk.engine.read(saga_id), world.log.lines(saga_id)
-    assert (record.state, payments(world, saga_id)) == (State.COMPLETED, [77])
-    assert represent(record)["result"]["user_id"] == 77
-    assert "4111" not in str(represent(record))  # it is masked as an answer would be
+    row, lines = desk.starter.read(saga_id), world.log.lines(saga_id)
+    assert (row.state, payments(world, saga_id)) == (State.COMPLETED, [77])
+    assert represent(row)["result"]["user_id"] == 77
+    assert "4111" not in str(represent(row))  # it is masked as an answer would be
     (line,) = [line for line in lines if line.event == "resolved"]
     assert line.detail == {"state": "finishing", "by": "operator", "note": "found it", "with_result": True}
-    told, context = replay(record.definition, record.input, lines, record.results)
-    assert (told.results, context) == (record.results, record.context)
+    told, context = replay(row.definition, row.input, lines, row.results)
+    assert (told.results, context) == (row.results, row.context)
     world.close()
 
 
@@ -443,10 +443,10 @@ def test_a_step_after_the_pivot_is_given_its_result_too_and_may_do_without(tmp_p
     for number, result in enumerate(({"receipt": 9}, {}, None)):
         world, saga_id = stalled_at_an_action(tmp_path / str(number), "c:before:3", pivot="A")
         desk = Desk(world)
-        assert desk.engine.read(saga_id).state == State.STALLED_FINISHING
+        assert desk.starter.read(saga_id).state == State.STALLED_FINISHING
         desk.operator.resolve(saga_id, "paid in cash", result)
-        record = desk.engine.read(saga_id)
-        assert (record.state, record.results.get("C")) == (State.COMPLETED, result)
+        row = desk.starter.read(saga_id)
+        assert (row.state, row.results.get("C")) == (State.COMPLETED, result)
         world.close()
 
 

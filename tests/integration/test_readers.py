@@ -46,28 +46,28 @@ def drawn(saga: dict[str, Any], lines: list[dict[str, Any]], now: float | None) 
 
 
 @settings(ANY, max_examples=300)
-@given(scribe=written_logs())
-def test_any_saga_can_be_shown(scribe: LogWriter) -> None:
-    saga, lines = scribe.shown()
+@given(writer=written_logs())
+def test_any_saga_can_be_shown(writer: LogWriter) -> None:
+    saga, lines = writer.shown()
     names = [step["name"] for step in saga["steps"]]
-    assert names == [step.name for step in scribe.record.definition.steps]
-    permitted_commands(scribe.record)
-    now = None if scribe.record.ended else scribe.now + 1
+    assert names == [step.name for step in writer.row.definition.steps]
+    permitted_commands(writer.row)
+    now = None if writer.row.ended else writer.now + 1
     line = one_line(saga)
     assert saga["saga_id"] in line
     assert SECRET not in drawn(saga, lines, now) + line + json.dumps(saga) + json.dumps(lines)
 
 
 @settings(ANY, max_examples=300)
-@given(scribe=written_logs(most=80), data=st.data())
-def test_any_saga_can_be_drawn_with_lines_left_out(scribe: LogWriter, data: st.DataObject) -> None:
-    saga, lines = scribe.shown()
+@given(writer=written_logs(most=80), data=st.data())
+def test_any_saga_can_be_drawn_with_lines_left_out(writer: LogWriter, data: st.DataObject) -> None:
+    saga, lines = writer.shown()
     first = data.draw(st.integers(1, max(1, len(lines) - 1)))
     latest = data.draw(st.integers(first, len(lines)))
     shown = with_gaps([*lines[:first], *lines[latest:]])
     gaps = [line["detail"]["lines"] for line in shown if line["event"] == LEFT_OUT]
     assert sum(gaps) == (latest - first if latest < len(lines) else 0)
-    now = None if scribe.record.ended else scribe.now + 1
+    now = None if writer.row.ended else writer.now + 1
     assert SECRET not in drawn(saga, shown, now)
     chart = timeline(saga, shown, now)
     for row in chart.rows:
@@ -75,9 +75,9 @@ def test_any_saga_can_be_drawn_with_lines_left_out(scribe: LogWriter, data: st.D
 
 
 @settings(ANY, max_examples=150)
-@given(scribe=written_logs())
-def test_the_command_shows_any_saga(scribe: LogWriter) -> None:
-    saga, lines = scribe.shown()
+@given(writer=written_logs())
+def test_the_command_shows_any_saga(writer: LogWriter) -> None:
+    saga, lines = writer.shown()
 
     class Api:
         def call(self, method: str, path: str, **arguments: Any) -> tuple[int, Any]:
@@ -97,23 +97,23 @@ def test_the_command_shows_any_saga(scribe: LogWriter) -> None:
 def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way: str) -> None:
     """What `saga list` met at night."""
     for status in (409, 500, None):
-        scribe = LogWriter(way)
-        while scribe.saga.state != "finishing":
-            scribe.call(200)
-        scribe.call(status, 3)
-        saga, _ = scribe.shown()
-        step = scribe.saga.step
+        writer = LogWriter(way)
+        while writer.saga.state != "finishing":
+            writer.call(200)
+        writer.call(status, 3)
+        saga, _ = writer.shown()
+        step = writer.saga.step
         assert step
         assert saga["status"] == "STALLED"
         assert f"  {step.name} does not succeed: no answer; again at" in one_line(saga)
 
 
 def test_a_pivot_that_nobody_can_ask_says_so() -> None:
-    scribe = LogWriter("A B*!")
-    scribe.call(200)
-    scribe.call(500, 3)
-    assert scribe.saga.state == "stalled_deciding"
-    assert "  B does not succeed" in one_line(scribe.shown()[0])
+    writer = LogWriter("A B*!")
+    writer.call(200)
+    writer.call(500, 3)
+    assert writer.saga.state == "stalled_deciding"
+    assert "  B does not succeed" in one_line(writer.shown()[0])
 
 
 @pytest.fixture(scope="module")
@@ -134,20 +134,20 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flask, SagaL
 
 
 @settings(ANY, max_examples=60)
-@given(scribe=written_logs())
-def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scribe: LogWriter) -> None:
+@given(writer=written_logs())
+def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], writer: LogWriter) -> None:
     made, log = app
     client, saga_id = made.test_client(), "0193aaaa-0000-7000-8000-000000000000"
-    record = replace(scribe.record, id=saga_id, ended_at=None)
+    row = replace(writer.row, id=saga_id, ended_at=None)
     with log.database.engine.begin() as connection:
         for table in ("sagas", "saga_log", "saga_results"):
             connection.exec_driver_sql(f"DELETE FROM {table}")
-    log.begin(record, scribe.lines)
-    log.advance(saga_id, 1, scribe.record.present, [])
+    log.begin(row, writer.lines)
+    log.advance(saga_id, 1, writer.row.present, [])
     found = log.find(saga_id)
     assert found
     assert {**represent(found), "saga_id": "", "result": {}} == {
-        **represent(scribe.record),
+        **represent(writer.row),
         "saga_id": "",
         "result": {},
     }
@@ -157,5 +157,5 @@ def test_the_api_and_the_dashboard_show_any_saga(app: tuple[Flask, SagaLog], scr
         assert answer.status_code == 200, path
         assert SECRET not in answer.text, path
         assert saga_id in answer.text or path.endswith(("/log", "/?attention=1")), path
-    if record.ended:
+    if row.ended:
         assert audit([found], new_transport(), None)["checked"] in (0, 1)

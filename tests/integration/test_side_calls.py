@@ -104,11 +104,11 @@ def definition(url: str) -> SagaDefinition:
 
 
 def ended(url: str) -> Any:
-    class Record:
+    class SagaRow:
         id, state, ended = "s-1", State.COMPENSATED, True
 
-    Record.definition = definition(url)  # type: ignore[attr-defined]
-    return Record
+    SagaRow.definition = definition(url)  # type: ignore[attr-defined]
+    return SagaRow
 
 
 def test_a_participant_is_asked_beside_its_action_with_the_token(serve: Serve, transport: Transport) -> None:

@@ -22,11 +22,11 @@ def test_a_saga_under_way_keeps_the_definition_it_was_started_with(tmp_path: Pat
     assert saga_id
     world.point = lambda name: None
     world.definition = signup(steps=signup().steps[:1], name="edited")
-    record = world.finish(saga_id)
-    assert [step.name for step in record.definition.steps] == ["A", "B", "C"]
-    assert record.state == "compensated"
+    row = world.finish(saga_id)
+    assert [step.name for step in row.definition.steps] == ["A", "B", "C"]
+    assert row.state == "compensated"
     world.definition = signup()
-    world.check(record)
+    world.check(row)
 
 
 def without_a_word(step: str) -> SagaDefinition:
@@ -47,31 +47,31 @@ def test_a_saga_whose_snapshot_does_not_say_how_a_step_is_undone_stalls_where_th
     """Rolled back around, it would be COMPENSATED with B's row still there."""
     world = World(tmp_path, without_a_word("B"))
     saga_id = world.start(flags)
-    record = world.log.find(saga_id or "")
-    assert record
-    assert world.rows("B", record.id) == rows
+    row = world.log.find(saga_id or "")
+    assert row
+    assert world.rows("B", row.id) == rows
     if effect is None:
-        assert record.state == State.COMPENSATED
+        assert row.state == State.COMPENSATED
         world.close()
         return
     reason = f"nobody can undo B: {effect} and its definition has no compensation"
     rests = []
     for _ in range(4):  # it looks again by itself, less and less often, and calls nobody
-        record = world.log.find(record.id)
-        assert record
-        shown = represent(record)
+        row = world.log.find(row.id)
+        assert row
+        shown = represent(row)
         assert (shown["status"], shown["steps"][1]["error"]) == ("STALLED", reason)
         calls = len(world.calls)
-        rests.append((record.due_at or 0) - world.now)
-        world.recover(record.id)
+        rests.append((row.due_at or 0) - world.now)
+        world.recover(row.id)
         assert len(world.calls) == calls
     assert rests == sorted(rests)
-    assert world.rows("A", record.id) == 1  # the order stays
+    assert world.rows("A", row.id) == 1  # the order stays
     deps = world.deps(lambda: 0, owner="desk")
     runtime = Runtime(deps)
     runtime.pool.accept = world.drive  # type: ignore[method-assign]
-    runtime.operator.resolve(record.id, "removed B's row by hand")
-    ended = world.log.find(record.id)
+    runtime.operator.resolve(row.id, "removed B's row by hand")
+    ended = world.log.find(row.id)
     assert ended
     assert (ended.state, world.rows("A", ended.id)) == (State.COMPENSATED, 0)
     assert represent(ended)["steps"][1]["status"] == "COMPENSATED"
@@ -82,8 +82,8 @@ def test_a_step_that_says_that_there_is_nothing_to_undo_is_passed_over(tmp_path:
     steps = signup().steps
     world = World(tmp_path, signup(steps=(steps[0], replace(steps[1], compensation=None), steps[2])))
     saga_id = world.start("c:refuse")
-    record = world.log.find(saga_id or "")
-    assert record
-    shown = represent(record)
+    row = world.log.find(saga_id or "")
+    assert row
+    shown = represent(row)
     assert [step["status"] for step in shown["steps"]] == ["COMPENSATED", "SKIPPED", "REFUSED"]
     world.close()

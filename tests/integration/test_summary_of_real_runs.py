@@ -23,9 +23,9 @@ WITHOUT_EFFECT = "(HTTP 500: “injected: before”) and changed nothing, so"
 
 
 def shown(world: World, saga_id: str) -> Shown:
-    record, lines = world.log.find(saga_id), world.log.lines(saga_id)
-    assert record
-    return represent(record), represent_lines(lines, record)
+    row, lines = world.log.find(saga_id), world.log.lines(saga_id)
+    assert row
+    return represent(row), represent_lines(lines, row)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_any_saga_can_be_told_and_drawn_at_every_rest_and_no_secret_is(
             assert all(bar.left + bar.width <= after.left + 1e-9 for bar, after in pairwise(row.bars))
         if (saga["status"] in ("COMPLETED", "COMPENSATED")) != (saga["due_at"] is None):
             raise AssertionError(saga)
-        record = world.log.find(saga_id)
-        if record and record.state in ENDED:
-            assert ("took effect." in told) == (record.state == "completed"), told
+        found = world.log.find(saga_id)
+        if found and found.state in ENDED:
+            assert ("took effect." in told) == (found.state == "completed"), told
             break
         world.recover(saga_id)

@@ -15,8 +15,8 @@ from temporalio.testing import ActivityEnvironment
 from saga.call import Verdict
 from saga.definition import TEMPORAL
 from saga.http_client.transport import HttpAnswer, Transport
-from saga.record import Record
 from saga.saga_log import SagaLog
+from saga.saga_row import SagaRow
 from saga.set_aside import AGAIN, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -59,8 +59,8 @@ class Workflows(WorkflowClient):
     def __init__(self) -> None:
         self.started: list[str] = []
 
-    async def start(self, record: Record) -> None:
-        self.started.append(record.id)
+    async def start(self, row: SagaRow) -> None:
+        self.started.append(row.id)
 
 
 class Client(TemporalWorkflows):

@@ -9,7 +9,7 @@ from typing import Any
 from saga.context import Context
 from saga.definition import SagaDefinition, Step
 from saga.machine import STARTED, Line, State, begin
-from saga.record import Record
+from saga.saga_row import SagaRow
 
 
 def a_saga_id(number: int = 1) -> str:
@@ -26,7 +26,7 @@ def signup(**changes: Any) -> SagaDefinition:
     return SagaDefinition(**{"name": "signup", "steps": steps, "secret": ("payment",), "deadline": 60.0, **changes})
 
 
-def a_record(**changes: Any) -> Record:
+def a_saga_row(**changes: Any) -> SagaRow:
     """The row of a `signup` whose first step is being executed by nobody, started at the second 0."""
     values: dict[str, Any] = {
         "id": a_saga_id(),
@@ -46,7 +46,7 @@ def a_record(**changes: Any) -> Record:
         "ended_at": None,
         "deadline_at": None,
     }
-    return Record(**{**values, **changes})
+    return SagaRow(**{**values, **changes})
 
 
 def a_started_saga(
@@ -55,9 +55,9 @@ def a_started_saga(
     at: float,
     detail: Mapping[str, Any] | None = None,
     **changes: Any,
-) -> tuple[Record, Line]:
+) -> tuple[SagaRow, Line]:
     """A saga that nothing has happened to since it was started at `at`, and the first line of its log."""
     saga = begin(definition, input)
     line = Line(1, round(at, 6), STARTED, detail=detail)
     first = {"state": saga.state, "cursor": saga.cursor, "context": Context().after(line, saga, saga), "started_at": at}
-    return a_record(definition=definition, input=input, **{**first, **changes}), line
+    return a_saga_row(definition=definition, input=input, **{**first, **changes}), line

@@ -151,7 +151,7 @@ class ChoreographedWorld:
             self.listeners[name] = Listener(self._heard(name), deps)
         for name, engine in self.engines.items():
             self.relays[name] = Relay(engine, self.broker, self._clock)
-        self.observer = Observer(self.log, EndSignals(), self._clock, lambda record, line: None, self._exit)
+        self.observer = Observer(self.log, EndSignals(), self._clock, lambda row, line: None, self._exit)
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
         """A saga that has been started: its row and its events are in the log's database."""
@@ -160,9 +160,9 @@ class ChoreographedWorld:
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
         saga_id, now = f"saga-{next(self.ids)}", round(self._clock(), 6)
         detail = {"mode": CHOREOGRAPHY, "subject": "saga.signup.started"}
-        record, line = a_started_saga(definition, input, now, detail, id=saga_id)
+        row, line = a_started_saga(definition, input, now, detail, id=saga_id)
         self.log.begin(
-            record, [line], outbox.written(started(definition, saga_id, input, now), self.engines["orchestrator"])
+            row, [line], outbox.written(started(definition, saga_id, input, now), self.engines["orchestrator"])
         )
         return saga_id
 
@@ -201,7 +201,7 @@ class ChoreographedWorld:
     def _deliveries(self) -> list[Callable[[], bool]]:
         return [lambda name=name: self.broker.deliver(name) for name in self.broker.queues]  # type: ignore[misc]
 
-    def record(self, saga_id: str) -> dict[str, Any]:
+    def row(self, saga_id: str) -> dict[str, Any]:
         found = self.log.find(saga_id)
         assert found
         return represent(found)

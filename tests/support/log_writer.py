@@ -55,7 +55,7 @@ class LogWriter:
         self.saga = begin(definition, input or {})
         self.now = START
         detail = {"mode": mode, "subject": "saga.test.started"} if definition.choreographed else None
-        self.record, line = a_started_saga(definition, input or {}, START, detail, id="id", owner="one")
+        self.row, line = a_started_saga(definition, input or {}, START, detail, id="id", owner="one")
         self.lines = [line]
 
     def attempt(
@@ -72,7 +72,7 @@ class LogWriter:
         verdict = verdict or {2: "done", 4: "refused"}.get((status or 0) // 100, "unknown")
         number = self.saga.calls.attempts + 1
         detail = {"call": str(call.direction), "verdict": verdict, **({"message": message} if message else {})}
-        self.note(
+        self.add_line(
             ATTEMPT, detail, seconds, step=call.step.name, attempt=number, status_code=status, duration_ms=took * 1000
         )
 
@@ -83,17 +83,17 @@ class LogWriter:
         stays = after.state == State.COMPLETED or (before == State.SEALING and event == Event.COMPENSATION_REFUSED)
         failed = event in (Event.ACTION_REFUSED, Event.ACTION_UNKNOWN, Event.CANCELLED, Event.DEADLINE_PASSED)
         cause = {"step": step and step.name, "kind": kind, "status_code": None, "message": "why"} if failed else None
-        if self.record.definition.choreographed and step:
+        if self.row.definition.choreographed and step:
             detail["subject"] = f"saga.test.{step.name}.{_SAID.get(event, 'attempt')}"
-        self.note(str(event), {"state": str(after.state), **detail}, seconds, step=step and step.name)
-        rounds = self.record.rounds + 1 if after.state in STALLED else self.record.rounds * (event == Event.RESUMED)
-        self.record = replace(
-            self.record,
+        self.add_line(str(event), {"state": str(after.state), **detail}, seconds, step=step and step.name)
+        rounds = self.row.rounds + 1 if after.state in STALLED else self.row.rounds * (event == Event.RESUMED)
+        self.row = replace(
+            self.row,
             state=after.state,
             cursor=after.cursor,
             results=after.results,
             rounds=rounds,
-            error=None if stays else self.record.error or cause,
+            error=None if stays else self.row.error or cause,
             ended_at=self.now if after.state in ENDED else None,
             due_at=None if after.state in ENDED else self.now + 10,
         )
@@ -113,19 +113,19 @@ class LogWriter:
     def claim(self, was_held: bool = True, seconds: float = 10.0, why: str | None = None) -> None:
         """Another orchestrator takes it over; `why`: an operator has it do so."""
         more = {"why": why} if why else {}
-        self.note(CLAIMED, {"by": "two", "epoch": 2, "interrupted": was_held, **more}, seconds)
+        self.add_line(CLAIMED, {"by": "two", "epoch": 2, "interrupted": was_held, **more}, seconds)
 
-    def note(self, event: str, detail: dict[str, Any] | None = None, seconds: float = 0.0, **fields: Any) -> None:
+    def add_line(self, event: str, detail: dict[str, Any] | None = None, seconds: float = 0.0, **fields: Any) -> None:
         """Any line."""
         self.now += seconds
         line = Line(len(self.lines) + 1, self.now, event, detail=detail, **fields)
         before, self.saga = self.saga, fold(self.saga, line, {})
-        self.record = replace(self.record, context=self.record.context.after(line, before, self.saga))
+        self.row = replace(self.row, context=self.row.context.after(line, before, self.saga))
         self.lines.append(line)
 
     def shown(self) -> Shown:
         """The representation and the lines of it."""
-        return represent(self.record), represent_lines(self.lines, self.record)
+        return represent(self.row), represent_lines(self.lines, self.row)
 
 
 _SAID = {  # by what a step publishes
@@ -169,9 +169,9 @@ NOTED = {ORCHESTRATION: [RELEASED, CANCEL_REQUESTED, FAULT], CHOREOGRAPHY: [OVER
 def written_logs(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,), most: int = 25) -> LogWriter:
     """A saga that went any way at all that the machine allows, up to any line; its secret is one of these."""
     mode = draw(st.sampled_from([ORCHESTRATION, CHOREOGRAPHY]))
-    scribe = LogWriter(draw(st.sampled_from(DEFINITIONS) | ways()), {"pin": draw(st.sampled_from(secrets))}, mode)
+    writer = LogWriter(draw(st.sampled_from(DEFINITIONS) | ways()), {"pin": draw(st.sampled_from(secrets))}, mode)
     for _ in range(draw(st.integers(0, most))):
-        state = scribe.saga.state
+        state = writer.saga.state
         if state in ENDED:
             break
         seconds = draw(st.sampled_from([0.0, 0.003, 0.2, 5.0, 400.0]))
@@ -180,18 +180,18 @@ def written_logs(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,), most: int 
             status = draw(st.sampled_from([200, 400, 409, 500, 503, None]))
             verdict = draw(st.sampled_from(["done", "refused", "unknown"]))
             message = draw(st.sampled_from([None, "no", f"card {SECRET} is blocked"]))
-            scribe.attempt(status, verdict, message, took=draw(st.sampled_from([0.0, 0.01, 7.0])), seconds=seconds)
+            writer.attempt(status, verdict, message, took=draw(st.sampled_from([0.0, 0.01, 7.0])), seconds=seconds)
         elif kind == "event":
             event = draw(st.sampled_from([event for before, event in TRANSITIONS if before == state]))
-            scribe.event(
+            writer.event(
                 event, draw(st.sampled_from(["refused", "timeout", "failed"])), seconds, note=f"it was {SECRET}"
             )
         elif kind == "claim":
-            scribe.claim(
+            writer.claim(
                 draw(st.booleans()), seconds, draw(st.sampled_from([None, "cancelled", "resumed", "resolved"]))
             )
         else:
             event = draw(st.sampled_from(NOTED[mode]))
             detail = {"by": SECRET, "letter": draw(st.integers(1, 2)), "subject": f"saga.{SECRET}", "message": SECRET}
-            scribe.note(event, detail, seconds, step="A")
-    return scribe
+            writer.add_line(event, detail, seconds, step="A")
+    return writer

@@ -12,9 +12,9 @@ from saga.runtime.built_in_coordinator import BuiltInCoordinator
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.end_signals import EndSignals
-from saga.runtime.engine import Engine
 from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
+from saga.runtime.saga_starter import SagaStarter
 from saga.runtime.waiting_callers import WaitingCallers
 from saga.temporal.coordinator import TemporalCoordinator
 
@@ -26,10 +26,10 @@ class Runtime:
         self.pool = DriverPool(deps, threading.Event())
         coordinators: dict[str, Coordinator] = {
             BUILTIN: BuiltInCoordinator(self.pool),
-            CHOREOGRAPHY: CoordinatorWithoutBroker(lambda record: None),
+            CHOREOGRAPHY: CoordinatorWithoutBroker(lambda row: None),
             TEMPORAL: TemporalCoordinator(deps, None, "TEMPORAL_ADDRESS"),
         }
         self.waiting = WaitingCallers(self.pool, EndSignals(), coordinators)
-        self.engine = Engine(self.pool, self.waiting, coordinators, new_id)
+        self.starter = SagaStarter(self.pool, self.waiting, coordinators, new_id)
         self.operator = Operator(deps, coordinators)
         self.recovery = Recovery(self.pool, coordinators, interval)

@@ -23,9 +23,9 @@ from saga.http_client.transport import Failure, HttpAnswer
 from saga.machine import Line
 from saga.payload import digest
 from saga.process.settings import load_settings
-from saga.record import Record
 from saga.saga_log import SagaLog
-from tests.support.builders import a_record, a_saga_id, signup
+from saga.saga_row import SagaRow
+from tests.support.builders import a_saga_id, a_saga_row, signup
 from tests.support.stack import ROOT
 
 NOW = 1_700_000_000.0  # long ago: all of it is due
@@ -191,7 +191,7 @@ class Served:
         return done.output
 
 
-def saga(number: int, **changes: Any) -> Record:
+def saga(number: int, **changes: Any) -> SagaRow:
     values = {
         "id": a_saga_id(number),
         "definition": signup(steps=STEPS, deadline=None),
@@ -201,7 +201,7 @@ def saga(number: int, **changes: Any) -> Record:
         "request_hash": digest(INPUT),
         "started_at": NOW,
     }
-    return a_record(**{**values, **changes})
+    return a_saga_row(**{**values, **changes})
 
 
 def begun(log: SagaLog, number: int, **changes: Any) -> str:

@@ -27,8 +27,8 @@ from saga.faults.flags import parse_plan
 from saga.http_client.transport import Failure, HttpAnswer
 from saga.kits.flask import Participant, Transaction, load_settings
 from saga.machine import ENDED
-from saga.record import Record
 from saga.saga_log import SagaLog
+from saga.saga_row import SagaRow
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from service_a import app as service_a
@@ -68,8 +68,8 @@ class CrashingLog(SagaLog):
     def claim(self, *args: Any, **kwargs: Any) -> Any:
         return self._between_points("claim", super().claim, *args, **kwargs)
 
-    def note(self, *args: Any, **kwargs: Any) -> Any:
-        return self._between_points("note", super().note, *args, **kwargs)
+    def add_line(self, *args: Any, **kwargs: Any) -> Any:
+        return self._between_points("add_line", super().add_line, *args, **kwargs)
 
     def _between_points(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.point(f"before {name}")
@@ -185,7 +185,7 @@ class World:
             sleep=sleep,
             random=lambda: 0.5,
             stopping=lambda: False,
-            observe=lambda record, line: None,
+            observe=lambda row, line: None,
             lease=LEASE,
             before_attempt=crashes.before_attempt,
             after_call=crashes.after_call,
@@ -196,18 +196,18 @@ class World:
         plan = parse_plan([f for f in flags.split("&") if f], [], [s.name for s in self.definition.steps], True)
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
         saga_id, deadline_at = a_saga_id(next(self.ids)), self.now + (definition.deadline or 1e9)
-        record, line = a_started_saga(
+        row, line = a_started_saga(
             definition, input, self.now, id=saga_id, owner="one", due_at=self.now + LEASE, deadline_at=deadline_at
         )
         try:
-            self.log.begin(record, [line])
-            self.drive(self.driver(record))
+            self.log.begin(row, [line])
+            self.drive(self.driver(row))
         except (Crash, LeaseLost):
             pass
         return saga_id if self.log.find(saga_id) else None
 
-    def driver(self, record: Record, owner: str = "one", claim: Claim | None = None) -> Driver:
-        return Driver(record, self.deps(lambda: record.epoch, owner), claim)
+    def driver(self, row: SagaRow, owner: str = "one", claim: Claim | None = None) -> Driver:
+        return Driver(row, self.deps(lambda: row.epoch, owner), claim)
 
     def drive(self, driver: Driver) -> None:
         while (call := driver.next_call()) is not None:
@@ -215,24 +215,24 @@ class World:
 
     def recover(self, saga_id: str, owner: str = "two") -> None:
         """What a restarted process does: once the saga is due, claim it and drive it on."""
-        record = self.log.find(saga_id)
-        assert record is not None
-        self.now = max(self.now, record.due_at or self.now) + 0.001
+        row = self.log.find(saga_id)
+        assert row is not None
+        self.now = max(self.now, row.due_at or self.now) + 0.001
         try:
-            claimed, held = self.log.claim(saga_id, record.epoch, owner, due_by=self.now, due_at=self.now + LEASE)
+            claimed, held = self.log.claim(saga_id, row.epoch, owner, due_by=self.now, due_at=self.now + LEASE)
             self.drive(self.driver(claimed, owner, Claim(held)))
         except (Crash, LeaseLost):
             pass
 
-    def finish(self, saga_id: str, rounds: int = 40) -> Record:
+    def finish(self, saga_id: str, rounds: int = 40) -> SagaRow:
         """Recover until the saga has ended."""
         for _ in range(rounds):
-            record = self.log.find(saga_id)
-            assert record is not None
-            if record.state in ENDED:
-                return record
+            row = self.log.find(saga_id)
+            assert row is not None
+            if row.state in ENDED:
+                return row
             self.recover(saga_id)
-        raise AssertionError(f"it never ended: {record}")
+        raise AssertionError(f"it never ended: {row}")
 
     # What truly is
 
@@ -249,36 +249,36 @@ class World:
 
     def send_late(self, saga_id: str) -> None:
         """Every action of the saga once more, long after: promise 5."""
-        record = self.log.find(saga_id)
-        assert record is not None
+        row = self.log.find(saga_id)
+        assert row is not None
         body = {"username": "ada", "user_id": 1, "address": "1 Main St", "payment": "4111"}
         for step in self.definition.steps:
             if self.barrier(step.name, saga_id):  # one that was never called, or certainly failed, has no late action
                 headers = {"Saga-Id": saga_id, "Saga-Step": step.name}
                 self.apps[step.name].test_client().post("/invoke", json=body, headers=headers)
 
-    def check(self, record: Record) -> None:
+    def check(self, row: SagaRow) -> None:
         """The promises: all or nothing, at most once, reverse order, what the log says is what is."""
-        rows = {step.name: self.rows(step.name, record.id) for step in self.definition.steps}
-        completed = record.state == "completed"
-        assert set(rows.values()) == ({1} if completed else {0}), (record.state, rows)
-        effects = [work[1:] for work in self.committed if work[0] == record.id]
+        rows = {step.name: self.rows(step.name, row.id) for step in self.definition.steps}
+        completed = row.state == "completed"
+        assert set(rows.values()) == ({1} if completed else {0}), (row.state, rows)
+        effects = [work[1:] for work in self.committed if work[0] == row.id]
         assert len(effects) == len(set(effects)), f"took effect twice: {effects}"
         names = [step.name for step in self.definition.steps]
         undone = [step for step, call in effects if call == "compensation"]
         assert undone == sorted(undone, key=names.index, reverse=True), effects
-        check_replay(self.log, record.id)
-        assert (record.due_at, record.owner) == (None, None)
+        check_replay(self.log, row.id)
+        assert (row.due_at, row.owner) == (None, None)
 
 
 def check_replay(log: SagaLog, saga_id: str) -> None:
     """The row's state, results and context are those that all its lines come to, from the beginning."""
-    record, lines = log.find(saga_id), log.lines(saga_id)
-    assert record
+    row, lines = log.find(saga_id), log.lines(saga_id)
+    assert row
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
-    told, context = replay(record.definition, record.input, lines, record.results)
-    row = (record.state, record.cursor, record.results, record.context)
-    assert (told.state, told.cursor, told.results, context) == row, "replay tells another story"
+    told, context = replay(row.definition, row.input, lines, row.results)
+    kept = (row.state, row.cursor, row.results, row.context)
+    assert (told.state, told.cursor, told.results, context) == kept, "replay tells another story"
 
 
 def _exit(code: int) -> None:

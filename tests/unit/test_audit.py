@@ -12,9 +12,9 @@ from saga.definition import SagaDefinition, Step
 from saga.definition_file import parse_definition
 from saga.errors import DefinitionError
 from saga.machine import State
-from saga.record import Record
+from saga.saga_row import SagaRow
 from saga.views.audit import expected, violation
-from tests.support.builders import a_record
+from tests.support.builders import a_saga_row
 
 COMPLETED, COMPENSATED = State.COMPLETED, State.COMPENSATED
 
@@ -23,10 +23,10 @@ def a_step(records: str = "one", compensation: str | None = "http://a/compensate
     return Step("A", "http://a/invoke", compensation, records=records)
 
 
-def a_saga(state: State, *steps: Step) -> Record:
+def a_saga(state: State, *steps: Step) -> SagaRow:
     ended = 2.0 if state in (COMPLETED, COMPENSATED) else None
     definition = SagaDefinition("test", steps or (a_step(),))
-    return a_record(id="id", definition=definition, state=state, started_at=1.0, ended_at=ended)
+    return a_saga_row(id="id", definition=definition, state=state, started_at=1.0, ended_at=ended)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_a_step_says_how_many_records_it_leaves(
     records: str, state: State, right: list[int], wrong: list[int], words: str
 ) -> None:
     step = a_step(records)
-    record = a_saga(state, step)
-    assert [violation(record, step, found) for found in right] == [None] * len(right)
+    row = a_saga(state, step)
+    assert [violation(row, step, found) for found in right] == [None] * len(right)
     for found in wrong:
         told = {"saga_id": "id", "step": "A", "status": state.upper(), "expected": words, "found": found}
-        assert violation(record, step, found) == told
+        assert violation(row, step, found) == told
 
 
 def test_nothing_was_promised_of_a_step_of_a_compensated_saga_that_cannot_be_undone() -> None:
@@ -61,15 +61,15 @@ def test_nothing_was_promised_of_a_step_of_a_compensated_saga_that_cannot_be_und
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (COMPLETED, COMPENSATED)])
 def test_of_a_saga_that_has_not_ended_nothing_is_expected_yet(state: State) -> None:
-    record = a_saga(state)
-    assert violation(record, record.definition.steps[0], 7) is None
-    assert violations(record, {"A": {"records": [{}] * 7}}) == []
-    assert agreement(record, "applied", 1) == Agreement(None, "not settled yet")
+    row = a_saga(state)
+    assert violation(row, row.definition.steps[0], 7) is None
+    assert violations(row, {"A": {"records": [{}] * 7}}) == []
+    assert agreement(row, "applied", 1) == Agreement(None, "not settled yet")
 
 
-def agreement(record: Record, effect: str, number: int | None) -> Agreement:
+def agreement(row: SagaRow, effect: str, number: int | None) -> Agreement:
     rows = {"A": None if number is None else {"records": [{}] * number}}
-    return agreements(record, [{"name": "A", "effect": effect}], rows)["A"]
+    return agreements(row, [{"name": "A", "effect": effect}], rows)["A"]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def agreement(record: Record, effect: str, number: int | None) -> Agreement:
     ],
 )
 def test_the_rows_are_held_against_the_log(state: State, effect: str, number: int | None, told: Agreement) -> None:
-    record = a_saga(state)
-    assert agreement(record, effect, number) == told
-    wrong = violations(record, {"A": None if number is None else {"records": [{}] * number}})
+    row = a_saga(state)
+    assert agreement(row, effect, number) == told
+    wrong = violations(row, {"A": None if number is None else {"records": [{}] * number}})
     assert bool(wrong) == (told.holds is False)
 
 

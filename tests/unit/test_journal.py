@@ -42,7 +42,7 @@ def fail(saga: Journal, event: Event, verdict: Verdict = Verdict.UNKNOWN) -> Non
     call = saga.next_call()
     assert call
     number = saga.saga.calls.attempts + 1
-    saga.record_attempts(call, [AttemptRecord(Attempt(number, verdict, True, 500, 1.0, "no"), saga.record.context.at)])
+    saga.record_attempts(call, [AttemptRecord(Attempt(number, verdict, True, 500, 1.0, "no"), saga.row.context.at)])
     saga.record_event(event, cause={"step": call.step.name, "kind": "failed", "status_code": 500, "message": "no"})
 
 
@@ -63,8 +63,8 @@ def test_a_new_history_goes_on_where_the_old_one_ended() -> None:
     old.mark_projected(old.seq)
     new = journal(sent(old.continued_input(), WorkflowInput))
     assert (new.saga, new.seq, new.projected) == (old.saga, old.seq, old.projected)
-    assert new.record == old.record
-    assert represent(new.record) == represent(old.record)
+    assert new.row == old.row
+    assert represent(new.row) == represent(old.row)
     assert new.projection().lines == []
     for saga in (old, new):
         saga.record_event(Event.RESUMED)
@@ -72,7 +72,7 @@ def test_a_new_history_goes_on_where_the_old_one_ended() -> None:
         saga.record_event(Event.RESUMED)
         saga.record_event(Event.COMPENSATION_DONE)
     assert [line.seq for line in new.projection().lines] == [line.seq for line in old.projection().lines]
-    assert (new.saga, new.record.rounds) == (old.saga, old.record.rounds)
+    assert (new.saga, new.row.rounds) == (old.saga, old.row.rounds)
 
 
 def test_what_is_carried_over_does_not_grow_with_the_stall() -> None:
@@ -89,16 +89,16 @@ def test_what_is_carried_over_does_not_grow_with_the_stall() -> None:
 
 def test_a_wish_to_cancel_and_a_fault_that_struck_are_carried_over() -> None:
     old = stalled(rounds=2)
-    old.note(CANCEL_REQUESTED, {"by": "operator"})
-    old.note(FAULT, {"fault": "before-undo-B"})
+    old.add_line(CANCEL_REQUESTED, {"by": "operator"})
+    old.add_line(FAULT, {"fault": "before-undo-B"})
     for _ in range(4):
         old.record_event(Event.RESUMED)
         fail(old, Event.COMPENSATION_UNKNOWN)
     old.mark_projected(old.seq)
     new = journal(sent(old.continued_input(), WorkflowInput))
     assert not new.lines
-    assert new.record.context.cancelled
-    assert new.record.context.faults == ("before-undo-B",)
+    assert new.row.context.cancelled
+    assert new.row.context.faults == ("before-undo-B",)
     assert new.saga == old.saga
 
 
@@ -113,7 +113,7 @@ def test_a_stalled_saga_rests_longer_each_round() -> None:
     rests = []
     for rounds in (1, 2, 3, 20):
         saga = stalled(rounds)
-        rests.append((saga.record.due_at or 0) - saga.lines[-1].at)
+        rests.append((saga.row.due_at or 0) - saga.lines[-1].at)
     assert rests == [0.75, 1.5, 3.0, 225.0]
 
 
@@ -133,7 +133,7 @@ def test_where_nobody_can_undo_a_step_it_rests_longer_each_time_until_an_operato
     for _ in range(3):
         assert (saga.stalled, saga.next_call()) == (True, None)
         assert "nobody can undo B" in (saga.lines[-1].detail or {})["stalled"]
-        rests.append((saga.record.due_at or 0) - saga.lines[-1].at)
+        rests.append((saga.row.due_at or 0) - saga.lines[-1].at)
         saga.record_event(Event.RESUMED)
     assert rests == [0.75, 1.5, 3.0]
     new = journal(sent(saga.continued_input(), WorkflowInput))

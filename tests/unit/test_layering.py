@@ -141,7 +141,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"storage", "http_client", "process"}),
     frozenset(
         {"definition", "definition_file", "machine", "context", "progress", "call", "driver"}
-        | {"record", "saga_log", "set_aside", "unreadable"}
+        | {"saga_row", "saga_log", "set_aside", "unreadable"}
     ),  # the core
     frozenset({"runtime", "views", "barrier", "local_transaction", "participant", "kits"}),
     frozenset({"faults"}),

@@ -17,24 +17,24 @@ from tests.support.log_writer import SECRET, WORDS_OF_THE_LOG, LogWriter, writte
 E = Event
 
 
-def fails_at_b(scribe: LogWriter) -> None:
-    scribe.call()
-    scribe.call(500, times=3, message="out of disk")
+def fails_at_b(writer: LogWriter) -> None:
+    writer.call()
+    writer.call(500, times=3, message="out of disk")
 
 
-def stalls_at_a(scribe: LogWriter) -> None:
+def stalls_at_a(writer: LogWriter) -> None:
     """B refuses, and A does not let itself be undone, for two rounds."""
-    scribe.call()
-    scribe.call(409, message="no such address")
-    scribe.call(500, times=3)
-    scribe.event(E.RESUMED, seconds=1)
-    scribe.call(500, times=3, message="locked")
+    writer.call()
+    writer.call(409, message="no such address")
+    writer.call(500, times=3)
+    writer.event(E.RESUMED, seconds=1)
+    writer.call(500, times=3, message="locked")
 
 
-def sealing(scribe: LogWriter) -> None:
-    scribe.call()
-    scribe.call()
-    scribe.call(None, times=3, message="no answer within 5 s")
+def sealing(writer: LogWriter) -> None:
+    writer.call()
+    writer.call()
+    writer.call(None, times=3, message="no answer within 5 s")
 
 
 def completed(s: LogWriter) -> None:
@@ -115,7 +115,7 @@ def cancel_asked_at_the_pivot(s: LogWriter) -> None:
     s.call()
     s.call()
     s.claim(seconds=0)
-    s.note(CANCEL_REQUESTED, {"by": "operator"}, step="C")
+    s.add_line(CANCEL_REQUESTED, {"by": "operator"}, step="C")
     s.call()
 
 
@@ -149,7 +149,7 @@ def taken_over(s: LogWriter) -> None:
     s.claim()
     s.claim()
     s.call()
-    s.note(RELEASED)
+    s.add_line(RELEASED)
     s.claim(was_held=False)
     s.call()
 
@@ -284,9 +284,9 @@ TOLD: list[tuple[Callable[[LogWriter], None], str, str | None]] = [
 def test_what_happened_is_told_in_plain_words(
     happened: Callable[[LogWriter], None], told: str, cause: str | None
 ) -> None:
-    scribe = LogWriter()
-    happened(scribe)
-    saga, lines = scribe.shown()
+    writer = LogWriter()
+    happened(writer)
+    saga, lines = writer.shown()
     assert summarize(saga, lines) == told
     assert root_cause(saga, lines) == cause
 
@@ -296,61 +296,61 @@ def test_before_its_first_answer_it_says_what_it_waits_for() -> None:
 
 
 def test_a_step_that_cannot_be_undone_is_said_to_stay() -> None:
-    scribe = LogWriter("A* B* C")
-    scribe.call()
-    scribe.call(None)
-    assert summarize(*scribe.shown()) == (
+    writer = LogWriter("A* B* C")
+    writer.call()
+    writer.call(None)
+    assert summarize(*writer.shown()) == (
         "B timed out; whether it took effect was unknown, so it turned back; A has no compensation, so what it did "
         "stays; B has no compensation, so what it may have done stays."
     )
 
 
 def test_a_pivot_that_nobody_can_ask_is_said_to_be_what_it_is_stalled_at() -> None:
-    scribe = LogWriter("A B*!")
-    scribe.call()
-    scribe.call(None, times=2)
-    assert root_cause(*scribe.shown()) == (
+    writer = LogWriter("A B*!")
+    writer.call()
+    writer.call(None, times=2)
+    assert root_cause(*writer.shown()) == (
         "B failed in 1 round, and has no compensation that could tell whether it took effect"
     )
-    scribe.event(E.RESOLVED, note="it is paid")
-    assert summarize(*scribe.shown()) == "A took effect; an operator marked B as done by hand: “it is paid”."
+    writer.event(E.RESOLVED, note="it is paid")
+    assert summarize(*writer.shown()) == "A took effect; an operator marked B as done by hand: “it is paid”."
 
 
 def test_past_the_pivot_it_only_goes_forward() -> None:
-    scribe = LogWriter("charge! mail")
-    scribe.call()
-    scribe.call(400, message="no such address")
-    assert root_cause(*scribe.shown()) == (
+    writer = LogWriter("charge! mail")
+    writer.call()
+    writer.call(400, message="no such address")
+    assert root_cause(*writer.shown()) == (
         "mail failed in 1 round (HTTP 400: “no such address”), and past the pivot a saga only goes forward"
     )
-    scribe.event(E.RESUMED)
-    assert summarize(*scribe.shown()) == "charge took effect; mail answered HTTP 400 once; attempt 2 has no answer yet."
-    scribe.call()
-    assert summarize(*scribe.shown()) == "All 2 steps took effect. mail answered HTTP 400 once before it succeeded."
+    writer.event(E.RESUMED)
+    assert summarize(*writer.shown()) == "charge took effect; mail answered HTTP 400 once; attempt 2 has no answer yet."
+    writer.call()
+    assert summarize(*writer.shown()) == "All 2 steps took effect. mail answered HTTP 400 once before it succeeded."
 
 
 def test_it_goes_forward_from_a_pivot_that_had_committed_and_says_where_it_is() -> None:
-    scribe = LogWriter("charge! mail")
-    scribe.call(None)
-    scribe.call(409)
-    assert summarize(*scribe.shown()) == (
+    writer = LogWriter("charge! mail")
+    writer.call(None)
+    writer.call(409)
+    assert summarize(*writer.shown()) == (
         "charge failed; whether it took effect was unknown. Asked to undo it, charge answered that it had committed, "
         "so the saga went forward. charge took effect; mail has not answered yet (attempt 1)."
     )
 
 
 def test_after_ten_rounds_it_is_said_to_need_attention() -> None:
-    scribe = LogWriter("A B")
-    scribe.call()
-    scribe.call(409)
+    writer = LogWriter("A B")
+    writer.call()
+    writer.call(409)
     for _ in range(10):
-        scribe.call(500)
-        scribe.event(E.RESUMED, seconds=1)
-    scribe.call(500)
-    assert "UTC and in need of attention: the compensation of A failed in 11 rounds" in summarize(*scribe.shown())
-    scribe.event(E.RESUMED, seconds=1)
-    scribe.call()
-    assert summarize(*scribe.shown()) == (
+        writer.call(500)
+        writer.event(E.RESUMED, seconds=1)
+    writer.call(500)
+    assert "UTC and in need of attention: the compensation of A failed in 11 rounds" in summarize(*writer.shown())
+    writer.event(E.RESUMED, seconds=1)
+    writer.call()
+    assert summarize(*writer.shown()) == (
         "B refused, so A was undone. The compensation of A answered HTTP 500 (11 times) before it succeeded."
     )
 
@@ -365,62 +365,62 @@ def test_of_a_choreographed_saga_nobody_is_said_to_call_or_to_answer() -> None:
     for happened, told, _ in TOLD:
         if re.search("perator|taken over|deadline", told):
             continue  # who could?
-        scribe = heard()
-        happened(scribe)
-        said = re.sub("“.*?”", "", summarize(*scribe.shown()))
+        writer = heard()
+        happened(writer)
+        said = re.sub("“.*?”", "", summarize(*writer.shown()))
         assert not re.search("answer|HTTP|asked|call|could not be reached|try it now", said), said
 
 
 def test_what_a_choreographed_saga_waits_for_is_what_nothing_is_heard_of() -> None:
-    scribe = heard()
-    assert summarize(*scribe.shown()) == "Nothing is heard of A yet (attempt 1)."
-    scribe.call()
-    scribe.attempt(500)
-    assert summarize(*scribe.shown()) == (
+    writer = heard()
+    assert summarize(*writer.shown()) == "Nothing is heard of A yet (attempt 1)."
+    writer.call()
+    writer.attempt(500)
+    assert summarize(*writer.shown()) == (
         "A took effect; B failed with an unknown effect once; nothing is heard of attempt 2 yet."
     )
-    scribe.attempt(None)
-    scribe.call(503, verdict="refused")
-    assert summarize(*scribe.shown()) == (
+    writer.attempt(None)
+    writer.call(503, verdict="refused")
+    assert summarize(*writer.shown()) == (
         "B failed after 3 attempts; whether it took effect was unknown, so it turns back. Nothing is heard of undoing "
         "B yet (attempt 1)."
     )
 
 
 def test_attempts_of_which_nothing_was_heard_are_told() -> None:
-    scribe = heard("A B")
-    scribe.call()
-    scribe.saga = interrupted(scribe.saga)
-    scribe.attempt(500)
-    scribe.call()
-    assert summarize(*scribe.shown()) == (
+    writer = heard("A B")
+    writer.call()
+    writer.saga = interrupted(writer.saga)
+    writer.attempt(500)
+    writer.call()
+    assert summarize(*writer.shown()) == (
         "All 2 steps took effect. B failed with an unknown effect once before it succeeded; nothing was heard of 1 "
         "attempt of B."
     )
 
 
 def test_a_pivot_in_doubt_asks_its_own_barrier() -> None:
-    scribe = heard("A B!")
-    scribe.call()
-    scribe.call(None, message="no answer within 5 s")
+    writer = heard("A B!")
+    writer.call()
+    writer.call(None, message="no answer within 5 s")
     doubt = "B timed out (“no answer within 5 s”); whether it took effect was unknown"
-    assert summarize(*scribe.shown()) == (
+    assert summarize(*writer.shown()) == (
         f"{doubt}, so B asks its own barrier row. Nothing is heard of undoing B yet (attempt 1)."
     )
-    scribe.call(409)
-    assert summarize(*scribe.shown()) == (
+    writer.call(409)
+    assert summarize(*writer.shown()) == (
         "B failed (“no answer within 5 s”); whether it took effect was unknown. Its own barrier row told B that it had "
         "committed, so the saga went forward and all 2 steps took effect."
     )
 
 
 def test_a_pivot_that_had_not_committed_is_sealed_by_its_own_barrier() -> None:
-    scribe = heard("A B!")
-    scribe.call()
-    scribe.call(None)
-    scribe.call()
-    scribe.call()
-    assert summarize(*scribe.shown()) == (
+    writer = heard("A B!")
+    writer.call()
+    writer.call(None)
+    writer.call()
+    writer.call()
+    assert summarize(*writer.shown()) == (
         "B timed out; whether it took effect was unknown. Its own barrier row told B that it had not "
         "committed, and sealed it, "
         "so A was undone."
@@ -428,47 +428,47 @@ def test_a_pivot_that_had_not_committed_is_sealed_by_its_own_barrier() -> None:
 
 
 def test_a_parked_event_is_told_until_it_is_replayed() -> None:
-    scribe = heard()
-    stalls_at_a(scribe)
+    writer = heard()
+    stalls_at_a(writer)
     stalled = "Stalled since 2001-09-09 01:46:40 UTC: undoing A failed in 2 rounds (“locked”)"
     turned = "B refused (“no such address”), so it turns back."
-    assert summarize(*scribe.shown()) == (
+    assert summarize(*writer.shown()) == (
         f"{turned} {stalled}; its service tries it again by itself, and no operator can make it try now."
     )
     parked = {"letter": 7, "subject": "saga.test.B.refused", "message": "locked", "service": "A"}
-    scribe.note(PARKED, parked, step="A")
-    assert summarize(*scribe.shown()) == (
+    writer.add_line(PARKED, parked, step="A")
+    assert summarize(*writer.shown()) == (
         f"{turned} {stalled.replace('UTC', 'UTC and in need of attention')}; its event is parked. A could not handle "
         "saga.test.B.refused (“locked”): it is parked until somebody replays it."
     )
-    scribe.note(REPLAYED, {"letter": 7, "subject": "saga.test.B.refused"})
-    scribe.event(E.RESUMED)
-    scribe.call()
-    assert summarize(*scribe.shown()) == (
+    writer.add_line(REPLAYED, {"letter": 7, "subject": "saga.test.B.refused"})
+    writer.event(E.RESUMED)
+    writer.call()
+    assert summarize(*writer.shown()) == (
         "B refused (“no such address”), so A was undone. A parked event was replayed once by an operator. Undoing A "
         "failed without effect six times before it succeeded."
     ).replace("without effect", "with an unknown effect")
 
 
 def test_past_its_deadline_nobody_is_in_charge() -> None:
-    scribe = heard("A B")
-    scribe.call()
-    scribe.note(OVERDUE)
-    assert summarize(*scribe.shown()) == (
+    writer = heard("A B")
+    writer.call()
+    writer.add_line(OVERDUE)
+    assert summarize(*writer.shown()) == (
         "A took effect; nothing is heard of B yet (attempt 1). Its deadline has passed, and nobody is in charge who "
         "could roll it back."
     )
-    scribe.call()
-    assert summarize(*scribe.shown()) == (
+    writer.call()
+    assert summarize(*writer.shown()) == (
         "All 2 steps took effect. Its deadline passed before it ended, and nobody was in charge."
     )
 
 
 def test_what_is_on_its_way_back_when_its_deadline_passes_needs_nobody_to_turn_it_back() -> None:
-    scribe = heard()
-    stalls_at_a(scribe)
-    scribe.note(OVERDUE)
-    assert summarize(*scribe.shown()).endswith("no operator can make it try now. Its deadline has passed.")
+    writer = heard()
+    stalls_at_a(writer)
+    writer.add_line(OVERDUE)
+    assert summarize(*writer.shown()).endswith("no operator can make it try now. Its deadline has passed.")
 
 
 @pytest.mark.parametrize(
@@ -481,45 +481,45 @@ def test_what_is_on_its_way_back_when_its_deadline_passes_needs_nobody_to_turn_i
 def test_why_it_turned_back_is_told_though_the_lines_that_say_so_are_left_out(
     event: Event, kind: str, told: str
 ) -> None:
-    scribe = LogWriter("A B C!")
-    scribe.call()
-    scribe.event(event, kind)
-    scribe.call()
-    saga, lines = scribe.shown()
+    writer = LogWriter("A B C!")
+    writer.call()
+    writer.event(event, kind)
+    writer.call()
+    saga, lines = writer.shown()
     assert summarize(saga, with_gaps([lines[1], *lines[-2:]])).startswith(told)
 
 
 def test_a_crash_of_who_only_listens_holds_up_nobody() -> None:
-    scribe = heard("A")
-    scribe.note(FAULT, {"fault": "after-A"}, step="A")
-    scribe.call()
-    assert summarize(*scribe.shown()) == (
+    writer = heard("A")
+    writer.add_line(FAULT, {"fault": "after-A"}, step="A")
+    writer.call()
+    assert summarize(*writer.shown()) == (
         "Its one step took effect. The orchestrator, which only listens, crashed once; that held up nobody."
     )
 
 
 def test_a_long_note_is_cut() -> None:
-    scribe = LogWriter()
-    long_note(scribe)
-    assert "“" + "x" * 199 + "…”" in summarize(*scribe.shown())
+    writer = LogWriter()
+    long_note(writer)
+    assert "“" + "x" * 199 + "…”" in summarize(*writer.shown())
 
 
 def test_one_step_is_one_step() -> None:
-    scribe = LogWriter("A")
-    scribe.call()
-    assert summarize(*scribe.shown()) == "Its one step took effect."
+    writer = LogWriter("A")
+    writer.call()
+    assert summarize(*writer.shown()) == "Its one step took effect."
 
 
 def test_a_log_whose_words_are_masked_is_told_without_them() -> None:
     """A payment of "completed" is masked wherever that word is said, also in the log's own words."""
-    scribe = LogWriter("A", {"pin": "completed"})
-    scribe.call()
-    assert summarize(*scribe.shown()) == "It is COMPLETED."
+    writer = LogWriter("A", {"pin": "completed"})
+    writer.call()
+    assert summarize(*writer.shown()) == "It is COMPLETED."
 
 
 @given(written_logs())
-def test_whatever_happened_can_be_told_and_no_secret_is(scribe: LogWriter) -> None:
-    saga, lines = scribe.shown()
+def test_whatever_happened_can_be_told_and_no_secret_is(writer: LogWriter) -> None:
+    saga, lines = writer.shown()
     told, cause = summarize(saga, lines), root_cause(saga, lines)
     assert told.endswith(".")
     assert SECRET not in told + str(cause)
@@ -529,16 +529,16 @@ def test_whatever_happened_can_be_told_and_no_secret_is(scribe: LogWriter) -> No
 
 
 @given(written_logs(WORDS_OF_THE_LOG))
-def test_a_log_whose_own_words_are_masked_can_be_told(scribe: LogWriter) -> None:
+def test_a_log_whose_own_words_are_masked_can_be_told(writer: LogWriter) -> None:
     """A secret may be a word that the log itself uses: it is then masked there too."""
-    saga, lines = scribe.shown()
+    saga, lines = writer.shown()
     root_cause(saga, lines)
     assert summarize(saga, lines).endswith(".")
 
 
 @given(written_logs())
-def test_nothing_is_said_to_be_undone_or_to_have_taken_effect_that_is_not(scribe: LogWriter) -> None:
-    saga, lines = scribe.shown()
+def test_nothing_is_said_to_be_undone_or_to_have_taken_effect_that_is_not(writer: LogWriter) -> None:
+    saga, lines = writer.shown()
     told = summarize(saga, lines)
     effects = {step["name"]: step["effect"] for step in saga["steps"]}
     for undone in re.findall(r"so (\w) was undone", told):

@@ -18,8 +18,8 @@ from tests.support.log_writer import START, WORDS_OF_THE_LOG, LogWriter, written
 E = Event
 
 
-def drawn(scribe: LogWriter, now: float | None = None) -> Timeline:
-    return timeline(*scribe.shown(), now=now)
+def drawn(writer: LogWriter, now: float | None = None) -> Timeline:
+    return timeline(*writer.shown(), now=now)
 
 
 def bars(chart: Timeline) -> list[tuple[str, str, float, float, str]]:
@@ -32,30 +32,30 @@ def titles(chart: Timeline, label: str) -> list[str]:
 
 
 def test_an_attempt_ends_when_its_line_says_and_is_as_long_as_it_took() -> None:
-    scribe = LogWriter("A B")
-    scribe.call(took=0.2, seconds=0.3)
-    scribe.call(took=0.6, seconds=0.7)
-    chart = drawn(scribe)
+    writer = LogWriter("A B")
+    writer.call(took=0.2, seconds=0.3)
+    writer.call(took=0.6, seconds=0.7)
+    chart = drawn(writer)
     assert bars(chart) == [("A", "attempt", 10.0, 20.0, "done"), ("B", "attempt", 40.0, 60.0, "done")]
     assert (chart.start, chart.end) == (START, START + 1)
 
 
 def test_of_a_choreographed_saga_nobody_is_said_to_answer() -> None:
-    scribe = LogWriter("A", mode=CHOREOGRAPHY)
-    scribe.attempt(500, took=0.2, seconds=0.2)
-    assert titles(drawn(scribe, scribe.now + 1), "A") == [
+    writer = LogWriter("A", mode=CHOREOGRAPHY)
+    writer.attempt(500, took=0.2, seconds=0.2)
+    assert titles(drawn(writer, writer.now + 1), "A") == [
         "A action, attempt 1: unknown in 200 ms",
         "A action, attempt 2: nothing heard yet",
     ]
 
 
 def test_between_two_attempts_it_waits() -> None:
-    scribe = LogWriter("A")
-    scribe.attempt(500, took=0.2, seconds=0.2)
-    scribe.attempt(None, took=0.1, seconds=0.5)
-    scribe.attempt(None, "refused", took=0.0, seconds=0.2)
-    scribe.call(took=0.1, seconds=0.1)
-    chart = drawn(scribe)
+    writer = LogWriter("A")
+    writer.attempt(500, took=0.2, seconds=0.2)
+    writer.attempt(None, took=0.1, seconds=0.5)
+    writer.attempt(None, "refused", took=0.0, seconds=0.2)
+    writer.call(took=0.1, seconds=0.1)
+    chart = drawn(writer)
     assert bars(chart) == [
         ("A", "attempt", 0.0, 20.0, "unknown"),
         ("A", "wait", 20.0, 40.0, ""),
@@ -75,26 +75,26 @@ def test_between_two_attempts_it_waits() -> None:
 
 
 def test_every_step_has_a_row_and_compensations_follow_in_the_order_of_their_calls() -> None:
-    scribe = LogWriter("A B C D")
-    scribe.call()
-    scribe.call()
-    scribe.call(409)
-    scribe.call()
-    scribe.call()
-    chart = drawn(scribe)
+    writer = LogWriter("A B C D")
+    writer.call()
+    writer.call()
+    writer.call(409)
+    writer.call()
+    writer.call()
+    chart = drawn(writer)
     assert [row.label for row in chart.rows] == ["A", "B", "C", "D", "undo B", "undo A"]
     assert chart.rows[3] == TimelineRow("D", ())
     assert titles(chart, "undo B") == ["B compensation, attempt 1: HTTP 200 in 10 ms (done)"]
 
 
 def test_a_stall_lasts_until_it_is_tried_again() -> None:
-    scribe = LogWriter("A! B")
-    scribe.call(took=0.5, seconds=0.5)
-    scribe.call(400, took=0.5, seconds=0.5)
-    scribe.event(E.RESUMED, seconds=1)
-    scribe.call(400, took=0.5, seconds=0.5)
-    scribe.event(E.RESOLVED, seconds=1.5)
-    chart = drawn(scribe)
+    writer = LogWriter("A! B")
+    writer.call(took=0.5, seconds=0.5)
+    writer.call(400, took=0.5, seconds=0.5)
+    writer.event(E.RESUMED, seconds=1)
+    writer.call(400, took=0.5, seconds=0.5)
+    writer.event(E.RESOLVED, seconds=1.5)
+    chart = drawn(writer)
     assert bars(chart)[1:] == [
         ("B", "attempt", 12.5, 12.5, "refused"),
         ("B", "stalled", 25.0, 25.0, ""),
@@ -105,14 +105,14 @@ def test_a_stall_lasts_until_it_is_tried_again() -> None:
 
 
 def test_a_stall_goes_on_to_now_and_on_the_row_of_the_call_that_stalled() -> None:
-    scribe = LogWriter("A B!")
-    scribe.call()
-    scribe.call(None)
-    scribe.call(500)
-    chart = drawn(scribe, scribe.now + 4.2)
+    writer = LogWriter("A B!")
+    writer.call()
+    writer.call(None)
+    writer.call(500)
+    chart = drawn(writer, writer.now + 4.2)
     assert titles(chart, "undo B")[-1] == "stalled 4.2 s so far (round 1)"
-    assert chart.end == pytest.approx(scribe.now + 4.2)
-    assert drawn(scribe).end == pytest.approx(scribe.now)
+    assert chart.end == pytest.approx(writer.now + 4.2)
+    assert drawn(writer).end == pytest.approx(writer.now)
 
 
 @pytest.mark.parametrize(
@@ -123,31 +123,31 @@ def test_a_stall_goes_on_to_now_and_on_the_row_of_the_call_that_stalled() -> Non
     ],
 )
 def test_what_has_no_answer_yet_runs_up_to_now(calls: list[int], label: str, title: str) -> None:
-    scribe = LogWriter("A B C")
+    writer = LogWriter("A B C")
     for status in calls:
-        scribe.call(status)
-    chart = drawn(scribe, scribe.now + 1)
+        writer.call(status)
+    chart = drawn(writer, writer.now + 1)
     assert [(row, kind) for row, kind, *_ in bars(chart)][-1] == (label, "running")
     assert titles(chart, label) == [title]
-    assert "running" not in {kind for _, kind, *_ in bars(drawn(scribe))}
+    assert "running" not in {kind for _, kind, *_ in bars(drawn(writer))}
 
 
 def test_an_attempt_that_a_crash_may_have_cut_short_counts() -> None:
-    scribe = LogWriter("A")
-    scribe.claim(seconds=2)
+    writer = LogWriter("A")
+    writer.claim(seconds=2)
     gone = "A action, attempt 1: no answer is recorded; after 2 s the orchestrator was gone, and another took over"
-    assert titles(drawn(scribe, scribe.now + 1), "A") == [gone, "A action, attempt 2: no answer yet"]
-    scribe.call(took=1, seconds=1)
-    assert titles(drawn(scribe), "A") == [gone, "A action, attempt 2: HTTP 200 in 1 s (done)"]
-    assert [kind for _, kind, *_ in bars(drawn(scribe))] == ["gone", "attempt"]
+    assert titles(drawn(writer, writer.now + 1), "A") == [gone, "A action, attempt 2: no answer yet"]
+    writer.call(took=1, seconds=1)
+    assert titles(drawn(writer), "A") == [gone, "A action, attempt 2: HTTP 200 in 1 s (done)"]
+    assert [kind for _, kind, *_ in bars(drawn(writer))] == ["gone", "attempt"]
 
 
 def test_a_crash_in_a_compensation_is_on_the_row_of_that_compensation() -> None:
-    scribe = LogWriter("A B")
-    scribe.call()
-    scribe.call(409)
-    scribe.claim(seconds=2)
-    for chart in (drawn(scribe, scribe.now + 1), drawn(after_call(scribe))):
+    writer = LogWriter("A B")
+    writer.call()
+    writer.call(409)
+    writer.claim(seconds=2)
+    for chart in (drawn(writer, writer.now + 1), drawn(after_call(writer))):
         assert next(kind for row, kind, *_ in bars(chart) if row == "undo A") == "gone"
         assert not [kind for _, kind, *_ in bars(chart) if kind == "wait"]
 
@@ -155,49 +155,49 @@ def test_a_crash_in_a_compensation_is_on_the_row_of_that_compensation() -> None:
 @pytest.mark.parametrize("why", [None, "cancelled"])
 def test_a_cancel_is_no_crash(why: str | None) -> None:
     """Neither in a log that says why it was claimed, nor in an older one."""
-    scribe = LogWriter("A B C!")
-    scribe.call()
-    scribe.claim(seconds=2, why=why)
-    scribe.event(E.CANCELLED, "cancelled")
-    scribe.call()
-    chart = drawn(scribe)
+    writer = LogWriter("A B C!")
+    writer.call()
+    writer.claim(seconds=2, why=why)
+    writer.event(E.CANCELLED, "cancelled")
+    writer.call()
+    chart = drawn(writer)
     assert titles(chart, "B") == ["B action, attempt 1: no answer is recorded; after 2 s an operator took the saga"]
     assert [(row, kind) for row, kind, *_ in bars(chart)] == [("A", "attempt"), ("B", "cut"), ("undo B", "attempt")]
 
 
 def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_called() -> None:
-    scribe = LogWriter("A B C!")
-    scribe.call()
-    scribe.claim(was_held=False, seconds=2, why="cancelled")
-    scribe.event(E.CANCELLED, "cancelled")
-    scribe.call()
-    assert [(row, kind) for row, kind, *_ in bars(drawn(scribe))] == [("A", "attempt"), ("undo A", "attempt")]
+    writer = LogWriter("A B C!")
+    writer.call()
+    writer.claim(was_held=False, seconds=2, why="cancelled")
+    writer.event(E.CANCELLED, "cancelled")
+    writer.call()
+    assert [(row, kind) for row, kind, *_ in bars(drawn(writer))] == [("A", "attempt"), ("undo A", "attempt")]
 
 
-def after_call(scribe: LogWriter) -> LogWriter:
-    scribe.call()
-    return scribe
+def after_call(writer: LogWriter) -> LogWriter:
+    writer.call()
+    return writer
 
 
 def test_an_ended_saga_ends() -> None:
-    scribe = LogWriter("A")
-    scribe.call()
-    assert drawn(scribe, scribe.now + 1000) == drawn(scribe)
+    writer = LogWriter("A")
+    writer.call()
+    assert drawn(writer, writer.now + 1000) == drawn(writer)
 
 
 def test_notes_draw_nothing() -> None:
-    scribe = LogWriter("A")
-    scribe.note(RELEASED)
-    scribe.note(CANCEL_REQUESTED, {"by": "operator"}, step="A")
-    assert bars(drawn(scribe)) == []
+    writer = LogWriter("A")
+    writer.add_line(RELEASED)
+    writer.add_line(CANCEL_REQUESTED, {"by": "operator"}, step="A")
+    assert bars(drawn(writer)) == []
 
 
 def test_clocks_that_disagree_draw_nothing_backwards() -> None:
     """Another orchestrator's clock is half a second behind: its line is taken to be as late as the one before it."""
-    scribe = LogWriter("A B")
-    scribe.call(took=1, seconds=1)
-    scribe.call(took=1, seconds=-0.5)
-    assert bars(drawn(scribe)) == [("A", "attempt", 0.0, 100.0, "done"), ("B", "attempt", 99.6, 0.4, "done")]
+    writer = LogWriter("A B")
+    writer.call(took=1, seconds=1)
+    writer.call(took=1, seconds=-0.5)
+    assert bars(drawn(writer)) == [("A", "attempt", 0.0, 100.0, "done"), ("B", "attempt", 99.6, 0.4, "done")]
 
 
 def test_without_a_line_there_is_nothing_to_draw() -> None:
@@ -207,12 +207,12 @@ def test_without_a_line_there_is_nothing_to_draw() -> None:
 
 def stalled_for(seconds: float) -> Timeline:
     """A stall amid two seconds of calls."""
-    scribe = LogWriter("A! B")
-    scribe.call(took=0.5, seconds=0.5)
-    scribe.call(400, took=0.5, seconds=0.5)
-    scribe.event(E.RESUMED, seconds=seconds)
-    scribe.call(took=1, seconds=1)
-    return drawn(scribe)
+    writer = LogWriter("A! B")
+    writer.call(took=0.5, seconds=0.5)
+    writer.call(400, took=0.5, seconds=0.5)
+    writer.event(E.RESUMED, seconds=seconds)
+    writer.call(took=1, seconds=1)
+    return drawn(writer)
 
 
 def test_a_stall_that_dwarfs_all_else_is_cut() -> None:
@@ -238,25 +238,25 @@ def test_up_to_ten_times_all_else_a_stall_is_drawn_as_long_as_it_was() -> None:
 
 
 def test_stalls_of_which_each_is_twice_the_last_are_not_cut_but_those_beyond_a_leap_share_half_equally() -> None:
-    scribe = LogWriter("A! B")
-    scribe.call(took=1, seconds=1)
+    writer = LogWriter("A! B")
+    writer.call(took=1, seconds=1)
     for seconds in (1, 2, 4, 8, 600, 1200):
-        scribe.call(400, took=0.1, seconds=0.1)
-        scribe.event(E.RESUMED, seconds=seconds)
-    scribe.call()
-    rests = [bar for bar in drawn(scribe).rows[1].bars if bar.kind == "stalled"]
+        writer.call(400, took=0.1, seconds=0.1)
+        writer.event(E.RESUMED, seconds=seconds)
+    writer.call()
+    rests = [bar for bar in drawn(writer).rows[1].bars if bar.kind == "stalled"]
     assert [bar.compressed for bar in rests] == [False] * 4 + [True] * 2
     assert [bar.width for bar in rests[4:]] == pytest.approx([25.0, 25.0], abs=0.5)
     assert rests[3].width == pytest.approx(2 * rests[2].width, abs=0.5)
 
 
 def test_a_row_of_very_many_bars_begins_with_one_for_all_the_old_ones() -> None:
-    scribe = LogWriter("A! B")
-    scribe.call()
+    writer = LogWriter("A! B")
+    writer.call()
     for _ in range(100):
-        scribe.call(400, took=1, seconds=1)
-        scribe.event(E.RESUMED, seconds=299)
-    chart = drawn(scribe)
+        writer.call(400, took=1, seconds=1)
+        writer.event(E.RESUMED, seconds=299)
+    chart = drawn(writer)
     assert len(chart.rows[1].bars) == BARS_AT_MOST
     assert titles(chart, "B")[0] == "51 earlier attempts, and the waits between them: 4 h 10 min"
     assert titles(chart, "B")[1] == "stalled 4 min 59 s (round 51)"
@@ -274,9 +274,9 @@ def test_a_row_of_very_many_bars_begins_with_one_for_all_the_old_ones() -> None:
     ],
 )
 def test_the_axis_has_about_five_round_marks(seconds: float, labels: list[str]) -> None:
-    scribe = LogWriter("A")
-    scribe.call(took=seconds, seconds=seconds)
-    ticks = drawn(scribe).ticks
+    writer = LogWriter("A")
+    writer.call(took=seconds, seconds=seconds)
+    ticks = drawn(writer).ticks
     assert [tick.label for tick in ticks] == labels
     assert ticks[0].left == 0.0
     assert ticks[1].left == pytest.approx(ticks[2].left / 2, abs=0.01)
@@ -295,8 +295,8 @@ def test_a_length_is_told_in_the_unit_that_fits(seconds: float, words: str) -> N
 
 
 @given(written_logs(), st.sampled_from([None, 0.0, 0.5, 4000.0]))
-def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(scribe: LogWriter, later: float | None) -> None:
-    chart = drawn(scribe, None if later is None else scribe.now + later)
+def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(writer: LogWriter, later: float | None) -> None:
+    chart = drawn(writer, None if later is None else writer.now + later)
     for row in chart.rows:
         for bar in row.bars:
             assert bar.left >= 0
@@ -309,18 +309,18 @@ def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(scribe: LogWr
             assert "{}" not in bar.title
         for bar, following in pairwise(row.bars):
             assert bar.left + bar.width <= following.left + 1e-9
-    attempts = sum(line.event == "attempt" for line in scribe.lines)
+    attempts = sum(line.event == "attempt" for line in writer.lines)
     assert sum(kind == "attempt" for _, kind, *_ in bars(chart)) == attempts
 
 
 @given(written_logs(WORDS_OF_THE_LOG))
-def test_a_log_whose_own_words_are_masked_can_be_drawn(scribe: LogWriter) -> None:
-    assert drawn(scribe, scribe.now + 1).rows[0].label == "A"
+def test_a_log_whose_own_words_are_masked_can_be_drawn(writer: LogWriter) -> None:
+    assert drawn(writer, writer.now + 1).rows[0].label == "A"
 
 
 @given(written_logs())
-def test_marks_lie_within_the_chart_in_order_and_apart(scribe: LogWriter) -> None:
-    ticks = drawn(scribe).ticks
+def test_marks_lie_within_the_chart_in_order_and_apart(writer: LogWriter) -> None:
+    ticks = drawn(writer).ticks
     assert 1 <= len(ticks) <= 20
     assert all(0 <= tick.left <= 100 for tick in ticks)
     assert all(before.left + 4.9 <= after.left for before, after in pairwise(ticks))

@@ -9,14 +9,14 @@ from typing import Any
 from saga.definition import MODES, SagaDefinition
 from saga.errors import BadInput, KeyReused, Overloaded, WriteRefused
 from saga.payload import digest
-from saga.record import Stored, new_record
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.waiting_callers import Caller, WaitingCallers, read_saga
+from saga.saga_row import Stored, new_saga_row
 from saga.unreadable import Unreadable
 
 
-class Engine:
+class SagaStarter:
     """Where sagas are started. Every method may raise LogUnavailable; where a start does, nothing was started."""
 
     def __init__(
@@ -76,12 +76,12 @@ class Engine:
             raise Overloaded(f"{self._pool.in_flight} sagas are in flight here: try again later")
         request_hash = digest(input)
         now = round(self.deps.clock(), 6)  # as the log keeps it
-        record, line = new_record(self._new_id(), definition, input, now, key, request_hash)
+        row, line = new_saga_row(self._new_id(), definition, input, now, key, request_hash)
         try:
-            saga = self._coordinators[definition.coordinator].start(record, line, caller)
+            saga = self._coordinators[definition.coordinator].start(row, line, caller)
         except WriteRefused as error:  # all else of a new saga is small, and ours
             raise BadInput(f"input: {error}. Nothing was started", "input") from error
-        is_new = saga.id == record.id
+        is_new = saga.id == row.id
         return (saga if is_new else _same(saga, definition, request_hash, key)), is_new
 
 

@@ -20,7 +20,7 @@ WORKFLOW = "temporal"  # a workflow drives it, and no process claims it
 
 
 @dataclass(frozen=True)
-class Record:
+class SagaRow:
     """A row of `sagas`; its times are in seconds since the epoch.
 
     `input` and `results` (by the step's name) are empty in a record that was read bare: see `SagaLog.find_many`.
@@ -62,7 +62,7 @@ class Record:
         """The saga as the state machine knows it. Recovery needs nothing else."""
         return Saga(self.definition, self.input, self.state, self.cursor, self.results, self.context.calls)
 
-    def after(self, line: Line, result: Mapping[str, Any] | None = None) -> Record:
+    def after(self, line: Line, result: Mapping[str, Any] | None = None) -> SagaRow:
         """Return the row after one more line; `result` is what the action answered that this line says is done."""
         before = self.saga
         after = fold(before, line, {} if result is None or line.step is None else {line.step: result})
@@ -70,17 +70,17 @@ class Record:
         return replace(self, state=after.state, cursor=after.cursor, results=after.results, context=context)
 
 
-def new_record(
+def new_saga_row(
     saga_id: str,
     definition: SagaDefinition,
     input: Mapping[str, Any],
     now: float,
     key: str | None = None,
     request_hash: str | None = None,
-) -> tuple[Record, Line]:
+) -> tuple[SagaRow, Line]:
     """Return the row and the first line of a new saga, which starts `now`; nobody owns it yet, and it is never due."""
     saga, line = begin(definition, input), Line(1, now, STARTED)
-    record = Record(
+    row = SagaRow(
         id=saga_id,
         definition=definition,
         input=input,
@@ -98,10 +98,10 @@ def new_record(
         ended_at=None,
         deadline_at=now + definition.deadline if definition.deadline else None,
     )
-    return record, line
+    return row, line
 
 
-Stored = Record | Unreadable  # what a row of `sagas` is to its readers
+Stored = SagaRow | Unreadable  # what a row of `sagas` is to its readers
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ def read_row(row: Mapping[Any, Any], results: Mapping[str, Any] | None = None) -
     if reason := row_problem(values):
         return unreadable(values, reason)
     try:
-        record = _record(values, results or {})
+        saga_row = _saga_row(values, results or {})
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         return unreadable(values, error)
-    reason = position_problem(record.definition, record.state, record.cursor)
-    return unreadable(values, reason) if reason else record
+    reason = position_problem(saga_row.definition, saga_row.state, saga_row.cursor)
+    return unreadable(values, reason) if reason else saga_row
 
 
-def _record(values: Mapping[str, Any], results: Mapping[str, Any]) -> Record:
+def _saga_row(values: Mapping[str, Any], results: Mapping[str, Any]) -> SagaRow:
     """A saga from columns that have the types that they must have. Raises SnapshotError and other ValueErrors."""
     state = State(values["state"])
     given = {"input": {}, **{name: value for name, value in values.items() if name != "name"}}
@@ -142,4 +142,4 @@ def _record(values: Mapping[str, Any], results: Mapping[str, Any]) -> Record:
     given["context"] = Context.from_json(values["context"])
     if reason := results_problem(results):
         raise SnapshotError(reason)
-    return Record(**{**given, "state": state, "results": results})
+    return SagaRow(**{**given, "state": state, "results": results})
