@@ -1,7 +1,7 @@
 """The built-in engine: this process's own drivers drive the saga, call by call.
 
 A command takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one
-wins. Only a cancel while the pivot is called leaves it with its driver: it is a line added beside the driver's own lines.
+wins. Only a cancel while the pivot is called leaves it with its driver: a line is added beside the driver's own.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def test_a_note_and_a_write_at_the_same_moment_both_end_up_in_the_log_or_the_not
         made = begun(log, number, state=State.DECIDING)
         done = present(made, cursor=3, state=State.FINISHING)
         with ThreadPoolExecutor(2) as pool:
-            noting = pool.submit(log.note, made.id, OPEN, WISH)
+            noting = pool.submit(log.add_line, made.id, OPEN, WISH)
             try:
                 log.advance(made.id, 1, done, [Line(2, NOW, "action_done", "C")])
             except Overtaken:

@@ -147,8 +147,8 @@ def test_a_cancel_while_the_pivot_is_called_makes_no_second_call_and_its_driver_
 
 
 @pytest.mark.parametrize("flags", ["", "c:refuse", "c:lost"])
-def test_a_crash_after_the_wish_was_noted_loses_neither_it_nor_the_saga(world: World, desk: Desk, flags: str) -> None:
-    """The process dies at each point after the note, which is in the log before the operator is answered."""
+def test_a_crash_after_the_wish_was_logged_loses_neither_it_nor_the_saga(world: World, desk: Desk, flags: str) -> None:
+    """The process dies at each point after the line, which is in the log before the operator is answered."""
     for number in range(12):
         left = {"points": -1}
 
@@ -174,9 +174,9 @@ def test_a_crash_after_the_wish_was_noted_loses_neither_it_nor_the_saga(world: W
         world.check(row)
 
 
-def test_a_wish_that_was_not_noted_was_not_accepted(world: World, desk: Desk) -> None:
+def test_a_wish_that_was_not_logged_was_not_accepted(world: World, desk: Desk) -> None:
     def crash(name: str) -> None:
-        if name == "before note":
+        if name == "before add_line":
             raise Crash
 
     saga_id = stopped_at(world, "", "before call C")
@@ -188,7 +188,7 @@ def test_a_wish_that_was_not_noted_was_not_accepted(world: World, desk: Desk) ->
     desk.operator.cancel(saga_id)
 
 
-def test_a_wish_at_a_stalled_pivot_is_noted_and_its_rest_goes_on(tmp_path: Path) -> None:
+def test_a_wish_at_a_stalled_pivot_is_logged_and_its_rest_goes_on(tmp_path: Path) -> None:
     steps = signup().steps
     world = World(tmp_path, signup(steps=(*steps[:2], replace(steps[2], compensation=None))))
     saga_id = world.start("c:after:3")
@@ -196,8 +196,8 @@ def test_a_wish_at_a_stalled_pivot_is_noted_and_its_rest_goes_on(tmp_path: Path)
     assert before
     assert before.state == State.STALLED_DECIDING
     Desk(world).operator.cancel(before.id)
-    (*_, noted) = world.log.lines(before.id)
-    assert world.log.find(before.id) == before.after(noted)
+    (*_, added) = world.log.lines(before.id)
+    assert world.log.find(before.id) == before.after(added)
     assert events(world, before.id)[-1] == "cancel_requested"
     row = world.finish(before.id)
     assert row.state == State.COMPLETED

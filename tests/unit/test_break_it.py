@@ -26,7 +26,7 @@ def test_both_modes_are_started_alike_whichever_mode_the_form_has(mode: str) -> 
     parts: Any = SimpleNamespace(
         definition=lambda name: signup().on_engine("temporal"),
         mode=lambda name: name,
-        engine=SimpleNamespace(start=start),
+        starter=SimpleNamespace(start=start),
         settings=SimpleNamespace(faults=True),
         check_start=lambda definition: None,
     )
