@@ -9,7 +9,7 @@ from flask import Blueprint, redirect, render_template, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from orchestrator.dashboard.prediction import findings_for
+from orchestrator.dashboard.break_it_page import lesson_of
 from orchestrator.dashboard.saga_view import FIRST_LINES, view_of
 from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
@@ -67,5 +67,5 @@ def _render(orchestrator: Orchestrator, saga_id: str, problem: str | None = None
         lines = represent_lines(orchestrator.log.lines(saga_id, most=FIRST_LINES), saga)
         return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code
     view = view_of(orchestrator, saga)
-    findings, predicted = findings_for(request.args, view)
-    return render_template("saga.html", **view, problem=problem, findings=findings, predicted=predicted), code
+    learnt = lesson_of(orchestrator, request.args, view)
+    return render_template("saga.html", **view, **learnt, problem=problem), code
