@@ -24,6 +24,7 @@ from saga.choreography.memory_server import MemoryServer
 from saga.choreography.observer import Observer
 from saga.choreography.outbox import Relay, saga_outbox
 from saga.definition import CHOREOGRAPHY, SagaDefinition
+from saga.faults.crashes import OrchestratorCrashes
 from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
 from saga.kits.wiring import RunningParticipant
@@ -151,7 +152,8 @@ class ChoreographedWorld:
             self.listeners[name] = Listener(self._heard(name), deps)
         for name, engine in self.engines.items():
             self.relays[name] = Relay(engine, self.broker, self._clock)
-        self.observer = Observer(self.log, EndSignals(), self._clock, lambda row, line: None, self._exit)
+        crashes = OrchestratorCrashes(self._exit)
+        self.observer = Observer(self.log, EndSignals(), self._clock, lambda row, line: None, crashes.on_observed)
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
         """A saga that has been started: its row and its events are in the log's database."""
