@@ -210,7 +210,7 @@ class ChoreographedWorld:
         return moved
 
     def _check_replay(self) -> None:
-        """What the log holds after a crash is what its lines come to; to look is no point at which a process may die."""
+        """What the log holds after a crash is what its lines come to. No process dies while we look."""
         point, self.point = self.point, lambda name: None
         check_replay(self.log, f"saga-{self._started}")
         self.point = point
