@@ -89,7 +89,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
 
     # The coordinators: one for whatever a saga's definition names
     end_signals = EndSignals()
-    observer = Observer(saga_log, end_signals, time.time, telemetry.observe, exit)
+    observer = Observer(saga_log, end_signals, time.time, telemetry.observe, crashes.on_observed)
     choreography = _choreography(settings, database, deps, observer)
     temporal = _temporal(settings, saga_log, end_signals.ended)
     coordinators: dict[str, Coordinator] = {
