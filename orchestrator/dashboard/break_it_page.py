@@ -38,6 +38,7 @@ from saga.faults.flags import FaultKind
 from saga.unreadable import Unreadable
 
 BOTH = "both"
+PREDICT = "Predict, run, explain"  # heads the cards of a lesson
 REMEMBERED = {"mode": (ORCHESTRATION, CHOREOGRAPHY, BOTH), "predict": ("off", "on")}  # the default first
 YEAR = 365 * 24 * 3600  # seconds for which a browser remembers them
 CARRIED = ("scenario", "lesson", "predict-")  # beginnings of the fields that go on to the page of the saga
@@ -163,7 +164,7 @@ def render_form(orchestrator: Orchestrator, problem: str | None = None) -> str:
     shown = [each for each in scenarios if lesson is None or each.slug in lesson.cards]
     groups = {name: [each for each in shown if each.group == group] for group, name in GROUPS.items()}
     if lesson:
-        groups = {lesson.title: sorted(shown, key=lambda each: lesson.cards.index(each.slug))}
+        groups = {PREDICT: sorted(shown, key=lambda each: lesson.cards.index(each.slug))}
     with_mode: Flags = [("mode", CHOREOGRAPHY)] if switches["mode"] == CHOREOGRAPHY else []
     return render_template(
         "break_it.html",
