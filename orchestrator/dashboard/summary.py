@@ -125,7 +125,7 @@ class _Summary:
         if turn.event == Event.ACTION_REFUSED:
             return "" if self._failed(turn) == "refused" else self.say("changed nothing")
         if turn.event == Event.ACTION_UNKNOWN:
-            return self.say("effect unknown")
+            return self.say("in doubt")
         verdicts = [detail_of(line).get("verdict") for line in turn.attempts]
         if "done" in verdicts:
             return self.say("had taken effect", step=turn.step)
