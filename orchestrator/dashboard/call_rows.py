@@ -60,8 +60,8 @@ class _CallRows:
         title = self._say(name, step=group.step, attempts=attempts, answer=group.answer)
         label = self._label(group.step, group.undoing) + group.by
         lane = self._rows.lane(group.step)
-        more = {"step": group.step, "seq": group.seq}
-        self._rows.add(DiagramRow("call", 0, label, title, lane, group.answer, group.outcome, **more), group.at)
+        row = DiagramRow("call", 0, label, title, lane, group.answer, group.outcome, step=group.step)
+        self._rows.add(replace(row, seq=group.seq), group.at)
 
     def _moved(self, line: ShownLine, index: int) -> None:
         event, detail = line["event"], detail_of(line)
@@ -81,8 +81,8 @@ class _CallRows:
         following = self._lines[index + 1]["event"] if index + 1 < len(self._lines) else ""
         operators = by_operator(line, following)
         if before["event"] != FAULT:  # else it is known where it crashed, and drawn
-            label, why = ("not awaited", "answer is not awaited") if operators else ("never recorded", "answer is not recorded")
-            self._cut_short(index, label, why)
+            label = "not awaited" if operators else "never recorded"
+            self._cut_short(index, label, "answer is not awaited" if operators else "answer is not recorded")
         self._number += 1
         if not operators:
             gone = length(seconds_between(before["at"], line["at"]), 0)

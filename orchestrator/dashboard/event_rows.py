@@ -82,7 +82,8 @@ class _EventRows:
         elif event == STARTED or (event in set(Event) and self._last_line[subject] == index):
             self._published(line, subject)
         elif event in NOTES:
-            self._rows.note(event, None, seq=line["seq"])  # without a time: the orchestrator hears of it later than of what is around it
+            # Without a time: the orchestrator hears of it later than of what is around it.
+            self._rows.note(event, None, seq=line["seq"])
 
     def _published(self, line: ShownLine, subject: str) -> None:
         source, kind = self._rows.lane(line["step"]), subject.rpartition(".")[2]

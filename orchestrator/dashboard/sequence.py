@@ -2,8 +2,8 @@
 
 Of an orchestrated saga: the calls, all of them the orchestrator's, each with its answer. Of a choreographed one: the
 events, from the service that publishes one to the one that acts on it (the broker between them is not drawn); the
-orchestrator only listens. Positions are pixels of the narrowest drawing in which no text lies on another; in a wider one
-all lanes are further apart, in proportion.
+orchestrator only listens. Positions are pixels of the narrowest drawing in which no text lies on another; in a wider
+one all lanes are further apart, in proportion.
 """
 
 from __future__ import annotations

@@ -212,9 +212,7 @@ class _Reading:
                 room = max(room, begun + timeouts.get(step["name"], 0.0) - now)
         self.until, self.horizon = now, now + room
 
-    def _add(
-        self, label: str, kind: str, end: float, title: str, outcome: str = "", seq: int | None = None
-    ) -> None:
+    def _add(self, label: str, kind: str, end: float, title: str, outcome: str = "", seq: int | None = None) -> None:
         """A span from the end of the last one; `{}` in its title is its length."""
         if end > self.until or kind == "attempt":
             title = title.replace("{}", length(end - self.until), 1)

@@ -58,8 +58,9 @@ def bars(spans: Sequence[Span], scale: Scale) -> Iterator[Bar]:
     drawn: list[_Drawn] = []
     for span in spans:
         _add(drawn, span, min(scale.at(span.begin), WIDTH - NARROWEST), scale.at(span.end))
-    for each, following in zip(drawn, [*drawn[1:], None], strict=True):
-        yield _bar(each, (following.left if following else WIDTH) - each.right)
+    edges = [each.left for each in drawn[1:]] + [WIDTH]
+    for each, edge in zip(drawn, edges, strict=False):
+        yield _bar(each, edge - each.right)
 
 
 def _add(drawn: list[_Drawn], span: Span, left: int, right: int) -> None:

@@ -200,7 +200,9 @@ PHRASES: Mapping[str, str | Modes] = {
         "{step} {call}, attempt {number}: no answer is recorded; after {time} the orchestrator was gone, and another "
         "took over"
     ),
-    "bar: not awaited": "{step} {call}, attempt {number}: no answer is recorded; after {time} an operator took the saga",
+    "bar: not awaited": (
+        "{step} {call}, attempt {number}: no answer is recorded; after {time} an operator took the saga"
+    ),
     "orchestrator gone": "orchestrator gone, about {time}",
     # --- a step: what its status means, its effect, how often it was tried
     "step pending": "it has had no turn",
@@ -225,10 +227,35 @@ PHRASES: Mapping[str, str | Modes] = {
     "stuck at": "stuck at {call}",
     "last answer": "{answer}: {message}",
     "no last answer": "no answer",
+    "retrying": Modes("Retried: attempt {number} is under way", "Replayed: nothing is heard of it yet"),
+    "retried": Modes("Retried: {answer}", "Replayed: it {answer}"),
+    "retried again": Modes("Retried: {answer} again", "Replayed: it {answer} again"),
+    "parked again": "Replayed: parked again ({answer})",
+    "turns back in": Modes("turns back by itself in", "overdue in"),
+    "in flight": "attempt {number} under way,",
+    "undo in flight": "undo, attempt {number} under way,",
+    "of the time-out": "of {seconds}",
+    "since the last answer": "since the last answer",
     # --- the page of a saga, and two of them side by side
-    "resume button": Modes("Retry now", "Replay what is parked"),
-    "next try": Modes("Next try by itself", ""),
-    "resolve form": Modes("It has been done by hand …", ""),
+    "resume button": Modes("Retry {call} now", "{service} is mended: replay"),
+    "resolve form": Modes("I did it by hand …", ""),
+    "stalled panel": "Stuck at {call}",
+    "parked panel": "{service} could not handle an event: it is parked",
+    "overdue panel": "Overdue: it waits for {service}",
+    "mend stalled": Modes(
+        "It is tried again by itself, and never given up",
+        "{service} tries it again by itself, and never gives up",
+    ),
+    "mend parked": "Mend {service} first; then replay the event, and the saga goes on",
+    "mend overdue": (
+        "Mend {service}: the saga then goes on by itself. An orchestrator would have rolled it back at its deadline; "
+        "that is the price of choreography"
+    ),
+    "still has rows": "{step} still has {rows}. Go on only once that is gone",
+    "has no row": "{step} has no row of this saga",
+    "has a row already": "{step} has {rows} of this saga already",
+    "has no row yet": "{step} has no row of this saga yet. Go on only once it has what the call should have done",
+    "rows are not known": "{step} does not answer: what it has is not known",
     "on builtin": "",
     "on temporal": " on Temporal",
     "status column": Modes("HTTP", "Code"),

@@ -41,9 +41,10 @@ def words_of_steps(
     `sent` is how often the log says that each action was sent, where that is more than the representation counts.
     `under_way` says that an attempt of the step whose turn it is may be under way.
     """
+    sent = sent or {}
     sealed, say = sealed_steps(lines), Phrases(saga["mode"] or ORCHESTRATION)
     return {
-        step["name"]: _words(step, status_of_step(saga, step, sealed), say, (sent or {}).get(step["name"], 0), under_way)
+        step["name"]: _words(step, status_of_step(saga, step, sealed), say, sent.get(step["name"], 0), under_way)
         for step in saga["steps"]
     }
 
