@@ -14,10 +14,12 @@ from orchestrator.dashboard.curl import Curl, curl
 from orchestrator.dashboard.formatting import ago, length
 from orchestrator.dashboard.glossary import explained, term
 from orchestrator.parts import Orchestrator
-from saga.choreography.coordinator import CHOREOGRAPHY_OFF
+from saga.choreography.coordinator_without_broker import CHOREOGRAPHY_OFF
 from saga.definition import SagaDefinition
-from saga.payload import compact, pretty
+from saga.payload import compact, iso, pretty
 from saga.views.step_words import status_of_step
+
+OLD = 15.0  # seconds after which the lights are grey: they tell of another time
 
 
 def add(app: Flask, orchestrator: Orchestrator) -> None:
@@ -36,8 +38,11 @@ def add(app: Flask, orchestrator: Orchestrator) -> None:
 
     @app.context_processor
     def everywhere() -> dict[str, Any]:
+        health, now = orchestrator.health.latest(), orchestrator.starter.deps.clock()
         return {
-            "health": orchestrator.health.latest(),
+            "health": health,
+            "health_old": health is not None and now - health.at > OLD,
+            "now": iso(now),
             "curl": curl_line,
             "here": request.full_path,
             "choreography_off": None if orchestrator.choreographer else CHOREOGRAPHY_OFF,

@@ -48,6 +48,11 @@ class _Drawn:
     def attempts(self) -> list[Span]:
         return [span for span in self.spans if span.kind in ATTEMPTS]
 
+    @property
+    def answered(self) -> bool:
+        """Whether it stands for an attempt that began and ended at known times, and so cannot be shortened."""
+        return any(span.kind == "attempt" for span in self.spans)
+
 
 def bars(spans: Sequence[Span], scale: Scale) -> Iterator[Bar]:
     """A row's bars, each where it was in time.
@@ -69,7 +74,7 @@ def _add(drawn: list[_Drawn], span: Span, left: int, right: int) -> None:
         drawn.append(_Drawn(left, max(right, left + NARROWEST), [span]))
     elif span.kind not in ATTEMPTS and right - last.right >= NARROWEST:
         drawn.append(_Drawn(last.right, right, [span]))
-    elif span.kind in ATTEMPTS and not last.attempts and left - last.left >= NARROWEST:
+    elif span.kind in ATTEMPTS and not last.answered and left - last.left >= NARROWEST:
         last.right = left
         drawn.append(_Drawn(left, max(right, left + NARROWEST), [span]))
     else:

@@ -329,19 +329,6 @@ def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(writer: LogWr
     assert attempts <= drawn_ones <= attempts + taken
 
 
-@given(written_logs())
-def test_what_is_wide_enough_to_be_seen_is_drawn_where_it_was(writer: LogWriter) -> None:
-    chart = drawn(writer)
-    whole = chart.end - chart.start
-    lines = {line.seq: line for line in writer.lines}
-    for row in chart.rows:
-        for bar in row.bars:
-            if bar.kind == "attempt" and bar.count == 1 and bar.seq:
-                end = max(line.at for line in writer.lines if line.seq <= bar.seq)  # clocks that step back are held
-                took = (lines[bar.seq].duration_ms or 0) / 1000
-                assert bar.left + bar.width == pytest.approx(100 * (end - chart.start) / whole, abs=0.41) or took == 0
-
-
 @given(written_logs(WORDS_OF_THE_LOG))
 def test_a_log_whose_own_words_are_masked_can_be_drawn(writer: LogWriter) -> None:
     assert drawn(writer, writer.now + 1).rows[0].label == "A"
