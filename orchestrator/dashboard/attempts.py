@@ -6,9 +6,9 @@ from collections import Counter
 
 from orchestrator.dashboard.formatting import listed, quoted, times
 from orchestrator.dashboard.log_reader import CallHistory
-from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import Direction
 from saga.views.lines import ShownLine, detail_of
+from saga.views.phrasing import Phrases
 
 
 def outcome_of(line: ShownLine) -> str:

@@ -20,9 +20,9 @@ from orchestrator.dashboard.diagram_rows import (
 )
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
-from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import CLAIMED, FAULT, Event
 from saga.views.lines import ShownLine, detail_of
+from saga.views.phrasing import Phrases
 
 
 def call_rows(

@@ -10,9 +10,9 @@ from typing import Any
 from orchestrator.dashboard.attempts import answer_of
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import LEFT_OUT
-from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import ATTEMPT, CANCEL_REQUESTED, FAULT, OVERDUE, RELEASED, STALLED, Direction, Event
 from saga.views.lines import ShownLine, detail_of
+from saga.views.phrasing import Phrases
 
 NOW = "now"
 NOTES = (FAULT, RELEASED, CANCEL_REQUESTED, Event.CANCELLED, Event.DEADLINE_PASSED, Event.RESOLVED, OVERDUE)

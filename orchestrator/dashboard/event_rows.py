@@ -11,10 +11,10 @@ from typing import Any
 from orchestrator.dashboard.diagram_rows import NOTES, NOW, AttemptGroup, DiagramRow, Rows, grouped, under_way
 from orchestrator.dashboard.formatting import times
 from orchestrator.dashboard.log_reader import LEFT_OUT
-from orchestrator.dashboard.phrasing import Phrases
 from saga.choreography.events import EventKind
 from saga.machine import ABANDONED, PARKED, REPLAYED, STARTED, Event
 from saga.views.lines import ShownLine, detail_of
+from saga.views.phrasing import Phrases
 
 
 def event_rows(

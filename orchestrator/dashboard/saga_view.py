@@ -6,7 +6,6 @@ from typing import Any
 
 from orchestrator.dashboard.curl import flags_of
 from orchestrator.dashboard.log_reader import attempts_of, read_history, with_gaps
-from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.step_graph import step_graph
@@ -21,6 +20,7 @@ from saga.progress import secrets_of
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
 from saga.unreadable import Unreadable
+from saga.views.phrasing import Phrases
 from saga.views.records import ask_all
 from saga.views.representation import represent, represent_lines, under_way
 

@@ -14,9 +14,9 @@ from typing import Any
 from orchestrator.dashboard.call_rows import call_rows
 from orchestrator.dashboard.diagram_rows import DiagramRow
 from orchestrator.dashboard.event_rows import event_rows
-from orchestrator.dashboard.phrasing import Phrases
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.views.lines import ShownLine
+from saga.views.phrasing import Phrases
 
 ORCHESTRATOR = "orchestrator"
 ROWS = {ORCHESTRATION: call_rows, CHOREOGRAPHY: event_rows}

@@ -13,9 +13,9 @@ from typing import Any
 from orchestrator.dashboard.attempts import before_it_succeeded, lost_attempts, tried, why
 from orchestrator.dashboard.formatting import listed, moment, quoted, times
 from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, read_history
-from orchestrator.dashboard.phrasing import Phrases
 from saga.machine import ENDED, STALLED, Event, State
 from saga.views.lines import ShownLine, detail_of
+from saga.views.phrasing import Phrases
 
 SENTENCES_AT_MOST = 3
 

@@ -14,10 +14,10 @@ from typing import Any
 from orchestrator.dashboard.attempts import answer_of
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
-from orchestrator.dashboard.phrasing import Phrases
 from orchestrator.dashboard.time_axis import WIDTH, Scale, Span, Tick
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
 from saga.views.lines import detail_of
+from saga.views.phrasing import Phrases
 
 NARROWEST = 40  # hundredths of a percent
 BARS_AT_MOST = 100  # in a row; all before them become one

@@ -7,13 +7,13 @@ import string
 
 import pytest
 
-from orchestrator.dashboard.phrasing import PHRASES, Modes, Phrases
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
+from saga.views.phrasing import PHRASES, Modes, Phrases
 from tests.support.stack import ROOT
 
 SOURCES = "".join(
     path.read_text()
-    for folder in ("orchestrator/dashboard", "ui/templates")
+    for folder in ("orchestrator/dashboard", "ui/templates", "saga/views", "saga/cli")
     for path in sorted((ROOT / folder).iterdir())
     if path.suffix in (".py", ".html") and path.name != "phrasing.py"
 )

@@ -1,4 +1,4 @@
-"""The sentences in which the dashboard tells of one saga: they are changed here. Pure.
+"""The words in which the pages and the command line tell of one saga: they are changed here. Pure.
 
 A phrase has one text, or one for each mode. In an orchestrated saga the orchestrator calls and a service answers; in a
 choreographed one nobody calls and nobody answers: a service hears an event, acts, and publishes another. What stands in
