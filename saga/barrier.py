@@ -125,13 +125,14 @@ MOVE = Statement(
     )
 )
 
-# A transaction that was the victim of a deadlock, or waited too long for a lock, was rolled back; it is run again for
-# so many seconds. Where one of many duplicates rolls back (refused, or failed), InnoDB gives all that waited for its
-# row a shared lock and kills all but one for wanting an exclusive one, so its victims spread out before they return:
-# they pause for a random part of LOCK_PAUSE seconds, which doubles from try to try up to LOCK_PAUSE_AT_MOST.
-LOCK_SECONDS = 5
-LOCK_PAUSE = 0.01
-LOCK_PAUSE_AT_MOST = 0.2
+# A transaction that was the victim of a deadlock, or waited too long for a lock, was rolled back. It is run again until
+# LOCK_TRIES_SECONDS have passed. Where one of many duplicates rolls back (refused, or failed), InnoDB gives all that
+# waited for its row a shared lock and kills all but one for wanting an exclusive one. So the victims spread out before
+# they try again: each pauses for a random part of LOCK_PAUSE_SECONDS, which doubles from try to try up to
+# LOCK_PAUSE_SECONDS_AT_MOST.
+LOCK_TRIES_SECONDS = 5
+LOCK_PAUSE_SECONDS = 0.01
+LOCK_PAUSE_SECONDS_AT_MOST = 0.2
 
 OTHER_BODY = StepAnswer(422, {"error": "this saga and step were called before with another body"}, Handled.MISMATCH)
 TOO_LATE = StepAnswer(
@@ -225,9 +226,12 @@ class Barrier:
         return row.end(StepAnswer(200, found["response"], Handled.REPLAYED), also_write)
 
     def _in_transaction(self, work: Callable[[Connection], StepAnswer]) -> StepAnswer:
-        """The answer of `work`, committed; run again for as long as a lock stands in its way (see LOCK_SECONDS)."""
-        give_up_at = self._monotonic() + LOCK_SECONDS
-        pause = LOCK_PAUSE
+        """Run `work` in a transaction, commit it, and return its answer.
+
+        A transaction that a lock conflict has rolled back is run again: see LOCK_TRIES_SECONDS.
+        """
+        give_up_at = self._monotonic() + LOCK_TRIES_SECONDS
+        pause = LOCK_PAUSE_SECONDS
         while True:
             try:
                 with transaction(self.engine) as connection:
@@ -236,7 +240,7 @@ class Barrier:
                 if not is_lock_conflict(error) or self._monotonic() >= give_up_at:
                     raise
             self._sleep(pause * self._random())
-            pause = min(2 * pause, LOCK_PAUSE_AT_MOST)
+            pause = min(2 * pause, LOCK_PAUSE_SECONDS_AT_MOST)
 
 
 def _known_action(row: _BarrierRow) -> StepAnswer:

@@ -38,7 +38,7 @@ from saga.machine import (
 _NO_CALLS = AttemptsSoFar()
 ITS_STARTER = "orchestrator"  # the service in the line of an event that the orchestrator itself could not publish
 _UNHEARD = frozenset({STARTED, OVERDUE, FAULT})  # the lines of a choreographed saga that no service has caused
-REPLAYED_AT_MOST = 20  # replayed dead letters that are remembered, so that none gets a second line
+REPLAYED_LETTERS_KEPT = 20  # replayed dead letters that are remembered, so that none gets a second line
 
 # The status and the effect that a step has after an event.
 _STATUS_AND_EFFECT: Mapping[Event, tuple[str, str]] = {
@@ -291,7 +291,7 @@ def _replayed(context: Context, line: Line) -> Context:
     number = _letter(line).letter
     gone = [each for each in context.parked if each.letter == number]
     waiting = parked_after(context.parked, line)
-    return replace(context, parked=waiting, replayed=(*context.replayed, *gone)[-REPLAYED_AT_MOST:])
+    return replace(context, parked=waiting, replayed=(*context.replayed, *gone)[-REPLAYED_LETTERS_KEPT:])
 
 
 def _letter(line: Line) -> Letter:

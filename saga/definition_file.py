@@ -30,13 +30,13 @@ from saga.definition import (
     Step,
 )
 from saga.errors import DefinitionError
-from saga.exact_json import DIGITS
-from saga.payload import DEPTH, field_name
+from saga.exact_json import DIGITS_AT_MOST
+from saga.payload import LEVELS_AT_MOST, field_name
 from saga.urls import masked
 
 NAME_PATTERN = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 NO_COMPENSATION = "none"  # what a file writes in place of a compensation's URL where there is nothing to undo
-NODES_AT_MOST = 20_000  # parts of a file, each alias counted as all that it stands for
+YAML_NODES_AT_MOST = 20_000  # parts of a file, each alias counted as all that it stands for
 
 FILE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -224,8 +224,8 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._level += 1
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
-        if self._level > DEPTH + 1:  # a scalar may stand in the last level
-            raise self._refused(event, f"it is nested too deeply: {DEPTH} levels are the most")
+        if self._level > LEVELS_AT_MOST + 1:  # a scalar may stand in the last level
+            raise self._refused(event, f"it is nested too deeply: {LEVELS_AT_MOST} levels are the most")
         node = super().compose_node(parent, index)
         self._level -= 1
         if node is not None and id(node) not in self._measured and not isinstance(event, yaml.AliasEvent):
@@ -246,14 +246,18 @@ class _StrictLoader(yaml.SafeLoader):
         known = self._measured.get(id(node))
         if known is None:
             raise self._refused(event, "an alias refers to what it stands in")
-        if known[0] > NODES_AT_MOST:
-            raise self._refused(event, f"it is too much, with what its aliases stand for: {NODES_AT_MOST} parts")
-        if known[1] > DEPTH:
-            raise self._refused(event, f"it is nested too deeply, with what its aliases stand for: {DEPTH} levels")
+        if known[0] > YAML_NODES_AT_MOST:
+            raise self._refused(event, f"it is too much, with what its aliases stand for: {YAML_NODES_AT_MOST} parts")
+        if known[1] > LEVELS_AT_MOST:
+            raise self._refused(
+                event, f"it is nested too deeply, with what its aliases stand for: {LEVELS_AT_MOST} levels"
+            )
 
     def _refuse_inexact(self, node: yaml.ScalarNode) -> None:
-        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > DIGITS:
-            raise self._refused(node, f"a number of {len(node.value)} digits is too long: {DIGITS} are the most")
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > DIGITS_AT_MOST:
+            raise self._refused(
+                node, f"a number of {len(node.value)} digits is too long: {DIGITS_AT_MOST} are the most"
+            )
         if node.tag != "tag:yaml.org,2002:float":
             return
         text = node.value.replace("_", "").lower()

@@ -29,7 +29,7 @@ StepFunction = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | No
 Count = Callable[[str, Direction, Handled, float], None]
 
 # The answer to a compensation that found, in its own transaction, that the action is to stay (see `unless`).
-KEPT = StepAnswer(409, {"error": "the action took effect, and stays"}, Handled.FAILED)
+ACTION_STAYS = StepAnswer(409, {"error": "the action took effect, and stays"}, Handled.FAILED)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ FindHooks = Callable[[Sequence[tuple[str, str]], int], AttemptHooks]
 NO_HOOKS = AttemptHooks()
 
 
-class _Kept(Exception):
+class _ActionStays(Exception):
     """The compensation's transaction is to be rolled back, since the action stays."""
 
 
@@ -153,13 +153,13 @@ class LocalTransactions:
         """Make one attempt at the compensation; `also_write` goes into its transaction.
 
         Without `can_undo`, an action that has taken effect stays, which is a refusal. `unless` is asked where there is
-        something to undo, in the same transaction: if so, nothing is changed and the answer is KEPT.
+        something to undo, in the same transaction: if so, nothing is changed and the answer is ACTION_STAYS.
         """
         compensation = self._compensation if can_undo else _refuse_to_undo
 
         def undo(transaction: Transaction) -> Mapping[str, Any] | None:
             if unless(transaction):
-                raise _Kept
+                raise _ActionStays
             return compensation(transaction, fields)
 
         def run() -> LocalOutcome:
@@ -224,8 +224,8 @@ def _outcome(work: Callable[[], StepAnswer]) -> LocalOutcome:
         return LocalOutcome(work())
     except OutcomeUnknown as error:
         return LocalOutcome(StepAnswer(500, {"error": str(error)}, Handled.FAILED))
-    except _Kept:
-        return LocalOutcome(KEPT, certain=True)
+    except _ActionStays:
+        return LocalOutcome(ACTION_STAYS, certain=True)
     except Exception as error:
         answer = StepAnswer(500, {"error": failure_message(error)}, Handled.FAILED)
         return LocalOutcome(answer, certain=True, error=error)

@@ -36,7 +36,7 @@ from saga.local_transaction import (
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object, schema_of
 from saga.storage.column_types import Token, decodable
 
-BODY_AT_MOST = 1 << 20  # bytes; a kit answers 413 to a larger one
+REQUEST_BYTES_AT_MOST = 1 << 20  # bytes; a kit answers 413 to a larger one
 JSON_TYPE = "application/json"
 # The headers that Endpoints reads.
 HEADERS = ("Saga-Id", "Saga-Step", "Saga-Attempt", "Saga-Dry-Run")

@@ -28,9 +28,9 @@ from saga.storage.log_writes import Also, Fate, LogWrite, write_together
 from saga.storage.statement_batch import Row, is_plain
 from saga.unreadable import Unreadable, UnreadableLine, line_of, unreadable
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-ALL = 2**31 - 1  # lines
-RECENT = 200  # lines, the latest of a saga, that must be readable for somebody to drive it
+NO_RESULTS: Mapping[str, Any] = MappingProxyType({})
+ALL_LINES = 2**31 - 1  # lines
+LINES_CHECKED = 200  # lines, the latest of a saga, that must be readable for somebody to drive it
 
 
 class SagaLog:
@@ -66,7 +66,7 @@ class SagaLog:
         epoch: int,
         present: Present,
         lines: Sequence[Line],
-        results: Mapping[str, Mapping[str, Any]] = NOTHING,
+        results: Mapping[str, Mapping[str, Any]] = NO_RESULTS,
         next_epoch: int | None = None,
     ) -> None:
         """Move a saga on and add its lines, in one transaction.
@@ -136,7 +136,7 @@ class SagaLog:
         if isinstance(found, Unreadable):
             self.aside.put(found)
             raise SagaUnreadable(f"it cannot be read: {found.reason}")
-        latest = {"saga_id": found.id, "after": max(0, found.context.lines - RECENT), "most": RECENT}
+        latest = {"saga_id": found.id, "after": max(0, found.context.lines - LINES_CHECKED), "most": LINES_CHECKED}
         lines = [line_of(row) for row in connection.execute(sql.LINES, latest).mappings()]
         bad = next((line for line in lines if isinstance(line, UnreadableLine)), None)
         if bad:
@@ -250,12 +250,12 @@ class SagaLog:
         """The saga with this id; Unreadable also where one of its latest lines cannot be decoded."""
         found = self.find(saga_id)
         if isinstance(found, SagaRow):
-            lines = self.lines(saga_id, max(0, found.context.lines - RECENT), RECENT)
+            lines = self.lines(saga_id, max(0, found.context.lines - LINES_CHECKED), LINES_CHECKED)
             if any(isinstance(line, UnreadableLine) for line in lines):
                 found = self.find(saga_id)
         return found
 
-    def lines(self, saga_id: str, after: int = 0, most: int = ALL) -> list[Line]:
+    def lines(self, saga_id: str, after: int = 0, most: int = ALL_LINES) -> list[Line]:
         """The saga's lines with numbers above `after`, oldest first."""
         lines = [
             line_of(row) for row in self.database.select(sql.LINES, {"saga_id": saga_id, "after": after, "most": most})

@@ -16,8 +16,8 @@ from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
-AGAIN = 60.0  # seconds after which one is looked at again, doubling: somebody may have mended it
-AGAIN_AT_MOST = 600.0
+REST_SECONDS = 60.0  # seconds after which one is looked at again, doubling: somebody may have mended it
+REST_SECONDS_AT_MOST = 600.0
 
 
 class Cause(Enum):
@@ -50,9 +50,9 @@ class SetAside:
             known = self._entries.get(saga.id)
             if known and saga.state is None:
                 saga = replace(saga, state=known.saga.state)
-            now, rest = self._clock(), known.rest if known else AGAIN
+            now, rest = self._clock(), known.rest if known else REST_SECONDS
             if known and known.until <= now:
-                rest = min(2 * rest, AGAIN_AT_MOST)
+                rest = min(2 * rest, REST_SECONDS_AT_MOST)
             until = known.until if known and known.until > now else now + rest
             self._entries[saga.id] = _Entry(saga, cause, until, rest)
         if known is None or known.saga.reason != saga.reason:

@@ -13,7 +13,7 @@ from saga.definition import CHOREOGRAPHY
 from saga.machine import RELEASED
 from saga.views.lines import detail_of, heard_by_a_service, parked_lines
 
-LINES = 5000  # of a log, in a page
+LINES_PER_PAGE = 5000  # of a log, in a page
 
 
 @click.command("list")
@@ -62,7 +62,7 @@ def _log_of(api: Api, saga_id: str) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     after: int | None = 0
     while after is not None:
-        _, page = api.call("GET", f"/sagas/{saga_id}/log", params={"after": after, "limit": LINES})
+        _, page = api.call("GET", f"/sagas/{saga_id}/log", params={"after": after, "limit": LINES_PER_PAGE})
         lines += page["lines"]
         after = page.get("next")
     return lines

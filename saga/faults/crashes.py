@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from saga.driver import Driver
-from saga.faults.flags import EXIT_CODE
+from saga.faults.flags import CRASH_EXIT_CODE
 from saga.machine import FAULT, Call, Direction
 
 
@@ -34,7 +34,7 @@ class OrchestratorCrashes:
             return
         driver.discard_unwritten()  # an answer that is not logged yet is what the crash must lose
         driver.add_line(FAULT, {"fault": name})
-        self._exit(EXIT_CODE)
+        self._exit(CRASH_EXIT_CODE)
 
 
 def crash_of(when: str, call: Call, faults: Sequence[str], struck: Sequence[str]) -> str | None:

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from saga.errors import BadInput, FaultsOff
 
-DELAY_AT_MOST = 60_000  # milliseconds
-EXIT_CODE = 17  # of a process that an injected crash ends
+DELAY_MS_AT_MOST = 60_000  # milliseconds
+CRASH_EXIT_CODE = 17  # of a process that an injected crash ends
 
 
 class FaultKind(StrEnum):
@@ -114,8 +114,8 @@ def parse_fault(text: str, flag: str = "fail") -> Fault:
 def parse_delay(text: str, flag: str = "delay") -> Delay:
     """The delay in `<milliseconds>[:<times>]`, at most a minute; `flag` is what an error quotes."""
     wait, colon, times = text.partition(":")
-    if not (wait.isascii() and wait.isdigit() and len(wait) < 10 and int(wait) <= DELAY_AT_MOST):
-        raise BadInput(f"{flag}: {wait!r} is not a number of milliseconds, 0 to {DELAY_AT_MOST}", "delay")
+    if not (wait.isascii() and wait.isdigit() and len(wait) < 10 and int(wait) <= DELAY_MS_AT_MOST):
+        raise BadInput(f"{flag}: {wait!r} is not a number of milliseconds, 0 to {DELAY_MS_AT_MOST}", "delay")
     return Delay(int(wait), _times(times, flag, "delay") if colon else None)
 
 

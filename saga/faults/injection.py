@@ -14,7 +14,7 @@ from typing import Any
 
 from saga.barrier import StepAnswer, Transaction
 from saga.errors import Refused
-from saga.faults.flags import EXIT_CODE, FaultKind, parse_delay, parse_fault, total_delay
+from saga.faults.flags import CRASH_EXIT_CODE, FaultKind, parse_delay, parse_fault, total_delay
 from saga.local_transaction import NO_HOOKS, ActionAttempt, AttemptHooks, LocalOutcome, StepFunction
 
 LOSES_ANSWER = frozenset({FaultKind.AFTER, FaultKind.LOST, FaultKind.GARBAGE, FaultKind.CRASH_AFTER})
@@ -74,7 +74,7 @@ class InjectedFaults(AttemptHooks):
         if outcome.answer.status != 200:
             return outcome
         if FaultKind.CRASH_AFTER in self._active:
-            self._exit(EXIT_CODE)
+            self._exit(CRASH_EXIT_CODE)
         if FaultKind.LOST in self._active:
             self._closed.wait(self._hold)
             # Whoever has waited so long hears of it after all: the barrier gives the saved answer, and tells of it.
@@ -99,7 +99,7 @@ class InjectedFaults(AttemptHooks):
 
         def crash(transaction: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
             result = action(transaction, fields)
-            self._exit(EXIT_CODE)
+            self._exit(CRASH_EXIT_CODE)
             return result
 
         if FaultKind.REFUSE in self._active:

@@ -16,7 +16,9 @@ from functools import partial
 from itertools import chain, zip_longest
 from typing import Any
 
-NEXT_WITHIN = 0.25  # seconds that an address has to itself before the next one is tried as well (RFC 8305, section 5)
+NEXT_ADDRESS_AFTER_SECONDS = (
+    0.25  # seconds that an address has to itself before the next one is tried as well (RFC 8305, section 5)
+)
 
 Address = tuple[Any, ...]  # as socket.getaddrinfo() gives it
 
@@ -110,7 +112,7 @@ class _Race:
                 return won
             failed = False
             while self._running and not failed:
-                within = min(self._left(), NEXT_WITHIN) if waiting else self._left()
+                within = min(self._left(), NEXT_ADDRESS_AFTER_SECONDS) if waiting else self._left()
                 ready = self._writable.poll(math.ceil(within * 1000))
                 for number, _ in ready:
                     if won := self._finish(number):

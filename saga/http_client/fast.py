@@ -24,13 +24,13 @@ from urllib.parse import quote, urlsplit
 import httptools
 
 from saga.http_client.dial import Resolver, connect
-from saga.http_client.transport import BODY_AT_MOST, Failure, HttpAnswer
+from saga.http_client.transport import ANSWER_BYTES_AT_MOST, Failure, HttpAnswer
 from saga.urls import credentials
 
-SENT_AT_ONCE = 1 << 14  # bytes: a socket's buffer takes them, so that sending them waits at most once
-READ_AT_MOST = 1 << 16  # bytes at a time
-HEAD_AT_MOST = 1 << 16  # bytes
-IDLE_AT_MOST = 256  # connections kept per address
+BUFFERED_BYTES = 1 << 14  # bytes: a socket's buffer takes them, so that sending them waits at most once
+BYTES_PER_READ = 1 << 16  # bytes at a time
+HEAD_BYTES_AT_MOST = 1 << 16  # bytes
+IDLE_CONNECTIONS_PER_ADDRESS = 256  # connections kept per address
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class FastTransport:
         else:
             connection.close()
         if answer.too_large:
-            message = f"HTTP {answer.status} with an answer that is too large: over {BODY_AT_MOST} bytes"
+            message = f"HTTP {answer.status} with an answer that is too large: over {ANSWER_BYTES_AT_MOST} bytes"
             return HttpAnswer(self._since(started), answer.status, answer.headers, b"", Failure.TOO_LARGE, message)
         return HttpAnswer(self._since(started), answer.status, answer.headers, bytes(answer.body))
 
@@ -135,7 +135,7 @@ class FastTransport:
     def _keep(self, target: _Target, connection: _Connection) -> None:
         idle = self._idle.setdefault((target.scheme, target.host, target.port), deque())
         idle.append(connection)
-        if len(idle) > IDLE_AT_MOST:
+        if len(idle) > IDLE_CONNECTIONS_PER_ADDRESS:
             with suppress(IndexError):
                 idle.popleft().close()
 
@@ -209,7 +209,7 @@ class _Connection:
     # own time-outs cost a poll() before each, and hand the interpreter's lock to other threads four times more a call.
 
     def _send(self, request: bytes, deadline: float) -> None:
-        if self._plain and len(request) <= SENT_AT_ONCE:
+        if self._plain and len(request) <= BUFFERED_BYTES:
             self._end_at(socket.SO_SNDTIMEO, deadline)
             with _timing_out():
                 self.raw.sendall(request)
@@ -222,10 +222,10 @@ class _Connection:
     def _receive(self, deadline: float) -> bytes:
         if not self._plain:
             self.raw.settimeout(self._left(deadline))
-            return self.raw.recv(READ_AT_MOST)
+            return self.raw.recv(BYTES_PER_READ)
         self._end_at(socket.SO_RCVTIMEO, deadline)
         with _timing_out():
-            return self.raw.recv(READ_AT_MOST)
+            return self.raw.recv(BYTES_PER_READ)
 
     def _end_at(self, option: int, deadline: float) -> None:
         """Make the next operation end at the deadline. Rounded up to 10 ms, one time-out serves call after call."""
@@ -266,7 +266,7 @@ class _Reading:
     @property
     def too_large(self) -> bool:
         """Whether the body is over the limit."""
-        return len(self.body) > BODY_AT_MOST
+        return len(self.body) > ANSWER_BYTES_AT_MOST
 
     def feed(self, received: bytes) -> None:
         """Parse what was received; nothing was where the other side has closed."""
@@ -282,7 +282,7 @@ class _Reading:
                 raise ValueError(f"the answer is not HTTP/1.1: {error}") from None
             self._alone = False
         self._unparsed += 0 if self._headed else len(received)
-        if max(self._head_size, self._unparsed) > HEAD_AT_MOST:
+        if max(self._head_size, self._unparsed) > HEAD_BYTES_AT_MOST:
             raise ValueError("the answer's head is too long")
 
     # What the parser calls

@@ -23,11 +23,11 @@ from requests.exceptions import InvalidHeader, InvalidURL
 from urllib3.exceptions import ConnectTimeoutError, LocationValueError, NewConnectionError
 from urllib3.util import SKIP_HEADER
 
-from saga.http_client.transport import BODY_AT_MOST, Failure, HttpAnswer
+from saga.http_client.transport import ANSWER_BYTES_AT_MOST, Failure, HttpAnswer
 from saga.urls import credentials
 
-READ_AT_MOST = 1 << 16  # bytes at a time
-IDLE_AT_MOST = 256  # connections kept per address
+BYTES_PER_READ = 1 << 16  # bytes at a time
+IDLE_CONNECTIONS_PER_ADDRESS = 256  # connections kept per address
 _NOTHING_SENT = (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)
 
 
@@ -36,7 +36,7 @@ class PlainTransport:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._adapter = _Adapter(pool_maxsize=IDLE_AT_MOST)
+        self._adapter = _Adapter(pool_maxsize=IDLE_CONNECTIONS_PER_ADDRESS)
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
         """Make one attempt, given up about `timeout` seconds after its beginning; see above."""
@@ -71,8 +71,8 @@ class PlainTransport:
         finally:
             if response.status_code < 200 or not response.raw.isclosed():
                 response.close()  # what is left of it must not be taken for the next answer
-        if len(answer) > BODY_AT_MOST:
-            message = f"HTTP {response.status_code} with an answer that is too large: over {BODY_AT_MOST} bytes"
+        if len(answer) > ANSWER_BYTES_AT_MOST:
+            message = f"HTTP {response.status_code} with an answer that is too large: over {ANSWER_BYTES_AT_MOST} bytes"
             duration = self._since(started)
             return HttpAnswer(duration, response.status_code, known, b"", Failure.TOO_LARGE, message)
         return HttpAnswer(self._since(started), response.status_code, known, answer)
@@ -80,7 +80,7 @@ class PlainTransport:
     def _body(self, raw: urllib3.HTTPResponse, deadline: float) -> bytes:
         """The body to its end, or until it is too large; TimeoutError where it is not here by the deadline."""
         body = bytearray()
-        while len(body) <= BODY_AT_MOST and (part := raw.read1(READ_AT_MOST, decode_content=False)):
+        while len(body) <= ANSWER_BYTES_AT_MOST and (part := raw.read1(BYTES_PER_READ, decode_content=False)):
             body += part
             if self._clock() > deadline:
                 raise TimeoutError

@@ -19,7 +19,7 @@ from saga.storage.database import connect, create_tables
 if TYPE_CHECKING:
     from saga.choreography.wiring import MessageEndpoint
 
-THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
+REQUEST_THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def run_participant(
     participant: ParticipantDefinition, settings: Settings, exit: Callable[[int], Any]
 ) -> RunningParticipant:
     """Make the service's tables, where it may, and connect it; `exit` ends the process for an injected crash."""
-    engine = connect(settings.service_db_url(participant.name), pool_size=THREADS // 2, plain=settings.plain)
+    engine = connect(settings.service_db_url(participant.name), pool_size=REQUEST_THREADS // 2, plain=settings.plain)
     create_tables(engine, participant.table.metadata)
     create_tables(engine, barrier.metadata)
     closed, calls = threading.Event(), Calls()

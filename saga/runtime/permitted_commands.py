@@ -13,7 +13,7 @@ from saga.unreadable import Unreadable
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
 CANCELLABLE = (State.EXECUTING, *WAITING_FOR_THE_PIVOT)
 
-BY = {"by": "operator"}
+BY_OPERATOR = {"by": "operator"}
 REFUSALS = {
     "cancel": "it cannot be cancelled any more",
     "resume": "there is nothing to resume",
@@ -58,4 +58,4 @@ def takes_no_result(row: SagaRow) -> str | None:
 
 def resolved_by_hand(note: str, result: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the log says of a call that an operator has resolved; the result itself is kept with those of the steps."""
-    return {**BY, "note": note, **({"with_result": True} if result is not None else {})}
+    return {**BY_OPERATOR, "note": note, **({"with_result": True} if result is not None else {})}

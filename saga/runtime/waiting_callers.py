@@ -15,8 +15,8 @@ from saga.saga_row import Stored
 from saga.unreadable import Unreadable
 
 WAIT_SLOTS = 128  # callers that wait at the same time; whoever finds no slot is answered at once
-QUEUED_AT_MOST = 1.0  # seconds that a caller waits for a saga that stands in line for a service
-LOOK = 0.2  # seconds between two looks at a driver of this process
+QUEUED_SECONDS_AT_MOST = 1.0  # seconds that a caller waits for a saga that stands in line for a service
+LOOK_EVERY_SECONDS = 0.2  # seconds between two looks at a driver of this process
 
 
 class Caller:
@@ -79,7 +79,7 @@ class WaitingCallers:
             ended = self._end_signals.signal_of(saga_id)
             driver = self._pool.drivers.get(saga_id)
             if driver:
-                driver.finished.wait(max(0.0, min(LOOK, until - monotonic())))
+                driver.finished.wait(max(0.0, min(LOOK_EVERY_SECONDS, until - monotonic())))
                 known = driver.row
                 looks_in_line = looks_in_line + 1 if driver.phase is Phase.QUEUED else 0
                 if driver.row.ended or looks_in_line > most_in_line:
@@ -99,7 +99,7 @@ class WaitingCallers:
 
     def _most_looks_in_line(self) -> int:
         """How many looks in a row a caller finds its saga in line: fewer, the fewer slots are free."""
-        return self._free_wait_slots * int(QUEUED_AT_MOST / LOOK) // WAIT_SLOTS
+        return self._free_wait_slots * int(QUEUED_SECONDS_AT_MOST / LOOK_EVERY_SECONDS) // WAIT_SLOTS
 
 
 def read_saga(log: SagaLog, saga_id: str) -> Stored:

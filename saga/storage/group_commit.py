@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-GATHER = 0.003  # seconds that a leader with company waits for more
-WRITES_AT_MOST = 64  # in one transaction,
-SIZE_AT_MOST = 1 << 20  # of the size of those that join the first
+GATHER_SECONDS = 0.003  # seconds that a leader with company waits for more
+WRITES_PER_TRANSACTION = 64  # in one transaction,
+BYTES_PER_TRANSACTION = 1 << 20  # of the size of those that join the first
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -39,7 +39,7 @@ class GroupCommit(Generic[W, R]):
         self,
         write_all: WriteAll[W, R],
         size: Callable[[W], int] = lambda write: 1,
-        gather: float = GATHER,
+        gather: float = GATHER_SECONDS,
     ):
         self._write_all = write_all
         self._size = size
@@ -89,11 +89,11 @@ class GroupCommit(Generic[W, R]):
     def _fitting(self) -> int:
         """How many of the writes that wait go into the next transaction: at least one."""
         size = 0
-        for number, entry in enumerate(self._entries[1:WRITES_AT_MOST], start=1):
+        for number, entry in enumerate(self._entries[1:WRITES_PER_TRANSACTION], start=1):
             size += self._size(entry.write)
-            if size > SIZE_AT_MOST:
+            if size > BYTES_PER_TRANSACTION:
                 return number
-        return min(len(self._entries), WRITES_AT_MOST)
+        return min(len(self._entries), WRITES_PER_TRANSACTION)
 
 
 def _given(outcome: R | BaseException) -> R:

@@ -20,7 +20,7 @@ from saga.storage.statement_batch import Row, Statement
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
 _REFUSED = "the saga log does not take what it is asked to write"
-RETRY_WITHIN = 3.0  # seconds: a write that fails later than that is not tried again
+RETRY_WITHIN_SECONDS = 3.0  # seconds: a write that fails later than that is not tried again
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class LogDatabase:
                 lost = isinstance(error, OutcomeUnknown) or (
                     isinstance(error, DBAPIError) and (error.connection_invalidated or is_lock_conflict(error))
                 )
-                if not lost or time.monotonic() - started > RETRY_WITHIN:
+                if not lost or time.monotonic() - started > RETRY_WITHIN_SECONDS:
                     raise LogUnavailable(_UNAVAILABLE) from error
 
 

@@ -17,7 +17,7 @@ from saga.progress import secrets_of
 from saga.saga_row import SagaRow, Stored
 from saga.unreadable import UNREADABLE, Unreadable
 
-NEEDS_ATTENTION_AFTER = 10  # rounds
+NEEDS_ATTENTION_AFTER_ROUNDS = 10  # rounds
 
 PUBLIC_STATUS: Mapping[State, str] = {
     **dict.fromkeys(FORWARD, "RUNNING"),
@@ -70,7 +70,7 @@ def _represent(row: SagaRow) -> dict[str, Any]:
     for step in definition.steps:
         result.update(row.results.get(step.name, {}))
     overdue = not row.ended and row.context.overdue
-    stuck = row.rounds >= NEEDS_ATTENTION_AFTER or bool(row.context.parked)
+    stuck = row.rounds >= NEEDS_ATTENTION_AFTER_ROUNDS or bool(row.context.parked)
     return {
         "saga_id": row.id,
         "saga": definition.name,

@@ -18,7 +18,7 @@ from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
 from saga.retry import stall_delay
-from saga.saga_log import NOTHING, SagaLog
+from saga.saga_log import NO_RESULTS, SagaLog
 from saga.saga_row import Present
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
@@ -140,7 +140,7 @@ def deps(log: SagaLog) -> Any:
 def refusing(log: SagaLog, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     advance = log.advance
 
-    def some(saga_id: str, epoch: int, present: Present, lines: Any, results: Any = NOTHING, **more: Any) -> None:
+    def some(saga_id: str, epoch: int, present: Present, lines: Any, results: Any = NO_RESULTS, **more: Any) -> None:
         if results.get(step):
             raise WriteRefused("the saga log does not take what it is asked to write: it is too large")
         advance(saga_id, epoch, present, lines, results, **more)

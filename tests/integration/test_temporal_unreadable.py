@@ -17,7 +17,7 @@ from saga.definition import TEMPORAL
 from saga.http_client.transport import HttpAnswer, Transport
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
-from saga.set_aside import AGAIN, SetAside
+from saga.set_aside import REST_SECONDS, SetAside
 from saga.storage import log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, ActivityDeps
@@ -112,7 +112,7 @@ def test_one_that_was_mended_is_started(engine: Engine, log: SagaLog) -> None:
     client.start_unstarted()
     assert client.workflows.started == []
     spoil(engine, saga.id, state="executing")
-    monotonic.now += AGAIN
+    monotonic.now += REST_SECONDS
     client.start_unstarted()
     assert client.workflows.started == [saga.id]
     client.close()
