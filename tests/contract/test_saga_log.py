@@ -20,7 +20,7 @@ from saga.runtime.pruning import prune
 from saga.saga_log import SagaLog
 from saga.saga_row import Present, SagaRow
 from saga.step_summary import StepSummary
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.views.backlog import count_states
 from saga.views.saga_search import SagaQuery, SagaSearch
@@ -35,7 +35,7 @@ CONTEXT = Context(1, NOW, NOW)
 @pytest.fixture(params=[False, True], ids=["batches", "plain"])
 def log(database: Database, request: pytest.FixtureRequest) -> SagaLog:
     engine = connect(database("orchestrator"), plain=request.param)
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     return SagaLog(engine)
 
 

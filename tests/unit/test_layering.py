@@ -149,7 +149,11 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"choreography", "temporal", "step_functions", "testing"}),
     frozenset({"cli"}),
 )
-WITH_THE_CORE = {"storage.log_sql", "storage.search_sql", "storage.log_writes"}  # the saga log's statements know the names of states
+WITH_THE_CORE = {
+    "storage.log_sql",
+    "storage.search_sql",
+    "storage.log_writes",
+}  # the saga log's statements know the names of states
 OPTIONAL = frozenset({"choreography", "temporal", "step_functions", "faults", "kits", "runtime", "testing", "cli"})
 
 
