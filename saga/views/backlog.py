@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from saga.machine import State
 from saga.saga_log import SagaLog
-from saga.storage import log_sql as sql
+from saga.storage import search_sql as sql
 from saga.unreadable import UNREADABLE
 from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Select
 from saga.machine import State
 from saga.saga_log import SagaLog, results_of
 from saga.saga_row import SagaRow, Stored
-from saga.storage import log_sql as sql
+from saga.storage import log_sql
+from saga.storage import search_sql as sql
 from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_row
 from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 
@@ -68,12 +69,12 @@ class SagaSearch:
         """Return the statement with the query's conditions, and the values of its parameters."""
         select, values = sql.SEARCH, dict[str, Any]()
         if query.states:
-            select, values["states"] = select.where(sql.IN_STATES), list(query.states)
+            select, values["states"] = select.where(log_sql.IN_STATES), list(query.states)
         if query.name:
             select, values["name"] = select.where(sql.NAMED), query.name
         if query.q:
             values |= {"beginning": query.q.lower(), "beginning_ends": query.q.lower() + "~"}
-            if known := self._database.select(sql.ID_BY_KEY, {"key": query.q}):
+            if known := self._database.select(log_sql.ID_BY_KEY, {"key": query.q}):
                 select, values["of_key"] = select.where(sql.BEGINS_OR_HAS_KEY), known[0]["id"]
             else:
                 select = select.where(sql.BEGINS)
@@ -117,7 +118,7 @@ class SagaSearch:
             results = results_of(connection, ids)
             full = [self._filled(saga, inputs.get(saga.id, {}), results.get(saga.id, {})) for saga in fitting]
             bad = [saga.id for saga in full if isinstance(saga, Unreadable)]
-            rows = connection.execute(sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
+            rows = connection.execute(log_sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
             whole = {row["id"]: self._log.decoded(row, results.get(row["id"])) for row in rows}
             return [whole.get(saga.id, saga) for saga in full]
 

@@ -29,7 +29,7 @@ from saga.saga_log import LINES_CHECKED, SagaLog
 from saga.saga_row import SagaRow
 from saga.storage.column_types import Json
 from saga.storage.database import connect, create_tables
-from saga.storage.log_sql import metadata
+from saga.storage.log_tables import metadata
 from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun, present, row
 from tests.support.stack import ROOT

@@ -24,7 +24,7 @@ from saga.runtime.recovery import Recovery
 from saga.saga_log import SagaLog
 from saga.saga_row import Present, SagaRow
 from saga.set_aside import REST_SECONDS, SetAside
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal.messages import Projection, Result
 from saga.temporal.projection import Projector
@@ -56,7 +56,7 @@ from tests.support.unreadable_rows import (
 @pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
     made = connect(database("orchestrator"))
-    create_tables(made, log_sql.metadata)
+    create_tables(made, log_tables.metadata)
     yield made
     made.dispose()
 

@@ -20,7 +20,7 @@ from saga.machine import Line, State
 from saga.retry import stall_delay
 from saga.saga_log import NO_RESULTS, SagaLog
 from saga.saga_row import Present
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from tests.contract.test_saga_log import NOW, begun, present, row
 from tests.support import mysql_server
@@ -53,10 +53,10 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
     engine = connect(url, plain=bool(plain))
     if not mysql:
         event.listen(engine, "connect", lambda raw, _: raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT))
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     create_tables(engine, outbox.metadata)
     with engine.begin() as connection:
-        for table in (log_sql.saga_results, log_sql.saga_log, log_sql.sagas):
+        for table in (log_tables.saga_results, log_tables.saga_log, log_tables.sagas):
             connection.execute(table.delete())
     yield SagaLog(engine)
     engine.dispose()
