@@ -154,7 +154,7 @@ def _check_input_schema(source: YamlSource, schema: Any) -> None:
 
 
 def _check_steps(source: YamlSource, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Every step has a name of its own and calls HTTP URLs."""
+    """Raise DefinitionError unless every step has a name of its own and calls HTTP URLs."""
     names: set[str] = set()
     for index, step in enumerate(steps):
         if step["name"].lower() in names | {"orchestrator"}:
@@ -168,7 +168,10 @@ def _check_steps(source: YamlSource, steps: Sequence[Mapping[str, Any]]) -> None
 
 
 def _check_compensations(source: YamlSource, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Every step before the pivot, or of a saga without one, says how it is undone; after the pivot no step does."""
+    """Raise DefinitionError unless exactly those steps say how they are undone that have to.
+
+    They are the steps before the pivot, or all steps where there is no pivot.
+    """
     pivots = [index for index, step in enumerate(steps) if step.get("pivot")]
     if len(pivots) > 1:
         raise source.error(["steps", pivots[1], "pivot"], "a saga has at most one pivot")

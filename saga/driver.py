@@ -31,7 +31,7 @@ from saga.saga_row import SagaRow
 
 
 def _do_nothing(driver: Driver, call: Call) -> None:
-    """The hook of a driver that nothing is injected into."""
+    """Do nothing: the hook of a driver into which no failure is injected."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Driver:
     """
 
     def __init__(self, row: SagaRow, deps: DriverDeps, claim: Claim | None = None, since: float | None = None):
-        """`record` is the saga's row; `claim` says how it came here, None where this process has just started it.
+        """Take the saga in `row` into hand; `claim` says how it came here, None where this process has just started it.
 
         `since` is when the lease began at the latest, by the monotonic clock: now, where it is not given.
         """

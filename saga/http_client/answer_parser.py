@@ -56,7 +56,7 @@ class AnswerParser:
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """Another message begins, which nobody has asked for where one is complete."""
+        """Note that a message begins. Where one is complete already, nobody has asked for another."""
         self._alone = self._alone and not self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:

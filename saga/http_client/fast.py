@@ -195,7 +195,7 @@ class _Connection:
         return answer
 
     def alive(self) -> bool:
-        """Whether the other side keeps it open: an idle connection can be read from only once it is closed."""
+        """Return whether the other side keeps this idle connection open: there is something to read only at its end."""
         return not self._readable.poll(0)
 
     def close(self) -> None:
