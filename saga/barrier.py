@@ -106,7 +106,7 @@ AlsoWrite = Callable[[StepAnswer], Sequence[tuple[Statement, Sequence[Row]]]]
 
 
 def nothing_else(answer: StepAnswer) -> Sequence[tuple[Statement, Sequence[Row]]]:
-    """The AlsoWrite of a call that writes its business rows and its barrier row only."""
+    """Return no statements: the AlsoWrite of a call that writes its business rows and its barrier row only."""
     return ()
 
 
@@ -182,7 +182,7 @@ class Barrier:
             return StepAnswer(409, {"error": str(refusal)}, Handled.REFUSED)
 
     def saved(self, saga_id: str, step: str) -> tuple[BarrierState, Mapping[str, Any]] | None:
-        """The state of a row and the answer that it holds; None where there is no row."""
+        """Return the state of a row and the answer that it holds; None where there is no row."""
         with transaction(self.engine) as connection:
             row = connection.execute(READ, {"key_saga": saga_id, "key_step": step}).mappings().one_or_none()
             return (BarrierState(row["state"]), row["response"]) if row else None
@@ -244,7 +244,7 @@ class Barrier:
 
 
 def _known_action(row: _BarrierRow) -> StepAnswer:
-    """The answer to an action whose saga and step have a row already."""
+    """Return the answer to an action whose saga and step have a row already."""
     found = row.read()
     # Compensated or sealed: 409, nothing done. The bodies are not compared, since it does nothing with any of them.
     if found["state"] in (BarrierState.COMPENSATED, BarrierState.SEALED):
@@ -264,7 +264,7 @@ class _BarrierRow:
         self._where = {"key_saga": key.saga_id, "key_step": key.step}
 
     def transaction(self) -> Transaction:
-        """What the author's function gets."""
+        """Return the transaction that the author's function is given."""
         return Transaction(self._connection, self.key.saga_id)
 
     def insert(self, state: BarrierState, response: Mapping[str, Any] | None, now: float) -> bool:
@@ -292,7 +292,7 @@ class _BarrierRow:
         return self._execute(MOVE, values) == 1
 
     def read(self) -> RowMapping:
-        """The row as it is; there must be one."""
+        """Return the row as it is now. Raises NoResultFound where there is none."""
         return self._connection.execute(READ, self._where).mappings().one()
 
     def save(self, answer: StepAnswer, text: str, also_write: AlsoWrite) -> None:

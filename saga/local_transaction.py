@@ -82,7 +82,7 @@ class AttemptHooks:
     """
 
     def before(self) -> None:
-        """Called once the attempt's number is known, and before its fields are looked at; it may take its time."""
+        """Act before the attempt: its number is known, its fields are not looked at yet. It may take its time."""
 
     def around_action(self, attempt: ActionAttempt) -> LocalOutcome:
         """Give the outcome of an action: that of `attempt.run()`, unless the subclass knows a reason for another."""
@@ -127,7 +127,7 @@ class LocalTransactions:
         return self._barrier.engine
 
     def saved(self, saga_id: str, step: str) -> tuple[BarrierState, Mapping[str, Any]] | None:
-        """The state of a step's barrier row and the answer that it holds; None where there is no row."""
+        """Return the state of a step's barrier row and the answer that it holds; None where there is no row."""
         return self._barrier.saved(saga_id, step)
 
     def act(
@@ -168,7 +168,7 @@ class LocalTransactions:
         return self._counted(key, Direction.COMPENSATION, lambda: hooks.around_compensation(run))
 
     def dry_run(self, saga_id: str, fields: Mapping[str, Any]) -> LocalOutcome:
-        """What the action would answer now: its transaction is rolled back, and the barrier is not asked."""
+        """Return what the action would answer now: its transaction is rolled back, and the barrier is not asked."""
 
         def run() -> StepAnswer:
             with self.engine.connect() as connection, connection.begin() as begun:
@@ -193,7 +193,7 @@ class LocalTransactions:
 
 
 def failure_message(error: Exception) -> str:
-    """What others are told of an error that was not expected: as little as helps them."""
+    """Return what others are told of an error that was not expected: as little as helps them."""
     if isinstance(error, NotJson):
         return f"the service failed, and rolled back: {error}"
     # A database that refuses a statement has answered.
@@ -213,7 +213,7 @@ def log_failure(event: str, error: Exception) -> None:
 
 
 def _outcome(work: Callable[[], StepAnswer]) -> LocalOutcome:
-    """The outcome of a local transaction, which says what is known of its effect, whatever was raised in it.
+    """Return the outcome of a local transaction: what is known of its effect, whatever was raised in it.
 
     To catch every Exception is right here, and only here. The barrier promises that whatever it raises, but
     OutcomeUnknown, was raised before the COMMIT: then the transaction was rolled back and certainly changed nothing,

@@ -63,5 +63,5 @@ def prune(api: Api, /, age: str, yes: bool, as_json: bool) -> None:
 @click.argument("saga_id")
 @click.pass_obj
 def export_row(api: Api, /, saga_id: str) -> None:
-    """A saga's row and its lines as the database has them (JSON): also of one that is UNREADABLE."""
+    """Print a saga's row and its lines as the database has them (JSON), also where the saga is UNREADABLE."""
     show_json(api.call("GET", f"/sagas/{saga_id}/export")[1])

@@ -33,7 +33,10 @@ class FaultInjector:
         self._hold = hold
 
     def __call__(self, flags: Sequence[tuple[str, str]], attempt: int) -> AttemptHooks:
-        """The hooks of the attempt with this number; raises BadInput, naming the flag that is wrong."""
+        """Return the hooks of the attempt with this number.
+
+        Raises BadInput, which names the flag, where one is wrong.
+        """
         if not flags:
             return NO_HOOKS
         faults = [parse_fault(value, f"fail={value}") for name, value in flags if name == "fail"]
@@ -95,7 +98,7 @@ class InjectedFaults(AttemptHooks):
         return _failed(FaultKind.UNDO, certain=True) if FaultKind.UNDO in self._active else run()
 
     def _within(self, action: StepFunction) -> StepFunction:
-        """What runs in the transaction in the action's place."""
+        """Return the function that runs in the transaction in the action's place."""
 
         def crash(transaction: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
             result = action(transaction, fields)

@@ -32,7 +32,7 @@ class Resolver:
         self._lock = threading.Lock()
 
     def addresses(self, host: str, port: int, left: float) -> list[Address]:
-        """The host's addresses, one of each family in turn.
+        """Return the host's addresses, one of each family in turn.
 
         Raises TimeoutError after `left` seconds, and OSError where the host has no address.
 
@@ -63,7 +63,7 @@ class Resolver:
 
 
 def interleaved(found: Sequence[Address]) -> list[Address]:
-    """The addresses, one of each family in turn, beginning with that of the first (RFC 8305, section 4)."""
+    """Return the addresses, one of each family in turn, beginning with that of the first (RFC 8305, section 4)."""
     families: dict[Any, list[Address]] = {}
     for address in found:
         families.setdefault(address[0], []).append(address)
@@ -71,7 +71,7 @@ def interleaved(found: Sequence[Address]) -> list[Address]:
 
 
 def connect(found: Sequence[Address], left: Callable[[], float]) -> socket.socket:
-    """A socket that is connected to the first of the addresses that accepts; the others' sockets are closed.
+    """Return a socket that is connected to the first of the addresses that accepts; the other sockets are closed.
 
     `left()` gives the seconds that remain, and raises TimeoutError where none do. Raises OSError where none accepts.
     """
@@ -106,7 +106,7 @@ class _Race:
         self._failure: OSError = OSError("the host has no address")
 
     def run(self, waiting: deque[Address]) -> socket.socket:
-        """The socket that was connected first, in blocking mode."""
+        """Return the socket that was connected first, in blocking mode. Raises OSError where none was."""
         while waiting or self._running:
             if waiting and (won := self._start(waiting.popleft())):
                 return won

@@ -50,7 +50,10 @@ class Participant(ParticipantDefinition):
     """One service: its name (also its step's), its table, its two functions, and the JSON Schema of their fields."""
 
     def create_app(self, settings: Settings | None = None, exit: Callable[[int], Any] = os._exit) -> Flask:
-        """The Flask app, with its database; tests pass their own settings, and `exit` for an injected crash."""
+        """Return the service's Flask app, connected to its database.
+
+        Tests pass their own settings, and an `exit` that an injected crash calls.
+        """
         running = run_participant(self, settings or load_settings(), exit)
         app = Flask(self.name)
         app.json = ExactJson(app)
@@ -130,7 +133,7 @@ def _sent(response: ParticipantResponse) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    """The answer to what Flask or Werkzeug refuses: no such path, a method that is not allowed, too large a body."""
+    """Return the answer to what Flask or Werkzeug refuses: an unknown path, a wrong method, too large a body."""
     response = _sent(error_response(error.code or 500, error.description))
     # Among them Allow, of a 405.
     response.headers.extend([(name, value) for name, value in error.get_headers() if name != "Content-Type"])

@@ -50,7 +50,7 @@ class Calls:
         return generate_latest(self._registry)
 
     def _known(self, step: str) -> str:
-        """The name that a step is counted under."""
+        """Return the name that a step is counted under."""
         if step not in self._steps:
             if len(self._steps) >= STEPS_COUNTED_BY_NAME:
                 return OTHER_STEPS

@@ -76,7 +76,10 @@ def _fault_injection(settings: Settings, exit: Callable[[int], Any], closed: thr
 
 
 def _refuse_flags(flags: Sequence[tuple[str, str]], attempt: int) -> AttemptHooks:
-    """The FindHooks where failure injection is off; raises FaultsOff for a call that asks for one."""
+    """Return no hooks: the FindHooks where failure injection is off.
+
+    Raises FaultsOff for a call that asks for a failure.
+    """
     if any(name in ("fail", "delay") for name, _ in flags):
         raise FaultsOff
     return NO_HOOKS

@@ -62,7 +62,7 @@ class BuiltInCoordinator:
         return driver.row
 
     def permitted_commands(self, row: SagaRow) -> set[str]:
-        """What the state of a saga permits that somebody drives."""
+        """Return the commands that the saga's state permits an operator now."""
         return permitted_commands(row)
 
     def cancel(self, row: SagaRow) -> None:
@@ -100,7 +100,10 @@ class BuiltInCoordinator:
         return False
 
     def _tries(self, row: SagaRow, command: str, result: Mapping[str, Any] | None = None) -> Iterator[SagaRow]:
-        """The saga as it is at each try. Raises Conflict where its state forbids it, or it moves on at every try."""
+        """Yield the saga as it is at each try.
+
+        Raises Conflict where its state forbids the command, or where it has moved on at every try.
+        """
         for number in range(PREEMPT_TRIES):
             current = readable(read_saga(self._deps.log, row.id), command) if number else row
             if why := refusal(command, current):

@@ -85,7 +85,7 @@ class DriverPool:
         return 0 if self.stop.is_set() else max(0, room)
 
     def holds(self, saga_id: str) -> bool:
-        """Whether a driver of this pool has the saga for certain, whatever the clock says."""
+        """Return whether a driver of this pool certainly has the saga, whatever the time of day is."""
         driver = self.drivers.get(saga_id)
         return driver is not None and driver.holds
 
@@ -158,7 +158,10 @@ class DriverPool:
         driver.finished.set()
 
     def _drive(self, driver: Driver, until: float | None) -> bool:
-        """Make call after call; gives False where the saga waits for a place or a thread, and somebody has it then."""
+        """Make call after call; return True once the saga ends or rests.
+
+        Returns False where the saga waits for a place or for a thread: then the line or the queue has its driver.
+        """
         while (call := driver.next_call()) is not None:
             step, service = call.step, service_of(call.url)
             driver.queue()  # before another thread can be given it

@@ -32,7 +32,7 @@ class Operator:
         self._coordinators = coordinators
 
     def permitted_commands(self, row: SagaRow) -> set[str]:
-        """The commands that the saga's state permits now."""
+        """Return the commands that the saga's state permits now."""
         return self._of(row).permitted_commands(row)
 
     def cancel(self, saga_id: str) -> None:

@@ -63,7 +63,7 @@ class Recovery:
             self._thread.join(timeout=2)
 
     def look(self) -> bool:
-        """Claim at most one batch of what is due; gives whether more may be due. Raises LogUnavailable."""
+        """Claim at most one batch of what is due; return whether more may be due. Raises LogUnavailable."""
         deps, pool = self._deps, self._pool
         if not self._freed:
             now = deps.clock()
@@ -91,7 +91,7 @@ class Recovery:
         return more
 
     def _due(self, places: int) -> tuple[list[_Due], bool]:
-        """At most `places` sagas that are due and can be read, and whether there may be more.
+        """Return at most `places` sagas that are due and can be read, and whether there may be more.
 
         The log sets aside those that cannot be read, and gives others in their place.
         """
@@ -129,7 +129,7 @@ class Recovery:
                 pool.breakers.withdraw(service)
 
     def _overdue_leases(self) -> list[_Due]:
-        """Sagas that others hold no more, and those that are due so late that nobody can have meant it."""
+        """Return sagas that their owners hold no more, and those with a due time that no owner can have meant."""
         deps = self._deps
         now, since = deps.clock(), deps.monotonic()
         if since < self._watched_at + self._interval:
@@ -158,7 +158,7 @@ class Recovery:
         return True
 
     def _retried_service(self, row: SagaRow | None) -> str | None:
-        """The service that a stalled saga would call again; None where it is not stalled, or has nobody to call."""
+        """Return the service that a stalled saga would call again; None where there is none to call."""
         if row is None or row.state not in STALLED:
             return None
         step = row.definition.steps[row.cursor]

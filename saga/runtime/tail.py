@@ -26,7 +26,7 @@ class Tail:
         self.position: int | None = None
 
     def advance(self, most: int = 5000) -> int:
-        """Move over what is settled, at most `most` lines; gives the new position. Raises LogUnavailable."""
+        """Move over what is settled, at most `most` lines; return the new position. Raises LogUnavailable."""
         position = self.position if self.position is not None else max(0, self._lines.last_id() - LOOK_BACK_LINES)
         now = self._clock()
         known, holes = self._holes, {}

@@ -28,7 +28,7 @@ class Singly(Generic[W, R]):
         self._write_all = write_all
 
     def submit(self, write: W) -> R:
-        """The outcome of `write`, once it is durable; raises the outcome where it is an exception."""
+        """Return the outcome of `write`, once it is durable. Raises the outcome where it is an exception."""
         return _given(self._write_all([write])[0])
 
 
@@ -51,7 +51,7 @@ class GroupCommit(Generic[W, R]):
         self._enough = threading.Event()
 
     def submit(self, write: W) -> R:
-        """The outcome of `write`, once it is durable; raises the outcome where it is an exception."""
+        """Return the outcome of `write`, once it is durable. Raises the outcome where it is an exception."""
         entry: _Entry[W, R] = _Entry(write)
         with self._lock:
             self._entries.append(entry)
@@ -87,7 +87,7 @@ class GroupCommit(Generic[W, R]):
             entry.turn.release()
 
     def _fitting(self) -> int:
-        """How many of the writes that wait go into the next transaction: at least one."""
+        """Return how many of the writes that wait go into the next transaction; at least one."""
         size = 0
         for number, entry in enumerate(self._entries[1:WRITES_PER_TRANSACTION], start=1):
             size += self._size(entry.write)

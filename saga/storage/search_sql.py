@@ -86,7 +86,7 @@ COUNT_UNKNOWN_STATES = union_all(
 
 
 def _count_unended(states: Collection[State]) -> Select[Any]:
-    """Counts sagas in these states, up to `most`; and of those, how many are overdue, and how many need attention."""
+    """Return a statement that counts the sagas in these states, and those that are overdue or need attention, up to `most`."""
     columns = (sagas.c.rounds, sagas.c.owner, sagas.c.due_at, sagas.c.deadline_at)
     found = select(*columns).where(sagas.c.state.in_(sorted(states))).limit(bindparam("most")).subquery()
     overdue = and_(found.c.owner.is_(None), found.c.due_at.is_(None), found.c.deadline_at.is_not(None))
