@@ -38,7 +38,7 @@ class Bulkhead(Generic[T]):
         self._lock = threading.Lock()
 
     def enter(self, service: str, who: T) -> bool:
-        """Take a place and return True. Where there is none, put `who` in line until `leave` returns it; return False."""
+        """Take a place and return True; where there is none, put `who` in line for `leave`, and return False."""
         with self._lock:
             if self._taken[service] < self._places:
                 self._taken[service] += 1

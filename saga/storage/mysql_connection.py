@@ -76,7 +76,10 @@ class _CExtensionConnection(_FewerRoundTrips, CMySQLConnection):
     """For an installation with the driver's C extension."""
 
     def execute(self, sql: str, values: Row) -> list[int]:
-        """Execute the statements and return how many rows each found; without a cursor, which costs as much as a round trip."""
+        """Execute the statements and return how many rows each found.
+
+        No cursor is made, which would cost as much as the round trip.
+        """
         try:
             bound = tuple(self.prepare_for_mysql(values))
         except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]

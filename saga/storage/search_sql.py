@@ -86,7 +86,10 @@ COUNT_UNKNOWN_STATES = union_all(
 
 
 def _count_unended(states: Collection[State]) -> Select[Any]:
-    """Return a statement that counts the sagas in these states, and those that are overdue or need attention, up to `most`."""
+    """Return a statement that counts sagas in these states: all, the overdue, and those that need attention.
+
+    It looks at no more than `most` sagas.
+    """
     columns = (sagas.c.rounds, sagas.c.owner, sagas.c.due_at, sagas.c.deadline_at)
     found = select(*columns).where(sagas.c.state.in_(sorted(states))).limit(bindparam("most")).subquery()
     overdue = and_(found.c.owner.is_(None), found.c.due_at.is_(None), found.c.deadline_at.is_not(None))
