@@ -22,7 +22,7 @@ from saga.views.phrasing import Phrases
 ORCHESTRATOR = "orchestrator"
 ROWS = {ORCHESTRATION: call_rows, CHOREOGRAPHY: event_rows}
 ROWS_AT_MOST = 80  # those in the middle give way
-TOP, TIMES = 70, 58  # above the first row; left of the lanes
+TOP, TIMES = 50, 58  # above the first row; left of the lanes
 GAP_AT_LEAST = 150  # between two lanes
 LETTER, HEAD_LETTER = 6.9, 8.2  # widths
 HEIGHTS = {"call": 54, "lost": 40, "gone": 52, "event": 38, "attempt": 30, "note": 30}
