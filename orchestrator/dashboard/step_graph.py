@@ -34,7 +34,6 @@ class StepGraph:
 
     boxes: tuple[Box, ...]
     title: str
-    turns_back: bool
 
 
 def step_graph(saga: Mapping[str, Any], steps: Sequence[Step], words: Mapping[str, StepWords]) -> StepGraph:
@@ -58,4 +57,4 @@ def step_graph(saga: Mapping[str, Any], steps: Sequence[Step], words: Mapping[st
     title = ", then ".join(f"{box.name} {box.words.status}" for box in boxes)
     if turns_back:
         title += "; it has turned back" if saga["status"] == "COMPENSATED" else "; it is turning back"
-    return StepGraph(boxes, title, turns_back)
+    return StepGraph(boxes, title)

@@ -11,7 +11,7 @@ from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, state_of
 from saga.machine import BACKWARD, REPLAYED, STALLED, Event, State
 from saga.payload import iso
 from saga.runtime.bulkhead import service_of
-from saga.runtime.permitted_commands import BY
+from saga.runtime.permitted_commands import BY_OPERATOR
 from saga.saga_row import SagaRow
 from saga.urls import masked
 from saga.views.lines import ShownLine, detail_of
@@ -156,7 +156,7 @@ class _Reading:
         """What came of the round that an operator asked for; empty where the last round began by itself."""
         rounds = [line for line in self._lines if line["event"] == Event.RESUMED]
         last = rounds[-1] if rounds else None
-        if last is None or last["seq"] < call.stalls[0]["seq"] or detail_of(last).get("by") != BY["by"]:
+        if last is None or last["seq"] < call.stalls[0]["seq"] or detail_of(last).get("by") != BY_OPERATOR["by"]:
             return ""
         tried = [line for line in call.attempts if line["seq"] > last["seq"]]
         before = [line for line in call.attempts if line["seq"] < last["seq"]]
