@@ -27,7 +27,7 @@ from saga.http_client import new_transport
 from saga.http_client.transport import HttpAnswer, Transport
 from saga.machine import fields_for
 from saga.payload import parse_object
-from saga.views.records import AT_ONCE, ask, records_url
+from saga.views.records import REQUESTS_AT_ONCE, ask, records_url
 
 ATTEMPTS = 3
 PATIENCE = 1.0  # seconds for a service's records
@@ -164,7 +164,7 @@ def found_of(
 ) -> dict[tuple[str, int], Found]:
     """What the services themselves have of a run's requests, by step and attempt: also of a run that is forgotten."""
     asking = transport or new_transport()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         attempts = list(_attempts(run_id, definition))
         urls = [records_url(step, request_id) for step, _, request_id in attempts]
         answers = pool.map(lambda url: ask(url, asking, token, PATIENCE), urls)
@@ -185,18 +185,16 @@ def remembered_by_services(found: Mapping[tuple[str, int], Found], run_id: str) 
 
     The requests that reached a local transaction are in their barriers; how they were answered is not.
     """
-    seen = [
+    acted = sorted(
         (str(barrier.get("created_at")), step, attempt)
         for (step, attempt), answer in found.items()
         for barrier in (answer or {}).get("barrier") or []
-    ]
+        if barrier.get("state") != "sealed"  # by a sweep, before it had acted
+    )
     run = NaiveRun(run_id, says="")
-    for at, step, attempt in sorted(seen):
-        since = seconds_between(min(seen)[0], at)
-        request_id = f"naive-{run_id}-{step}-{attempt}"
-        run.calls.append(
-            NaiveCall(step, "action", attempt, request_id, None, "how it was answered is forgotten", since)
-        )
+    for at, step, attempt in acted:
+        since, request_id = seconds_between(acted[0][0], at), f"naive-{run_id}-{step}-{attempt}"
+        run.calls.append(NaiveCall(step, "action", attempt, request_id, None, "", since))
     return run
 
 
