@@ -14,7 +14,7 @@ from orchestrator.request_arguments import attention_in, before_in, status_in
 from saga.unreadable import UNREADABLE
 from saga.views.backlog import count_states
 from saga.views.representation import PUBLIC_STATUS, STATUSES, represent
-from saga.views.saga_search import SagaQuery
+from saga.views.saga_filter import SagaQuery
 
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
