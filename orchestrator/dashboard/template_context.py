@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -53,6 +54,13 @@ def add(app: Flask, orchestrator: Orchestrator) -> None:
     app.add_template_filter(shown_value)
     app.add_template_filter(pretty, "pretty")
     app.add_template_filter(query)
+    app.add_template_filter(iso, "iso")
+    app.add_template_filter(seconds_of, "seconds")
+
+
+def seconds_of(at: str) -> float:
+    """One of the API's times, in seconds since the epoch."""
+    return datetime.fromisoformat(at).timestamp()
 
 
 def query(filters: Mapping[str, str]) -> str:

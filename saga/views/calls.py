@@ -21,7 +21,9 @@ def calls_now(log: SagaLog, sagas: Sequence[Stored]) -> dict[str, CallNow]:
     places = [(row.id, row.context.lines - back) for row in stalled for back in range(LAST_LINES)]
     found = log.database.select(filter_sql.CODES_AT, {"places": places}) if places else ()
     codes = {each["saga_id"]: each["status_code"] for each in found}
-    return {row.id: CallNow(row.rounds, row.context.reached_at, codes.get(row.id)) for row in rows}
+    return {
+        row.id: CallNow(row.rounds, row.context.reached_at, codes.get(row.id), bool(row.context.parked)) for row in rows
+    }
 
 
 def lines_now(log: SagaLog, sagas: Sequence[Stored], at: float) -> dict[str, str]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from saga.definition import CHOREOGRAPHY
 from saga.payload import iso
 
+PARKED = "its event is parked"
 _VERBS = {"refused": "refused", "timeout": "timed out", "failed": "failed"}
 
 
@@ -35,6 +37,7 @@ class CallNow:
     rounds: int = 0
     since: float | None = None
     status_code: int | None = None
+    parked: bool = False  # its event is a dead letter: nothing happens until that is replayed
 
 
 def now_of(saga: Mapping[str, Any], call: CallNow | None = None) -> Now:
@@ -46,6 +49,8 @@ def now_of(saga: Mapping[str, Any], call: CallNow | None = None) -> Now:
         return _cause(saga["error"])
     active = next((step for step in saga["steps"] if step["status"] in ("RUNNING", "COMPENSATING")), None)
     undo = "undo " if active and active["status"] == "COMPENSATING" else ""
+    if active and call.parked:
+        return Now(f"{undo}{active['name']}: {PARKED}")
     return Now(f"{undo}{active['name']}", since=iso(call.since) or active["started_at"]) if active else Now("")
 
 
@@ -78,7 +83,11 @@ def _stuck(saga: Mapping[str, Any], call: CallNow) -> Now:
     name, message = (found[0], found[1]["error"]) if found else ("a call", None)
     said = message or "no answer"
     what = f"HTTP {call.status_code}" if call.status_code else said
-    return Now(f"{name}: {what}", said if what not in said else None, call.rounds, until=saga["due_at"])
+    why = said if what not in said else None
+    if call.parked:
+        return Now(f"{name}: {what} · {PARKED}", why, call.rounds)
+    # What a choreographed saga is due at is its deadline: its service tries again when it does.
+    return Now(f"{name}: {what}", why, call.rounds, until=None if saga["mode"] == CHOREOGRAPHY else saga["due_at"])
 
 
 def _cause(error: Mapping[str, Any] | None) -> Now:

@@ -15,6 +15,7 @@ from saga.saga_row import SagaRow, Stored
 from saga.storage import filter_sql
 from saga.storage import log_sql as sql
 from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_row
+from saga.views.backlog import ASIDE_AT_MOST
 from saga.views.representation import NEEDS_ATTENTION_AFTER
 from saga.views.saga_filter import LONGEST, MARGIN, OLDEST, SagaQuery, id_at, input_has
 
@@ -24,7 +25,6 @@ LOOKS_FOR = 1.0  # seconds after which it stops
 INPUT_AT_MOST = 65_536  # characters of an input that is read for a list, or searched
 SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
 SCANNED_AT_ONCE = 100
-ASIDE_AT_MOST = 1000  # how many sagas that were set aside a search asks for by their ids
 
 
 @dataclass(frozen=True)

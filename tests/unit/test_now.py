@@ -17,7 +17,8 @@ def step(name: str = "A", status: str = "DONE", error: str | None = None) -> dic
 
 
 def saga(status: str, *steps: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {"status": status, "steps": steps, "error": None, "ended_at": None, "due_at": None, **changes}
+    made = {"status": status, "mode": "orchestration", "steps": steps, "error": None, "ended_at": None, "due_at": None}
+    return {**made, **changes}
 
 
 def cause(kind: str, step: str | None = "B", code: int | None = None, message: str = "no stock") -> dict[str, Any]:
@@ -32,6 +33,16 @@ def test_a_stuck_saga_says_the_call_the_code_the_rounds_and_the_next_try() -> No
     assert now == Now("undo A: HTTP 500", "no row", 10, until="2026-01-31T12:01:28.200Z")
     assert now_line(now, AT) == "undo A: HTTP 500 · 10 rounds · next in 1:29 · no row"
     assert now_line(now, AT + 90) == "undo A: HTTP 500 · 10 rounds · next now · no row"
+
+
+def test_a_choreographed_saga_says_what_is_parked_and_no_next_try() -> None:
+    """What it is due at is its deadline."""
+    stuck = {**STUCK, "mode": "choreography"}
+    assert now_line(now_of(stuck, CallNow(3, status_code=500)), AT) == "undo A: HTTP 500 · 3 rounds · no row"
+    parked = now_line(now_of(stuck, CallNow(3, status_code=500, parked=True)), AT)
+    assert parked == "undo A: HTTP 500 · its event is parked · 3 rounds · no row"
+    waits = saga("RUNNING", step("A"), step("B", "RUNNING"))
+    assert now_line(now_of(waits, CallNow(since=AT, parked=True)), AT) == "B: its event is parked"
 
 
 def test_past_the_pivot_the_stuck_call_is_the_first_that_is_not_done() -> None:
