@@ -13,7 +13,7 @@ from hypothesis import settings
 from sqlalchemy import Engine, bindparam, create_engine, make_url, text
 
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from tests.support.mysql_server import DATABASES, mysql_schemas
 from tests.support.nats_server import NatsServer
@@ -93,7 +93,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 def engine(database: Database) -> Iterator[Engine]:
     """The database of an empty saga log."""
     made = connect(database("orchestrator"))
-    create_tables(made, log_sql.metadata)
+    create_tables(made, log_tables.metadata)
     yield made
     made.dispose()
 

@@ -16,7 +16,7 @@ from saga.definition import TEMPORAL
 from saga.http_client.transport import HttpAnswer, Transport
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
-from saga.set_aside import AGAIN, SetAside
+from saga.set_aside import REST_SECONDS, SetAside
 from saga.temporal.activities import Activities, ActivityDeps
 from saga.temporal.client import BATCH, CANNOT_BE_STARTED, TemporalWorkflows
 from saga.temporal.journal import Journal
@@ -95,7 +95,7 @@ def test_one_that_was_mended_is_started(engine: Engine, log: SagaLog) -> None:
     client.start_unstarted()
     assert client.workflows.started == []
     spoil(engine, saga.id, state="executing")
-    monotonic.now += AGAIN
+    monotonic.now += REST_SECONDS
     client.start_unstarted()
     assert client.workflows.started == [saga.id]
     client.close()
