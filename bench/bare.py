@@ -1,4 +1,4 @@
-"""The least that a durable service can be: Flask, the driver, one INSERT. No kit, no barrier, no checks.
+"""The smallest durable service there can be, for comparison: Flask, the driver, one INSERT, and no kit.
 
 Served by the same server with as many threads as our services, so that the ratio to it is the kit's own price.
 """
@@ -15,7 +15,7 @@ import mysql.connector
 from flask import Flask, Response, jsonify, request
 from sqlalchemy import make_url
 
-from saga.kits.flask import THREADS
+from saga.kits.flask import REQUEST_THREADS
 from saga.process import server
 
 COLUMNS = {"A": ("username",), "B": ("user_id", "address"), "C": ("user_id", "payment")}
@@ -24,7 +24,7 @@ _local = threading.local()
 
 
 def create_app() -> Flask:
-    """One route: POST /invoke."""
+    """Return the app, which has one route: POST /invoke."""
     url, name = make_url(os.environ["DB_URL"]), os.environ["SERVICE"]
     connect, mark = (_sqlite(url), "?") if url.get_backend_name() == "sqlite" else (_mysql(url), "%s")
     columns = ("saga_id", *COLUMNS[name])
@@ -73,4 +73,4 @@ def _sqlite(url: Any) -> Callable[[], Any]:
 
 if __name__ == "__main__":
     port = int(os.environ["PORT"])
-    server.serve("bench.bare:create_app", host="127.0.0.1", port=port, variable="PORT", threads=THREADS)
+    server.serve("bench.bare:create_app", host="127.0.0.1", port=port, variable="PORT", threads=REQUEST_THREADS)

@@ -1,8 +1,8 @@
-"""`python -m orchestrator`"""
+"""`python -m orchestrator`: checks the settings and the sagas' files, then serves the orchestrator."""
 
 import sys
 
-from orchestrator.stream import LISTENERS
+from orchestrator.stream import SUBSCRIBERS
 from saga.choreography import require_nats
 from saga.definition import TEMPORAL
 from saga.definition_file import load_definitions
@@ -33,7 +33,7 @@ def main() -> None:
         host=settings.host,
         port=settings.orchestrator_port,
         variable="ORCHESTRATOR_PORT",
-        threads=THREADS + LISTENERS,  # a thread is made when it is needed
+        threads=THREADS + SUBSCRIBERS,  # a thread is made when it is needed
         plain=settings.plain,
     )
 

@@ -22,7 +22,7 @@ from orchestrator.parts import Orchestrator
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
-from saga.choreography.coordinator import CoordinatorWithoutBroker
+from saga.choreography.coordinator_without_broker import CoordinatorWithoutBroker
 from saga.choreography.observer import Observer
 from saga.definition import BUILTIN, CHOREOGRAPHY, TEMPORAL
 from saga.definition_file import load_definitions
@@ -40,10 +40,10 @@ from saga.runtime.recovery import Recovery
 from saga.runtime.saga_starter import SagaStarter
 from saga.runtime.waiting_callers import WaitingCallers
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
-from saga.temporal.coordinator import TemporalCoordinator
+from saga.temporal.temporal_coordinator import TemporalCoordinator
 from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     # The sagas and their log
     definitions = load_definitions(settings.sagas_dir, settings.environ)
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
-    create_tables(database, log_sql.metadata)
+    create_tables(database, log_tables.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
     search, lines = SagaSearch(saga_log), LogLines(saga_log)
@@ -89,7 +89,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
 
     # The coordinators: one for whatever a saga's definition names
     end_signals = EndSignals()
-    observer = Observer(saga_log, end_signals, time.time, telemetry.observe, exit)
+    observer = Observer(saga_log, end_signals, time.time, telemetry.observe, crashes.on_observed)
     choreography = _choreography(settings, database, deps, observer)
     temporal = _temporal(settings, saga_log, end_signals.ended)
     coordinators: dict[str, Coordinator] = {
@@ -127,7 +127,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
 def _choreography(
     settings: Settings, database: Engine, deps: DriverDeps, observer: Observer
 ) -> ChoreographyCoordinator | None:
-    """The coordinator of choreographed sagas; None where choreography is switched off."""
+    """Return the coordinator of choreographed sagas; None where choreography is switched off."""
     if not settings.nats_url:
         return None
     from orchestrator.choreography_coordinator import ChoreographyCoordinator
@@ -136,7 +136,7 @@ def _choreography(
 
 
 def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> TemporalWorkflows | None:
-    """The client of Temporal; None where no setting speaks of it, or only old sagas need it and it is not installed."""
+    """Return the client of Temporal; None where no setting asks for it, or only old sagas need it and it is missing."""
     if settings.engine == TEMPORAL:
         require_temporal()
     elif not (settings.temporal_elsewhere and temporal_installed()):
@@ -147,7 +147,7 @@ def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]
 def temporal_client(
     settings: Settings, saga_log: SagaLog, tell: Callable[[str], None] = lambda saga_id: None
 ) -> TemporalWorkflows:
-    """A client of Temporal, which starts the workflows of sagas in this log; `tell` is called with each saga's end."""
+    """Return a client of Temporal for the sagas in this log; `tell` is called with the id of each saga that ends."""
     from saga.temporal.client import TemporalWorkflows  # not in the base installation
     from saga.temporal.messages import Timing
     from saga.temporal.workflow_client import WorkflowClient

@@ -1,7 +1,7 @@
-"""Choreography on a broker: the orchestrator starts a saga, then only observes it; and it knows the dead letters.
+"""The coordinator of choreographed sagas where there is a broker: it starts them, observes them, and replays events.
 
-It ends a saga only where no service has heard of it, and so that none ever will: saga/choreography/abandoned.py says
-how.
+It ends a saga itself only where no service has heard of the saga; saga/choreography/abandoned_sagas.py explains why no
+service acts for it afterwards.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.listeners import Listeners
+from orchestrator.listener_check import ListenerCheck
+from saga.choreographed_notes import ORCHESTRATOR
 from saga.choreography import outbox
-from saga.choreography.coordinator import CoordinatorWithoutBroker
+from saga.choreography.coordinator_without_broker import CoordinatorWithoutBroker
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.event_body import saga_id_of
 from saga.choreography.events import EventKind, abandoned, observed, started, subject
@@ -25,7 +26,6 @@ from saga.choreography.observer import Observer
 from saga.choreography.outbox import SKEW
 from saga.choreography.permitted_commands import refusal
 from saga.choreography.wiring import MessageEndpoint
-from saga.context import ITS_STARTER
 from saga.definition import SagaDefinition
 from saga.driver import DriverDeps
 from saga.errors import (
@@ -46,11 +46,11 @@ from saga.runtime.permitted_commands import REFUSALS
 from saga.saga_row import SagaRow, Stored
 from saga.unreadable import Unreadable
 
-NAME = ITS_STARTER
+NAME = ORCHESTRATOR
 
 
 class ChoreographyCoordinator(CoordinatorWithoutBroker):
-    """Starts choreographed sagas through the outbox, has an observer hear all events, and knows the dead letters."""
+    """The coordinator that starts choreographed sagas through the outbox, observes them, and replays dead letters."""
 
     def __init__(self, database: Engine, deps: DriverDeps, observer: Observer, settings: Settings):
         super().__init__(observer.overdue)
@@ -58,7 +58,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         self._deps = deps
         self._database = database
         self._observer = observer
-        self._listeners = Listeners(self._endpoint.broker)
+        self._listener_check = ListenerCheck(self._endpoint.broker)
         self._endpoint.broker.consume(NAME, observed(), observer)
         self._endpoint.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], observer, stream=DEAD_STREAM)
 
@@ -67,13 +67,13 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         self._endpoint.open()
 
     def close(self) -> None:
-        """Observe nothing more: what happens from now on is heard after the next start."""
+        """Disconnect from the broker: events from now on are delivered after the next start."""
         self._endpoint.close()
 
     def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
         """Raise BadInput where a step of the saga certainly has no listener, unless `key` is that of a known saga."""
         try:
-            self._listeners.check(definition)
+            self._listener_check.check(definition)
         except BadInput:
             if key is None or self._deps.log.find_by_key(key) is None:
                 raise
@@ -92,7 +92,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         return row
 
     def resume(self, row: SagaRow) -> None:
-        """Replay what of the saga is parked. Raises Conflict where nothing is, BadInput where an event cannot be."""
+        """Replay the saga's parked events. Raises Conflict where there is none, BadInput where one is unusable."""
         if not row.context.parked:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
         refused: BadInput | None = None
@@ -140,18 +140,18 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
                 raise Conflict(f"{REFUSALS['abandon']}: {each.durable} has heard of it, and may have acted")
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
-        """The parked events, newest first, without their payloads, which may be secret. Raises BrokerUnavailable."""
+        """Return the dead letters, newest first, without payloads, which may be secret. Raises BrokerUnavailable."""
         letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
         records = self._deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:
-        """How many events are parked. Raises BrokerUnavailable."""
+        """Return how many events are parked. Raises BrokerUnavailable."""
         return self._endpoint.broker.count_dead_letters()
 
     def replay(self, letter: int) -> dict[str, Any]:
-        """Publish a parked event again. Raises NoSuchLetter, BadInput where it cannot be, and BrokerUnavailable."""
+        """Publish a parked event again. Raises NoSuchLetter, BadInput, BrokerUnavailable or LogUnavailable."""
         replayed = self._endpoint.broker.replay(letter)
         saga_id = saga_id_of(replayed["payload"])
         if saga_id:

@@ -1,8 +1,8 @@
-"""GET /events: the lines of the saga log as they are committed, to any number of listeners (server-sent events).
+"""GET /events: the lines of the saga log as they are committed, to any number of subscribers (server-sent events).
 
-One thread reads the log and writes each batch of lines out once; a listener's thread does nothing but pass it on. A
-listener that is late, or was away, reads the log itself until it has caught up: one of them at a time, and those who
-stand at the same place read it once, so that however many there are, the others find the log free.
+One thread reads the log and formats each batch of lines once; a subscriber's thread only sends the batch. A subscriber
+that is late, or was away, reads the log itself until it has caught up. Only one of them reads at a time, and those that
+are at the same place share what was read, so that they do not keep the log busy, however many they are.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from saga.saga_log import SagaLog
 
 logger = logging.getLogger("saga")
 
-LISTENERS = 512  # at once; each keeps a thread that no request needs
+SUBSCRIBERS = 512  # at once; each keeps a thread that no request needs
 TICK = 0.25  # seconds between two looks at the log
 AFTER_A_BUG = 1.0  # seconds
 KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
 PAGES_KEPT = 16  # for others who catch up from the same place
 CHANGES_EVERY = 0.75  # seconds, at the least
-HEARTBEAT = 15.0  # seconds: finds listeners that have gone
+HEARTBEAT = 15.0  # seconds: finds subscribers that have gone
 ANSWER_WITHIN = 5.0
 
 
@@ -41,29 +41,31 @@ ANSWER_WITHIN = 5.0
 class _Batch:
     upto: int
     events: Sequence[tuple[str, bytes]]  # (saga id, event)
-    whole: bytes  # made once, for however many listeners
+    whole: bytes  # made once, for however many subscribers
 
     def of(self, saga_id: str | None) -> bytes:
-        """The events of one saga, or all of them where it is None."""
+        """Return the events of one saga, or all of them where it is None."""
         return self.whole if saga_id is None else b"".join(event for owner, event in self.events if owner == saga_id)
 
 
 class Stream:
-    """Watches the end of the log for all listeners at once."""
+    """The one watcher of the log's end, for all subscribers together."""
 
     def __init__(self, log: SagaLog, lines: LogLines):
         self._log = log
         self._lines = lines
         self._tail = Tail(lines, time.monotonic)
         lock = threading.Lock()
-        self._changed = threading.Condition(lock)  # the position, or there are no more: listeners wait for that
+        self._changed = threading.Condition(lock)  # the position, or there are no more: subscribers wait for that
         self._looked = threading.Condition(lock)  # at the log: whoever wants to know where it ends waits for that
         self._catching_up = threading.Lock()
         self._wanted = threading.Event()  # a look at the log, at once
         self._closed = False
         self._looks_begun = self._looks_done = 0
-        self._position: int | None = None  # not known before the first look; 0 where the log is empty
-        self._listeners = 0  # all of them
+        self._position: int | None = (
+            None  # the id of the last line; None before the first look; 0 where the log is empty
+        )
+        self._subscribers = 0  # all of them
         self._to_lines = 0  # those for whom lines are written out
         self._batches: OrderedDict[int, _Batch] = OrderedDict()  # by the position that each one follows
         self._pages: OrderedDict[int, _Batch] = OrderedDict()  # likewise; read by those who caught up
@@ -74,7 +76,7 @@ class Stream:
         self._thread.start()
 
     def close(self) -> None:
-        """End every listener's stream."""
+        """End every subscriber's stream."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -82,7 +84,7 @@ class Stream:
         self._wanted.set()
 
     def now(self) -> int:
-        """The position after the last line that is committed now. LogUnavailable where that cannot be read."""
+        """Return the position after the last line that is committed now. Raises LogUnavailable."""
         with self._looked:
             look = self._looks_begun + 1
             self._wanted.set()
@@ -92,17 +94,17 @@ class Stream:
             return self._position
 
     def start(self, last_seen: int | None) -> int:
-        """Where a listener starts: after the line that it saw last, or now. LogUnavailable, Overloaded."""
-        if self._listeners >= LISTENERS:
-            raise Overloaded(f"{LISTENERS} listeners are the most that this process serves: try again later")
+        """Return where a subscriber starts: after the line that it saw last, or now. LogUnavailable, Overloaded."""
+        if self._subscribers >= SUBSCRIBERS:
+            raise Overloaded(f"{SUBSCRIBERS} subscribers are the most that this process serves: try again later")
         now = self.now()
         if last_seen is None or (last_seen > now and last_seen > self._lines.last_id()):  # of another log
             return now
         return last_seen
 
     def follow(self, position: int, saga_id: str | None = None) -> Iterator[bytes]:
-        """The events after `position`, of one saga or of all, until the listener leaves."""
-        with self._listening():
+        """Yield the events after `position`, of one saga or of all, until the subscriber leaves."""
+        with self._subscribed():
             said = time.monotonic()
             yield _start(position)
             while not self._closed:
@@ -114,8 +116,8 @@ class Stream:
                     yield events or _at(position)
 
     def changes(self, position: int) -> Iterator[bytes]:
-        """An event without content whenever lines have come, at most one every CHANGES_EVERY seconds, for a list."""
-        with self._listening(to_lines=False):
+        """Yield an event without content when lines have come, at most one every CHANGES_EVERY seconds, for a list."""
+        with self._subscribed(to_lines=False):
             yield _start(position)
             while not self._closed:
                 seen, position = position, self._after(position)
@@ -123,16 +125,16 @@ class Stream:
                 time.sleep(CHANGES_EVERY)
 
     @contextmanager
-    def _listening(self, to_lines: bool = True) -> Iterator[None]:
+    def _subscribed(self, to_lines: bool = True) -> Iterator[None]:
         with self._changed:
-            self._listeners += 1
+            self._subscribers += 1
             self._to_lines += to_lines
         self._wanted.set()
         try:
             yield
         finally:
             with self._changed:
-                self._listeners -= 1
+                self._subscribers -= 1
                 self._to_lines -= to_lines
 
     def _next(self, position: int) -> _Batch | None:
@@ -149,7 +151,7 @@ class Stream:
             return None
 
     def _page(self, position: int, upto: int) -> _Batch:
-        """The lines that a listener who is late reads next. Raises LogUnavailable."""
+        """Return the lines that a subscriber who is late reads next. Raises LogUnavailable."""
         with self._catching_up:
             page = self._batches.get(position) or self._pages.get(position)
             if page is None:
@@ -168,7 +170,7 @@ class Stream:
 
     def _work(self) -> None:
         while not self._closed:
-            self._wanted.wait(TICK if self._listeners else None)
+            self._wanted.wait(TICK if self._subscribers else None)
             self._wanted.clear()
             self._looks_begun += 1
             try:
@@ -182,7 +184,7 @@ class Stream:
 
     def _look(self) -> None:
         before = self._position
-        if not self._listeners:  # nobody has followed the log's end meanwhile: it may be far from where we were
+        if not self._subscribers:  # nobody has followed the log's end meanwhile: it may be far from where we were
             self._tail, before = Tail(self._lines, time.monotonic), None
         position = self._tail.advance()
         batch = None
@@ -194,7 +196,7 @@ class Stream:
                 _keep(self._batches, before, batch, KEPT)
             self._looks_done = self._looks_begun
             self._looked.notify_all()
-            if moved:  # else every look would wake every listener
+            if moved:  # else every look would wake every subscriber
                 self._changed.notify_all()
 
     def _read(self, after: int, upto: int, most: int) -> _Batch:
@@ -205,14 +207,14 @@ class Stream:
 
 
 def _keep(batches: OrderedDict[int, _Batch], position: int, batch: _Batch, most: int) -> None:
-    """Keep a batch for listeners who come later; the oldest one gives way."""
+    """Keep a batch for subscribers who come later; the oldest one gives way."""
     batches[position] = batch
     while len(batches) > most:
         batches.popitem(last=False)
 
 
 def event_stream(events: Iterator[bytes]) -> Response:
-    """The answer that carries a listener's events."""
+    """Return the answer that carries a subscriber's events."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(events, mimetype="text/event-stream", headers=headers)
 
@@ -222,10 +224,10 @@ def _event(id: int, line: dict[str, object]) -> bytes:
 
 
 def _start(position: int) -> bytes:
-    """Tell the listener how long to wait before it connects again (milliseconds), and where the stream starts."""
+    """Tell the subscriber how long to wait before it connects again (milliseconds), and where the stream starts."""
     return b"retry: 1000\n" + _at(position)
 
 
 def _at(position: int) -> bytes:
-    """Tell the listener its position, without an event, so that it knows it should it have to connect again."""
+    """Tell the subscriber its position, without an event, so that it knows it should it have to connect again."""
     return f"id: {position}\n\n".encode()

@@ -33,7 +33,12 @@ def show_dry_run(orchestrator: Orchestrator, stuck: StuckSagas) -> str:
     permitted = orchestrator.operator.permitted_commands
     sagas = [each for each in group.sagas if "resume" in permitted(each.row)] if group else []
     return render_template(
-        "stuck.html", group=group, what=what, sagas=sagas[:AT_ONCE], all=len(sagas), labels=_labels(orchestrator, sagas)
+        "stuck_dry_run.html",
+        group=group,
+        what=what,
+        sagas=sagas[:AT_ONCE],
+        all=len(sagas),
+        labels=_labels(orchestrator, sagas),
     )
 
 

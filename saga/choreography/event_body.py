@@ -1,4 +1,4 @@
-"""Checks what an event carries: its fields must have the shapes that docs/participants.md gives. Pure.
+"""The check of an event's body: its fields must have the shapes that docs/participants.md gives. Pure.
 
 Any service may publish events, in any language, so nothing about them is taken for granted.
 """
@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from saga.errors import BadInput
-from saga.payload import DEPTH, WRAPPED, parse_object
+from saga.payload import LEVELS_ADDED, LEVELS_AT_MOST, parse_object
 
 # A shape in words, for the message, and the test whether a value has it.
 Shape = tuple[str, Callable[[Any], bool]]
@@ -33,7 +33,7 @@ def _senders(value: Any) -> bool:
 
 
 def _flags(value: Any) -> bool:
-    """Whether this is {"B": {"action": [["fail", "after"]]}}, or the like."""
+    """Return whether this is {"B": {"action": [["fail", "after"]]}}, or the like."""
     if not isinstance(value, dict) or not all(isinstance(calls, dict) for calls in value.values()):
         return False
     flags = [flags for calls in value.values() for flags in calls.values()]
@@ -108,7 +108,7 @@ def _check(part: Mapping[str, Any], shapes: Mapping[str, Shape], path: str) -> N
 def saga_id_of(payload: bytes) -> str | None:
     """Return the saga id that a payload names; None where it names none, as it may be no event at all."""
     try:
-        found = parse_object(payload, depth=DEPTH + WRAPPED, strict=False).get("saga_id")
+        found = parse_object(payload, depth=LEVELS_AT_MOST + LEVELS_ADDED, strict=False).get("saga_id")
     except BadInput:
         return None
     return found if isinstance(found, str) else None

@@ -1,4 +1,4 @@
-"""The events of choreography, which is the same saga without a coordinator: who listens to what. Pure.
+"""The events of choreographed sagas: their subjects and bodies, who publishes them, and who listens to them. Pure.
 
 All of it follows from the order of the steps:
 
@@ -23,7 +23,7 @@ from saga.choreography.event_body import check
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
 from saga.machine import fields_for
-from saga.payload import DEPTH, WRAPPED, compact, holds, mask, parse_object, secret_texts
+from saga.payload import LEVELS_ADDED, LEVELS_AT_MOST, compact, holds, mask, parse_object, secret_texts
 
 PREFIX = "saga"
 
@@ -38,7 +38,7 @@ class EventKind(StrEnum):
     UNDONE = "undone"
     COMPLETED = "completed"
     COMPENSATED = "compensated"
-    ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/choreography/abandoned.py)
+    ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/choreography/abandoned_sagas.py)
     ATTEMPT = "attempt"  # an attempt that failed; only observers need it
 
 
@@ -94,7 +94,7 @@ def parse_event(subject: str, payload: bytes) -> SagaEvent:
         raise BadInput(f"{subject}: there is no such event") from None
     if tokens[0] != PREFIX or len(tokens) != (4 if kind in OF_A_STEP else 3):
         raise BadInput(f"{subject}: there is no such event")
-    body = parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
+    body = parse_object(payload, "the event", depth=LEVELS_AT_MOST + LEVELS_ADDED, strict=False)
     saga_id = body.pop("saga_id", None)
     if not isinstance(saga_id, str) or not 0 < len(saga_id) <= 255 or not (saga_id.isascii() and saga_id.isprintable()):
         raise BadInput("saga_id is required: 1 to 255 printable ASCII characters", "saga_id")
@@ -120,7 +120,7 @@ def abandoned(saga: str, saga_id: str, at: float) -> SagaEvent:
 
 
 class Task(StrEnum):
-    """What an event asks of a step that listens to it."""
+    """What an event asks a step to do."""
 
     ACT = "act"
     COMPENSATE = "compensate"
@@ -136,7 +136,7 @@ class StepSubscription:
 
     @property
     def step(self) -> Step:
-        """The step itself."""
+        """The step of the definition."""
         return self.definition.steps[self.index]
 
     @property
@@ -180,11 +180,11 @@ class StepSubscription:
         return [(name, value) for name, value in event.body.get("faults", {}).get(self.step.name, {}).get(call, ())]
 
     def knows(self, event: SagaEvent) -> bool:
-        """Whether the saga began with this step; if not, the step was added later and only passes the saga on."""
+        """Return whether the saga began with this step; one that was added later only passes the saga on."""
         return self.step.name in event.body.get("steps", (self.step.name,))
 
     def is_next(self, event: SagaEvent) -> bool:
-        """Whether this step comes right after the event's in the saga, which may have steps that are not known here.
+        """Return whether this step follows the event's in the saga, which may have steps that are not known here.
 
         True also where one of the two is no step of the saga, and only passes it on.
         """

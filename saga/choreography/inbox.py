@@ -1,4 +1,4 @@
-"""What a step of a choreographed saga must remember: the secrets that it was sent, and the fields that it acted with.
+"""The inbox: a table that keeps the secrets that a choreographed step was sent, and the fields that it acted with.
 
 Its compensation gets the same fields as its action, and the event that asks for the compensation does not carry them.
 """
@@ -61,7 +61,7 @@ HAS_ACTED = select(saga_inbox.c.giver).where(
 FORGET = delete(saga_inbox).where(saga_inbox.c.created_at < bindparam("before"))
 
 
-class Unreadable(Exception):
+class InboxUnreadable(Exception):
     """A row of the inbox holds no JSON object: the step cannot know what it acted with, until somebody mends it."""
 
 
@@ -79,7 +79,7 @@ def remembered(
 def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
     """Return the fields by `giver`, in that order.
 
-    Raises Unreadable where a row is broken, and OutcomeUnknown or SQLAlchemyError.
+    Raises InboxUnreadable where a row is broken, and OutcomeUnknown or SQLAlchemyError.
     """
     with transaction(engine) as connection:
         rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings().all()
@@ -93,12 +93,12 @@ def _object(text: bytes, step: str, giver: int) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         row = f"its row in the saga_inbox of {step}, giver {giver}"
-        raise Unreadable(f"what {step} remembers of this saga is not a JSON object: mend {row}, then replay this")
+        raise InboxUnreadable(f"what {step} remembers of this saga is not a JSON object: mend {row}, then replay this")
     return found
 
 
 def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:
-    """Whether the step has published that its action took effect: the row of OWN is written in that transaction.
+    """Return whether the step has published that its action took effect: the row of OWN is written in that transaction.
 
     `execute` is that of the transaction in which the row is looked for.
     """

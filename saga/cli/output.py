@@ -9,6 +9,7 @@ import click
 from saga.definition import ORCHESTRATION
 from saga.payload import pretty
 from saga.views.now import now_line, now_of
+from saga.views.step_words import status_of_step
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's own JSON.")
 
@@ -19,7 +20,7 @@ def show_json(value: Any) -> None:
 
 
 def one_line(saga: dict[str, Any], now: str | None = None) -> str:
-    """The saga on one line: its id, status, name and steps, and what it does now, or why it turned back.
+    """Return the saga on one line: its id, status, name and steps, and what it does now, or why it turned back.
 
     `now`: what the orchestrator says that it does now; without it, what its representation tells.
     """
@@ -27,6 +28,6 @@ def one_line(saga: dict[str, Any], now: str | None = None) -> str:
     cause = now_line(now_of({**saga, "status": "", "ended_at": "then"})) if saga["status"] == "STALLED" else ""
     said = f"  {does}" + (f"; the cause: {cause}" if cause else "") if does else ""
     attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
-    steps = " ".join(f"{step['name']}:{step['status'].lower()}" for step in saga["steps"])
+    steps = " ".join(f"{step['name']}:{status_of_step(saga, step).lower()}" for step in saga["steps"])
     mode = f" ({saga['mode']})" if saga["mode"] not in (ORCHESTRATION, None) else ""
     return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga'] or '?'}{mode}  {steps}{attention}{said}"

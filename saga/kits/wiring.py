@@ -19,7 +19,7 @@ from saga.storage.database import connect, create_tables
 if TYPE_CHECKING:
     from saga.choreography.wiring import MessageEndpoint
 
-THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
+REQUEST_THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,22 @@ class RunningParticipant:
             self.message_endpoint.close()
 
 
-def check_installed(settings: Settings) -> None:
-    """Raise SettingsError where a setting asks for a package that is not installed."""
-    if _choreography_is_configured(settings):
-        from saga.choreography import require_nats
+def check_installed(name: str, settings: Settings) -> None:
+    """Raise SettingsError where the service `name`, with these settings, needs a package that is not installed.
 
-        require_nats()
+    A service that is a step of no saga needs no NATS client, even where NATS_URL is set.
+    """
+    if _choreography_is_configured(settings):
+        from saga.choreography.wiring import check_listener
+
+        check_listener(name, settings)
 
 
 def run_participant(
     participant: ParticipantDefinition, settings: Settings, exit: Callable[[int], Any]
 ) -> RunningParticipant:
     """Make the service's tables, where it may, and connect it; `exit` ends the process for an injected crash."""
-    engine = connect(settings.service_db_url(participant.name), pool_size=THREADS // 2, plain=settings.plain)
+    engine = connect(settings.service_db_url(participant.name), pool_size=REQUEST_THREADS // 2, plain=settings.plain)
     create_tables(engine, participant.table.metadata)
     create_tables(engine, barrier.metadata)
     closed, calls = threading.Event(), Calls()
@@ -76,7 +79,10 @@ def _fault_injection(settings: Settings, exit: Callable[[int], Any], closed: thr
 
 
 def _refuse_flags(flags: Sequence[tuple[str, str]], attempt: int) -> AttemptHooks:
-    """The FindHooks where failure injection is off; raises FaultsOff for a call that asks for one."""
+    """Return no hooks: the FindHooks where failure injection is off.
+
+    Raises FaultsOff for a call that asks for a failure.
+    """
     if any(name in ("fail", "delay") for name, _ in flags):
         raise FaultsOff
     return NO_HOOKS

@@ -17,28 +17,28 @@ class LogLines:
         self._database = log.database
 
     def latest(self, most: int) -> list[tuple[str, Line]]:
-        """The newest lines of all sagas, newest first, each with its saga's id."""
+        """Return the newest lines of all sagas, newest first, each with its saga's id."""
         return [(_saga_id(row), line_of(row)) for row in self._database.select(sql.LATEST_LINES, {"most": most})]
 
     def last_id(self) -> int:
-        """The highest id of a line; 0 where there is none."""
+        """Return the highest id of a line; 0 where there is none."""
         return int(self._database.select(sql.LAST_LINE_ID, {})[0]["id"])
 
     def ids(self, after: int, most: int) -> list[int]:
-        """The ids above `after` whose lines are committed, lowest first."""
+        """Return the ids above `after` whose lines are committed, lowest first."""
         return [row["id"] for row in self._database.select(sql.LINE_IDS, {"after": after, "most": most})]
 
     def any_between(self, first: int, last: int) -> bool:
-        """Whether there is a line with an id from `first` to `last`, be it uncommitted."""
+        """Return whether there is a line with an id from `first` to `last`, committed or not."""
         seeing_all = self._database.engine.execution_options(isolation_level="READ UNCOMMITTED")
         return bool(self._database.select(sql.ANY_ID_BETWEEN, {"first": first, "last": last}, seeing_all))
 
     def between(self, after: int, upto: int, most: int) -> list[tuple[int, str, Line]]:
-        """Lines with ids above `after` and up to `upto`, lowest first: (id, the saga's id, line)."""
+        """Return the lines with ids above `after` and up to `upto`, lowest first, as (id, the saga's id, line)."""
         rows = self._database.select(sql.LINES_BETWEEN, {"after": after, "upto": upto, "most": most})
         return [(row["id"], _saga_id(row), line_of(row)) for row in rows]
 
 
 def _saga_id(row: RowMapping) -> str:
-    """The id of the saga that a line belongs to, in ASCII: SQLite also stores what is no text."""
+    """Return the id of a line's saga in ASCII, even where the column holds no text, which SQLite allows."""
     return str(row["saga_id"]).encode("ascii", "backslashreplace").decode()

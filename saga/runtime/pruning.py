@@ -10,7 +10,10 @@ from saga.storage import log_sql as sql
 
 
 def prune(log: SagaLog, ended_before: float, most: int) -> int:
-    """Forget at most `most` sagas that ended before a time, oldest first; gives their number. Raises LogUnavailable."""
+    """Forget at most `most` sagas that ended before a time, oldest first, and return how many.
+
+    Raises LogUnavailable.
+    """
     started = f"{int(max(0.0, ended_before) * 1000):012x}"  # how a UUIDv7 begins (RFC 9562, section 5.7)
     values = {"states": list(ENDED), "ended_before": ended_before, "most": most}
     values["started_before"] = f"{started[:8]}-{started[8:]}"  # else the query would look through all younger sagas

@@ -1,4 +1,4 @@
-"""The statements by which sagas are looked through for what no index finds; they narrow SEARCH of log_sql.py.
+"""The statements by which sagas are looked through for what no index finds; they narrow SEARCH of search_sql.py.
 
 What an index serves (the states, and the time of the start, with which an id begins) bounds what is looked at. The
 rest (the mode, the failed step, a text in the input) is in columns of JSON: the database passes over those rows whose
@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Select, String, bindparam, func, or_, select, tuple_, type_coerce
 
 from saga.payload import compact
-from saga.storage.log_sql import INPUTS_OF, NEEDS_ATTENTION, saga_log, sagas
+from saga.storage.log_tables import saga_log, sagas
+from saga.storage.search_sql import INPUTS_OF, NEEDS_ATTENTION
 
 # OLDEST_FIRST is the other order of a SEARCH; AFTER gives the next page of it.
 OLDEST_FIRST = sagas.c.id.asc()

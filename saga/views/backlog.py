@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from saga.machine import State
 from saga.saga_log import SagaLog
 from saga.storage import filter_sql
-from saga.storage import log_sql as sql
+from saga.storage import search_sql as sql
 from saga.unreadable import UNREADABLE
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 
-ASIDE_AT_MOST = 1000  # how many sagas that were set aside are asked for by their ids
+SET_ASIDE_ASKED_FOR = 1000  # how many sagas that were set aside are asked for by their ids
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Backlog:
 
 def backlog(log: SagaLog, now: float, most: int) -> Backlog:
     """Return what waits at the time `now`, counted up to `most`. Raises LogUnavailable."""
-    values = {"attention": NEEDS_ATTENTION_AFTER, "most": most}
+    values = {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "most": most}
     stalled, moving = (log.database.select(query, values)[0] for query in (sql.COUNT_STALLED, sql.COUNT_MOVING))
     oldest = log.database.select(sql.OLDEST_DUE, {"now": now})[0]["due_at"]
     return Backlog(
@@ -39,7 +39,7 @@ def backlog(log: SagaLog, now: float, most: int) -> Backlog:
 
 def count_attention(log: SagaLog, most: int) -> int:
     """Return how many sagas need attention, counted up to `most`. Raises LogUnavailable."""
-    values = {"attention": NEEDS_ATTENTION_AFTER, "aside": log.aside.ids(ASIDE_AT_MOST), "most": most}
+    values = {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": log.aside.ids(SET_ASIDE_ASKED_FOR), "most": most}
     return int(log.database.select(filter_sql.COUNT_ATTENTION, values)[0]["number"])
 
 

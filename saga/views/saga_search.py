@@ -12,19 +12,20 @@ from sqlalchemy import ColumnElement, Connection, Select
 
 from saga.saga_log import SagaLog, results_of
 from saga.saga_row import SagaRow, Stored
-from saga.storage import filter_sql
-from saga.storage import log_sql as sql
+from saga.storage import filter_sql, log_sql
+from saga.storage import search_sql as sql
+from saga.storage.log_tables import sagas
 from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_row
-from saga.views.backlog import ASIDE_AT_MOST
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.backlog import SET_ASIDE_ASKED_FOR
+from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 from saga.views.saga_filter import LONGEST, MARGIN, OLDEST, SagaQuery, id_at, input_has
 
 LOOKED_AT = 10_000  # how many sagas a search looks at for what no index finds
 WINDOW = 1000  # of those, how many at a time
 LOOKS_FOR = 1.0  # seconds after which it stops
 INPUT_AT_MOST = 65_536  # characters of an input that is read for a list, or searched
-SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
-SCANNED_AT_ONCE = 100
+SAGAS_SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
+SAGAS_PER_SCAN = 100
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SagaSearch:
             return False
         beginning = {"beginning": q.lower(), "beginning_ends": q.lower() + "~", "most": 1}
         return bool(
-            self._database.select(sql.ID_BY_KEY, {"key": q})
+            self._database.select(log_sql.ID_BY_KEY, {"key": q})
             or self._database.select(filter_sql.ids_of(sql.SEARCH.where(sql.BEGINS)), beginning)
         )
 
@@ -102,7 +103,7 @@ class SagaSearch:
         """Yield those of the sagas with these ids that fit what no index knows."""
         if not window:
             return
-        values |= {"from_id": min(window), "to_id": max(window), "most": SCANNED_AT_ONCE}
+        values |= {"from_id": min(window), "to_id": max(window), "most": SAGAS_PER_SCAN}
         for condition in (filter_sql.WITHIN, *_conditions(query, text)):
             select = select.where(condition)
         if query.name:
@@ -110,7 +111,7 @@ class SagaSearch:
         while True:
             rows = self._database.select(select, values)
             yield from self._fitting([self._log.decoded(row) for row in rows], query, text)
-            if len(rows) < SCANNED_AT_ONCE:
+            if len(rows) < SAGAS_PER_SCAN:
                 return
             select = select if "before" in values else select.where(beyond)
             values["before"] = rows[-1]["id"]
@@ -138,8 +139,8 @@ class SagaSearch:
         timed = [row for row in rows if all(isinstance(row[name], float | None) for name in ("started_at", "ended_at"))]
         timed.sort(key=lambda row: (row["ended_at"] or now) - (row["started_at"] or now), reverse=True)
         found: list[Stored] = []
-        for start in range(0, len(timed), SCANNED_AT_ONCE):
-            ids = [row["id"] for row in timed[start : start + SCANNED_AT_ONCE]]
+        for start in range(0, len(timed), SAGAS_PER_SCAN):
+            ids = [row["id"] for row in timed[start : start + SAGAS_PER_SCAN]]
             known = self._log.find_many(ids, bare=True)
             sagas = [known[saga_id] for saga_id in ids if saga_id in known]
             found += [saga for saga in self._fitting(sagas, query, text) if query.name in ("", _name(saga))]
@@ -150,9 +151,9 @@ class SagaSearch:
     def find(self, query: SagaQuery) -> list[Stored]:
         """Return the sagas that fit the query, without their inputs and results, which can be large: see `filled`.
 
-        Where only readable sagas are asked for, only the newest SCANNED are looked through. Where only unreadable ones
-        are asked for, it finds those among the newest SCANNED, those in an unknown state, and those that this process
-        has met before.
+        Where only readable sagas are asked for, only the newest SAGAS_SCANNED are looked through. Where only unreadable
+        ones are asked for, it finds those among the newest SAGAS_SCANNED, those in an unknown state, and those that
+        this process has met before.
         """
         if not (query.q + query.before).isascii():
             return []
@@ -162,7 +163,7 @@ class SagaSearch:
             return [self._log.decoded(row) for row in rows]
         if query.readable:
             return self._scan(select, values, query.most, lambda saga: isinstance(saga, SagaRow))
-        values["aside"] = self._log.aside.ids(ASIDE_AT_MOST)
+        values["aside"] = self._log.aside.ids(SET_ASIDE_ASKED_FOR)
         found: dict[str, Stored] = {}
         for scanned in (select.where(sql.KNOWN_TO_BE_UNREADABLE), select):
             unreadable = self._scan(scanned, values, query.most, lambda saga: isinstance(saga, Unreadable))
@@ -173,19 +174,19 @@ class SagaSearch:
         """Return the statement with the query's conditions, and the values of its parameters."""
         select, values = sql.SEARCH, dict[str, Any]()
         if query.states:
-            select, values["states"] = select.where(sql.IN_STATES), list(query.states)
+            select, values["states"] = select.where(log_sql.IN_STATES), list(query.states)
         if query.name:
             select, values["name"] = select.where(sql.NAMED), query.name
         if query.q:
             values |= {"beginning": query.q.lower(), "beginning_ends": query.q.lower() + "~"}
-            if known := self._database.select(sql.ID_BY_KEY, {"key": query.q}):
+            if known := self._database.select(log_sql.ID_BY_KEY, {"key": query.q}):
                 select, values["of_key"] = select.where(sql.BEGINS_OR_HAS_KEY), known[0]["id"]
             else:
                 select = select.where(sql.BEGINS)
         if query.before:
             select, values["before"] = select.where(sql.BEFORE), query.before
         if query.needs_attention:
-            values |= {"attention": NEEDS_ATTENTION_AFTER, "aside": self._log.aside.ids(ASIDE_AT_MOST)}
+            values |= {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": self._log.aside.ids(SET_ASIDE_ASKED_FOR)}
             select = select.where(sql.NEEDS_ATTENTION)
         if query.since is not None:
             values |= {"since": query.since, "lowest_id": id_at(query.since - MARGIN)}
@@ -200,10 +201,10 @@ class SagaSearch:
     def _scan(
         self, select: Select[Any], values: Mapping[str, Any], most: int, wanted: Callable[[Stored], bool]
     ) -> list[Stored]:
-        """Return at most `most` of the sagas that are `wanted`, of the newest SCANNED that a statement finds."""
+        """Return at most `most` of the sagas that are `wanted`, of the newest SAGAS_SCANNED that a statement finds."""
         found: list[Stored] = []
-        page, seen = {**values, "most": min(most, SCANNED_AT_ONCE)}, 0
-        while len(found) < most and seen < SCANNED:
+        page, seen = {**values, "most": min(most, SAGAS_PER_SCAN)}, 0
+        while len(found) < most and seen < SAGAS_SCANNED:
             rows = self._database.select(select, page)
             found += [saga for saga in map(self._log.decoded, rows) if wanted(saga)]
             seen += len(rows)
@@ -228,7 +229,7 @@ class SagaSearch:
             results = results_of(connection, ids)
             full = [self._filled(saga, inputs.get(saga.id, {}), results.get(saga.id, {})) for saga in fitting]
             bad = [saga.id for saga in full if isinstance(saga, Unreadable)]
-            rows = connection.execute(sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
+            rows = connection.execute(log_sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
             whole = {row["id"]: self._log.decoded(row, results.get(row["id"])) for row in rows}
             return [whole.get(saga.id, saga) for saga in full]
 
@@ -248,8 +249,8 @@ class SagaSearch:
 
 def _conditions(query: SagaQuery, text: str) -> list[ColumnElement[bool]]:
     """Return the conditions that the database can look at in the texts of JSON columns."""
-    columns = {"mode": sql.sagas.c.definition, "engine": sql.sagas.c.definition}
-    columns |= {"step": sql.sagas.c.error, "kind": sql.sagas.c.error}
+    columns = {"mode": sagas.c.definition, "engine": sagas.c.definition}
+    columns |= {"step": sagas.c.error, "kind": sagas.c.error}
     made = [filter_sql.says(column, word) for name, column in columns.items() if (word := getattr(query, name))]
     return [*made, filter_sql.ends_or_has(text)] if text else made
 

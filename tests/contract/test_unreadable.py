@@ -23,8 +23,7 @@ from saga.runtime.log_lines import LogLines
 from saga.runtime.recovery import Recovery
 from saga.saga_log import SagaLog
 from saga.saga_row import Present, SagaRow
-from saga.set_aside import AGAIN, SetAside
-from saga.storage import log_sql
+from saga.set_aside import REST_SECONDS, SetAside
 from saga.storage.database import connect, create_tables
 from saga.temporal.messages import Projection, Result
 from saga.temporal.projection import Projector
@@ -51,19 +50,6 @@ from tests.support.unreadable_rows import (
     spoil,
     with_step,
 )
-
-
-@pytest.fixture
-def engine(database: Database) -> Iterator[Engine]:
-    made = connect(database("orchestrator"))
-    create_tables(made, log_sql.metadata)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def log(engine: Engine) -> SagaLog:
-    return SagaLog(engine)
 
 
 @pytest.fixture
@@ -131,10 +117,10 @@ def test_each_is_said_once_and_seen_again_after_a_while(caplog: pytest.LogCaptur
         "event=saga_unreadable saga_id=x: broken"
     ]
     assert aside.resting() == {"x"}
-    now[0] = AGAIN
+    now[0] = REST_SECONDS
     assert aside.resting() == frozenset()
     aside.put(Unreadable("x", "broken"))
-    now[0] = 2 * AGAIN
+    now[0] = 2 * REST_SECONDS
     assert aside.resting() == {"x"}  # twice as long
     aside.drop("x")
     assert len(aside) == 0

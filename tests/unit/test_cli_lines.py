@@ -19,7 +19,7 @@ SAGA = {
 
 def test_a_stalled_saga_says_which_call_it_is_stuck_at_and_why_and_then_why_it_turned_back() -> None:
     assert one_line(SAGA) == (
-        "0193  STALLED      signup  A:compensating B:refused  undo A: injected: undo · next at 2026-01-31T12:00:00Z; "
+        "0193  STALLED      signup  A:compensating B:no effect  undo A: injected: undo · next at 2026-01-31T12:00:00Z; "
         "the cause: B: HTTP 500 · injected: before"
     )
 
@@ -31,4 +31,6 @@ def test_what_the_orchestrator_says_of_it_is_said() -> None:
 
 def test_a_saga_that_is_not_orchestrated_says_so() -> None:
     line = one_line({**SAGA, "mode": "choreography", "status": "COMPENSATED", "ended_at": "2026-01-31T12:00:00Z"})
-    assert line == "0193  COMPENSATED  signup (choreography)  A:compensating B:refused  B: HTTP 500 · injected: before"
+    assert (
+        line == "0193  COMPENSATED  signup (choreography)  A:compensating B:no effect  B: HTTP 500 · injected: before"
+    )
