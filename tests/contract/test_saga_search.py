@@ -12,7 +12,7 @@ from sqlalchemy import text
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.machine import Line, State
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.views import saga_search
 from saga.views.calls import lines_now
@@ -28,7 +28,7 @@ T = 1_800_000_000.0
 @pytest.fixture
 def log(database: Database) -> SagaLog:
     engine = connect(database("orchestrator"))
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     return SagaLog(engine)
 
 
