@@ -17,7 +17,7 @@ from tests.support.stack import Stack, eventually
 PICTURES: dict[str, tuple[str, str, str, int | str]] = {
     "saga": ("saga", "light", "wide", 980),
     "list": ("/", "light", "wide", 620),
-    "break-it": ("/ui/lab", "light", "wide", 980),
+    "break-it": ("/ui/break-it", "light", "wide", 980),
     "stalled": ("stalled", "dark", "wide", 980),
     "both": ("both", "light", "wide", 1060),
     "sequence": ("choreographed", "dark", "wide", "section[aria-labelledby=sequence]"),

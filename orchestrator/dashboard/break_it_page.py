@@ -22,11 +22,18 @@ MODES = (ORCHESTRATION, CHOREOGRAPHY)
 blueprint = Blueprint("break_it_page", __name__)
 
 
-@blueprint.get("/ui/lab")
-@blueprint.post("/ui/lab")  # to see what the form would send, without starting anything
+@blueprint.get("/ui/break-it")
+@blueprint.post("/ui/break-it")  # to see what the form would send, without starting anything
 def show_form(orchestrator: Orchestrator) -> str:
     """Show the cards, and the form of all faults as its reader has filled it in."""
     return render_form(orchestrator)
+
+
+@blueprint.get("/break-it")
+@blueprint.get("/ui/lab")  # its former address
+def lead_to_form(orchestrator: Orchestrator) -> Response:
+    """Lead from the short address of the page, and from its former one, to the page itself."""
+    return redirect("/ui/break-it" + (f"?{urlencode(list(request.args.items(multi=True)))}" if request.args else ""))
 
 
 @blueprint.get("/ui/start")
@@ -34,7 +41,7 @@ def show_form(orchestrator: Orchestrator) -> str:
 @blueprint.get("/ui/compare")
 def show_form_after_refusal(orchestrator: Orchestrator) -> Response:
     """Lead from the address of a form, which a browser keeps when it was refused, back to the page."""
-    return redirect("/ui/lab")
+    return redirect("/ui/break-it")
 
 
 @blueprint.post("/ui/start")

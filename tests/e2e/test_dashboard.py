@@ -65,7 +65,7 @@ def test_each_card_does_what_it_says(open_page: Open, stack: Stack, scenario: Sc
     with open_page() as page:
         if scenario.slug == "orchestrator-crash":
             page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.locator(f"#{scenario.slug}").get_by_role("button", name="Run", exact=True).click()
         expect(page).to_have_url(re.compile("/ui/sagas/"))
         if scenario.slug == "stuck-compensation":
@@ -80,7 +80,7 @@ def test_each_card_does_what_it_says(open_page: Open, stack: Stack, scenario: Sc
 
 def test_a_prediction_is_held_against_what_happened(open_page: Open) -> None:
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         card = page.locator("#after-commit")
         card.get_by_text("Predict, then run").click()
         card.get_by_label("It ends as").select_option("COMPENSATED")
@@ -95,7 +95,7 @@ def test_a_prediction_is_held_against_what_happened(open_page: Open) -> None:
 def test_the_naive_coordinator_leaves_rows_behind_and_ours_does_not(open_page: Open, stack: Stack) -> None:
     before = stack.counts()
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.locator("#after-commit").get_by_role("button", name="Beside a naive one").click()
         naive = page.get_by_role("region", name="Naive")
         expect(naive.get_by_text("It says ROLLED BACK, but B has 3 rows of it.")).to_be_visible()
@@ -236,7 +236,7 @@ def test_secrets_are_hidden_and_a_hostile_name_is_shown_and_not_run(open_page: O
 
 def test_the_curl_line_follows_the_form_and_says_no_secret(open_page: Open) -> None:
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         form = page.locator("#own-form")
         for field in ("username", "address", "payment"):  # what the form shows at first is what it sends
             expect(page.locator("#sent")).to_contain_text(f'"{field}": ')
@@ -271,7 +271,7 @@ def test_the_same_again_as_curl_is_the_same_request(open_page: Open, stack: Stac
 
 def test_every_page_keeps_its_title_when_its_head_is_looked_at_again(open_page: Open, stack: Stack) -> None:
     saga = stack.post_start().json()["saga_id"]
-    titles = {"/": "Sagas", "/ui/lab": "Break it", "/ui/dead-letters": "Dead letters", "/ui/health": "Health"}
+    titles = {"/": "Sagas", "/ui/break-it": "Break it", "/ui/dead-letters": "Dead letters", "/ui/health": "Health"}
     titles[f"/ui/sagas/{saga}"] = f"completed: signup {saga}"
     with open_page() as page:
         page.add_init_script(COUNT_POLLS)
@@ -293,7 +293,7 @@ def test_every_time_is_in_the_readers_own_zone(
         summary = page.locator("#summary")
         expect(summary.locator("time")).to_have_count(2)
         expect(summary).to_contain_text(f"by itself at {due.day} {due:%b %Y}, {due:%H:%M:%S}")
-        for path in (f"/ui/sagas/{saga}", "/", "/ui/lab", "/ui/health"):
+        for path in (f"/ui/sagas/{saga}", "/", "/ui/break-it", "/ui/health"):
             page.goto(path)
             expect(page.locator("#live")).to_contain_text("live")
             expect(page.locator("body")).not_to_contain_text(re.compile(r"\bUTC\b|\d\d:\d\d:\d\d(\.\d+)?Z"))
@@ -353,7 +353,7 @@ def test_a_page_that_is_not_there_looks_like_the_others(open_page: Open) -> None
 def test_what_is_wrong_in_the_form_is_said_beside_it(open_page: Open) -> None:
     with open_page() as page:
         page.expected += ["400"]  # type: ignore[attr-defined]
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         form = page.locator("#own-form")
         form.get_by_role("group", name="B", exact=True).get_by_label("what goes wrong").select_option("after")
         form.get_by_role("group", name="B", exact=True).get_by_label("in the first").fill("many")
@@ -366,7 +366,7 @@ def test_what_is_wrong_in_the_form_is_said_beside_it(open_page: Open) -> None:
 def test_every_view_is_accessible(open_page: Open, stack: Stack, stuck: str, scheme: str, size: str) -> None:
     sagas = [stuck, *(stack.post_start(flags).json()["saga_id"] for flags in ("", "fail=c:after", "fail=b"))]
     with open_page(color_scheme=scheme, viewport=SIZES[size]) as page:
-        for path in ("/", "/?q=nobody", "/ui/lab", "/ui/health", *(f"/ui/sagas/{saga}" for saga in sagas)):
+        for path in ("/", "/?q=nobody", "/ui/break-it", "/ui/health", *(f"/ui/sagas/{saga}" for saga in sagas)):
             page.goto(path)
             expect(page.locator("#live")).to_contain_text("live")
             check_accessibility(page)
@@ -376,14 +376,14 @@ def test_every_view_is_accessible(open_page: Open, stack: Stack, stuck: str, sch
 def test_it_can_be_used_without_javascript(open_page: Open, stack: Stack) -> None:
     """Everything but being live: a page that is not final reloads itself."""
     with open_page(java_script_enabled=False) as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.locator("#stuck-compensation").get_by_role("button", name="Run", exact=True).click()
         expect(page).to_have_url(re.compile("/ui/sagas/"))
         expect(page.locator("h1")).to_contain_text("COMPENSATED", timeout=30_000)
         page.goto("/")
         page.get_by_role("link", name=re.compile("compensated")).click()
         expect(page.locator("#list tbody tr").first).to_contain_text("COMPENSATED")
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.get_by_role("group", name="B", exact=True).get_by_label("what goes wrong").select_option("refuse")
         page.get_by_role("button", name="Show the curl line").click()
         expect(page.locator("#sent")).to_contain_text("fail=b:refuse")
@@ -391,7 +391,7 @@ def test_it_can_be_used_without_javascript(open_page: Open, stack: Stack) -> Non
 
 def test_the_keyboard_is_enough(open_page: Open) -> None:
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         page.locator("#refusal").get_by_role("button", name="Run", exact=True).focus()
@@ -401,7 +401,7 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
 
 def test_where_choreography_is_off_that_is_said(open_page: Open) -> None:
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         card = page.locator("#b-fails")
         expect(card.get_by_label("choreography").first).to_be_disabled()
         expect(card.get_by_text("choreography is switched off here (NATS_URL=off)").first).to_be_visible()

@@ -52,7 +52,7 @@ def test_each_card_does_what_it_says_in_choreography_too(open_page: Open, stack:
     with open_page() as page:
         if scenario.slug == "orchestrator-crash":
             page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         card = page.locator(f"#{scenario.slug}")
         expect(card.get_by_text(scenario.about)).to_be_visible()
         card.get_by_label("choreography").first.check()
@@ -73,7 +73,7 @@ def test_each_card_does_what_it_says_in_choreography_too(open_page: Open, stack:
 
 def test_a_scenario_is_run_in_both_modes_side_by_side(open_page: Open, stack: Stack) -> None:
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.locator("#after-commit").get_by_role("button", name="Run both").click()
         expect(page).to_have_url(re.compile("/ui/both/"))
         called = page.get_by_role("region", name="orchestration", exact=True)
@@ -93,7 +93,7 @@ def test_a_scenario_is_run_in_both_modes_side_by_side(open_page: Open, stack: St
 
 def test_both_sides_are_live(open_page: Open) -> None:
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         form = page.locator("#own-form")
         form.get_by_role("group", name="B", exact=True).get_by_label("slower by").fill("1500")
         form.get_by_role("button", name="Start both").click()
@@ -190,7 +190,7 @@ def test_that_the_broker_is_away_is_said_and_nothing_breaks(browser: Browser, ma
         page.get_by_role("button", name="Replay", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("the broker (NATS_URL) does not answer")
         check_accessibility(page)
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.locator("#all-goes-well").get_by_label("choreography").first.check()
         page.locator("#all-goes-well").get_by_role("button", name="Run", exact=True).click()
         expect(page.locator("#summary")).to_contain_text("Nothing is heard of A yet")  # it is durable, and waits
@@ -230,7 +230,7 @@ def test_every_view_of_it_is_accessible(open_page: Open, stack: Stack, scheme: s
     flight = stack.post_start("wait=0&delay=b:4000").json()["saga_id"]
     with open_page(color_scheme=scheme, viewport=SIZES[size]) as page:
         pages = [f"/ui/sagas/{saga}" for saga in (flight, *sagas)]
-        for path in (*pages, f"/ui/both/{sagas[0]}/{sagas[1]}", "/", "/ui/lab", "/ui/dead-letters", "/ui/health"):
+        for path in (*pages, f"/ui/both/{sagas[0]}/{sagas[1]}", "/", "/ui/break-it", "/ui/dead-letters", "/ui/health"):
             page.goto(path)
             expect(page.locator("#live")).to_contain_text("live")
             for summary in page.get_by_text("The same in words").all():
@@ -282,14 +282,14 @@ def test_texts_of_a_drawing_do_not_overlap(open_page: Open, stack: Stack) -> Non
 
 def test_both_modes_can_be_run_without_javascript(open_page: Open) -> None:
     with open_page(java_script_enabled=False) as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         page.locator("#refusal").get_by_role("button", name="Run both").click()
         expect(page.get_by_text("as said")).to_have_count(8, timeout=30_000)
 
 
 def test_the_form_and_its_curl_line_follow_the_mode(open_page: Open) -> None:
     with open_page() as page:
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it")
         form = page.locator("#own-form")
         form.get_by_label("choreography").check()
         expect(page.locator("#sent")).to_contain_text("/start?mode=choreography")

@@ -46,7 +46,7 @@ def test_the_page_shows_what_the_log_says(stack: Stack) -> None:
 
 
 def test_nothing_inline_runs_and_nothing_of_another_site_is_loaded(stack: Stack) -> None:
-    page = stack.get("/ui/lab")
+    page = stack.get("/ui/break-it")
     policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -117,8 +117,8 @@ def test_an_unknown_address_is_a_page(stack: Stack, path: str) -> None:
         ("/?before=zzz", ["before must be the saga_id"]),
         ("/?before=%00", ["before must be the saga_id"]),
         ("/?attention=yes", ["attention must be 1"]),
-        ("/ui/lab?saga=nope", ["there is no saga 'nope'; there is signup"]),
-        ("/ui/lab?mode=nope", ["mode must be orchestration or choreography"]),
+        ("/ui/break-it?saga=nope", ["there is no saga 'nope'; there is signup"]),
+        ("/ui/break-it?mode=nope", ["mode must be orchestration or choreography"]),
     ],
 )
 def test_an_odd_value_in_a_pages_query_is_a_page_that_says_which(stack: Stack, path: str, texts: list[str]) -> None:
@@ -146,7 +146,7 @@ def test_before_gives_the_next_page_in_either_case_of_its_letters(stack: Stack) 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/ui/lab", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("DELETE", "/ui/break-it", {"GET", "HEAD", "POST", "OPTIONS"}),
         ("POST", "/ui/health", {"GET", "HEAD", "OPTIONS"}),
         ("PUT", "/ui/sagas/some/cancel", {"GET", "HEAD", "POST", "OPTIONS"}),
         ("POST", "/", {"GET", "HEAD", "OPTIONS"}),
@@ -176,9 +176,9 @@ def test_too_large_a_form_is_a_page(stack: Stack) -> None:
         ("/ui/sagas/{saga}/cancel", "/ui/sagas/{saga}"),
         ("/ui/sagas/{saga}/resume", "/ui/sagas/{saga}"),
         ("/ui/sagas/{saga}/resolve", "/ui/sagas/{saga}"),
-        ("/ui/start", "/ui/lab"),
-        ("/ui/both", "/ui/lab"),
-        ("/ui/compare", "/ui/lab"),
+        ("/ui/start", "/ui/break-it"),
+        ("/ui/both", "/ui/break-it"),
+        ("/ui/compare", "/ui/break-it"),
         ("/ui/compare/run/sweep?saga={saga}", "/ui/compare/run?saga={saga}"),
         ("/ui/dead-letters/7/replay", "/ui/dead-letters"),
     ],

@@ -45,11 +45,11 @@ def test_a_start_that_names_none_is_refused_with_the_names(stack: Stack) -> None
 
 
 def test_break_it_shows_the_first_and_lets_its_reader_choose(stack: Stack) -> None:
-    first, other = page(stack, "/ui/lab"), page(stack, "/ui/lab?saga=returns")
+    first, other = page(stack, "/ui/break-it"), page(stack, "/ui/break-it?saga=returns")
     for shown, name in ((first, "orders"), (other, "returns")):
         assert f'<input type="hidden" name="saga" value="{name}">' in shown
-        assert 'href="/ui/lab?saga=orders"' in shown
-        assert 'href="/ui/lab?saga=returns"' in shown
+        assert 'href="/ui/break-it?saga=orders"' in shown
+        assert 'href="/ui/break-it?saga=returns"' in shown
         assert f"/start?saga={name}" in shown
 
 
@@ -69,17 +69,19 @@ def test_from_a_form_to_its_pages_and_back_the_saga_is_kept(stack: Stack) -> Non
     saga = stack.ended(started.url.rsplit("/", 1)[1])
     assert (saga["saga"], saga["status"]) == ("returns", "COMPENSATED")
     shown = page(stack, f"/ui/sagas/{saga['saga_id']}")
-    assert 'href="/ui/lab?saga=returns"' in shown
+    assert 'href="/ui/break-it?saga=returns"' in shown
     assert "/start?saga=returns&fail=returnsb:after" in shown
     compared = requests.post(f"{stack.url}/ui/compare", data=form, timeout=30)
     assert compared.status_code == 200
     path = compared.url.removeprefix(stack.url)
     eventually(lambda: "It says ROLLED BACK" in page(stack, path))
-    assert 'href="/ui/lab?saga=returns"' in page(stack, path)
-    assert 'href="/ui/lab?saga=returns"' in page(stack, "/?saga=returns")
+    assert 'href="/ui/break-it?saga=returns"' in page(stack, path)
+    assert 'href="/ui/break-it?saga=returns"' in page(stack, "/?saga=returns")
 
 
-@pytest.mark.parametrize("path", ["/", "/?saga=orders", "/?saga=gone", "/ui/health", "/ui/dead-letters", "/ui/lab"])
+@pytest.mark.parametrize(
+    "path", ["/", "/?saga=orders", "/?saga=gone", "/ui/health", "/ui/dead-letters", "/ui/break-it"]
+)
 def test_every_link_of_every_page_leads_somewhere(stack: Stack, path: str) -> None:
     links = set(re.findall(r'href="(/[^"#]*)"', page(stack, path)))
     assert len(links) >= 5
@@ -94,5 +96,5 @@ def test_a_single_saga_of_another_name_needs_no_name(make_stack: Callable[..., S
     shown = page(stack, "/")
     assert f"curl -X POST {stack.url}/start -H" in shown
     assert requests.post(f"{stack.url}/start", json={"username": "ada"}, timeout=30).status_code == 200
-    assert '<input type="hidden" name="saga" value="orders">' in page(stack, "/ui/lab")
+    assert '<input type="hidden" name="saga" value="orders">' in page(stack, "/ui/break-it")
     assert requests.post(f"{stack.url}/test_status?service=a", timeout=30).status_code == 200
