@@ -28,7 +28,7 @@ from saga.views.saga_search import SagaQuery, SagaSearch
 
 logger = logging.getLogger("saga")
 
-FRESH = 4.0  # seconds
+FRESH = 2.0  # seconds
 TIMEOUT = 2.0  # seconds
 PATIENCE = 1.0  # seconds that a page waits to be told of what an operator has resolved
 AUDITED = 100  # of the sagas that ended last; those found right before are not asked about again
@@ -41,6 +41,7 @@ class Service:
     name: str
     url: str
     problem: str | None
+    since: float | None = None  # since when it has been so, as far as anybody has looked
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,16 @@ class HealthReport:
     checked: int
     violations: Sequence[Mapping[str, Any]]
     unreachable: Sequence[Mapping[str, Any]]
+    log_since: float | None = None  # since when the log and the broker have been as they are
+    broker_since: float | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong now, each in a few words; empty where all lights are green."""
+        lights = [(each.name, each.problem) for each in self.services]
+        lights += [("log", self.log_problem), ("broker", self.broker_problem)]
+        broken = ["all or nothing is broken"] if self.invariant == "broken" else []
+        return broken + [f"{name}: {problem}" for name, problem in lights if problem]
 
     @property
     def invariant(self) -> str:
@@ -96,6 +107,7 @@ class HealthMonitor:
         self._found: HealthReport | None = None
         self._right: set[str] = set()  # sagas found all-or-nothing: that does not change
         self._wrong: set[str] = set()
+        self._changed: dict[str, tuple[str | None, float]] = {}  # by the light: what it shows, and since when
         self._to_recheck: set[str] = set()  # an operator has had the last word: asked about as soon as they have ended
         self._looking, self._settling = threading.Lock(), threading.Lock()
 
@@ -152,15 +164,19 @@ class HealthMonitor:
         with ThreadPoolExecutor(max(1, len(self._ready))) as pool:
             problems = pool.map(self._problem, self._ready.values())
             services = [
-                Service(", ".join(names), url, problem)
+                Service(", ".join(names), url, problem, self._since(url, problem))
                 for (url, names), problem in zip(self._names.items(), problems, strict=True)
             ]
         broker_problem, letters = self._ask_broker()
+        broker_since = self._since("broker", broker_problem)
         try:
             ended = {row.id: row for row in self._search.find(SagaQuery(states=ENDED, most=AUDITED))}
             ended.update(self._log.find_many(self._wrong - ended.keys(), bare=True))  # until it is right, it is shown
         except LogUnavailable as error:
-            return HealthReport(self._clock(), services, str(error), broker_problem, letters, 0, [], [])
+            since = self._since("log", str(error))
+            return HealthReport(
+                self._clock(), services, str(error), broker_problem, letters, 0, [], [], since, broker_since
+            )
         asked = [row for saga_id, row in ended.items() if saga_id not in self._right]
         said = audit(asked, self._transport, self._token)
         silent = {each["saga_id"] for each in said["unreachable"]}
@@ -178,7 +194,16 @@ class HealthMonitor:
             len(ended.keys() - silent - unreadable),
             [*said["violations"], *told],  # also what was told while this look was under way
             said["unreachable"],
+            self._since("log", None),
+            broker_since,
         )
+
+    def _since(self, light: str, problem: str | None) -> float:
+        """Since when a light has shown what it shows now."""
+        shown = self._changed.get(light)
+        if shown is None or (shown[0] is None) != (problem is None):
+            shown = self._changed[light] = (problem, self._clock())
+        return shown[1]
 
     def _ask_broker(self) -> tuple[str | None, int | None]:
         """What is wrong with the broker, and how many events are parked there."""

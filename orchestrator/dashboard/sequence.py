@@ -52,7 +52,11 @@ def sequence(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> Diagram:
     names = [ORCHESTRATOR, *(step["name"] for step in saga["steps"])]
     say = Phrases(saga["mode"])
     rows_of = ROWS[saga["mode"]]
-    rows = rows_of(names, saga, lines, say)
+    return laid_out(names, rows_of(names, saga, lines, say), say, rows_of is event_rows)
+
+
+def laid_out(names: Sequence[str], rows: list[DiagramRow], say: Phrases, observed: bool = False) -> Diagram:
+    """Place these rows below each other, and a lane for each of the names, which a row knows by its number."""
     gap = _gap(names, rows)
     halves = [int(HEAD_LETTER * len(name) / 2) + 9 for name in names]
     lanes = tuple(Lane(name, TIMES + halves[0] + at * gap, halves[at]) for at, name in enumerate(names))
@@ -60,7 +64,7 @@ def sequence(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> Diagram:
     for row in _folded(rows, say):
         y += HEIGHTS[row.kind]
         placed.append(replace(row, y=y))
-    return Diagram(lanes, tuple(placed), rows_of is event_rows, lanes[-1].x + halves[-1] + 2, y + 20)
+    return Diagram(lanes, tuple(placed), observed, lanes[-1].x + halves[-1] + 2, y + 20)
 
 
 def _gap(names: Sequence[str], rows: Sequence[DiagramRow]) -> int:

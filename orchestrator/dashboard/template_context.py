@@ -15,7 +15,9 @@ from orchestrator.dashboard.formatting import length
 from orchestrator.parts import Orchestrator
 from saga.choreography.coordinator import CHOREOGRAPHY_OFF
 from saga.definition import SagaDefinition
-from saga.payload import compact, pretty
+from saga.payload import compact, iso, pretty
+
+OLD = 15.0  # seconds after which the lights are grey: they tell of another time
 
 
 def add(app: Flask, orchestrator: Orchestrator) -> None:
@@ -34,8 +36,11 @@ def add(app: Flask, orchestrator: Orchestrator) -> None:
 
     @app.context_processor
     def everywhere() -> dict[str, Any]:
+        health, now = orchestrator.health.latest(), orchestrator.starter.deps.clock()
         return {
-            "health": orchestrator.health.latest(),
+            "health": health,
+            "health_old": health is not None and now - health.at > OLD,
+            "now": iso(now),
             "curl": curl_line,
             "here": request.full_path,
             "choreography_off": None if orchestrator.choreographer else CHOREOGRAPHY_OFF,

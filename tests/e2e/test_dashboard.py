@@ -119,20 +119,6 @@ def test_a_new_saga_shows_by_itself_and_so_does_its_end(open_page: Open, stack: 
         expect(row.locator("td > .status.completed")).to_be_visible()
 
 
-def test_a_page_says_when_it_is_disconnected_and_finds_back(open_page: Open, stack: Stack) -> None:
-    """The orchestrator is killed; what happened until the page is back shows, too."""
-    with open_page() as page:
-        page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/")
-        expect(page.locator("#live")).to_contain_text("live")
-        stack.kill("orchestrator")
-        expect(page.locator("#live")).to_contain_text("disconnected")
-        stack.start("orchestrator")
-        saga = stack.post_start().json()["saga_id"]
-        expect(page.locator("#live")).to_contain_text("● live")
-        expect(page.locator(f"#row-{saga}")).to_contain_text("COMPLETED")
-
-
 def test_what_is_typed_and_unfolded_stays_while_the_page_changes(open_page: Open, stuck: str) -> None:
     with open_page() as page:
         page.goto(f"/ui/sagas/{stuck}")

@@ -1,16 +1,19 @@
 "use strict";
-// What HTML cannot do by itself: say whether the page is live, show times in the reader's zone, copy a text.
+// Whether the page is live: it follows the stream of changes, and says where the orchestrator is not reachable.
 
 const CHANGED = "changed"; // tells every part of the page with hx-trigger="changed from:body" to look again
 const GATHER = 400; // milliseconds: changes that come together are looked at together
 const HIDDEN_FOR = 10_000; // milliseconds after which a page that nobody looks at gives its connection back
+const PROBE = 1000; // milliseconds between two questions whether the orchestrator is back
+const ANSWERS_WITHIN = 3000; // milliseconds
 
-// A page keeps what its reader typed, chose and unfolded while the rest of it changes.
-Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name) => !["value", "open", "checked", "selected"].includes(name);
+// A page keeps what its reader typed, chose and unfolded while the rest of it changes. What the scripts have added or
+// set (see times.js and forms.js) is kept, too.
+Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name) => !["value", "open", "checked", "selected", "style"].includes(name);
+Idiomorph.defaults.callbacks.beforeNodeRemoved = (node) => !node.classList?.contains("said");
 
 // Live: htmx's SSE extension connects and reconnects; here what it brings is passed on, and its state shown.
 let source = null;
-
 let gathering = null;
 
 function announceChange() {
@@ -22,7 +25,7 @@ function announceChange() {
 
 function sayLive(live) {
   const sign = document.getElementById("live");
-  sign.className = "status " + (live ? "good" : "bad");
+  sign.className = "status " + (live ? "good" : "");
   sign.textContent = live ? "● live" : "○ disconnected: trying again";
 }
 
@@ -30,56 +33,84 @@ document.addEventListener("htmx:sseOpen", (event) => {
   source = event.detail.source;
   source.onmessage = announceChange;
   sayLive(true);
+  reached();
   announceChange(); // what happened meanwhile
 });
-document.addEventListener("htmx:sseError", () => sayLive(false));
+document.addEventListener("htmx:sseError", () => {
+  sayLive(false);
+  probe();
+});
 
 // A browser keeps six connections to a server, for all its tabs: one that is not looked at takes none.
 let hiding;
+function connect() {
+  const stream = document.getElementById("stream");
+  const fresh = stream.cloneNode(false);
+  stream.replaceWith(fresh);
+  htmx.process(fresh);
+}
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
   if (document.hidden) {
     hiding = setTimeout(() => source && source.close(), HIDDEN_FOR);
   } else if (source && source.readyState === EventSource.CLOSED) {
-    const stream = document.getElementById("stream");
-    const fresh = stream.cloneNode(false);
-    stream.replaceWith(fresh);
-    htmx.process(fresh);
+    connect();
   }
 });
 
-// Times: <time datetime="…"> in UTC becomes the reader's own; data-since shows how long ago, data-until how long yet.
-const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
-const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+// Not reachable: a bar says so across the page, with the age of what is shown; until it is back the lights are grey,
+// nothing pulses, and no button sends anything.
+let seenAt = Date.now(); // when the orchestrator answered last
+let probing = false;
 
-function distance(seconds) {
-  const size = Math.abs(seconds);
-  if (size < 60) return relative.format(Math.round(seconds), "second");
-  if (size < 3600) return relative.format(Math.round(seconds / 60), "minute");
-  if (size < 86400) return relative.format(Math.round(seconds / 3600), "hour");
-  return relative.format(Math.round(seconds / 86400), "day");
-}
-
-function showTimes() {
-  for (const element of document.querySelectorAll("time[datetime]")) {
-    const at = new Date(element.dateTime);
-    element.title = exact.format(at) + " (" + element.dateTime + ")";
-    const kind = element.dataset.time;
-    const text = kind === "since" || kind === "until" ? distance((at - Date.now()) / 1000) : kind === "clock" ? clock.format(at) : exact.format(at);
-    if (element.textContent !== text) element.textContent = text;
+function reached() {
+  seenAt = Date.now();
+  if (!document.body.classList.contains("cut")) return;
+  document.body.classList.remove("cut");
+  document.getElementById("cut").hidden = true;
+  for (const button of document.querySelectorAll("[data-cut]")) {
+    button.disabled = false;
+    delete button.dataset.cut;
   }
 }
 
-document.addEventListener("DOMContentLoaded", showTimes);
-document.addEventListener("htmx:afterSettle", showTimes);
-setInterval(showTimes, 1000);
+function notReached() {
+  const bar = document.getElementById("cut");
+  if (bar.hidden) {
+    bar.hidden = false;
+    document.body.classList.add("cut");
+    bar.querySelector("[data-since]").dataset.since = new Date(Times.serverTime(seenAt)).toISOString();
+    bar.querySelector("time").dateTime = new Date(Times.serverTime(seenAt)).toISOString();
+    Times.show();
+  }
+  for (const button of document.querySelectorAll("form[method=post] button:enabled, form[method=post] input[type=submit]:enabled")) {
+    button.disabled = true;
+    button.dataset.cut = "";
+  }
+}
 
-// Copy: a button beside a text.
-document.addEventListener("click", async (event) => {
-  const button = event.target.closest("button[data-copy]");
-  if (!button) return;
-  await navigator.clipboard.writeText(button.parentElement.querySelector("pre").textContent);
-  button.textContent = "copied";
-  setTimeout(() => (button.textContent = "copy"), 1500);
-});
+async function probe() {
+  if (probing) return;
+  probing = true;
+  while (!(await answers())) {
+    notReached();
+    await new Promise((done) => setTimeout(done, PROBE));
+  }
+  const back = document.body.classList.contains("cut");
+  reached();
+  probing = false;
+  if (back && (!source || source.readyState !== EventSource.OPEN)) connect(); // its own wait may be a minute by now
+}
+
+async function answers() {
+  try {
+    await fetch("/healthz", { signal: AbortSignal.timeout(ANSWERS_WITHIN), cache: "no-store" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+document.addEventListener("htmx:sendError", probe);
+document.addEventListener("htmx:timeout", probe);
+document.addEventListener("htmx:afterRequest", (event) => event.detail.xhr?.status && (seenAt = Date.now()));
