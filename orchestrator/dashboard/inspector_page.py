@@ -1,4 +1,4 @@
-"""The parts of a saga's page that are loaded by themselves: the inspector, and the log. Without JavaScript: the page."""
+"""The parts of a saga's page that are loaded by themselves: the inspector and the log."""
 
 from __future__ import annotations
 

@@ -48,4 +48,4 @@ def _rounds_before(log_lines: LogLines, saga_id: str, lines: Sequence[ShownLine]
     if first is None:
         return 0
     resumed = log_lines.count_in_call(saga_id, first["step"], Event.RESUMED, lines[0]["seq"])
-    return resumed + (first["event"] == Event.RESUMED)
+    return resumed + int(first["event"] == Event.RESUMED)

@@ -1,4 +1,4 @@
-"""Folds the lines of a saga's log into rounds: the attempts of one call, up to the line that says that it stalled. Pure."""
+"""Folds the lines of a log into rounds: the attempts of one call, up to the line that says that it stalled. Pure."""
 
 from __future__ import annotations
 

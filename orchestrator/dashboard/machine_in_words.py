@@ -39,9 +39,15 @@ _STATES: Mapping[str, str] = {
     State.COMPENSATED: "so the saga is rolled back",
 }
 _WHAT_FOLLOWS: Mapping[tuple[str, str], str] = {
-    (Event.ACTION_UNKNOWN, State.COMPENSATING): "nobody can tell whether the action had its effect, so it is undone, too",
-    (Event.COMPENSATION_REFUSED, State.FINISHING): "the pivot answered that it had committed, so the saga goes forward",
-    (Event.COMPENSATION_REFUSED, State.COMPLETED): "the pivot answered that it had committed, so the saga has completed",
+    (
+        Event.ACTION_UNKNOWN,
+        State.COMPENSATING,
+    ): "nobody can tell whether the action had its effect, so it is undone",
+    (Event.COMPENSATION_REFUSED, State.FINISHING): "the pivot answered that it had committed: the saga goes forward",
+    (
+        Event.COMPENSATION_REFUSED,
+        State.COMPLETED,
+    ): "the pivot answered that it had committed: the saga has completed",
 }
 
 
