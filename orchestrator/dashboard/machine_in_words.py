@@ -14,7 +14,7 @@ _EVENTS: Mapping[str, str] = {
     Event.ACTION_REFUSED: "the action certainly had no effect",
     Event.ACTION_UNKNOWN: "nobody can tell whether the action had its effect",
     Event.COMPENSATION_DONE: "the compensation is done",
-    Event.COMPENSATION_REFUSED: "the compensation was refused",
+    Event.COMPENSATION_REFUSED: "the compensation certainly had no effect",
     Event.COMPENSATION_UNKNOWN: "the compensation did not succeed",
     Event.CANCELLED: "an operator cancelled the saga",
     Event.DEADLINE_PASSED: "the saga's deadline passed",

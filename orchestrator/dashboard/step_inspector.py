@@ -15,7 +15,7 @@ from orchestrator.dashboard.machine_in_words import in_words
 from orchestrator.parts import Orchestrator
 from saga.definition import Step
 from saga.errors import NoSuchLine
-from saga.machine import ATTEMPT, BACKWARD, Direction
+from saga.machine import ATTEMPT, BACKWARD, STALLED, Direction, Event
 from saga.payload import mask
 from saga.progress import secrets_of
 from saga.runtime.kept_exchanges import KeptExchanges
@@ -32,7 +32,8 @@ NEWER_AT_MOST = 30  # of them, those above the line that is asked for
 class InspectedLine:
     """A line of the panel. `title` says in words what it is, `state` what the machine made of it, `then` what followed.
 
-    Of an attempt: `request` and `response` are None where they were not kept, and `absent` says why.
+    Of an attempt: `request` and `response` are None where they were not kept, and `absent` says why. The one that is
+    asked for is `unfolded`, else the newest that was kept.
     """
 
     line: ShownLine
@@ -44,6 +45,7 @@ class InspectedLine:
     request: Mapping[str, Any] | None = None
     response: Mapping[str, Any] | None = None
     absent: str = ""
+    unfolded: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def inspect_step(orchestrator: Orchestrator, row: SagaRow, name: str, seq: int |
         step=row.definition.steps[index],
         shown=shown,
         result=None if result is None else mask(dict(result), row.definition.secret, secrets_of(row)),
-        lines=_inspected(lines, row, orchestrator.exchanges),
+        lines=_inspected(lines, row, orchestrator.exchanges, seq),
         seq=seq,
         calling=_calling(row, index, shown) if seq is None else "",
         older=found[LINES_AT_MOST].seq if len(found) > LINES_AT_MOST else None,
@@ -88,14 +90,17 @@ def inspect_line(orchestrator: Orchestrator, row: SagaRow, seq: int) -> Inspecte
     line = line_at(orchestrator.log, row, seq)
     if line.step in [step.name for step in row.definition.steps]:
         return inspect_step(orchestrator, row, str(line.step), seq)
-    lines = _inspected(represent_lines([line], row), row, orchestrator.exchanges)
+    lines = _inspected(represent_lines([line], row), row, orchestrator.exchanges, seq)
     return Inspected(None, None, None, lines, seq, "", None)
 
 
-def _inspected(lines: Sequence[ShownLine], row: SagaRow, exchanges: KeptExchanges) -> list[InspectedLine]:
+def _inspected(
+    lines: Sequence[ShownLine], row: SagaRow, exchanges: KeptExchanges, seq: int | None
+) -> list[InspectedLine]:
     """Return the lines, newest first as they are given, each with what there is to say of it."""
     say = Phrases(row.definition.mode)
     kept = exchanges.find(row.id, [line["seq"] for line in lines if line["event"] == ATTEMPT])
+    newest = max(kept, default=None) if seq is None else seq
     made: list[InspectedLine] = []
     following: ShownLine | None = None
     for line in lines:
@@ -115,6 +120,7 @@ def _inspected(lines: Sequence[ShownLine], row: SagaRow, exchanges: KeptExchange
                     request=request,
                     response=response,
                     absent="" if request else why_not_kept(line, row, exchanges),
+                    unfolded=line["seq"] == newest,
                 )
             )
         following = line
@@ -127,16 +133,18 @@ def _title(line: ShownLine) -> str:
 
 
 def _then(line: ShownLine, following: ShownLine | None) -> str:
-    """Return how long it was until the next attempt began, where that is the next line, and what is missing between."""
-    if following is None or following["event"] != ATTEMPT or not (line["at"] and following["at"]):
+    """Return how long it was until the next attempt or round began, and what is missing between two attempts."""
+    if following is None or not (line["at"] and following["at"]):
         return ""
-    waited = _seconds(following["at"]) - _seconds(line["at"]) - (following["duration_ms"] or 0) / 1000
-    if line["event"] != ATTEMPT:
-        return f"{length(waited)} later:" if waited >= 0.001 else ""
+    waited = max(0.0, _seconds(following["at"]) - _seconds(line["at"]) - (following["duration_ms"] or 0) / 1000)
+    if (state_of(line) in STALLED) and following["event"] == Event.RESUMED:
+        return f"rested {length(waited)}"
+    if line["event"] != ATTEMPT or following["event"] != ATTEMPT:
+        return ""
     missing = (following["attempt"] or 0) - (line["attempt"] or 0) - 1
     if missing > 0:
         return f"then {'an attempt' if missing == 1 else f'{missing} attempts'} whose answer was never recorded"
-    return f"waited {length(max(0.0, waited))} before the next attempt"
+    return f"waited {length(waited)} before the next attempt"
 
 
 def _seconds(at: str) -> float:

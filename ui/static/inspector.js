@@ -12,7 +12,7 @@
     await htmx.ajax("GET", link.dataset.inspect, { target: "#inspector", swap: "outerHTML" });
     history.replaceState(history.state, "", link.getAttribute("href").replace("#inspector", ""));
     panel().focus({ preventScroll: true });
-    panel().querySelector("li[aria-current]")?.scrollIntoView({ block: "nearest" });
+    panel().querySelector("li[aria-current]")?.scrollIntoView({ block: "center" });
   }
 
   function close() {
