@@ -21,16 +21,16 @@ UNASKED = ("growth", "choreography", "temporal")  # only when it is asked for: f
 
 def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Figure]]]]:
     """What can be measured: on which databases, and how."""
-    rounds, seconds = (1, 0.5) if quick else (4, 2.5)
-    ended = 1_000 if quick else 1_000_000
-    left = 50 if quick else 10_000
-    many = 100_000 if long else 300 if quick else 10_000
+    rounds, seconds = (1, 0.15) if quick else (4, 2.5)
+    ended = 300 if quick else 1_000_000
+    left = 20 if quick else 10_000
+    many = 100_000 if long else 60 if quick else 10_000
     return {
         "sagas": (KINDS, lambda on: figures.sagas(on, rounds, seconds)),
         "choreography": (KINDS, lambda on: figures.choreography(on, min(rounds, 3), seconds)),
         "temporal": (KINDS, lambda on: figures.temporal(on, min(rounds, 3), seconds)),
         "barrier": (KINDS, lambda on: figures.barrier(on, min(rounds, 3), seconds)),
-        "idle": (KINDS, lambda on: figures.idle(on, 2 if quick else 10)),
+        "idle": (KINDS, lambda on: figures.idle(on, 1 if quick else 10)),
         "ended": (("sqlite",), lambda on: figures.many_ended(on, min(rounds, 3), seconds, ended)),
         "unfinished": (("sqlite",), lambda on: figures.many_unfinished(on, left, seconds)),
         "memory": (("sqlite",), lambda on: figures.memory(on, many, seconds)),

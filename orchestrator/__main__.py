@@ -2,7 +2,7 @@
 
 import sys
 
-from orchestrator.stream import LISTENERS
+from orchestrator.stream import SUBSCRIBERS
 from saga.choreography import require_nats
 from saga.definition import TEMPORAL
 from saga.definition_file import load_definitions
@@ -33,7 +33,7 @@ def main() -> None:
         host=settings.host,
         port=settings.orchestrator_port,
         variable="ORCHESTRATOR_PORT",
-        threads=THREADS + LISTENERS,  # a thread is made when it is needed
+        threads=THREADS + SUBSCRIBERS,  # a thread is made when it is needed
         plain=settings.plain,
     )
 

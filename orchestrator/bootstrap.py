@@ -22,7 +22,7 @@ from orchestrator.parts import Orchestrator
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
 from saga.choreography import outbox
-from saga.choreography.coordinator import CoordinatorWithoutBroker
+from saga.choreography.coordinator_without_broker import CoordinatorWithoutBroker
 from saga.choreography.observer import Observer
 from saga.definition import BUILTIN, CHOREOGRAPHY, TEMPORAL
 from saga.definition_file import load_definitions
@@ -44,7 +44,7 @@ from saga.saga_log import SagaLog
 from saga.storage import body_sql, log_sql
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
-from saga.temporal.coordinator import TemporalCoordinator
+from saga.temporal.temporal_coordinator import TemporalCoordinator
 from saga.views.saga_search import SagaSearch
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
 
     # The coordinators: one for whatever a saga's definition names
     end_signals = EndSignals()
-    observer = Observer(saga_log, end_signals, time.time, telemetry.observe, exit)
+    observer = Observer(saga_log, end_signals, time.time, telemetry.observe, crashes.on_observed)
     choreography = _choreography(settings, database, deps, observer)
     temporal = _temporal(settings, saga_log, end_signals.ended)
     coordinators: dict[str, Coordinator] = {

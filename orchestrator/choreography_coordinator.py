@@ -1,7 +1,7 @@
-"""Choreography on a broker: the orchestrator starts a saga, then only observes it; and it knows the dead letters.
+"""The coordinator of choreographed sagas where there is a broker: it starts them, observes them, and replays events.
 
-It ends a saga only where no service has heard of it, and so that none ever will: saga/choreography/abandoned.py says
-how.
+It ends a saga itself only where no service has heard of the saga; saga/choreography/abandoned_sagas.py explains why no
+service acts for it afterwards.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.listeners import Listeners
+from orchestrator.listener_check import ListenerCheck
 from saga.choreography import outbox
-from saga.choreography.coordinator import CoordinatorWithoutBroker
+from saga.choreography.coordinator_without_broker import CoordinatorWithoutBroker
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.event_body import saga_id_of
 from saga.choreography.events import EventKind, abandoned, observed, started, subject
@@ -58,7 +58,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         self._deps = deps
         self._database = database
         self._observer = observer
-        self._listeners = Listeners(self._endpoint.broker)
+        self._listener_check = ListenerCheck(self._endpoint.broker)
         self._endpoint.broker.consume(NAME, observed(), observer)
         self._endpoint.broker.consume(f"{NAME}_dead", [f"{DEAD}>"], observer, stream=DEAD_STREAM)
 
@@ -73,7 +73,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
     def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
         """Raise BadInput where a step of the saga certainly has no listener, unless `key` is that of a known saga."""
         try:
-            self._listeners.check(definition)
+            self._listener_check.check(definition)
         except BadInput:
             if key is None or self._deps.log.find_by_key(key) is None:
                 raise

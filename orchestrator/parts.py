@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.health import HealthMonitor
 from orchestrator.stream import Stream
 from orchestrator.telemetry import Telemetry
-from saga.choreography.coordinator import CHOREOGRAPHY_OFF
+from saga.choreography.coordinator_without_broker import CHOREOGRAPHY_OFF
 from saga.definition import CHOREOGRAPHY, MODES, ORCHESTRATION, SagaDefinition
 from saga.errors import BadInput
 from saga.process.settings import Settings

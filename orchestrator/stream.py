@@ -1,7 +1,7 @@
-"""GET /events: the lines of the saga log as they are committed, to any number of listeners (server-sent events).
+"""GET /events: the lines of the saga log as they are committed, to any number of subscribers (server-sent events).
 
-One thread reads the log and writes each batch of lines out once; a listener's thread does nothing but pass it on. A
-listener that is late, or was away, reads the log itself until it has caught up: one of them at a time, and those who
+One thread reads the log and writes each batch of lines out once; a subscriber's thread does nothing but pass it on. A
+subscriber that is late, or was away, reads the log itself until it has caught up: one of them at a time, and those who
 stand at the same place read it once, so that however many there are, the others find the log free.
 """
 
@@ -26,14 +26,14 @@ from saga.saga_log import SagaLog
 
 logger = logging.getLogger("saga")
 
-LISTENERS = 512  # at once; each keeps a thread that no request needs
+SUBSCRIBERS = 512  # at once; each keeps a thread that no request needs
 TICK = 0.25  # seconds between two looks at the log
 AFTER_A_BUG = 1.0  # seconds
 KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
 PAGES_KEPT = 16  # for others who catch up from the same place
 CHANGES_EVERY = 0.75  # seconds, at the least
-HEARTBEAT = 15.0  # seconds: finds listeners that have gone
+HEARTBEAT = 15.0  # seconds: finds subscribers that have gone
 ANSWER_WITHIN = 5.0
 
 
@@ -41,7 +41,7 @@ ANSWER_WITHIN = 5.0
 class _Batch:
     upto: int
     events: Sequence[tuple[str, bytes]]  # (saga id, event)
-    whole: bytes  # made once, for however many listeners
+    whole: bytes  # made once, for however many subscribers
 
     def of(self, saga_id: str | None) -> bytes:
         """The events of one saga, or all of them where it is None."""
@@ -49,21 +49,21 @@ class _Batch:
 
 
 class Stream:
-    """Watches the end of the log for all listeners at once."""
+    """Watches the end of the log for all subscribers at once."""
 
     def __init__(self, log: SagaLog, lines: LogLines):
         self._log = log
         self._lines = lines
         self._tail = Tail(lines, time.monotonic)
         lock = threading.Lock()
-        self._changed = threading.Condition(lock)  # the position, or there are no more: listeners wait for that
+        self._changed = threading.Condition(lock)  # the position, or there are no more: subscribers wait for that
         self._looked = threading.Condition(lock)  # at the log: whoever wants to know where it ends waits for that
         self._catching_up = threading.Lock()
         self._wanted = threading.Event()  # a look at the log, at once
         self._closed = False
         self._looks_begun = self._looks_done = 0
         self._position: int | None = None  # not known before the first look; 0 where the log is empty
-        self._listeners = 0  # all of them
+        self._subscribers = 0  # all of them
         self._to_lines = 0  # those for whom lines are written out
         self._batches: OrderedDict[int, _Batch] = OrderedDict()  # by the position that each one follows
         self._pages: OrderedDict[int, _Batch] = OrderedDict()  # likewise; read by those who caught up
@@ -74,7 +74,7 @@ class Stream:
         self._thread.start()
 
     def close(self) -> None:
-        """End every listener's stream."""
+        """End every subscriber's stream."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -92,17 +92,17 @@ class Stream:
             return self._position
 
     def start(self, last_seen: int | None) -> int:
-        """Where a listener starts: after the line that it saw last, or now. LogUnavailable, Overloaded."""
-        if self._listeners >= LISTENERS:
-            raise Overloaded(f"{LISTENERS} listeners are the most that this process serves: try again later")
+        """Where a subscriber starts: after the line that it saw last, or now. LogUnavailable, Overloaded."""
+        if self._subscribers >= SUBSCRIBERS:
+            raise Overloaded(f"{SUBSCRIBERS} subscribers are the most that this process serves: try again later")
         now = self.now()
         if last_seen is None or (last_seen > now and last_seen > self._lines.last_id()):  # of another log
             return now
         return last_seen
 
     def follow(self, position: int, saga_id: str | None = None) -> Iterator[bytes]:
-        """The events after `position`, of one saga or of all, until the listener leaves."""
-        with self._listening():
+        """The events after `position`, of one saga or of all, until the subscriber leaves."""
+        with self._subscribed():
             said = time.monotonic()
             yield _start(position)
             while not self._closed:
@@ -115,7 +115,7 @@ class Stream:
 
     def changes(self, position: int) -> Iterator[bytes]:
         """An event without content whenever lines have come, at most one every CHANGES_EVERY seconds, for a list."""
-        with self._listening(to_lines=False):
+        with self._subscribed(to_lines=False):
             yield _start(position)
             while not self._closed:
                 seen, position = position, self._after(position)
@@ -123,16 +123,16 @@ class Stream:
                 time.sleep(CHANGES_EVERY)
 
     @contextmanager
-    def _listening(self, to_lines: bool = True) -> Iterator[None]:
+    def _subscribed(self, to_lines: bool = True) -> Iterator[None]:
         with self._changed:
-            self._listeners += 1
+            self._subscribers += 1
             self._to_lines += to_lines
         self._wanted.set()
         try:
             yield
         finally:
             with self._changed:
-                self._listeners -= 1
+                self._subscribers -= 1
                 self._to_lines -= to_lines
 
     def _next(self, position: int) -> _Batch | None:
@@ -149,7 +149,7 @@ class Stream:
             return None
 
     def _page(self, position: int, upto: int) -> _Batch:
-        """The lines that a listener who is late reads next. Raises LogUnavailable."""
+        """The lines that a subscriber who is late reads next. Raises LogUnavailable."""
         with self._catching_up:
             page = self._batches.get(position) or self._pages.get(position)
             if page is None:
@@ -168,7 +168,7 @@ class Stream:
 
     def _work(self) -> None:
         while not self._closed:
-            self._wanted.wait(TICK if self._listeners else None)
+            self._wanted.wait(TICK if self._subscribers else None)
             self._wanted.clear()
             self._looks_begun += 1
             try:
@@ -182,7 +182,7 @@ class Stream:
 
     def _look(self) -> None:
         before = self._position
-        if not self._listeners:  # nobody has followed the log's end meanwhile: it may be far from where we were
+        if not self._subscribers:  # nobody has followed the log's end meanwhile: it may be far from where we were
             self._tail, before = Tail(self._lines, time.monotonic), None
         position = self._tail.advance()
         batch = None
@@ -194,7 +194,7 @@ class Stream:
                 _keep(self._batches, before, batch, KEPT)
             self._looks_done = self._looks_begun
             self._looked.notify_all()
-            if moved:  # else every look would wake every listener
+            if moved:  # else every look would wake every subscriber
                 self._changed.notify_all()
 
     def _read(self, after: int, upto: int, most: int) -> _Batch:
@@ -205,14 +205,14 @@ class Stream:
 
 
 def _keep(batches: OrderedDict[int, _Batch], position: int, batch: _Batch, most: int) -> None:
-    """Keep a batch for listeners who come later; the oldest one gives way."""
+    """Keep a batch for subscribers who come later; the oldest one gives way."""
     batches[position] = batch
     while len(batches) > most:
         batches.popitem(last=False)
 
 
 def event_stream(events: Iterator[bytes]) -> Response:
-    """The answer that carries a listener's events."""
+    """The answer that carries a subscriber's events."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(events, mimetype="text/event-stream", headers=headers)
 
@@ -222,10 +222,10 @@ def _event(id: int, line: dict[str, object]) -> bytes:
 
 
 def _start(position: int) -> bytes:
-    """Tell the listener how long to wait before it connects again (milliseconds), and where the stream starts."""
+    """Tell the subscriber how long to wait before it connects again (milliseconds), and where the stream starts."""
     return b"retry: 1000\n" + _at(position)
 
 
 def _at(position: int) -> bytes:
-    """Tell the listener its position, without an event, so that it knows it should it have to connect again."""
+    """Tell the subscriber its position, without an event, so that it knows it should it have to connect again."""
     return f"id: {position}\n\n".encode()

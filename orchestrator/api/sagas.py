@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify, request
 
 from orchestrator.attempt_lines import show_exchange
+from orchestrator.definition_to_start import definition_to_start
 from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import (
     before_in,
@@ -15,7 +16,6 @@ from orchestrator.request_arguments import (
     status_in,
     whole_number_in,
 )
-from orchestrator.starting import definition_to_start
 from orchestrator.status_codes import status_code_of_saga
 from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.payload import parse_object

@@ -7,9 +7,9 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
+from orchestrator.definition_to_start import definition_to_start
 from orchestrator.parts import Orchestrator
 from orchestrator.probe import sample
-from orchestrator.starting import definition_to_start
 from saga.definition import SagaDefinition
 from saga.errors import BadInput
 from saga.faults.flags import FaultKind

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from orchestrator.dashboard.curl import Curl, curl
 from orchestrator.dashboard.formatting import length
 from orchestrator.parts import Orchestrator
-from saga.choreography.coordinator import CHOREOGRAPHY_OFF
+from saga.choreography.coordinator_without_broker import CHOREOGRAPHY_OFF
 from saga.definition import SagaDefinition
 from saga.payload import compact, iso, pretty, stored
 from saga.urls import masked

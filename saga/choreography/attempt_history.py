@@ -80,7 +80,7 @@ class AttemptHistory:
 
     waits: int = 0  # deliveries that were no attempts
     interrupted: bool = False  # there were attempts of another process, or before a crash: any may have taken effect
-    attempts: tuple[Attempt, ...] = ()  # that have failed
+    attempts: tuple[Attempt, ...] = ()  # the last one that failed, and one before it that decides the outcome, if any
 
     def outcome(self) -> Outcome:
         """What all attempts together say, by the rule for calls over HTTP."""
@@ -91,8 +91,15 @@ class AttemptHistory:
         return combine_attempts(self.attempts, uncertain_before=self.interrupted)
 
     def after(self, attempt: Attempt) -> AttemptHistory:
-        """The history with one more attempt that failed."""
-        return replace(self, attempts=(*self.attempts, attempt))
+        """Return the history with one more attempt that failed.
+
+        Of the attempts before it at most one is kept, without its message: one that timed out, or else one that may
+        have had an effect. All others change no outcome, and a step may be attempted for days.
+        """
+        decisive = [each for each in self.attempts if each.timed_out] + [
+            each for each in self.attempts if each.verdict is Verdict.UNKNOWN
+        ]
+        return replace(self, attempts=(*(replace(each, message=None) for each in decisive[:1]), attempt))
 
     def refusal_kind(self, status: int) -> str:
         """The kind of error where the step's own barrier says that the action was refused.
@@ -118,7 +125,8 @@ class AttemptHistories:
         return _key(event, subscription) in self._known
 
     def remember(self, event: SagaEvent, subscription: StepSubscription, history: AttemptHistory) -> None:
-        """Keep this history; the oldest one is forgotten where there are too many."""
+        """Keep this history; where there are too many, forget the one that has not changed for longest."""
+        self._known.pop(_key(event, subscription), None)
         if len(self._known) >= REMEMBERED:
             self._known.pop(next(iter(self._known)), None)
         self._known[_key(event, subscription)] = history

@@ -38,7 +38,7 @@ class EventKind(StrEnum):
     UNDONE = "undone"
     COMPLETED = "completed"
     COMPENSATED = "compensated"
-    ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/choreography/abandoned.py)
+    ABANDONED = "abandoned"  # by an operator, before anybody heard of the saga (saga/choreography/abandoned_sagas.py)
     ATTEMPT = "attempt"  # an attempt that failed; only observers need it
 
 

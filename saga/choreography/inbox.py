@@ -61,7 +61,7 @@ HAS_ACTED = select(saga_inbox.c.giver).where(
 FORGET = delete(saga_inbox).where(saga_inbox.c.created_at < bindparam("before"))
 
 
-class Unreadable(Exception):
+class InboxUnreadable(Exception):
     """A row of the inbox holds no JSON object: the step cannot know what it acted with, until somebody mends it."""
 
 
@@ -79,7 +79,7 @@ def remembered(
 def recall(engine: Engine, saga_id: str, step: str) -> dict[int, dict[str, Any]]:
     """Return the fields by `giver`, in that order.
 
-    Raises Unreadable where a row is broken, and OutcomeUnknown or SQLAlchemyError.
+    Raises InboxUnreadable where a row is broken, and OutcomeUnknown or SQLAlchemyError.
     """
     with transaction(engine) as connection:
         rows = connection.execute(READ, {"saga_id": saga_id, "step": step}).mappings().all()
@@ -93,7 +93,7 @@ def _object(text: bytes, step: str, giver: int) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         row = f"its row in the saga_inbox of {step}, giver {giver}"
-        raise Unreadable(f"what {step} remembers of this saga is not a JSON object: mend {row}, then replay this")
+        raise InboxUnreadable(f"what {step} remembers of this saga is not a JSON object: mend {row}, then replay this")
     return found
 
 

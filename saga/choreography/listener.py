@@ -87,7 +87,7 @@ class Listener:
         attempt = self._attempt(subscription, event, task, delivery)
         try:
             return self._do(decide(task, attempt, delivery.abandoned), attempt, delivery)
-        except inbox.Unreadable as error:
+        except inbox.InboxUnreadable as error:
             return Reaction(park=str(error), attempts=attempt.number)
 
     def on_timeout(self, delivery: Delivery) -> Reaction:

@@ -46,7 +46,7 @@ class Queue:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredEvent:
     """An event in a stream."""
 
     subject: str
@@ -65,10 +65,10 @@ class MemoryServer:
         self.created_at = clock()
         self.changed = threading.Condition(threading.RLock())
         self._clock = clock
-        self._streams: dict[str, list[Stored | None]] = {STREAM: [], DEAD_STREAM: []}  # None: deleted
+        self._streams: dict[str, list[StoredEvent | None]] = {STREAM: [], DEAD_STREAM: []}  # None: deleted
         self._ids: set[str] = set()
 
-    def events(self, stream: str = STREAM) -> list[Stored | None]:
+    def events(self, stream: str = STREAM) -> list[StoredEvent | None]:
         """A stream's events in their order, those that were deleted as None."""
         with self.changed:
             return list(self._streams[stream])
@@ -97,9 +97,9 @@ class MemoryServer:
             id = headers.get("Nats-Msg-Id")
             if id is None or id not in self._ids:
                 self._ids |= {id} if id else set()
-                self._store(Stored(subject, payload, headers, self._clock()))
+                self._store(StoredEvent(subject, payload, headers, self._clock()))
 
-    def _store(self, event: Stored) -> None:
+    def _store(self, event: StoredEvent) -> None:
         stream = DEAD_STREAM if event.subject.startswith(DEAD) else STREAM
         self._streams[stream].append(event)
         for queue in self.queues.values():

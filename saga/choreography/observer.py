@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from saga.choreography.broker import ACK, Delivery, Reaction
@@ -46,10 +48,15 @@ from saga.unreadable import Unreadable
 logger = logging.getLogger("saga")
 
 KNOWN = 2000  # sagas whose present is kept in memory
-TRIES = 5  # at a saga that another orchestrator follows, too
+TRIES = 5  # at writing a saga that another orchestrator observes as well
 TIMEOUT = 10.0  # seconds that handling one event may take
 EARLY = 0.01  # seconds, doubling with each delivery
 EARLY_AT_MOST = 5.0
+
+# Injects failures. It is called "after" a call was answered, before its event is in the log, and "before" a call that
+# follows from the log. Its arguments: which of the two, the call's direction and step, the saga, and a function that
+# adds a line about a fault to the saga's log.
+OnCall = Callable[[str, Direction, str, SagaRow, Callable[[str, Mapping[str, Any]], None]], None]
 
 
 class Observer:
@@ -61,13 +68,14 @@ class Observer:
         end_signals: EndSignals,
         clock: Callable[[], float],
         observe: Callable[[SagaRow, Line], None],
-        exit: Callable[[int], None],
+        on_call: OnCall | None = None,
     ):
+        """`observe` is called with every line once it is durable; `on_call` injects failures, see OnCall."""
         self._log = log
         self._end_signals = end_signals
         self._clock = clock
         self._observe = observe
-        self._exit = exit
+        self._on_call = on_call
         self._known: OrderedDict[str, SagaRow] = OrderedDict()
 
     def timeout_for(self, subject: str) -> float:
@@ -114,24 +122,22 @@ class Observer:
         self._add_line(row.id, OVERDUE, None, {}, due_at=None)
 
     def replayed(self, saga_id: str, letter: int, subject: str) -> None:
-        """Note that an operator has let a parked event be published again. Raises LeaseLost or LogUnavailable."""
-        self._add_line(saga_id, REPLAYED, None, {"letter": letter, "subject": subject, "by": "operator"}, rounds=0)
+        """Log that an operator has let a parked event be published again. Raises LogUnavailable."""
+        detail = {"letter": letter, "subject": subject, "by": "operator"}
+        with _busy_is_unavailable():
+            self._add_line(saga_id, REPLAYED, None, detail, rounds=0)
 
     def abandoned(self, saga_id: str, note: str) -> None:
-        """End a saga for which no service will ever act. Raises Conflict, NoSuchSaga, LeaseLost or LogUnavailable."""
-        for _ in range(TRIES):
-            known = self._read(saga_id, fresh=True)
-            if known is None:
-                raise NoSuchSaga(f"there is no saga {saga_id!r}")
-            if why := refusal("abandon", known):
+        """End a saga for which no service will ever act. Raises Conflict, NoSuchSaga or LogUnavailable."""
+
+        def ended(row: SagaRow) -> tuple[SagaRow, list[Line]]:
+            if why := refusal("abandon", row):
                 raise Conflict(why)
-            after, new = abandon(known, note, round(self._clock(), 6))
-            try:
-                self._write(known, after, new)
-                return
-            except LeaseLost:
-                continue
-        raise Conflict("it is moving too fast, try again")
+            return abandon(row, note, round(self._clock(), 6))
+
+        with _busy_is_unavailable():
+            if not self._change(saga_id, ended):
+                raise NoSuchSaga(f"there is no saga {saga_id!r}")
 
     def _hear(self, heard: SagaEvent) -> None:
         if heard.kind not in OBSERVED:
@@ -142,12 +148,12 @@ class Observer:
                 logger.warning("event_of_unknown_saga saga_id=%s subject=%s", heard.saga_id, heard.subject)
                 return
             self._remember(known)
-            self._crash("after", heard, known)
+            self._answered(heard, known)
             try:
                 after, new = fold_event(known, heard)
                 if new:
                     after = self._write_what_fits(known, heard, after, new)
-                self._crash("before", heard, after)
+                self._about_to_call(after)
                 return
             except Early:
                 if fresh:
@@ -195,16 +201,29 @@ class Observer:
                 self._known.popitem(last=False)
 
     def _add_line(self, saga_id: str, event: str, step: str | None, detail: Mapping[str, Any], **changes: Any) -> None:
+        """Add a line of no event of the machine, and make these changes to the row; nothing where there is no row."""
+
+        def noted(row: SagaRow) -> tuple[SagaRow, list[Line]]:
+            line = Line(row.context.lines + 1, round(self._clock(), 6), event, step, detail=detail)
+            after = replace(row.after(line), **changes)
+            return replace(after, rounds=rounds_of(after.rounds, after.context)), [line]
+
+        self._change(saga_id, noted)
+
+    def _change(self, saga_id: str, change: Callable[[SagaRow], tuple[SagaRow, list[Line]]]) -> bool:
+        """Write what `change` makes of a saga's row, with its new lines, and return whether there is such a row.
+
+        Where another orchestrator has written meanwhile, the row is read and changed again. Raises LeaseLost after
+        TRIES tries, and LogUnavailable.
+        """
         for _ in range(TRIES):
             row = self._read(saga_id, fresh=True)
             if row is None:
-                return
-            line = Line(row.context.lines + 1, round(self._clock(), 6), event, step, detail=detail)
-            after = replace(row.after(line), **changes)
-            after = replace(after, rounds=rounds_of(after.rounds, after.context))
+                return False
+            after, new = change(row)
             try:
-                self._write(row, after, [line])
-                return
+                self._write(row, after, new)
+                return True
             except LeaseLost:
                 continue
         raise LeaseLost(saga_id)
@@ -224,24 +243,34 @@ class Observer:
             detail = {"subject": subject, "message": message, **letter, "service": service}
             self._add_line(saga_id, PARKED, service or None, detail)
 
-    def _crash(self, when: str, heard: SagaEvent, row: SagaRow) -> None:
-        """Make the orchestrator crash where the saga's definition says so, once a saga.
+    def _answered(self, heard: SagaEvent, row: SagaRow) -> None:
+        """Let a failure be injected between a call's answer, which this event is, and its being logged."""
+        direction = _ANSWERS.get(heard.kind)
+        if direction and heard.step:
+            self._inject("after", direction, heard.step, row)
 
-        `when` is "after": the event says that a call was answered, and is not in the log yet; or "before": the log has
-        the event, and the next call follows from it.
-        """
-        if not row.definition.faults:
-            return
-        if when == "after":
-            undo = {EventKind.DONE: "", EventKind.REFUSED: "", EventKind.UNDONE: "undo-"}.get(heard.kind)
-            point = None if undo is None else f"{undo}{heard.step}"
-        else:
-            call = next_call(row.saga)
-            undo = "undo-" if call and call.direction is Direction.COMPENSATION else ""
-            point = f"{undo}{call.step.name}" if call else None
-        name = f"{when}-{point}"
-        if point is None or name not in row.definition.faults:
-            return
-        if name not in row.context.faults:
-            self._add_line(row.id, FAULT, point.removeprefix("undo-"), {"fault": name})
-            self._exit(17)
+    def _about_to_call(self, row: SagaRow) -> None:
+        """Let a failure be injected before the call that follows from the log."""
+        if row.definition.faults and (call := next_call(row.saga)):
+            self._inject("before", call.direction, call.step.name, row)
+
+    def _inject(self, when: str, direction: Direction, step: str, row: SagaRow) -> None:
+        if self._on_call and row.definition.faults:
+            self._on_call(when, direction, step, row, partial(self._add_line, row.id, FAULT))
+
+
+# The kinds of events that answer a call, and the direction of that call.
+_ANSWERS = {
+    EventKind.DONE: Direction.ACTION,
+    EventKind.REFUSED: Direction.ACTION,
+    EventKind.UNDONE: Direction.COMPENSATION,
+}
+
+
+@contextmanager
+def _busy_is_unavailable() -> Iterator[None]:
+    """Turn the LeaseLost of a saga that others keep writing into LogUnavailable: the caller is to try again later."""
+    try:
+        yield
+    except LeaseLost as error:
+        raise LogUnavailable("other orchestrators keep writing this saga's log: try again") from error

@@ -73,7 +73,7 @@ class Tried:
 class StepTransactions:
     """Tries the actions and compensations of one service.
 
-    All raise inbox.Unreadable where what the step remembers of the saga is broken.
+    All raise inbox.InboxUnreadable where what the step remembers of the saga is broken.
     """
 
     def __init__(self, deps: TransactionDeps):

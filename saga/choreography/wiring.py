@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from sqlalchemy import Engine
 
 from saga.choreography import inbox, outbox, require_nats
 from saga.choreography.broker import Broker
-from saga.choreography.events import EventKind, SagaEvent, subscriptions_of
+from saga.choreography.events import EventKind, SagaEvent, StepSubscription, Task, subscriptions_of
 from saga.choreography.listener import Listener, ListenerDeps
 from saga.choreography.outbox import Relay
-from saga.definition import SagaDefinition
 from saga.definition_file import load_definition
 from saga.errors import DefinitionError
 from saga.local_transaction import LocalTransactions
@@ -55,18 +52,24 @@ def _connect(url: str, name: str, ack_wait: float, prefix: str) -> Broker:
     return NatsBroker(url, name, ack_wait, prefix)
 
 
-def load_valid_definitions(directory: Path, environ: Mapping[str, str]) -> list[SagaDefinition]:
-    """Load the sagas in `directory` whose files are valid; each other file is logged, and left out.
+def tasks_of(name: str, settings: Settings) -> tuple[dict[str, tuple[StepSubscription, Task]], list[DefinitionError]]:
+    """Return what the sagas of SAGAS_DIR ask of the service `name`, by subject, and what is wrong with their files.
 
-    The sagas' URLs are not checked, since a service calls none of them.
+    A file that is wrong is left out. The sagas' URLs are not checked, since a service calls none of them.
     """
-    found = []
-    for path in sorted(directory.glob("*.yaml")):
+    found, wrong = [], []
+    for path in sorted(settings.sagas_dir.glob("*.yaml")):
         try:
-            found.append(load_definition(path, environ, urls=False))
+            found.append(load_definition(path, settings.environ, urls=False))
         except DefinitionError as error:
-            logger.error("saga_not_heard: %s", error)
-    return found
+            wrong.append(error)
+    return subscriptions_of(name, found), wrong
+
+
+def check_listener(name: str, settings: Settings) -> None:
+    """Raise SettingsError where the service `name` is a step of a saga, and the NATS client is not installed."""
+    if tasks_of(name, settings)[0]:
+        require_nats()
 
 
 def attach_listener(
@@ -83,7 +86,9 @@ def attach_listener(
     """
     for metadata in (outbox.metadata, inbox.metadata):
         create_tables(transactions.engine, metadata)
-    tasks = subscriptions_of(participant.name, load_valid_definitions(settings.sagas_dir, settings.environ))
+    tasks, wrong = tasks_of(participant.name, settings)
+    for error in wrong:
+        logger.error("saga_not_heard: %s", error)
     if not tasks:
         return None
     endpoint = MessageEndpoint(participant.name, transactions.engine, settings)

@@ -26,34 +26,40 @@ class FaultKind(StrEnum):
     UNDO = "undo"  # its compensation answers 500
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One injected failure, in the first `times` attempts of a call; None: in all of them."""
+class _FirstAttempts:
+    """What is injected into the first `times` attempts of a call; None: into all of them."""
 
-    kind: FaultKind
-    times: int | None = None
+    times: int | None
 
     def strikes(self, attempt: int) -> bool:
         """Tell whether it happens in the attempt with this number (Saga-Attempt)."""
         return self.times is None or attempt <= self.times
 
-    def __str__(self) -> str:
-        return self.kind if self.times is None else f"{self.kind}:{self.times}"
+    def _flag(self, what: object) -> str:
+        """Return the value of the flag that asks for it: what is injected, and how often."""
+        return str(what) if self.times is None else f"{what}:{self.times}"
 
 
 @dataclass(frozen=True)
-class Delay:
+class Fault(_FirstAttempts):
+    """One injected failure, in the first `times` attempts of a call; None: in all of them."""
+
+    kind: FaultKind
+    times: int | None = None
+
+    def __str__(self) -> str:
+        return self._flag(self.kind)
+
+
+@dataclass(frozen=True)
+class Delay(_FirstAttempts):
     """An injected wait before an attempt, in the first `times` attempts of a call; None: in all of them."""
 
     milliseconds: int
     times: int | None = None
 
-    def strikes(self, attempt: int) -> bool:
-        """Tell whether it holds up the attempt with this number (Saga-Attempt)."""
-        return self.times is None or attempt <= self.times
-
     def __str__(self) -> str:
-        return str(self.milliseconds) if self.times is None else f"{self.milliseconds}:{self.times}"
+        return self._flag(self.milliseconds)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Participant(ParticipantDefinition):
         try:
             settings = load_settings()
             port = settings.service_port(self.name)
-            check_installed(settings)
+            check_installed(self.name, settings)
         except SettingsError as error:
             sys.exit(str(error))
         variable = f"SERVICE_{self.name}_PORT"

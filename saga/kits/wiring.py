@@ -41,12 +41,15 @@ class RunningParticipant:
             self.message_endpoint.close()
 
 
-def check_installed(settings: Settings) -> None:
-    """Raise SettingsError where a setting asks for a package that is not installed."""
-    if _choreography_is_configured(settings):
-        from saga.choreography import require_nats
+def check_installed(name: str, settings: Settings) -> None:
+    """Raise SettingsError where the service `name`, with these settings, needs a package that is not installed.
 
-        require_nats()
+    A service that is a step of no saga needs no NATS client, even where NATS_URL is set.
+    """
+    if _choreography_is_configured(settings):
+        from saga.choreography.wiring import check_listener
+
+        check_listener(name, settings)
 
 
 def run_participant(

@@ -118,7 +118,7 @@ class SagaWorkflow:
         journal, state = self._journal, self._journal.saga.state
         crashes = []
         for when in ("before", "after"):
-            if name := crash_of(when, call, journal.row.definition.faults, journal.row.context.faults):
+            if name := crash_of(when, call.direction, call.step.name, journal.row):
                 crashes.append(when)
                 journal.add_line(FAULT, {"fault": name})
                 break  # the other one strikes when the call is made again

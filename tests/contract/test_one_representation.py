@@ -160,7 +160,7 @@ def test_what_a_follower_has_heard_is_what_is_read_later(log: SagaLog, data: st.
     log, clock = Checked(log.database.engine), Clock()
     row = begun(log, data, clock, owner=None, mode=CHOREOGRAPHY)
     latest: list[SagaRow] = []
-    observer = Observer(log, EndSignals(), clock, lambda after, line: latest.append(after), lambda code: None)
+    observer = Observer(log, EndSignals(), clock, lambda after, line: latest.append(after))
     names = [step.name for step in row.definition.steps]
     kinds = [EventKind.DONE, EventKind.DONE, EventKind.REFUSED, EventKind.UNDONE, EventKind.ATTEMPT]
     heard: list[tuple[str, bytes]] = []

@@ -1,4 +1,4 @@
-"""GET /events: the log's lines, live, to many listeners."""
+"""GET /events: the log's lines, live, to many subscribers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import requests
 from sqlalchemy import create_engine, text
 
-from orchestrator.stream import LISTENERS
+from orchestrator.stream import SUBSCRIBERS
 from tests.conftest import on_one_worker
 from tests.support.stack import Stack, eventually
 
@@ -23,7 +23,7 @@ def stack(request: pytest.FixtureRequest, make_shared_stack: Callable[..., Stack
     return make_shared_stack(request.param, ["orchestrator_2"])
 
 
-class Listener:
+class Subscriber:
     """One who reads the stream of a process."""
 
     def __init__(self, url: str, last_seen: int | None = None, saga_id: str | None = None):
@@ -46,32 +46,34 @@ class Listener:
                 yield int(event["id"]), json.loads(event["data"])
                 event = {}
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Subscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._answer.close()
 
 
-def test_a_listener_sees_every_line_as_the_log_has_it(stack: Stack) -> None:
+def test_a_subscriber_sees_every_line_as_the_log_has_it(stack: Stack) -> None:
     """Nothing from before it came; from then on all of it, secrets masked."""
     stack.post_start()
-    with Listener(stack.url) as listener:
+    with Subscriber(stack.url) as subscriber:
         saga = stack.post_start("fail=b:after").json()
         lines = stack.lines(saga["saga_id"])
-        events = [next(stream) for stream in [listener.events()] for _ in lines]
+        events = [next(stream) for stream in [subscriber.events()] for _ in lines]
     assert [data for _, data in events] == [{"saga_id": saga["saga_id"], **line} for line in lines]
     assert "4111" not in json.dumps(events)
 
 
 def test_who_comes_back_with_the_last_id_misses_nothing(stack: Stack) -> None:
-    with Listener(stack.url) as listener:
+    with Subscriber(stack.url) as subscriber:
         first = stack.post_start().json()["saga_id"]
         count = len(stack.lines(first))
-        events = [next(stream) for stream in [listener.events()] for _ in range(count)]
+        events = [next(stream) for stream in [subscriber.events()] for _ in range(count)]
     missed = [stack.post_start().json()["saga_id"] for _ in range(3)]
-    with Listener(stack.url, last_seen=events[2][0]) as listener:
-        rest = [data for stream in [listener.events()] for data in (next(stream) for _ in range(count - 3 + 3 * count))]
+    with Subscriber(stack.url, last_seen=events[2][0]) as subscriber:
+        rest = [
+            data for stream in [subscriber.events()] for data in (next(stream) for _ in range(count - 3 + 3 * count))
+        ]
     assert rest[: count - 3] == events[3:]
     assert {data["saga_id"] for _, data in rest[count - 3 :]} == set(missed)
 
@@ -80,26 +82,26 @@ def test_the_streams_of_two_orchestrators_are_the_same_and_in_order(stack: Stack
     """Sagas start at both at once; neither stream leaves a line out, or gives one before its place."""
     urls = [stack.url, stack.url_of("orchestrator_2")]
     with ExitStack() as open_, ThreadPoolExecutor(8) as pool:
-        listeners = [open_.enter_context(Listener(url)) for url in urls]
+        subscribers = [open_.enter_context(Subscriber(url)) for url in urls]
         started = [pool.submit(requests.post, f"{urls[n % 2]}/start", json={"username": "x"}) for n in range(40)]
         ids = {future.result().json()["saga_id"] for future in started}
         expected = sum(len(stack.lines(saga_id)) for saga_id in ids)
-        heard = [[next(stream) for stream in [one.events()] for _ in range(expected)] for one in listeners]
+        heard = [[next(stream) for stream in [one.events()] for _ in range(expected)] for one in subscribers]
     assert heard[0] == heard[1]
     assert [id_ for id_, _ in heard[0]] == sorted({id_ for id_, _ in heard[0]})
     assert {data["saga_id"] for _, data in heard[0]} == ids
 
 
-def test_one_saga_can_be_listened_to(stack: Stack) -> None:
+def test_one_saga_can_be_subscribed_to(stack: Stack) -> None:
     saga = stack.post_start("wait=0&delay=a:700").json()["saga_id"]
-    with Listener(stack.url, saga_id=saga) as listener:
+    with Subscriber(stack.url, saga_id=saga) as subscriber:
         stack.post_start()
-        first = next(listener.events())
+        first = next(subscriber.events())
     assert first[1]["saga_id"] == saga
 
 
 def test_a_list_is_told_that_it_has_changed_and_no_more(stack: Stack) -> None:
-    """What a dashboard listens to: little, however much happens."""
+    """What a dashboard subscribes to: little, however much happens."""
     with requests.get(f"{stack.url}/ui/news", stream=True, timeout=20) as answer:
         lines = answer.iter_lines(chunk_size=1, decode_unicode=True)
         assert next(lines) == "retry: 1000"
@@ -115,26 +117,26 @@ def test_what_is_wrong_is_said(stack: Stack, headers: dict[str, str], query: str
 
 
 def test_an_id_of_another_log_starts_now(stack: Stack) -> None:
-    with Listener(stack.url, last_seen=10**15) as listener:
+    with Subscriber(stack.url, last_seen=10**15) as subscriber:
         saga = stack.post_start().json()["saga_id"]
-        assert next(listener.events())[1]["saga_id"] == saga
+        assert next(subscriber.events())[1]["saga_id"] == saga
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mysql"])
-def test_as_many_listeners_as_there_may_be_keep_nobody_from_starting_sagas(
+def test_as_many_subscribers_as_there_may_be_keep_nobody_from_starting_sagas(
     make_stack: Callable[..., Stack], kind: str
 ) -> None:
     """On an empty log, whose first line wakes them all. Who is one too many is told so."""
     stack = make_stack(kind)
     with ExitStack() as open_:
-        listeners = [open_.enter_context(_raw_listener(stack)) for _ in range(LISTENERS)]
-        for listener in listeners:
-            _read_until(listener, b"id: 0\n\n")
+        subscribers = [open_.enter_context(_raw_subscriber(stack)) for _ in range(SUBSCRIBERS)]
+        for subscriber in subscribers:
+            _read_until(subscriber, b"id: 0\n\n")
         assert requests.get(f"{stack.url}/events", timeout=10).status_code == 503
-        with ThreadPoolExecutor(16) as pool:  # nobody reads what the listeners are sent meanwhile
+        with ThreadPoolExecutor(16) as pool:  # nobody reads what the subscribers are sent meanwhile
             answers = list(pool.map(lambda _: stack.post_start().status_code, range(48)))
         assert answers == [200] * 48
-        first = {_read_until(listener, b'"event": "started"').splitlines()[-2] for listener in listeners}
+        first = {_read_until(subscriber, b'"event": "started"').splitlines()[-2] for subscriber in subscribers}
         assert first == {b"id: %d" % _lowest_id(stack)}
 
 
@@ -146,17 +148,17 @@ def _lowest_id(stack: Stack) -> int:
     return int(found)
 
 
-def _raw_listener(stack: Stack) -> socket.socket:
+def _raw_subscriber(stack: Stack) -> socket.socket:
     connected = socket.create_connection(("127.0.0.1", stack.ports["orchestrator"]), timeout=20)
     connected.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return connected
 
 
-def _read_until(listener: socket.socket, wanted: bytes) -> bytes:
+def _read_until(subscriber: socket.socket, wanted: bytes) -> bytes:
     """What comes, up to and with what is wanted."""
     read = b""
     while wanted not in read:
-        sent = listener.recv(4096)
+        sent = subscriber.recv(4096)
         assert sent, f"the stream ended after {read!r}"
         read += sent
     return read[: read.index(wanted) + len(wanted)]
@@ -164,8 +166,8 @@ def _read_until(listener: socket.socket, wanted: bytes) -> bytes:
 
 def test_a_stream_ends_when_the_process_is_told_to_stop(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack("sqlite")
-    with Listener(stack.url) as listener:
+    with Subscriber(stack.url) as subscriber:
         assert stack.stop("orchestrator", within=10) == 0
-        assert list(listener.events()) == []
+        assert list(subscriber.events()) == []
     stack.start("orchestrator")
     eventually(lambda: stack.get("/readyz").status_code == 200)

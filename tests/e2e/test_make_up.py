@@ -121,6 +121,10 @@ def test_it_says_where_the_dashboard_is_restarts_what_dies_and_ctrl_c_leaves_not
     eventually(lambda: f"The dashboard is at {address}" in up.said, within=60)
     assert requests.get(address, timeout=10).status_code == 200
     assert up.start() == 200
+    # Without the setting nothing of Temporal is started.
+    assert up.server("temporal") is None
+    assert up.main_process("orchestrator.temporal_worker") is None
+    assert "Temporal" not in up.said
     for name in ("service_b", "orchestrator"):
         victim = eventually(lambda name=name: up.main_process(name))
         workers = victim.children(recursive=True)
@@ -134,8 +138,7 @@ def test_it_says_where_the_dashboard_is_restarts_what_dies_and_ctrl_c_leaves_not
     eventually(lambda: up.broker() not in (None, broker))
     eventually(lambda: nats_server.answers(up.ports["nats"]))
     assert up.start() == 200
-    up.stop(within=20)
-    assert "Traceback" not in up.said
+    ctrl_c_says_nothing_that_looks_like_a_failure(up)
 
 
 def test_with_engine_temporal_it_starts_that_too_and_restarts_what_dies_of_it(make_up: MakeUp) -> None:
@@ -153,29 +156,18 @@ def test_with_engine_temporal_it_starts_that_too_and_restarts_what_dies_of_it(ma
     eventually(lambda: up.server("temporal") not in (None, server), within=30)
     eventually(lambda: up.main_process("orchestrator.temporal_worker") not in (None, worker), within=30)
     assert eventually(lambda: up.start("fail=b:refuse") == 409, within=60)
-    up.stop(within=25)
-    assert "Traceback" not in up.said
+    ctrl_c_says_nothing_that_looks_like_a_failure(up)
 
 
-@pytest.mark.parametrize("engine", ["builtin", "temporal"])
-def test_ctrl_c_says_nothing_that_looks_like_a_failure(make_up: MakeUp, engine: str) -> None:
-    """Not even where sagas of both modes are under way; and it says beforehand that it holds the terminal."""
-    up = make_up(ENGINE=engine)
-    eventually(lambda: "This terminal stays with it: Ctrl-C stops everything" in up.said, within=90)
-    eventually(lambda: nats_server.answers(up.ports["nats"]))
-    assert up.start() == 200
-    for flags in ("mode=choreography", "mode=choreography&delay=b:3000&wait=0", "delay=b:3000&wait=0"):
-        assert up.start(flags) in (200, 202)
+def ctrl_c_says_nothing_that_looks_like_a_failure(up: Up) -> None:
+    """Not even where sagas of both modes are under way; and `make up` said beforehand that it holds the terminal."""
+    assert "This terminal stays with it: Ctrl-C stops everything" in up.said
+    eventually(lambda: up.start("mode=choreography") == 200, within=60)
+    for flags in ("mode=choreography&delay=b:3000&wait=0", "delay=b:3000&wait=0"):
+        assert up.start(flags) == 202
     said = re.sub(r".* event=attempt .*", "", up.stop(within=25))  # a call whose service left first is a plain fact
     assert not NOISE.search(said), said
-
-
-def test_without_the_setting_nothing_of_temporal_is_started(make_up: MakeUp) -> None:
-    up = make_up()
-    eventually(lambda: "The dashboard is at" in up.said, within=60)
-    assert up.server("temporal") is None
-    assert up.main_process("orchestrator.temporal_worker") is None
-    assert "Temporal" not in up.said
+    assert "Traceback" not in up.said
 
 
 @pytest.mark.parametrize("elsewhere", ["off", "nats://127.0.0.1:1"])

@@ -71,6 +71,7 @@ def run(world: ChoreographedWorld, flags: str, *crashes: int) -> list[str]:
     status, kind = SCENARIOS[flags]
     saga_id = world.start(flags)
     world.point = points = Points(*crashes)
+    world.log.checks_writes = not crashes  # with a crash it is checked at that moment, and each has its run
     world.play()
     world.point = lambda name: None
     saga = world.row(saga_id)
@@ -99,14 +100,16 @@ def test_a_crash_at_any_point_loses_nothing(world: ChoreographedWorld, flags: st
     print(f"{flags or 'all succeed'}: {len(names)} crash points")  # noqa: T201
 
 
-@pytest.mark.timeout(400)  # a run for each of its crash points, and each commit is a round trip
 @pytest.mark.parametrize("flags", ["", "c", "c:after", "b:after:2", "b:refuse", "b:after&b:undo:4&a:undo:2"])
-def test_a_crash_at_any_point_loses_nothing_on_mysql(
+def test_a_crash_at_any_kind_of_point_loses_nothing_on_mysql(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
 ) -> None:
+    """The first and the last point of each name: what is between them differs on SQLite as much as here."""
     monkeypatch.setattr(step_transactions, "LOOK", 0.0)
     made = ChoreographedWorld(tmp_path, database=databases(request, "mysql", tmp_path))
-    for number in range(len(run(made, flags))):
+    names = run(made, flags)
+    last = {name: number for number, name in enumerate(names)}
+    for number in sorted({*map(names.index, last), *last.values()}):
         run(made, flags, number)
     made.close()
 

@@ -16,7 +16,7 @@ from saga.choreography.broker import ACK, Delivery, Reaction
 from saga.choreography.dead_letter import DELIVERIES
 from saga.choreography.outbox import withdraw
 from saga.definition import SagaDefinition
-from saga.errors import Conflict
+from saga.errors import Conflict, LeaseLost, LogUnavailable
 from saga.machine import PARKED
 from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.world import signup
@@ -128,6 +128,24 @@ def test_a_saga_that_a_service_has_acted_for_is_never_abandoned(world: Choreogra
         if not world.round():
             break
     assert world.row(saga_id)["ended_at"]
+
+
+@pytest.mark.parametrize("command", ["abandoned", "replayed"])
+def test_where_others_keep_writing_a_saga_an_operator_is_to_try_again(
+    world: ChoreographedWorld, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LogUnavailable is a 503 with Retry-After; the LeaseLost of a driver would be a 500."""
+
+    def lose(saga_id: str, *_: Any, **__: Any) -> None:
+        raise LeaseLost(saga_id)
+
+    saga_id = world.start()
+    monkeypatch.setattr(world.log, "advance", lose)
+    with pytest.raises(LogUnavailable, match="try again"):
+        if command == "abandoned":
+            world.observer.abandoned(saga_id, "gone")
+        else:
+            world.observer.replayed(saga_id, 1, "saga.signup.started")
 
 
 def test_what_is_withdrawn_is_published_by_nobody(world: ChoreographedWorld) -> None:

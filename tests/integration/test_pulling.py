@@ -13,7 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from sqlalchemy import text
 
 from saga.choreography import outbox
-from saga.choreography.abandoned import Abandoned
+from saga.choreography.abandoned_sagas import AbandonedSagas
 from saga.choreography.broker import ACK, Broker, Delivery, Reaction
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
 from saga.choreography.events import EventKind, SagaEvent
@@ -305,7 +305,7 @@ def test_those_who_ask_at_the_same_time_share_an_answer_that_was_looked_up_after
         return found
 
     async def run() -> None:
-        known = Abandoned(next_after)
+        known = AbandonedSagas(next_after)
         first = asyncio.create_task(known.has(payload(1)))
         await asyncio.sleep(0)  # it has looked, and found nothing
         there.append(payload(1))

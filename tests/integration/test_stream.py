@@ -1,4 +1,4 @@
-"""Many listeners to /events: how often they read the saga log, on SQLite and on MySQL."""
+"""Many subscribers to /events: how often they read the saga log, on SQLite and on MySQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import Database
 from tests.contract.test_saga_log import begun
 from tests.support.stack import eventually
 
-LISTENERS = 120
+SUBSCRIBERS = 120
 
 
 class CountedLines(LogLines):
@@ -66,61 +66,61 @@ def stream(log: SagaLog, lines: CountedLines) -> Iterator[Stream]:
     made.close()
 
 
-def listen(stream: Stream, starts: Sequence[int | None], lines: int) -> list[list[str]]:
-    """What each listener is sent, until it has `lines` events."""
+def subscribe(stream: Stream, starts: Sequence[int | None], lines: int) -> list[list[str]]:
+    """What each subscriber is sent, until it has `lines` events."""
 
     def read(last_seen: int | None) -> list[str]:
         events: list[str] = []
         for sent in stream.follow(stream.start(last_seen)):
             if last_seen is None and not events:
-                listening.release()
+                subscribing.release()
             events += [event for event in sent.decode().split("\n\n") if "data: " in event]
             if len(events) >= lines:
                 return events
         raise AssertionError("the stream has ended")
 
-    listening = threading.Semaphore(0)
+    subscribing = threading.Semaphore(0)
     with ThreadPoolExecutor(len(starts)) as pool:
         running = [pool.submit(read, last_seen) for last_seen in starts]
         for _ in [start for start in starts if start is None]:
-            assert listening.acquire(timeout=30)
+            assert subscribing.acquire(timeout=30)
         begun(stream._log, 1)
         return [future.result(60) for future in running]
 
 
-def test_the_first_line_of_an_empty_log_is_read_once_for_all_listeners(
+def test_the_first_line_of_an_empty_log_is_read_once_for_all_subscribers(
     log: SagaLog, lines: CountedLines, stream: Stream
 ) -> None:
     """Else they all ask the log for it at once, and every start waits behind them."""
-    heard = listen(stream, [None] * LISTENERS, 1)
-    assert heard == [heard[0]] * LISTENERS
+    heard = subscribe(stream, [None] * SUBSCRIBERS, 1)
+    assert heard == [heard[0]] * SUBSCRIBERS
     assert lines.reads == 1
 
 
 def test_those_who_come_back_to_the_same_place_read_it_once(
     log: SagaLog, lines: CountedLines, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that starts again has all its listeners back within a second."""
+    """A process that starts again has all its subscribers back within a second."""
     monkeypatch.setattr(stream_module, "PAGE", 5)
     for number in range(2, 22):
         begun(log, number)
-    heard = listen(stream, [3] * LISTENERS, 17)
-    assert heard == [heard[0]] * LISTENERS
-    assert lines.reads <= 5 + 3  # four pages and what was added meanwhile, however many listeners there are
+    heard = subscribe(stream, [3] * SUBSCRIBERS, 17)
+    assert heard == [heard[0]] * SUBSCRIBERS
+    assert lines.reads <= 5 + 3  # four pages and what was added meanwhile, however many subscribers there are
 
 
 def test_who_is_late_waits_until_the_one_before_has_read(log: SagaLog, lines: CountedLines, stream: Stream) -> None:
     """Whoever starts a saga meanwhile finds the log with two readers at the most: this, and who looks for all."""
-    for number in range(2, LISTENERS):
+    for number in range(2, SUBSCRIBERS):
         begun(log, number)
     lines.gate.clear()
-    with ThreadPoolExecutor(LISTENERS) as pool:
-        running = [pool.submit(next, _lines_of(stream, start)) for start in range(LISTENERS - 2)]
+    with ThreadPoolExecutor(SUBSCRIBERS) as pool:
+        running = [pool.submit(next, _lines_of(stream, start)) for start in range(SUBSCRIBERS - 2)]
         eventually(lambda: lines.at_once >= 1)
-        begun(log, LISTENERS)  # a start needs none of them
+        begun(log, SUBSCRIBERS)  # a start needs none of them
         lines.gate.set()
         heard = [future.result(60) for future in running]
-    assert len(heard) == LISTENERS - 2
+    assert len(heard) == SUBSCRIBERS - 2
     assert lines.most_at_once <= 2
 
 

@@ -24,6 +24,7 @@ from saga.choreography.memory_server import MemoryServer
 from saga.choreography.observer import Observer
 from saga.choreography.outbox import Relay, saga_outbox
 from saga.definition import CHOREOGRAPHY, SagaDefinition
+from saga.faults.crashes import OrchestratorCrashes
 from saga.faults.flags import parse_plan
 from saga.kits.flask import load_settings
 from saga.kits.wiring import RunningParticipant
@@ -92,9 +93,11 @@ class Broker:
 class CheckedLog(SagaLog):
     """The real log; at every write the row says what all its lines come to."""
 
+    checks_writes = True
+
     def advance(self, saga_id: str, *args: Any, **kwargs: Any) -> None:
         super().advance(saga_id, *args, **kwargs)
-        if self.database.engine.dialect.name == "sqlite":  # elsewhere it costs too many round trips
+        if self.checks_writes:
             check_replay(self, saga_id)
 
 
@@ -113,19 +116,22 @@ class ChoreographedWorld:
         self.point: Callable[[str], None] = lambda name: None
         self.now = 1_000_000_000.0
         self.ids = itertools.count(1)
+        self._started = 0  # the number of the saga that was started last
         self.done: list[tuple[str, str, str]] = []  # (saga, step, call): what the authors' functions did, and was kept
         self.broker = Broker(self)
         self.engines: dict[str, Engine] = {}
         self.participants: dict[str, RunningParticipant] = {}
         self.listeners: dict[str, Listener] = {}
         self.relays: dict[str, Relay] = {}
+        self._awake: set[str] = set()  # the relays that have to look into their outbox
         for name in SERVICES:
             self._serve(name)
         self.engines["orchestrator"] = engine = _quick(connect(self._url("orchestrator")))
         self.log = CheckedLog(engine)
+        self.log.checks_writes = engine.dialect.name == "sqlite"  # elsewhere it costs too many round trips
         create_tables(engine, log_sql.metadata)
         create_tables(engine, outbox.metadata)
-        event.listen(engine, "commit", lambda connection: self.point("orchestrator commits"))
+        event.listen(engine, "commit", lambda connection: self._committing("orchestrator", connection))
         self.broker.consume("orchestrator", ["saga.>"], lambda: self.observer)
         self.restart()
 
@@ -151,14 +157,17 @@ class ChoreographedWorld:
             self.listeners[name] = Listener(self._heard(name), deps)
         for name, engine in self.engines.items():
             self.relays[name] = Relay(engine, self.broker, self._clock)
-        self.observer = Observer(self.log, EndSignals(), self._clock, lambda row, line: None, self._exit)
+            self._awake.add(name)
+        crashes = OrchestratorCrashes(self._exit)
+        self.observer = Observer(self.log, EndSignals(), self._clock, lambda row, line: None, crashes.on_observed)
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
         """A saga that has been started: its row and its events are in the log's database."""
         fail = [flag for flag in flags.split("&") if flag]
         plan = parse_plan(fail, [], [step.name for step in self.definition.steps], True)
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
-        saga_id, now = f"saga-{next(self.ids)}", round(self._clock(), 6)
+        self._started = next(self.ids)
+        saga_id, now = f"saga-{self._started}", round(self._clock(), 6)
         detail = {"mode": CHOREOGRAPHY, "subject": "saga.signup.started"}
         row, line = a_started_saga(definition, input, now, detail, id=saga_id)
         self.log.begin(
@@ -185,18 +194,35 @@ class ChoreographedWorld:
             self.relays[before].round()
 
     def round(self) -> bool:
-        """One publication by each relay, one delivery to each consumer; gives whether there was any."""
+        """One publication by each relay, one delivery to each consumer; gives whether there was any.
+
+        A relay looks only where something was committed since it last looked, and before everything is at rest.
+        """
+        return self._moved(self._awake) or self._moved(set(self.relays))
+
+    def _moved(self, awake: set[str]) -> bool:
         moved = False
-        for work in [*self._relays(), *self._deliveries()]:
+        for work in [*self._relays(set(awake)), *self._deliveries()]:
             try:
                 moved = bool(work()) or moved
             except Crash:
                 moved = True
                 self.restart()
+                self._check_replay()
         return moved
 
-    def _relays(self) -> list[Callable[[], bool | None]]:
-        return [work for relay in self.relays.values() for work in (relay.round, relay.mark)]
+    def _check_replay(self) -> None:
+        """What the log holds after a crash is what its lines come to. No process dies while we look."""
+        point, self.point = self.point, lambda name: None
+        check_replay(self.log, f"saga-{self._started}")
+        self.point = point
+
+    def _relays(self, awake: set[str]) -> list[Callable[[], bool | None]]:
+        relays = [(name, relay) for name, relay in self.relays.items() if name in awake]
+        return [work for name, relay in relays for work in (relay.round, relay.mark, lambda n=name: self._slept(n))]
+
+    def _slept(self, name: str) -> None:
+        self._awake.discard(name)
 
     def _deliveries(self) -> list[Callable[[], bool]]:
         return [lambda name=name: self.broker.deliver(name) for name in self.broker.queues]  # type: ignore[misc]
@@ -278,6 +304,7 @@ class ChoreographedWorld:
         return run
 
     def _committing(self, name: str, connection: Any) -> None:
+        self._awake.add(name)
         self.point(f"{name} commits")
         if work := connection.info.pop("work", None):
             self.done.append(work)

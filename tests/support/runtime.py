@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from saga.choreography.coordinator import CoordinatorWithoutBroker
+from saga.choreography.coordinator_without_broker import CoordinatorWithoutBroker
 from saga.definition import BUILTIN, CHOREOGRAPHY, TEMPORAL
 from saga.driver import DriverDeps
 from saga.runtime.built_in_coordinator import BuiltInCoordinator
@@ -16,7 +16,7 @@ from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
 from saga.runtime.saga_starter import SagaStarter
 from saga.runtime.waiting_callers import WaitingCallers
-from saga.temporal.coordinator import TemporalCoordinator
+from saga.temporal.temporal_coordinator import TemporalCoordinator
 
 
 class Runtime:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import saga.choreography
 from saga.barrier import TOO_LATE, StepAnswer
-from saga.choreography import require_nats
+from saga.call import combine_attempts
+from saga.choreography import attempt_history, require_nats
 from saga.choreography.attempt_history import AttemptHistory, StepAttempt
 from saga.choreography.decision import (
     ROUNDS,
@@ -98,6 +102,36 @@ def test_attempts_that_a_crash_has_interrupted_may_have_taken_effect() -> None:
     certain = an_attempt(1).failed(409, "no", certain=True, now=0.0)
     assert AttemptHistory().after(certain).outcome().kind == "refused"
     assert AttemptHistory(interrupted=True).after(certain).outcome().kind == "failed"
+
+
+@given(
+    made=st.lists(st.sampled_from(["certain", "unknown", "timed out"]), min_size=1, max_size=8),
+    statuses=st.lists(st.sampled_from([None, 400, 409, 500]), min_size=8, max_size=8),
+    interrupted=st.booleans(),
+)
+def test_a_history_keeps_two_attempts_and_says_what_all_of_them_say(
+    made: list[str], statuses: list[int | None], interrupted: bool
+) -> None:
+    attempts = [
+        an_attempt(number).failed(status, f"why {number}", kind == "certain", now=0.0, timed_out=kind == "timed out")
+        for number, (kind, status) in enumerate(zip(made, statuses, strict=False), start=1)
+    ]
+    history = AttemptHistory(interrupted=interrupted)
+    for attempt in attempts:
+        history = history.after(attempt)
+    assert history.outcome() == combine_attempts(attempts, uncertain_before=interrupted)
+    assert history.refusal_kind(409) == ("timeout" if "timed out" in made else "refused")
+    assert len(history.attempts) <= 2
+
+
+def test_the_history_that_has_not_changed_for_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt_history, "REMEMBERED", 2)
+    histories = attempt_history.AttemptHistories()
+    subscription = an_attempt(1).subscription
+    events = [replace(an_attempt(1).event, saga_id=f"saga-{number}") for number in range(3)]
+    for event in (events[0], events[1], events[0], events[2]):
+        histories.remember(event, subscription, AttemptHistory(waits=1))
+    assert [histories.knows(event, subscription) for event in events] == [True, False, True]
 
 
 def test_without_the_client_of_nats_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

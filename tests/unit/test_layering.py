@@ -116,7 +116,7 @@ def test_only_the_workflow_and_what_is_around_it_needs_temporal() -> None:
         assert inside or not any(name.startswith("saga.temporal") for name in imported(path)), path
         if not inside or dotted(path) in (
             "temporal",
-            "temporal.coordinator",
+            "temporal.temporal_coordinator",
             "temporal.messages",
             "temporal.journal",
             "temporal.projection",

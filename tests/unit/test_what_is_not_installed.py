@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,3 +37,13 @@ def test_choreography_without_the_client_of_nats(start: Any, monkeypatch: pytest
     monkeypatch.setenv("NATS_URL", "off")
     with pytest.raises(SystemExit, match=r"served|every port is taken"):
         start()
+
+
+def test_a_service_that_is_a_step_of_no_saga_needs_no_client_of_nats(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:1")
+    (tmp_path / "broken.yaml").write_text("steps: 7")
+    monkeypatch.setenv("SAGAS_DIR", str(tmp_path))
+    with pytest.raises(SystemExit, match="served"):
+        start_service()

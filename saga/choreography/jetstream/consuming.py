@@ -14,7 +14,7 @@ from typing import Any
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from saga.choreography.abandoned import Abandoned
+from saga.choreography.abandoned_sagas import AbandonedSagas
 from saga.choreography.broker import RETRY_AFTER, Consumer, Delivery, Reaction, on_failure
 from saga.choreography.dead_letter import DEAD, headers_of
 from saga.choreography.jetstream.connection import Connection
@@ -34,7 +34,7 @@ class Consuming:
         self, connection: Connection, ack_wait: float, at_once: int, failures: int, next_abandoned: NextAbandoned
     ):
         self.consumers: list[Consumer] = []
-        self.abandoned = Abandoned(next_abandoned)
+        self.abandoned = AbandonedSagas(next_abandoned)
         self._connection = connection
         self._names = connection.names
         self._ack_wait = ack_wait  # seconds

@@ -22,7 +22,7 @@ COMING_WITHIN = 3.0  # seconds that the first start of a saga waits for services
 LOOK = 0.1  # seconds between two questions while it waits
 
 
-class Listeners:
+class ListenerCheck:
     """Remembers which subjects have a listener, so that most starts need not ask the broker."""
 
     def __init__(self, broker: Broker):

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from saga.choreography.event_body import saga_id_of
 
 
-class Abandoned:
+class AbandonedSagas:
     """Knows the abandoned sagas; each question first reads the events that are new. For use on one event loop.
 
     `next_after` gives the number and the payload of the next such event after a number of the stream; None where there

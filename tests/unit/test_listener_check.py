@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import listeners
-from orchestrator.listeners import Listeners
+from orchestrator import listener_check
+from orchestrator.listener_check import ListenerCheck
 from saga.choreography.broker import ConsumerStatus
 from saga.choreography.events import needed_subscriptions
 from saga.definition import CHOREOGRAPHY
@@ -39,12 +39,12 @@ def all_of_them(*but: str) -> list[ConsumerStatus]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listeners, "COMING_WITHIN", 0.0)
+    monkeypatch.setattr(listener_check, "COMING_WITHIN", 0.0)
 
 
-def made(there: Any) -> tuple[Listeners, Broker]:
+def made(there: Any) -> tuple[ListenerCheck, Broker]:
     broker = Broker(there)
-    return Listeners(broker), broker  # type: ignore[arg-type]
+    return ListenerCheck(broker), broker  # type: ignore[arg-type]
 
 
 def test_the_broker_is_asked_once_for_many_starts() -> None:
