@@ -15,7 +15,7 @@ import mysql.connector
 from flask import Flask, Response, jsonify, request
 from sqlalchemy import make_url
 
-from saga.kits.flask import THREADS
+from saga.kits.flask import REQUEST_THREADS
 from saga.process import server
 
 COLUMNS = {"A": ("username",), "B": ("user_id", "address"), "C": ("user_id", "payment")}
@@ -73,4 +73,4 @@ def _sqlite(url: Any) -> Callable[[], Any]:
 
 if __name__ == "__main__":
     port = int(os.environ["PORT"])
-    server.serve("bench.bare:create_app", host="127.0.0.1", port=port, variable="PORT", threads=THREADS)
+    server.serve("bench.bare:create_app", host="127.0.0.1", port=port, variable="PORT", threads=REQUEST_THREADS)

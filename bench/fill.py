@@ -13,7 +13,7 @@ from bench.stage import Stage
 from saga.definition_file import load_definitions
 from saga.saga_log import SagaLog
 from saga.saga_row import new_saga_row
-from saga.storage import log_sql
+from saga.storage import log_tables
 
 PREFIX = "00000000-0000-7000-8000-"  # ids older than any real one, numbered in their last twelve digits
 
@@ -46,7 +46,7 @@ def _copy(connection: Any, have: int, of_sagas: str, of_lines: str, number: str 
     if not number:
         new = {column: numbered.format(prefix=PREFIX, id=column) for column in ("id", "saga_id")}
     fresh = {"idempotency_key": "NULL", **new}
-    for table, where, key in ((log_sql.sagas, of_sagas, "id"), (log_sql.saga_log, of_lines, "saga_id")):
+    for table, where, key in ((log_tables.sagas, of_sagas, "id"), (log_tables.saga_log, of_lines, "saga_id")):
         columns = [column.name for column in table.c if column.name != "id" or key == "id"]
         values = ", ".join(fresh[name] if name in (key, "idempotency_key") else name for name in columns)
         statement = f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {values} FROM {table.name} {where}"
@@ -66,6 +66,6 @@ def unfinished(log: SagaLog, stage: Stage, number: int) -> None:
     ids = [f"11111111-0000-7000-8000-{index:012d}" for index in range(number)]
     for some in (ids[start : start + 1000] for start in range(0, number, 1000)):
         with log.database.engine.begin() as connection:
-            connection.execute(insert(log_sql.sagas), [{**common, "id": saga_id} for saga_id in some])
+            connection.execute(insert(log_tables.sagas), [{**common, "id": saga_id} for saga_id in some])
             lines = [{"saga_id": saga_id, "seq": line.seq, "at": now, "event": line.event} for saga_id in some]
-            connection.execute(insert(log_sql.saga_log), lines)
+            connection.execute(insert(log_tables.saga_log), lines)

@@ -7,7 +7,7 @@ import os
 from flask import Flask
 
 from saga.barrier import AlsoWrite, Barrier, Key, StepAnswer, Transaction, Work
-from saga.kits.flask import THREADS
+from saga.kits.flask import REQUEST_THREADS
 from saga.process import server
 from saga.storage.database import transaction
 from service_a.app import service
@@ -26,4 +26,4 @@ def create_app() -> Flask:
 
 if __name__ == "__main__":
     port = int(os.environ["PORT"])
-    server.serve("bench.unguarded:create_app", host="127.0.0.1", port=port, variable="PORT", threads=THREADS)
+    server.serve("bench.unguarded:create_app", host="127.0.0.1", port=port, variable="PORT", threads=REQUEST_THREADS)

@@ -41,7 +41,7 @@ from saga.runtime.recovery import Recovery
 from saga.runtime.saga_starter import SagaStarter
 from saga.runtime.waiting_callers import WaitingCallers
 from saga.saga_log import SagaLog
-from saga.storage import body_sql, log_sql
+from saga.storage import body_sql, log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
 from saga.temporal.temporal_coordinator import TemporalCoordinator
@@ -63,7 +63,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     # The sagas and their log
     definitions = load_definitions(settings.sagas_dir, settings.environ)
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
-    create_tables(database, log_sql.metadata)
+    create_tables(database, log_tables.metadata)
     create_tables(database, body_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)

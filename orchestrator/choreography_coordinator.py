@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.listener_check import ListenerCheck
+from saga.choreographed_notes import ORCHESTRATOR
 from saga.choreography import outbox
 from saga.choreography.coordinator_without_broker import CoordinatorWithoutBroker
 from saga.choreography.dead_letter import DEAD, DEAD_STREAM
@@ -25,7 +26,6 @@ from saga.choreography.observer import Observer
 from saga.choreography.outbox import SKEW
 from saga.choreography.permitted_commands import refusal
 from saga.choreography.wiring import MessageEndpoint
-from saga.context import ITS_STARTER
 from saga.definition import SagaDefinition
 from saga.driver import DriverDeps
 from saga.errors import (
@@ -46,7 +46,7 @@ from saga.runtime.permitted_commands import REFUSALS
 from saga.saga_row import SagaRow, Stored
 from saga.unreadable import Unreadable
 
-NAME = ITS_STARTER
+NAME = ORCHESTRATOR
 
 
 class ChoreographyCoordinator(CoordinatorWithoutBroker):

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from saga.errors import BrokerUnavailable, LogUnavailable
 from saga.saga_log import SagaLog
 from saga.views.backlog import Backlog, backlog
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 
 logger = logging.getLogger("saga")
 
@@ -65,7 +65,7 @@ class Gauges(Collector):
 
 def _of(backlog: Backlog) -> Iterator[Metric]:
     yield _gauge("saga_stalled", f"Sagas that are stalled, counted up to {COUNTED}.", backlog.stalled)
-    attention = f"Sagas that have not ended, and have stalled {NEEDS_ATTENTION_AFTER} times or are overdue."
+    attention = f"Sagas that have not ended, and have stalled {NEEDS_ATTENTION_AFTER_ROUNDS} times or are overdue."
     yield _gauge("saga_needs_attention", attention, backlog.needs_attention)
     yield _gauge("saga_overdue", "Choreographed sagas that have not ended by their deadline.", backlog.overdue)
     oldest = "Seconds since the oldest saga that is due became so; 0 where none is due."

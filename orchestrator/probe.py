@@ -9,7 +9,7 @@ from typing import Any
 import uuid_utils
 
 from saga import progress
-from saga.call import MESSAGE_AT_MOST
+from saga.call import MESSAGE_CHARACTERS_AT_MOST
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput, Conflict
 from saga.http_client.transport import HttpAnswer, Transport
@@ -89,7 +89,7 @@ def _said(answer: HttpAnswer) -> dict[str, Any]:
     try:
         said: Any = parse_object(answer.body, strict=False)
     except BadInput:
-        said = answer.body.decode("utf-8", "replace")[:MESSAGE_AT_MOST]
+        said = answer.body.decode("utf-8", "replace")[:MESSAGE_CHARACTERS_AT_MOST]
     return {"status_code": answer.status, "answer": said}
 
 

@@ -22,7 +22,7 @@ from orchestrator.telemetry import log_line
 from saga.http_client import new_transport
 from saga.process.settings import Settings, load_settings
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, ActivityDeps
 from saga.temporal.connection import connect as connect_temporal
@@ -46,7 +46,7 @@ async def _work(settings: Settings) -> None:
     stopping, stopped = threading.Event(), asyncio.Event()  # for the threads that make calls; for this one
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: [flag.set() for flag in (stopping, stopped)])
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
-    create_tables(database, log_sql.metadata)
+    create_tables(database, log_tables.metadata)
     saga_log = SagaLog(database)
     activities = Activities(_activity_deps(settings, saga_log, stopping))
     client = await _connected(settings, stopped)

@@ -106,7 +106,7 @@ AlsoWrite = Callable[[StepAnswer], Sequence[tuple[Statement, Sequence[Row]]]]
 
 
 def nothing_else(answer: StepAnswer) -> Sequence[tuple[Statement, Sequence[Row]]]:
-    """The AlsoWrite of a call that writes its business rows and its barrier row only."""
+    """Return no statements: the AlsoWrite of a call that writes its business rows and its barrier row only."""
     return ()
 
 
@@ -125,13 +125,14 @@ MOVE = Statement(
     )
 )
 
-# A transaction that was the victim of a deadlock, or waited too long for a lock, was rolled back; it is run again for
-# so many seconds. Where one of many duplicates rolls back (refused, or failed), InnoDB gives all that waited for its
-# row a shared lock and kills all but one for wanting an exclusive one, so its victims spread out before they return:
-# they pause for a random part of LOCK_PAUSE seconds, which doubles from try to try up to LOCK_PAUSE_AT_MOST.
-LOCK_SECONDS = 5
-LOCK_PAUSE = 0.01
-LOCK_PAUSE_AT_MOST = 0.2
+# A transaction that was the victim of a deadlock, or waited too long for a lock, was rolled back. It is run again until
+# LOCK_TRIES_SECONDS have passed. Where one of many duplicates rolls back (refused, or failed), InnoDB gives all that
+# waited for its row a shared lock and kills all but one for wanting an exclusive one. So the victims spread out before
+# they try again: each pauses for a random part of LOCK_PAUSE_SECONDS, which doubles from try to try up to
+# LOCK_PAUSE_SECONDS_AT_MOST.
+LOCK_TRIES_SECONDS = 5
+LOCK_PAUSE_SECONDS = 0.01
+LOCK_PAUSE_SECONDS_AT_MOST = 0.2
 
 OTHER_BODY = StepAnswer(422, {"error": "this saga and step were called before with another body"}, Handled.MISMATCH)
 TOO_LATE = StepAnswer(
@@ -181,7 +182,7 @@ class Barrier:
             return StepAnswer(409, {"error": str(refusal)}, Handled.REFUSED)
 
     def saved(self, saga_id: str, step: str) -> tuple[BarrierState, Mapping[str, Any]] | None:
-        """The state of a row and the answer that it holds; None where there is no row."""
+        """Return the state of a row and the answer that it holds; None where there is no row."""
         with transaction(self.engine) as connection:
             row = connection.execute(READ, {"key_saga": saga_id, "key_step": step}).mappings().one_or_none()
             return (BarrierState(row["state"]), row["response"]) if row else None
@@ -225,9 +226,12 @@ class Barrier:
         return row.end(StepAnswer(200, found["response"], Handled.REPLAYED), also_write)
 
     def _in_transaction(self, work: Callable[[Connection], StepAnswer]) -> StepAnswer:
-        """The answer of `work`, committed; run again for as long as a lock stands in its way (see LOCK_SECONDS)."""
-        give_up_at = self._monotonic() + LOCK_SECONDS
-        pause = LOCK_PAUSE
+        """Run `work` in a transaction, commit it, and return its answer.
+
+        A transaction that a lock conflict has rolled back is run again: see LOCK_TRIES_SECONDS.
+        """
+        give_up_at = self._monotonic() + LOCK_TRIES_SECONDS
+        pause = LOCK_PAUSE_SECONDS
         while True:
             try:
                 with transaction(self.engine) as connection:
@@ -236,11 +240,11 @@ class Barrier:
                 if not is_lock_conflict(error) or self._monotonic() >= give_up_at:
                     raise
             self._sleep(pause * self._random())
-            pause = min(2 * pause, LOCK_PAUSE_AT_MOST)
+            pause = min(2 * pause, LOCK_PAUSE_SECONDS_AT_MOST)
 
 
 def _known_action(row: _BarrierRow) -> StepAnswer:
-    """The answer to an action whose saga and step have a row already."""
+    """Return the answer to an action whose saga and step have a row already."""
     found = row.read()
     # Compensated or sealed: 409, nothing done. The bodies are not compared, since it does nothing with any of them.
     if found["state"] in (BarrierState.COMPENSATED, BarrierState.SEALED):
@@ -260,7 +264,7 @@ class _BarrierRow:
         self._where = {"key_saga": key.saga_id, "key_step": key.step}
 
     def transaction(self) -> Transaction:
-        """What the author's function gets."""
+        """Return the transaction that the author's function is given."""
         return Transaction(self._connection, self.key.saga_id)
 
     def insert(self, state: BarrierState, response: Mapping[str, Any] | None, now: float) -> bool:
@@ -288,7 +292,7 @@ class _BarrierRow:
         return self._execute(MOVE, values) == 1
 
     def read(self) -> RowMapping:
-        """The row as it is; there must be one."""
+        """Return the row as it is now. Raises NoResultFound where there is none."""
         return self._connection.execute(READ, self._where).mappings().one()
 
     def save(self, answer: StepAnswer, text: str, also_write: AlsoWrite) -> None:

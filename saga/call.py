@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 from saga.errors import BadInput
 from saga.http_client.transport import Failure, HttpAnswer, Transport
 from saga.payload import MASK, parse_object, readable
-from saga.retry import BACKOFF, RETRIES, TIMEOUT, retry_request
+from saga.retry import ATTEMPT_SECONDS, BACKOFF_SECONDS, RETRIES, retry_request
 from saga.urls import credentials, masked
 
-MESSAGE_AT_MOST = 500  # characters of a participant's own message
-LOCATION_AT_MOST = 200  # characters of a redirect's Location
-NOT_NOW = (425, 429)  # these change nothing, and are tried again
-TIMED_OUT = 408  # says as little as a time-out: the call may have had its effect
+MESSAGE_CHARACTERS_AT_MOST = 500  # characters of a participant's own message
+LOCATION_CHARACTERS_AT_MOST = 200  # characters of a redirect's Location
+TRY_LATER_STATUSES = (425, 429)  # these change nothing, and are tried again
+TIMED_OUT_STATUS = 408  # says as little as a time-out: the call may have had its effect
 
 
 class Verdict(StrEnum):
@@ -59,9 +59,9 @@ class CallRequest:
     url: str
     headers: Mapping[str, str]
     body: bytes
-    timeout: float = TIMEOUT
+    timeout: float = ATTEMPT_SECONDS
     retries: int = RETRIES
-    backoff: float = BACKOFF
+    backoff: float = BACKOFF_SECONDS
     first_attempt: int = 1
     sealing: bool = False  # it is a pivot's compensation, which answers 409 where the pivot's action took effect
     uncertain_before: bool = False  # an earlier attempt of this same call may have had an effect
@@ -160,7 +160,7 @@ def classify_attempt(answer: HttpAnswer, number: int, clock: Callable[[], float]
         answer.status,
         answer.duration_ms,
         None if verdict is Verdict.DONE else _message(answer),
-        answer.failure is Failure.TIMED_OUT or answer.status == TIMED_OUT,
+        answer.failure is Failure.TIMED_OUT or answer.status == TIMED_OUT_STATUS,
         result,
         _retry_after(answer, clock),
     )
@@ -175,7 +175,7 @@ def _classify(answer: HttpAnswer) -> tuple[Verdict, bool, Mapping[str, Any] | No
     if 200 <= status < 300:
         result = _result(answer)
         return (Verdict.UNKNOWN, True, None) if result is None else (Verdict.DONE, False, result)
-    if status in NOT_NOW:
+    if status in TRY_LATER_STATUSES:
         return Verdict.REFUSED, True, None
     if _refuses(status):
         return Verdict.REFUSED, False, None
@@ -188,7 +188,7 @@ def _classify(answer: HttpAnswer) -> tuple[Verdict, bool, Mapping[str, Any] | No
 
 def _refuses(status: int | None) -> bool:
     """Return whether the status code refuses the call for good."""
-    return status is not None and 400 <= status < 500 and status != TIMED_OUT and status not in NOT_NOW
+    return status is not None and 400 <= status < 500 and status not in (TIMED_OUT_STATUS, *TRY_LATER_STATUSES)
 
 
 def _result(answer: HttpAnswer) -> Mapping[str, Any] | None:
@@ -225,7 +225,7 @@ def error_kind(certain: bool, status: int | None, timed_out: bool) -> str:
     """
     if certain and _refuses(status):
         return "refused"
-    return "timeout" if timed_out or status == TIMED_OUT else "failed"
+    return "timeout" if timed_out or status == TIMED_OUT_STATUS else "failed"
 
 
 def _object(answer: HttpAnswer) -> dict[str, Any] | None:
@@ -249,7 +249,7 @@ def _message(answer: HttpAnswer) -> str:
     if not said:
         return f"HTTP {status}{_why(answer)}"
     text = said if isinstance(said, str) else readable(said)
-    return text[:MESSAGE_AT_MOST]
+    return text[:MESSAGE_CHARACTERS_AT_MOST]
 
 
 def _why(answer: HttpAnswer) -> str:
@@ -278,7 +278,7 @@ def _redirect(answer: HttpAnswer) -> str:
     except ValueError:
         return f"HTTP {answer.status} to a Location that is no URL, and redirects are not followed"
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
-    shown = shown if len(shown) <= LOCATION_AT_MOST else f"{shown[: LOCATION_AT_MOST - 1]}…"
+    shown = shown if len(shown) <= LOCATION_CHARACTERS_AT_MOST else f"{shown[: LOCATION_CHARACTERS_AT_MOST - 1]}…"
     return f"HTTP {answer.status} to {shown}, and redirects are not followed"
 
 

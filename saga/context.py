@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
+from saga.choreographed_notes import DeadLetter, parked_after, replayed_after, tells_of_a_service
 from saga.definition import SagaDefinition, type_check
 from saga.machine import (
     ATTEMPT,
@@ -26,101 +27,15 @@ from saga.machine import (
     STALLED,
     STARTED,
     AttemptsSoFar,
-    Direction,
     Event,
     Line,
     Saga,
-    State,
     begin,
     fold,
 )
+from saga.step_summary import StepSummary
 
 _NO_CALLS = AttemptsSoFar()
-ITS_STARTER = "orchestrator"  # the service in the line of an event that the orchestrator itself could not publish
-_UNHEARD = frozenset({STARTED, OVERDUE, FAULT})  # the lines of a choreographed saga that no service has caused
-REPLAYED_AT_MOST = 20  # replayed dead letters that are remembered, so that none gets a second line
-
-# The status and the effect that a step has after an event.
-_STATUS_AND_EFFECT: Mapping[Event, tuple[str, str]] = {
-    Event.ACTION_DONE: ("DONE", "applied"),
-    Event.ACTION_REFUSED: ("REFUSED", "none"),
-    Event.ACTION_UNKNOWN: ("UNKNOWN", "unknown"),
-    Event.COMPENSATION_DONE: ("COMPENSATED", "undone"),
-}
-_EFFECTS = {"done": "applied", "unknown": "unknown"}  # the effect that a step may have, by an attempt's verdict
-
-
-@dataclass(frozen=True)
-class StepProgress:
-    """How far a step has come, as its attempts and events in the log tell it. Times are in seconds since the epoch."""
-
-    status: str = "PENDING"
-    effect: str = "none"
-    attempts: int = 0  # of its action
-    started_at: float | None = None  # when the first attempt of its action began
-    ended_at: float | None = None  # when the last attempt of its action was answered
-    error: str | None = None  # the message of the last attempt that failed
-    why: str | None = None  # why its action failed: `error` again, once its compensation has succeeded
-    gave_up: int = 0  # the last attempt after which a choreographed step failed to undo its own action
-
-    def after(self, line: Line, before: Saga, after: Saga) -> StepProgress:
-        """Return the progress after a line of this step; `before` and `after` are the saga on both sides of it."""
-        detail = line.facts
-        if line.event == ATTEMPT:
-            return self._attempted(line, detail)
-        if line.event == GIVE_UP_FAILED:
-            return replace(self, error=detail.get("message"), gave_up=max(self.gave_up, line.attempt or 0))
-        return self if line.event in NOTES else self._moved(Event(line.event), before, after)
-
-    def interrupted(self, calls: AttemptsSoFar, reached_at: float) -> StepProgress:
-        """Return the progress after the driver of its action has vanished.
-
-        The call may have been under way since the saga reached the step, so it counts as an attempt whose effect is
-        unknown.
-        """
-        effect = "unknown" if self.effect == "none" else self.effect
-        started_at = reached_at if self.started_at is None else self.started_at
-        return replace(self, attempts=calls.attempts, effect=effect, started_at=started_at)
-
-    def _attempted(self, line: Line, detail: Mapping[str, Any]) -> StepProgress:
-        message = detail.get("message")
-        if detail.get("call") != Direction.ACTION:
-            return replace(self, error=message)
-        return StepProgress(
-            self.status,
-            _EFFECTS.get(str(detail.get("verdict")), self.effect),
-            line.attempt or 0,
-            round(line.at - (line.duration_ms or 0) / 1000, 6) if self.started_at is None else self.started_at,
-            line.at,
-            error=message,
-            why=message,
-            gave_up=self.gave_up,
-        )
-
-    def _moved(self, event: Event, before: Saga, after: Saga) -> StepProgress:
-        if event is Event.RESOLVED:
-            event = Event.ACTION_DONE if after.cursor > before.cursor else Event.COMPENSATION_DONE
-        if event is Event.COMPENSATION_REFUSED and before.state is State.SEALING:
-            event = Event.ACTION_DONE  # the pivot has answered that its action took effect
-        status, effect, error, why = self.status, self.effect, self.error, self.why
-        if event in (Event.CANCELLED, Event.DEADLINE_PASSED) and before.calls.attempts:
-            status, effect = "UNKNOWN", "unknown" if effect == "none" else effect
-        status, effect = _STATUS_AND_EFFECT.get(event, (status, effect))
-        if event is Event.ACTION_DONE:
-            error = why = None
-        elif event is Event.COMPENSATION_DONE:
-            error = why
-        return replace(self, status=status, effect=effect, error=error, why=why)
-
-
-@dataclass(frozen=True)
-class Letter:
-    """A dead letter: an event of a choreographed saga that a service could not handle, and that was parked."""
-
-    letter: int  # its number at the broker
-    subject: str | None
-    stored_at: str | None  # with the number it names the letter: a broker with a new disk counts from 1 again
-    line: int  # the number of the line that tells of it
 
 
 @dataclass(frozen=True)
@@ -131,14 +46,14 @@ class Context:
     at: float = 0.0  # the time of the last one
     reached_at: float = 0.0  # when the saga reached the step at the cursor
     calls: AttemptsSoFar = _NO_CALLS
-    steps: Mapping[str, StepProgress] = field(default_factory=dict)  # by the step's name, where anything is known
+    steps: Mapping[str, StepSummary] = field(default_factory=dict)  # by the step's name, where anything is known
     cancelled: bool = False  # an operator has asked for it
     stalled: bool = False  # it has stalled at least once
     overdue: bool = False  # its deadline has passed: only of a choreographed saga
     heard: bool = False  # a service has heard of it, or may have: only of a choreographed saga
     faults: Sequence[str] = ()  # the injected crashes that have struck
-    parked: Sequence[Letter] = ()  # the dead letters that wait to be replayed
-    replayed: Sequence[Letter] = ()  # the dead letters that were replayed last
+    parked: Sequence[DeadLetter] = ()  # the dead letters that wait to be replayed
+    replayed: Sequence[DeadLetter] = ()  # the dead letters that were replayed last
 
     def after(self, line: Line, before: Saga, after: Saga) -> Context:
         """Return the context after one more line; `before` and `after` are the saga on both sides of it."""
@@ -151,12 +66,12 @@ class Context:
             calls=after.calls,
             steps=self._steps(line, before, after),
             stalled=self.stalled or (moved and after.state in STALLED),
-            heard=self.heard or (before.definition.choreographed and not by_its_starter(line)),
+            heard=self.heard or tells_of_a_service(before.definition, line),
         )
         noted = _NOTED.get(line.event)
         return noted(context, line) if noted else context
 
-    def _steps(self, line: Line, before: Saga, after: Saga) -> Mapping[str, StepProgress]:
+    def _steps(self, line: Line, before: Saga, after: Saga) -> Mapping[str, StepSummary]:
         if line.event == CLAIMED:
             if after.calls == before.calls or before.state not in FORWARD or before.step is None:
                 return self.steps
@@ -166,7 +81,7 @@ class Context:
             return self.steps
         return {**self.steps, line.step: self.step(line.step).after(line, before, after)}
 
-    def step(self, name: str) -> StepProgress:
+    def step(self, name: str) -> StepSummary:
         """Return how far the step with this name has come."""
         return self.steps.get(name, _UNCALLED)
 
@@ -195,7 +110,7 @@ class Context:
         for name in _LETTERS:
             for letter in column.get(name, ()):
                 _check(letter, _LETTER, f"context.{name}")
-            letters[name] = tuple(Letter(**each) for each in column.get(name, ()))
+            letters[name] = tuple(DeadLetter(**each) for each in column.get(name, ()))
         calls = column.get("calls", {})
         _check(calls, _CALLS, "context.calls")
         for name, step in column["steps"].items():
@@ -205,7 +120,7 @@ class Context:
             at=column["at"],
             reached_at=column["reached_at"],
             calls=AttemptsSoFar(**calls),
-            steps={name: StepProgress(**step) for name, step in column["steps"].items()},
+            steps={name: StepSummary(**step) for name, step in column["steps"].items()},
             faults=tuple(column.get("faults", ())),
             **{name: column[name] for name in _FLAGS if name in column},
             **letters,
@@ -228,16 +143,16 @@ def _check(values: Any, shape: Mapping[str, Callable[[Any], bool]], place: str) 
             raise ContextError(f"{place}.{name} is missing")
 
 
-_UNCALLED = StepProgress()
+_UNCALLED = StepSummary()
 _FLAGS = ("cancelled", "stalled", "overdue", "heard")
 _LETTERS = ("parked", "replayed")
 _REQUIRED = {
     "context": ("lines", "at", "reached_at", "steps"),
-    **{f"context.{name}": tuple(each.name for each in fields(Letter)) for name in ("parked", "replayed")},
+    **{f"context.{name}": tuple(each.name for each in fields(DeadLetter)) for name in ("parked", "replayed")},
 }
 _CALLS, _STEP, _LETTER = (
     {name: type_check(annotation) for name, annotation in get_type_hints(of).items()}
-    for of in (AttemptsSoFar, StepProgress, Letter)
+    for of in (AttemptsSoFar, StepSummary, DeadLetter)
 )
 _SHAPE: Mapping[str, Callable[[Any], bool]] = {
     "lines": type_check(int),
@@ -249,26 +164,12 @@ _SHAPE: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_FLAGS, type_check(bool)),
     **dict.fromkeys(_LETTERS, type_check(list)),
 }
-_DEFAULTS = {kind: {each.name: each.default for each in fields(kind)} for kind in (AttemptsSoFar, StepProgress)}
+_DEFAULTS = {kind: {each.name: each.default for each in fields(kind)} for kind in (AttemptsSoFar, StepSummary)}
 
 
-def _not_default(value: AttemptsSoFar | StepProgress) -> dict[str, Any]:
+def _not_default(value: AttemptsSoFar | StepSummary) -> dict[str, Any]:
     defaults = _DEFAULTS[type(value)]
     return {name: each for name, each in vars(value).items() if each != defaults[name]}
-
-
-def by_its_starter(line: Line) -> bool:
-    """Return whether a line of a choreographed saga can be written before any service has heard of the saga."""
-    return line.event in _UNHEARD or (line.event == PARKED and line.facts.get("service") == ITS_STARTER)
-
-
-def parked_after(parked: Sequence[Letter], line: Line) -> tuple[Letter, ...]:
-    """Return the dead letters that wait after one more line: parking adds one, a replay takes it away."""
-    if line.event not in (PARKED, REPLAYED):
-        return tuple(parked)
-    letter = _letter(line)
-    others = tuple(each for each in parked if each.letter != letter.letter)
-    return (*others, letter) if line.event == PARKED else others
 
 
 def _cancelled(context: Context, line: Line) -> Context:
@@ -288,15 +189,8 @@ def _parked(context: Context, line: Line) -> Context:
 
 
 def _replayed(context: Context, line: Line) -> Context:
-    number = _letter(line).letter
-    gone = [each for each in context.parked if each.letter == number]
-    waiting = parked_after(context.parked, line)
-    return replace(context, parked=waiting, replayed=(*context.replayed, *gone)[-REPLAYED_AT_MOST:])
-
-
-def _letter(line: Line) -> Letter:
-    facts = line.facts
-    return Letter(int(facts.get("letter", 0)), facts.get("subject"), facts.get("stored_at"), line.seq)
+    replayed = replayed_after(context.parked, context.replayed, line)
+    return replace(context, parked=parked_after(context.parked, line), replayed=replayed)
 
 
 # What some lines say of the saga itself, besides what they say of a step.

@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 from jsonschema import Draft202012Validator
 
 from saga.payload import check_fields, compact, schema_of
-from saga.retry import BACKOFF, RETRIES, TIMEOUT
+from saga.retry import ATTEMPT_SECONDS, BACKOFF_SECONDS, RETRIES
 
 # The core only carries these names along. The part that runs sagas in a mode, or on an engine, knows what they mean.
 ORCHESTRATION, CHOREOGRAPHY = "orchestration", "choreography"  # the modes
@@ -43,9 +43,9 @@ class Step:
     action: str
     compensation: str | None = None
     send: tuple[str, ...] = ()
-    timeout: float = TIMEOUT
+    timeout: float = ATTEMPT_SECONDS
     retries: int = RETRIES
-    backoff: float = BACKOFF
+    backoff: float = BACKOFF_SECONDS
     pivot: bool = False
     unsaid: bool = False
     records: str = ONE_RECORD

@@ -23,6 +23,7 @@ from saga import progress
 from saga.call import Attempt, CallRequest, DeadlinePassed, Exchange, Outcome, Stopping, Verdict, make_call
 from saga.errors import LeaseLost, Overtaken, WriteRefused
 from saga.http_client.transport import HttpAnswer, Transport
+from saga.lease import Lease
 from saga.machine import ATTEMPT, CLAIMED, RELEASED, STALLED, Call, Event, Line, State, next_call
 from saga.retry import stall_delay
 from saga.saga_log import SagaLog
@@ -31,7 +32,7 @@ from saga.storage.log_writes import Also
 
 
 def _do_nothing(driver: Driver, call: Call) -> None:
-    """The hook of a driver that nothing is injected into."""
+    """Do nothing: the hook of a driver into which no failure is injected."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Driver:
     """
 
     def __init__(self, row: SagaRow, deps: DriverDeps, claim: Claim | None = None, since: float | None = None):
-        """`record` is the saga's row; `claim` says how it came here, None where this process has just started it.
+        """Take the saga in `row` into hand; `claim` says how it came here, None where this process has just started it.
 
         `since` is when the lease began at the latest, by the monotonic clock: now, where it is not given.
         """
@@ -112,8 +113,8 @@ class Driver:
         self._pending: list[Line] = []  # and the lines that the next write adds,
         self._exchanges: list[Exchange] = []  # with what was exchanged in the attempts among them
         self._lock = threading.Lock()  # a write, a renewal and a preemption must not cross
-        self._lease_until = row.due_at or 0.0  # by the clock that others read,
-        self._lease_ends = (self.moved_at if since is None else since) + deps.lease  # and by one that nobody sets
+        began = self.moved_at if since is None else since
+        self._lease = Lease(deps.lease, deps.clock, deps.monotonic, row.due_at or 0.0, began)
 
     # What the pool of drivers does with it
 
@@ -183,10 +184,10 @@ class Driver:
         deps = self._deps
         if deps.stopping():
             raise Stopping
-        if deps.monotonic() >= self._lease_ends:
-            raise LeaseLost(self.row.id)  # perhaps; somebody may have claimed it, so make no call
-        if deps.clock() >= self._lease_until:
-            self.renew_when_old()  # the clock was set; raises LeaseLost where somebody has gone by it
+        if self._lease.ended:
+            raise LeaseLost(self.row.id)  # another driver may have claimed the saga
+        if self._lease.looks_ended:
+            self.renew_when_old()  # raises LeaseLost where another driver has claimed the saga by its clock
         if self._next.state is State.EXECUTING and self._deadline_passed():
             raise DeadlinePassed
         with self._lock:  # whoever preempts is told, for certain, whether this attempt has begun
@@ -303,7 +304,7 @@ class Driver:
                 self._next, now, owner=deps.owner, due_at=now + deps.lease, stalled=rest
             )
             self._write_row()
-            self._lease_until, self._lease_ends = self.row.due_at or 0.0, since + deps.lease
+            self._lease.prolong(self.row.due_at or 0.0, since)
             if self.row.owner is None:
                 self.phase = Phase.RELEASED
             elif self.phase is Phase.GIVEN_UP:  # nobody has claimed it yet
@@ -342,7 +343,7 @@ class Driver:
     @property
     def holds(self) -> bool:
         """Whether nobody else may drive the saga now, whatever the clock says."""
-        return self.phase in _HOLDING and self._deps.monotonic() < self._lease_ends
+        return self.phase in _HOLDING and not self._lease.ended
 
     def renew_when_old(self) -> None:
         """Prolong the lease once a third of it is gone, or the clock was set by as much.
@@ -351,11 +352,10 @@ class Driver:
         """
         deps = self._deps
         with self._lock:
-            until, ends = deps.clock() + deps.lease, deps.monotonic() + deps.lease
-            gone = max(abs(until - self._lease_until), ends - self._lease_ends)
-            if self.phase in _HOLDING and gone >= deps.lease / 3:
-                deps.log.renew(self.row.id, self.row.epoch, until)
-                self._lease_until, self._lease_ends = until, ends
+            if self.phase in _HOLDING and self._lease.is_old:
+                due_at, since = deps.clock() + deps.lease, deps.monotonic()
+                deps.log.renew(self.row.id, self.row.epoch, due_at)
+                self._lease.prolong(due_at, since)
 
     def give_up(self) -> None:
         """End the lease in the middle of a call, because the process exits: another may claim the saga at once."""

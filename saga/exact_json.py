@@ -19,7 +19,7 @@ from uuid import UUID
 Path = Sequence[str | int]
 JSON = Any  # None, bool, int, float, Decimal, str, list, dict
 
-DIGITS = 4300  # characters that a number may have at most; also Python's own limit for an int
+DIGITS_AT_MOST = 4300  # characters that a number may have at most; also Python's own limit for an int
 
 _ZERO = re.compile(r"-?[0.]+(?:[eE].*)?")
 
@@ -36,13 +36,13 @@ def number(text: str) -> float | Decimal:
     """Return the value of the JSON number `text`, which has a fraction or an exponent.
 
     It is a Decimal where a double would change the value, otherwise a float. Raises ValueError where the text has more
-    than DIGITS characters, or the value is out of a double's range.
+    than DIGITS_AT_MOST characters, or the value is out of a double's range.
     """
     value = float(text)
     if repr(value) == text:
         return value
-    if len(text) > DIGITS:
-        raise ValueError(f"a number of {len(text)} characters is too long: {DIGITS} are the most")
+    if len(text) > DIGITS_AT_MOST:
+        raise ValueError(f"a number of {len(text)} characters is too long: {DIGITS_AT_MOST} are the most")
     if math.isinf(value):
         raise ValueError(f"{_short(text)} is too large a number")
     if value == 0:
@@ -92,7 +92,11 @@ def _fraction_or_wrong(text: str) -> Any:
 
 
 def _whole_or_wrong(text: str) -> Any:
-    return 0 if len(text) <= DIGITS else _Wrong(f"a number of {len(text)} digits is too long: {DIGITS} are the most")
+    return (
+        0
+        if len(text) <= DIGITS_AT_MOST
+        else _Wrong(f"a number of {len(text)} digits is too long: {DIGITS_AT_MOST} are the most")
+    )
 
 
 def wrong_number(text: str) -> tuple[Path, str] | None:
@@ -221,7 +225,7 @@ def _plain_decimal(value: Decimal) -> int | float | Decimal:
     if math.isfinite(near) and Decimal(repr(near)) == value:
         return near
     digits, exponent = value.as_tuple().digits, value.as_tuple().exponent
-    if not isinstance(exponent, int) or abs(exponent) > DIGITS or len(digits) > DIGITS:
+    if not isinstance(exponent, int) or abs(exponent) > DIGITS_AT_MOST or len(digits) > DIGITS_AT_MOST:
         return value  # it does not come from a JSON text
     numerator, denominator = value.as_integer_ratio()
     if denominator == 1:

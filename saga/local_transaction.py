@@ -29,7 +29,7 @@ StepFunction = Callable[[Transaction, Mapping[str, Any]], Mapping[str, Any] | No
 Count = Callable[[str, Direction, Handled, float], None]
 
 # The answer to a compensation that found, in its own transaction, that the action is to stay (see `unless`).
-KEPT = StepAnswer(409, {"error": "the action took effect, and stays"}, Handled.FAILED)
+ACTION_STAYS = StepAnswer(409, {"error": "the action took effect, and stays"}, Handled.FAILED)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class AttemptHooks:
     """
 
     def before(self) -> None:
-        """Called once the attempt's number is known, and before its fields are looked at; it may take its time."""
+        """Act before the attempt: its number is known, its fields are not looked at yet. It may take its time."""
 
     def around_action(self, attempt: ActionAttempt) -> LocalOutcome:
         """Give the outcome of an action: that of `attempt.run()`, unless the subclass knows a reason for another."""
@@ -100,7 +100,7 @@ FindHooks = Callable[[Sequence[tuple[str, str]], int], AttemptHooks]
 NO_HOOKS = AttemptHooks()
 
 
-class _Kept(Exception):
+class _ActionStays(Exception):
     """The compensation's transaction is to be rolled back, since the action stays."""
 
 
@@ -127,7 +127,7 @@ class LocalTransactions:
         return self._barrier.engine
 
     def saved(self, saga_id: str, step: str) -> tuple[BarrierState, Mapping[str, Any]] | None:
-        """The state of a step's barrier row and the answer that it holds; None where there is no row."""
+        """Return the state of a step's barrier row and the answer that it holds; None where there is no row."""
         return self._barrier.saved(saga_id, step)
 
     def act(
@@ -153,13 +153,13 @@ class LocalTransactions:
         """Make one attempt at the compensation; `also_write` goes into its transaction.
 
         Without `can_undo`, an action that has taken effect stays, which is a refusal. `unless` is asked where there is
-        something to undo, in the same transaction: if so, nothing is changed and the answer is KEPT.
+        something to undo, in the same transaction: if so, nothing is changed and the answer is ACTION_STAYS.
         """
         compensation = self._compensation if can_undo else _refuse_to_undo
 
         def undo(transaction: Transaction) -> Mapping[str, Any] | None:
             if unless(transaction):
-                raise _Kept
+                raise _ActionStays
             return compensation(transaction, fields)
 
         def run() -> LocalOutcome:
@@ -168,7 +168,7 @@ class LocalTransactions:
         return self._counted(key, Direction.COMPENSATION, lambda: hooks.around_compensation(run))
 
     def dry_run(self, saga_id: str, fields: Mapping[str, Any]) -> LocalOutcome:
-        """What the action would answer now: its transaction is rolled back, and the barrier is not asked."""
+        """Return what the action would answer now: its transaction is rolled back, and the barrier is not asked."""
 
         def run() -> StepAnswer:
             with self.engine.connect() as connection, connection.begin() as begun:
@@ -193,7 +193,7 @@ class LocalTransactions:
 
 
 def failure_message(error: Exception) -> str:
-    """What others are told of an error that was not expected: as little as helps them."""
+    """Return what others are told of an error that was not expected: as little as helps them."""
     if isinstance(error, NotJson):
         return f"the service failed, and rolled back: {error}"
     # A database that refuses a statement has answered.
@@ -213,7 +213,7 @@ def log_failure(event: str, error: Exception) -> None:
 
 
 def _outcome(work: Callable[[], StepAnswer]) -> LocalOutcome:
-    """The outcome of a local transaction, which says what is known of its effect, whatever was raised in it.
+    """Return the outcome of a local transaction: what is known of its effect, whatever was raised in it.
 
     To catch every Exception is right here, and only here. The barrier promises that whatever it raises, but
     OutcomeUnknown, was raised before the COMMIT: then the transaction was rolled back and certainly changed nothing,
@@ -224,8 +224,8 @@ def _outcome(work: Callable[[], StepAnswer]) -> LocalOutcome:
         return LocalOutcome(work())
     except OutcomeUnknown as error:
         return LocalOutcome(StepAnswer(500, {"error": str(error)}, Handled.FAILED))
-    except _Kept:
-        return LocalOutcome(KEPT, certain=True)
+    except _ActionStays:
+        return LocalOutcome(ACTION_STAYS, certain=True)
     except Exception as error:
         answer = StepAnswer(500, {"error": failure_message(error)}, Handled.FAILED)
         return LocalOutcome(answer, certain=True, error=error)

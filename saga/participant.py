@@ -36,7 +36,7 @@ from saga.local_transaction import (
 from saga.payload import check_fields, compact, digest, iso, mask, parse_object, schema_of
 from saga.storage.column_types import Token, decodable
 
-BODY_AT_MOST = 1 << 20  # bytes; a kit answers 413 to a larger one
+REQUEST_BYTES_AT_MOST = 1 << 20  # bytes; a kit answers 413 to a larger one
 JSON_TYPE = "application/json"
 # The headers that Endpoints reads.
 HEADERS = ("Saga-Id", "Saga-Step", "Saga-Attempt", "Saga-Dry-Run")
@@ -45,7 +45,7 @@ OPEN_PATHS = ("/healthz", "/readyz")
 
 
 def business_table(name: str, *columns: Column[Any]) -> Table:
-    """A service's own table: the columns `id` and `saga_id`, which says whose row it is, then those given."""
+    """Return a service's own table: the columns `id` and `saga_id`, which says whose row it is, then those given."""
     number = BigInteger().with_variant(Integer, "sqlite")
     saga_id = Column("saga_id", Token(255), nullable=False, index=True)
     return Table(name, MetaData(), Column("id", number, primary_key=True), saga_id, *columns)
@@ -98,7 +98,10 @@ class CallHeaders:
 
     @classmethod
     def read(cls, headers: Mapping[str, str], own_step: str) -> CallHeaders:
-        """The headers of a call to the service whose step is `own_step`; raises BadInput, naming one that is wrong."""
+        """Return what the headers of a call say; `own_step` is the step of the service that is called.
+
+        Raises BadInput, which names the header, where one is wrong.
+        """
         anonymous = "Saga-Id" not in headers
         saga_id = str(uuid_utils.uuid7()) if anonymous else headers["Saga-Id"]
         step, attempt = headers.get("Saga-Step", own_step), headers.get("Saga-Attempt", "1")
@@ -111,7 +114,7 @@ class CallHeaders:
         return cls(saga_id, step, int(attempt), dry_run, anonymous)
 
     def key(self, fields: Mapping[str, Any]) -> Key:
-        """The call's row in the barrier."""
+        """Return the call's row in the barrier."""
         return Key(self.saga_id, self.step, digest(fields))
 
 
@@ -119,7 +122,10 @@ class Endpoints:
     """Answers the requests to one service."""
 
     def __init__(self, participant: ParticipantDefinition, transactions: LocalTransactions, token: str | None = None):
-        """Raises jsonschema's SchemaError where the author's schema is none: a slip stops the service at its start."""
+        """Check the author's schema.
+
+        Raises jsonschema's SchemaError where it is not one: the service does not start.
+        """
         Draft202012Validator.check_schema(participant.schema)
         self.schema = schema_of(participant.schema)
         self._participant = participant
@@ -127,7 +133,7 @@ class Endpoints:
         self._token = token
 
     def check_token(self, path: str, authorization: str) -> ParticipantResponse | None:
-        """The 401 of a request that does not show the service's token where it has to; else None.
+        """Return the 401 for a request that does not show the service's token where it has to; None for any other.
 
         `authorization` is the header Authorization, "" where there is none.
         """
@@ -160,19 +166,19 @@ class Endpoints:
         return self._answer_call(request, undo)
 
     def records(self, saga_id: str) -> ParticipantResponse:
-        """The business rows and the barrier rows of one saga."""
+        """Return the business rows and the barrier rows of one saga."""
         return _answered(lambda: self._records(saga_id))
 
     def latest_records(self, limit: str = "50") -> ParticipantResponse:
-        """The latest business rows, newest first; `limit` is as it was sent."""
+        """Return the latest business rows, newest first; `limit` is as it was sent."""
         return _answered(lambda: self._latest_records(limit))
 
     def healthy(self) -> ParticipantResponse:
-        """200: the process serves."""
+        """Return 200: the process serves."""
         return json_response(200, {"status": "ok"})
 
     def ready(self) -> ParticipantResponse:
-        """200 where the database answers, else 503."""
+        """Return 200 where the database answers, else 503."""
         try:
             with self._transactions.engine.begin() as connection:
                 connection.execute(select(self._participant.table.c.id).limit(1))
@@ -183,7 +189,7 @@ class Endpoints:
     def _answer_call(
         self, request: ParticipantRequest, work: Callable[[CallHeaders, AttemptHooks], LocalOutcome]
     ) -> ParticipantResponse:
-        """The response to a call, which names its saga whatever came of it: who gave no id needs it to compensate."""
+        """Return the response to a call. It names the saga in any case: who gave no id needs it to compensate."""
         saga: dict[str, str] = {}
 
         def answer() -> ParticipantResponse:
@@ -231,19 +237,19 @@ def check_saga_id(saga_id: str, what: str) -> None:
 def json_response(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> ParticipantResponse:
-    """A response with this body, and a line's end after it for who reads it in a terminal."""
+    """Return a response with this JSON body, and a line's end after it for those who read it in a terminal."""
     return ParticipantResponse(status, f"{compact(body)}\n", headers or {})
 
 
 def error_response(
     status: int, message: Any, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> ParticipantResponse:
-    """The contract's `{"error": "…"}`, with the name of the field that is wrong where one is."""
+    """Return a response with the contract's `{"error": "…"}`, and the name of the field that is wrong where one is."""
     return json_response(status, {"error": str(message), **({"field": field} if field else {})}, headers)
 
 
 def _response(call: CallHeaders, outcome: LocalOutcome) -> ParticipantResponse:
-    """The outcome of a local transaction, over HTTP."""
+    """Return the response that tells of a local transaction's outcome."""
     if outcome.error is not None:
         log_failure("call_failed", outcome.error)
     if outcome.garbled is not None:
@@ -254,7 +260,7 @@ def _response(call: CallHeaders, outcome: LocalOutcome) -> ParticipantResponse:
 
 
 def failure_response(error: Exception) -> ParticipantResponse:
-    """The 500 for an error that nobody expected, which is logged; it says nothing of any effect.
+    """Log an error that nobody expected, and return the 500 for it, which says nothing of any effect.
 
     The errors of a local transaction do not come by here: LocalTransactions turns them into an outcome, which says what
     is known of its effect. Of any other error it is not known whether it came before or after the transaction.
@@ -265,7 +271,7 @@ def failure_response(error: Exception) -> ParticipantResponse:
 
 
 def _answered(work: Callable[[], ParticipantResponse], headers: Mapping[str, str] | None = None) -> ParticipantResponse:
-    """What `work` gives, or the response to its error; with the `headers` that it has filled in by then."""
+    """Return what `work` returns, or the response to its error, with the `headers` that it has filled in by then."""
     try:
         response = work()
     except BadInput as error:

@@ -23,12 +23,12 @@ from saga.exact_json import decode as decode
 from saga.exact_json import readable as readable
 
 MASK = "***"
-DEPTH = 64  # levels of arrays and objects in what others send us, at most
-WRAPPED = 8  # levels that we may add, in events and in the database
+LEVELS_AT_MOST = 64  # levels of arrays and objects in what others send us, at most
+LEVELS_ADDED = 8  # levels that we may add, in events and in the database
 
 
 def parse_object(
-    body: bytes | str, what: str = "the body", *, depth: int = DEPTH, strict: bool = True
+    body: bytes | str, what: str = "the body", *, depth: int = LEVELS_AT_MOST, strict: bool = True
 ) -> dict[str, JSON]:
     """Return the JSON object (RFC 8259) in `body`, which may be `depth` levels deep.
 
@@ -79,7 +79,8 @@ def stored(text: str) -> JSON:
         value = decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if text.count("[") + text.count("{") > DEPTH + WRAPPED and too_deep(value, DEPTH + WRAPPED):
+    levels = LEVELS_AT_MOST + LEVELS_ADDED
+    if text.count("[") + text.count("{") > levels and too_deep(value, levels):
         raise ValueError("it is nested too deeply")
     return value
 
@@ -95,10 +96,10 @@ def sayable(value: Any, what: str) -> tuple[dict[str, JSON], str]:
     try:
         text = compact(value)
         text.encode()
-        if text.count("[") + text.count("{") > DEPTH and too_deep(value, DEPTH):
+        if text.count("[") + text.count("{") > LEVELS_AT_MOST and too_deep(value, LEVELS_AT_MOST):
             raise RecursionError
     except RecursionError:
-        raise NotJson(f"{what} is nested too deeply: {DEPTH} levels are the most") from None
+        raise NotJson(f"{what} is nested too deeply: {LEVELS_AT_MOST} levels are the most") from None
     except (TypeError, ValueError):
         raise NotJson(f"{what} is not JSON: {_unsayable(value)}") from None
     if type(value) is dict and all(type(item) in _SCALARS for item in value.values()) and all(map(_is_text, value)):
@@ -126,7 +127,7 @@ def _unsayable(value: Any) -> str:
             return str(error)
         return None
 
-    if too_deep(value, DEPTH):
+    if too_deep(value, LEVELS_AT_MOST):
         return "it is nested too deeply, or holds itself"
     path, why = first(value, problem) or ((), "it holds something that is not JSON")
     return f"{field_name(path)}: {why}" if path else why

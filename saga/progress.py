@@ -153,21 +153,21 @@ def with_due_time(
 
 
 def _event_detail(after: Saga, cause: Cause | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What an event's line says. `stalled` is the reason, where it is not that a call did not succeed."""
+    """Return the detail of an event's line. Its `stalled` says why a saga stalls without a call that has failed."""
     detail: dict[str, Any] = {"state": after.state, **({"message": cause["message"]} if cause else {}), **(more or {})}
     reason = cannot_undo(after)
     return {**detail, "stalled": reason} if reason else detail
 
 
 def _rounds(row: SagaRow, event: Event, after: Saga) -> int:
-    """In how many rounds in a row the present call has failed."""
+    """Return in how many rounds in a row the present call has failed."""
     if after.state in STALLED:
         return row.rounds + 1
     return row.rounds if event is Event.RESUMED else 0
 
 
 def _error(row: SagaRow, event: Event, after: Saga, cause: Cause | None) -> Cause | None:
-    """The first cause, which is kept through the roll-back. A saga that completed, or whose pivot did, has none."""
+    """Return the first cause, which is kept through the roll-back; None where the saga, or its pivot, completed."""
     if after.state is State.COMPLETED:
         return None
     if row.state is State.SEALING and event is Event.COMPENSATION_REFUSED:

@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 # The limits of a call whose step says nothing about them.
-TIMEOUT = 5.0  # seconds for one attempt, from connecting to the last byte
+ATTEMPT_SECONDS = 5.0  # seconds for one attempt, from connecting to the last byte
 RETRIES = 2  # further attempts after the first one
-BACKOFF = 0.2  # seconds before the first retry; each further wait is twice as long
+BACKOFF_SECONDS = 0.2  # seconds before the first retry; each further wait is twice as long
 
-BACKOFF_AT_MOST = 5.0  # seconds, at which the doubling ends
-RETRY_AFTER_AT_MOST = 5.0  # seconds that a service may ask for
+BACKOFF_SECONDS_AT_MOST = 5.0  # seconds, at which the doubling ends
+RETRY_AFTER_SECONDS_AT_MOST = 5.0  # seconds that a service may ask for
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def backoff_delay(backoff: float, retry: int) -> float:
 
     It is `backoff`, doubled with each retry up to 5 s. A `backoff` that is longer than 5 s stays as it is.
     """
-    return min(backoff * 2.0 ** min(retry - 1, 62), max(backoff, BACKOFF_AT_MOST))
+    return min(backoff * 2.0 ** min(retry - 1, 62), max(backoff, BACKOFF_SECONDS_AT_MOST))
 
 
 def delays(backoff: float, retries: int, random: Callable[[], float]) -> Iterator[float]:
@@ -43,7 +43,7 @@ def delays(backoff: float, retries: int, random: Callable[[], float]) -> Iterato
 @lru_cache
 def longest(timeout: float, retries: int, backoff: float) -> float:
     """Return how long a call of 1 + `retries` attempts may take at most, in seconds."""
-    waits = [max(backoff_delay(backoff, retry), RETRY_AFTER_AT_MOST) for retry in range(1, retries + 1)]
+    waits = [max(backoff_delay(backoff, retry), RETRY_AFTER_SECONDS_AT_MOST) for retry in range(1, retries + 1)]
     return (1 + retries) * timeout + sum(waits)
 
 
@@ -63,7 +63,7 @@ def retry_request(
     sleep: Callable[[float], Any],
     random: Callable[[], float],
     retries: int = RETRIES,
-    backoff: float = BACKOFF,
+    backoff: float = BACKOFF_SECONDS,
     first: int = 1,
     answered: Callable[[T, bool], None] = lambda answer, will_retry: None,
 ) -> T:
@@ -80,5 +80,5 @@ def retry_request(
         answered(answer, wait is not None)
         if wait is None:
             return answer
-        sleep(max(wait, min(retry_after(answer) or 0.0, RETRY_AFTER_AT_MOST)))
+        sleep(max(wait, min(retry_after(answer) or 0.0, RETRY_AFTER_SECONDS_AT_MOST)))
     raise AssertionError("unreachable: the last attempt has no wait after it")

@@ -28,9 +28,9 @@ from saga.storage.log_writes import Also, Fate, LogWrite, write_together
 from saga.storage.statement_batch import Row, is_plain
 from saga.unreadable import Unreadable, UnreadableLine, line_of, unreadable
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-ALL = 2**31 - 1  # lines
-RECENT = 200  # lines, the latest of a saga, that must be readable for somebody to drive it
+NO_RESULTS: Mapping[str, Any] = MappingProxyType({})
+ALL_LINES = 2**31 - 1  # lines
+LINES_CHECKED = 200  # lines, the latest of a saga, that must be readable for somebody to drive it
 
 
 class SagaLog:
@@ -66,7 +66,7 @@ class SagaLog:
         epoch: int,
         present: Present,
         lines: Sequence[Line],
-        results: Mapping[str, Mapping[str, Any]] = NOTHING,
+        results: Mapping[str, Mapping[str, Any]] = NO_RESULTS,
         next_epoch: int | None = None,
         also: Also = (),
     ) -> None:
@@ -92,7 +92,10 @@ class SagaLog:
             raise Overtaken(saga_id)
 
     def _overtaken(self, saga_id: str, seq: int) -> bool:
-        """Whether the line with this number is somebody else's, and not the driver's own, written by a lost COMMIT."""
+        """Return whether the line with this number was added beside the driver.
+
+        Otherwise it is the driver's own, written by a COMMIT whose answer was lost.
+        """
         return any(line.event in BESIDE_THE_DRIVER for line in self.lines_at(saga_id, [seq]))
 
     def add_line(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
@@ -131,7 +134,7 @@ class SagaLog:
         return self._drivable(connection, found), before["owner"] is not None
 
     def _drivable(self, connection: Connection, found: Stored) -> SagaRow:
-        """The saga, for somebody to drive it.
+        """Return the saga, for somebody to drive it.
 
         Raises SagaUnreadable where its row or one of its latest lines cannot be decoded; that rolls the claim back, so
         nothing of the saga is changed.
@@ -139,7 +142,7 @@ class SagaLog:
         if isinstance(found, Unreadable):
             self.aside.put(found)
             raise SagaUnreadable(f"it cannot be read: {found.reason}")
-        latest = {"saga_id": found.id, "after": max(0, found.context.lines - RECENT), "most": RECENT}
+        latest = {"saga_id": found.id, "after": max(0, found.context.lines - LINES_CHECKED), "most": LINES_CHECKED}
         lines = [line_of(row) for row in connection.execute(sql.LINES, latest).mappings()]
         bad = next((line for line in lines if isinstance(line, UnreadableLine)), None)
         if bad:
@@ -182,7 +185,7 @@ class SagaLog:
     def claim(
         self, saga_id: str, epoch: int, owner: str, *, due_by: float, due_at: float, seen: float | None = None
     ) -> tuple[SagaRow, bool]:
-        """Take over a saga that was due at `due_by`, until `due_at`; gives it, and whether somebody still held it.
+        """Take over a saga that was due at `due_by`, until `due_at`; return it, and whether somebody still held it.
 
         `seen`: the due time that the saga had when it was looked at; it is claimed if it has that still, whatever
         `due_by` says. Raises LeaseLost where somebody else was quicker, or its owner has renewed its lease, and
@@ -203,17 +206,17 @@ class SagaLog:
         )
 
     def find(self, saga_id: str) -> Stored | None:
-        """The saga with this id; None where there is none."""
+        """Return the saga with this id; None where there is none."""
         if not saga_id.isascii():  # MySQL does not compare such a text with an ASCII column, it raises
             return None
         return self._find(sql.FIND, {"saga_id": saga_id})
 
     def find_by_key(self, key: str) -> Stored | None:
-        """The saga that was started with this idempotency key; None where there is none."""
+        """Return the saga that was started with this idempotency key; None where there is none."""
         return self._find(sql.FIND_BY_KEY, {"key": key})
 
     def find_many(self, saga_ids: Iterable[str], bare: bool = False) -> dict[str, Stored]:
-        """The sagas with these ids, by id; `bare`: without input and results."""
+        """Return the sagas with these ids, by id; with `bare`, without their inputs and results."""
         values = {"saga_ids": list(saga_ids)}
         if bare:
             return {row["id"]: self.decoded(row) for row in self.database.select(sql.FIND_MANY_BARE, values)}
@@ -233,7 +236,7 @@ class SagaLog:
         return self.database.run(work)
 
     def decoded(self, row: RowMapping, results: Mapping[str, Any] | None = None) -> Stored:
-        """The saga that a row holds, and a note of it where it cannot be read.
+        """Return the saga that a row holds, and set it aside where it cannot be read.
 
         It is Unreadable also where one of its lines was found to be so, until its lines are read again.
         """
@@ -250,16 +253,16 @@ class SagaLog:
         return found
 
     def read(self, saga_id: str) -> Stored | None:
-        """The saga with this id; Unreadable also where one of its latest lines cannot be decoded."""
+        """Return the saga with this id; an Unreadable also where one of its latest lines cannot be decoded."""
         found = self.find(saga_id)
         if isinstance(found, SagaRow):
-            lines = self.lines(saga_id, max(0, found.context.lines - RECENT), RECENT)
+            lines = self.lines(saga_id, max(0, found.context.lines - LINES_CHECKED), LINES_CHECKED)
             if any(isinstance(line, UnreadableLine) for line in lines):
                 found = self.find(saga_id)
         return found
 
-    def lines(self, saga_id: str, after: int = 0, most: int = ALL) -> list[Line]:
-        """The saga's lines with numbers above `after`, oldest first."""
+    def lines(self, saga_id: str, after: int = 0, most: int = ALL_LINES) -> list[Line]:
+        """Return the saga's lines with numbers above `after`, oldest first."""
         lines = [
             line_of(row) for row in self.database.select(sql.LINES, {"saga_id": saga_id, "after": after, "most": most})
         ]
@@ -267,7 +270,7 @@ class SagaLog:
         return lines
 
     def lines_at(self, saga_id: str, numbers: Iterable[int]) -> list[Line]:
-        """The saga's lines with these numbers, oldest first."""
+        """Return the saga's lines with these numbers, oldest first."""
         values = {"saga_id": saga_id, "numbers": list(numbers)}
         return [line_of(row) for row in self.database.select(sql.LINES_AT, values)]
 
@@ -285,7 +288,7 @@ class SagaLog:
 
 
 def results_of(connection: Connection, saga_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the actions of these sagas answered: by the saga's id, then by the step's name."""
+    """Return what the actions of these sagas answered: by the saga's id, then by the step's name."""
     found: dict[str, dict[str, Any]] = {}
     for row in connection.execute(sql.RESULTS_OF, {"saga_ids": saga_ids}):
         found.setdefault(row.saga_id, {})[row.step] = row.result

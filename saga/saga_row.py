@@ -119,7 +119,7 @@ class Present:
 
 
 def read_row(row: Mapping[Any, Any], results: Mapping[str, Any] | None = None) -> Stored:
-    """The saga that a row holds, whatever is in the row; `results`: what its actions answered, by the step's name.
+    """Return the saga that a row holds, whatever is in the row; `results` is what its actions answered, by step.
 
     A row without the column `input` gives a bare record.
     """
@@ -135,7 +135,10 @@ def read_row(row: Mapping[Any, Any], results: Mapping[str, Any] | None = None) -
 
 
 def _saga_row(values: Mapping[str, Any], results: Mapping[str, Any]) -> SagaRow:
-    """A saga from columns that have the types that they must have. Raises SnapshotError and other ValueErrors."""
+    """Return the saga in columns that have the types that they must have.
+
+    Raises SnapshotError and other ValueErrors.
+    """
     state = State(values["state"])
     given = {"input": {}, **{name: value for name, value in values.items() if name != "name"}}
     given["definition"] = SagaDefinition.from_json(values["definition"], driven=state not in ENDED)

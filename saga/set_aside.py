@@ -16,8 +16,8 @@ from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
-AGAIN = 60.0  # seconds after which one is looked at again, doubling: somebody may have mended it
-AGAIN_AT_MOST = 600.0
+REST_SECONDS = 60.0  # seconds after which one is looked at again, doubling: somebody may have mended it
+REST_SECONDS_AT_MOST = 600.0
 
 
 class Cause(Enum):
@@ -50,9 +50,9 @@ class SetAside:
             known = self._entries.get(saga.id)
             if known and saga.state is None:
                 saga = replace(saga, state=known.saga.state)
-            now, rest = self._clock(), known.rest if known else AGAIN
+            now, rest = self._clock(), known.rest if known else REST_SECONDS
             if known and known.until <= now:
-                rest = min(2 * rest, AGAIN_AT_MOST)
+                rest = min(2 * rest, REST_SECONDS_AT_MOST)
             until = known.until if known and known.until > now else now + rest
             self._entries[saga.id] = _Entry(saga, cause, until, rest)
         if known is None or known.saga.reason != saga.reason:
@@ -67,7 +67,7 @@ class SetAside:
                     self._entries.pop(saga_id, None)
 
     def resting(self) -> frozenset[str]:
-        """The ids of the sagas that nobody need look at now."""
+        """Return the ids of the sagas that nobody need look at now."""
         if not self._entries:
             return frozenset()
         now = self._clock()
@@ -75,7 +75,7 @@ class SetAside:
             return frozenset(saga_id for saga_id, entry in self._entries.items() if entry.until > now)
 
     def despite_its_row(self, saga_id: str, bare: bool = False) -> tuple[str, Cause] | None:
-        """Why a saga cannot be read though its row can; None where nothing is known, or it is time to look again.
+        """Return why a saga cannot be read though its row can; None where nothing is known, or a look is due.
 
         `bare`: the row was read without its input and its results, so that what is wrong may be in those.
         """
@@ -85,12 +85,12 @@ class SetAside:
         return entry.saga.reason, entry.cause
 
     def ids(self, most: int) -> list[str]:
-        """The ids of at most `most` sagas, those that were set aside last."""
+        """Return the ids of at most `most` sagas, those that were set aside last."""
         with self._lock:
             return list(self._entries)[-most:]
 
     def states(self) -> list[str]:
-        """The states that their rows name, one for each saga whose state can be read."""
+        """Return the states that their rows name, one for each saga whose state can be read."""
         with self._lock:
             return [entry.saga.state for entry in self._entries.values() if entry.saga.state]
 

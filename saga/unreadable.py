@@ -163,12 +163,15 @@ def position_problem(definition: SagaDefinition, state: State, cursor: int) -> s
     return None if 0 <= cursor < steps else f"the cursor is {cursor}, of {steps} steps, and it has not ended"
 
 
-_KEPT = (*(name for name in Unreadable.__dataclass_fields__ if name in _COLUMNS and name != "id"), "definition")
+_SHOWN_COLUMNS = (
+    *(name for name in Unreadable.__dataclass_fields__ if name in _COLUMNS and name != "id"),
+    "definition",
+)
 
 
 def unreadable(row: Mapping[str, Any], error: Exception | str) -> Unreadable:
     """Return what can be read of a row that cannot be decoded, with the reason."""
-    kept: dict[str, Any] = {name: row[name] for name in _KEPT if name in row and _COLUMNS[name][1](row[name])}
+    kept: dict[str, Any] = {name: row[name] for name in _SHOWN_COLUMNS if name in row and _COLUMNS[name][1](row[name])}
     snapshot = kept.pop("definition", None)
     return Unreadable(id=str(row["id"]), reason=_said(error), snapshot=snapshot, **kept)
 

@@ -16,13 +16,13 @@ users = business_table("TABLE_A", Column("username", String(255), nullable=False
 
 
 def create_user(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action: creates the user, and gives the `user_id` that later steps ask for."""
+    """Create the user and return the `user_id` that later steps ask for: the action."""
     made = tx.execute(users.insert(), {"saga_id": tx.saga_id, "username": fields["username"]})
     return {"user_id": made.inserted_primary_key[0]}
 
 
 def delete_user(tx: Transaction, fields: Mapping[str, Any]) -> None:
-    """The compensation: removes this saga's user, and nobody else's of that name."""
+    """Remove this saga's user, and no other of that name: the compensation."""
     tx.execute(users.delete().where(users.c.saga_id == tx.saga_id))
 
 

@@ -16,14 +16,14 @@ addresses = business_table(
 
 
 def store_address(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action: stores the address, and gives its id to later steps."""
+    """Store the address and return its id for later steps: the action."""
     row = {"saga_id": tx.saga_id, "user_id": fields["user_id"], "address": fields.get("address")}
     made = tx.execute(addresses.insert(), row)
     return {"address_id": made.inserted_primary_key[0]}
 
 
 def remove_address(tx: Transaction, fields: Mapping[str, Any]) -> None:
-    """The compensation: removes this saga's address, and no other."""
+    """Remove this saga's address, and no other: the compensation."""
     tx.execute(addresses.delete().where(addresses.c.saga_id == tx.saga_id))
 
 

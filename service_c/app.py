@@ -20,14 +20,14 @@ payments = business_table(
 
 
 def take_payment(tx: Transaction, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The action: takes the payment, once."""
+    """Take the payment and return its id: the action."""
     row = {"saga_id": tx.saga_id, "user_id": fields["user_id"], "payment": fields.get("payment")}
     made = tx.execute(payments.insert(), row)
     return {"payment_id": made.inserted_primary_key[0]}
 
 
 def refuse_to_undo(tx: Transaction, fields: Mapping[str, Any]) -> None:
-    """The compensation of a pivot; the kit calls it only where the payment was taken."""
+    """Refuse: the compensation of a pivot, which the kit calls only where the payment was taken."""
     raise Refused("the payment was taken, and cannot be undone")
 
 

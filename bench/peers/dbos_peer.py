@@ -12,7 +12,7 @@ from dbos import DBOS
 from flask import Flask, Response, jsonify, request
 
 from bench.peers.calls import ATTEMPTS, STEPS, post
-from saga.kits.flask import THREADS
+from saga.kits.flask import REQUEST_THREADS
 from saga.process import server
 
 _local = threading.local()
@@ -58,4 +58,4 @@ def create_app() -> Flask:
 if __name__ == "__main__":
     port = int(os.environ["PORT"])
     target = "__main__:create_app"  # imported by its name, the workflow would be registered twice
-    server.serve(target, host="127.0.0.1", port=port, variable="PORT", threads=THREADS)
+    server.serve(target, host="127.0.0.1", port=port, variable="PORT", threads=REQUEST_THREADS)

@@ -24,7 +24,7 @@ from saga.http_client import new_transport
 from saga.http_client.transport import HttpAnswer, Transport
 from saga.machine import fields_for
 from saga.payload import parse_object
-from saga.views.records import AT_ONCE, ask, records_url
+from saga.views.records import REQUESTS_AT_ONCE, ask, records_url
 
 ATTEMPTS = 3
 PATIENCE = 1.0  # seconds for a service's records
@@ -154,7 +154,7 @@ def orphans(
 ) -> dict[str, list[dict[str, Any]] | None]:
     """The services' own rows of all its attempts, by step; None where a service does not say."""
     asking = transport or new_transport()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         urls = [(step.name, records_url(step, request_id)) for step, request_id in _attempts(run.id, definition)]
         answers = pool.map(lambda item: ask(item[1], asking, token, PATIENCE), urls)
         found: dict[str, list[dict[str, Any]] | None] = {step.name: [] for step in definition.steps}

@@ -11,7 +11,7 @@ from typing import Any
 
 from saga.choreography.event_body import saga_id_of
 from saga.errors import BadInput
-from saga.payload import DEPTH, WRAPPED, iso, parse_object
+from saga.payload import LEVELS_ADDED, LEVELS_AT_MOST, iso, parse_object
 
 logger = logging.getLogger("saga")
 
@@ -63,7 +63,7 @@ def misfit(service: str, id: str, subject: str, payload: bytes, most: int) -> st
 def unreadable(service: str, id: str, payload: bytes) -> str | None:
     """Say why the payload of an event in an outbox is not valid, and what to do about it; None where it is valid."""
     try:
-        parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
+        parse_object(payload, "the event", depth=LEVELS_AT_MOST + LEVELS_ADDED, strict=False)
     except BadInput as error:
         return f"{error}: mend its payload, then {_again(service, id)}"
     return None

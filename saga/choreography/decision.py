@@ -16,7 +16,7 @@ from enum import StrEnum
 from saga.barrier import TOO_LATE
 from saga.choreography.attempt_history import StepAttempt
 from saga.choreography.events import Task
-from saga.local_transaction import KEPT, LocalOutcome
+from saga.local_transaction import ACTION_STAYS, LocalOutcome
 
 ROUNDS = 10  # rounds of attempts of a call that must succeed, before its event is parked
 INVALID = (400, 403)  # what the service answers before it acts: wrong fields, or an injected fault that is forbidden
@@ -88,10 +88,10 @@ def after_compensation(outcome: LocalOutcome, attempt: StepAttempt) -> Decision:
 def after_giving_up(outcome: LocalOutcome, giving_up: StepAttempt) -> Decision:
     """What follows an attempt at giving an action up.
 
-    Where the action has taken effect after all, it stays if its `done` is published already (KEPT), or if nobody can
-    undo it (409); then `done` is published now.
+    Where the action has taken effect after all, it stays if its `done` is published already (ACTION_STAYS), or if
+    nobody can undo it (409); then `done` is published now.
     """
-    if outcome.answer is KEPT:
+    if outcome.answer is ACTION_STAYS:
         return Decision.DONE
     if outcome.answer.status == 409:
         return Decision.CONFIRM_DONE

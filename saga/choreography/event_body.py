@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from saga.errors import BadInput
-from saga.payload import DEPTH, WRAPPED, parse_object
+from saga.payload import LEVELS_ADDED, LEVELS_AT_MOST, parse_object
 
 # A shape in words, for the message, and the test whether a value has it.
 Shape = tuple[str, Callable[[Any], bool]]
@@ -108,7 +108,7 @@ def _check(part: Mapping[str, Any], shapes: Mapping[str, Shape], path: str) -> N
 def saga_id_of(payload: bytes) -> str | None:
     """Return the saga id that a payload names; None where it names none, as it may be no event at all."""
     try:
-        found = parse_object(payload, depth=DEPTH + WRAPPED, strict=False).get("saga_id")
+        found = parse_object(payload, depth=LEVELS_AT_MOST + LEVELS_ADDED, strict=False).get("saga_id")
     except BadInput:
         return None
     return found if isinstance(found, str) else None

@@ -29,7 +29,7 @@ from saga.machine import (
     State,
 )
 from saga.saga_row import SagaRow
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 
 MESSAGE_AT_MOST = 500  # characters, where an event is too large for the log
 
@@ -236,4 +236,4 @@ def _kind_of(heard: SagaEvent) -> str:
 
 def rounds_of(rounds: int, context: Context) -> int:
     """Return the rounds of the present call; where its event is parked, so many that it needs attention."""
-    return max(rounds, NEEDS_ATTENTION_AFTER) if context.parked else rounds
+    return max(rounds, NEEDS_ATTENTION_AFTER_ROUNDS) if context.parked else rounds

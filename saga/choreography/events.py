@@ -23,7 +23,7 @@ from saga.choreography.event_body import check
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
 from saga.machine import fields_for
-from saga.payload import DEPTH, WRAPPED, compact, holds, mask, parse_object, secret_texts
+from saga.payload import LEVELS_ADDED, LEVELS_AT_MOST, compact, holds, mask, parse_object, secret_texts
 
 PREFIX = "saga"
 
@@ -94,7 +94,7 @@ def parse_event(subject: str, payload: bytes) -> SagaEvent:
         raise BadInput(f"{subject}: there is no such event") from None
     if tokens[0] != PREFIX or len(tokens) != (4 if kind in OF_A_STEP else 3):
         raise BadInput(f"{subject}: there is no such event")
-    body = parse_object(payload, "the event", depth=DEPTH + WRAPPED, strict=False)
+    body = parse_object(payload, "the event", depth=LEVELS_AT_MOST + LEVELS_ADDED, strict=False)
     saga_id = body.pop("saga_id", None)
     if not isinstance(saga_id, str) or not 0 < len(saga_id) <= 255 or not (saga_id.isascii() and saga_id.isprintable()):
         raise BadInput("saga_id is required: 1 to 255 printable ASCII characters", "saga_id")

@@ -20,7 +20,7 @@ from saga.choreography.attempt_history import AttemptHistory, StepAttempt
 from saga.choreography.events import SagaEvent, StepSubscription
 from saga.errors import BadInput, Forbidden, OutcomeUnknown
 from saga.local_transaction import (
-    KEPT,
+    ACTION_STAYS,
     NO_HOOKS,
     AttemptHooks,
     LocalOutcome,
@@ -103,8 +103,8 @@ class StepTransactions:
     def give_up(self, giving_up: StepAttempt, error: Mapping[str, Any], uncertain: bool) -> Tried:
         """Seal the step, or undo an action that may have taken effect, and write `refused` in the same transaction.
 
-        `error` says why; `uncertain`: an attempt may have taken effect. The outcome is KEPT where `done` is written
-        already, and a 409 where the action has taken effect and has no compensation.
+        `error` says why; `uncertain`: an attempt may have taken effect. The outcome is ACTION_STAYS where `done` is
+        written already, and a 409 where the action has taken effect and has no compensation.
         """
         subscription, event = giving_up.subscription, giving_up.event
 
@@ -119,7 +119,7 @@ class StepTransactions:
         try:
             known = inbox.recall(self._engine, event.saga_id, subscription.step.name)
             if inbox.OWN in known:
-                return Tried(LocalOutcome(KEPT, certain=True))
+                return Tried(LocalOutcome(ACTION_STAYS, certain=True))
             fields = subscription.fields(event, known.values())
             hooks = self._hooks(giving_up) if uncertain else NO_HOOKS
         except (BadInput, Forbidden) as failure:

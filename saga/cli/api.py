@@ -10,7 +10,7 @@ import requests
 from saga.payload import decode
 from saga.urls import masked
 
-TIMEOUT = 330  # seconds: POST /start may wait for 300
+ANSWER_SECONDS = 330  # seconds: POST /start may wait for 300
 FAILED, USAGE, NOT_ENDED, AWAY = 1, 2, 3, 4  # exit codes: `saga --help` says what they mean
 
 
@@ -33,7 +33,7 @@ class Api:
         the orchestrator's own words where it refuses the request.
         """
         try:
-            answer = requests.request(method, self._url + path, timeout=TIMEOUT, **arguments)
+            answer = requests.request(method, self._url + path, timeout=ANSWER_SECONDS, **arguments)
             body = decode(answer.content.decode())
         except requests.ConnectionError:
             why = "is it up? (--url or ORCHESTRATOR_URL says where it is)"

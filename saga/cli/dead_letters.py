@@ -13,7 +13,7 @@ from saga.cli.output import json_option, show_json
 @json_option
 @click.pass_obj
 def dead_letters(api: Api, /, limit: int, as_json: bool) -> None:
-    """The events of choreographed sagas that could not be handled, newest first."""
+    """List the events of choreographed sagas that could not be handled, newest first."""
     _, found = api.call("GET", "/dead-letters", params={"limit": limit})
     if as_json:
         return show_json(found)

@@ -24,7 +24,7 @@ from saga.urls import masked
 @click.option("--connection-arn", default=asl.CONNECTION_ARN, show_default=True, help="The EventBridge Connection.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="A file.")
 def export(saga: str, language: str, sagas_dir: Path | None, connection_arn: str, output: Path | None) -> None:
-    """A saga in another engine's language, on standard output. Asks no orchestrator.
+    """Print a saga in another engine's language. It asks no orchestrator.
 
     --asl: a state machine for AWS Step Functions. ${VAR} in the YAML is expanded from the environment:
     the services' addresses must be https:// ones that AWS can reach.
@@ -43,7 +43,10 @@ def export(saga: str, language: str, sagas_dir: Path | None, connection_arn: str
 
 
 def _state_machine(saga: str, sagas_dir: Path | None, connection_arn: str) -> tuple[SagaDefinition, dict[str, Any]]:
-    """The saga of this name and its state machine; ends the command where there is none, or it cannot be expressed."""
+    """Return the saga of this name and its state machine.
+
+    Ends the command with USAGE where there is no such saga, or it cannot be expressed.
+    """
     try:
         settings = load_settings()
         known = load_definitions(sagas_dir or settings.sagas_dir, settings.environ)

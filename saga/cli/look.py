@@ -13,7 +13,7 @@ from saga.definition import CHOREOGRAPHY
 from saga.machine import RELEASED
 from saga.views.lines import detail_of, heard_by_a_service, parked_lines
 
-LINES = 5000  # of a log, in a page
+LINES_PER_PAGE = 5000  # of a log, in a page
 
 
 @click.command("list")
@@ -25,7 +25,7 @@ LINES = 5000  # of a log, in a page
 @json_option
 @click.pass_obj
 def list_sagas(api: Api, /, as_json: bool, **flags: Any) -> None:
-    """The latest sagas, newest first."""
+    """List the latest sagas, newest first."""
     _, page = api.call("GET", "/sagas", params={name: value for name, value in flags.items() if value})
     if as_json:
         return show_json(page)
@@ -41,7 +41,7 @@ def list_sagas(api: Api, /, as_json: bool, **flags: Any) -> None:
 @json_option
 @click.pass_obj
 def show(api: Api, /, saga_id: str, as_json: bool) -> None:
-    """One saga: its steps, its log, and what to do about it."""
+    """Show one saga: its steps, its log, and what to do about it."""
     _, saga = api.call("GET", f"/sagas/{saga_id}")
     lines = _log_of(api, saga_id)
     if as_json:
@@ -58,18 +58,18 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
 
 
 def _log_of(api: Api, saga_id: str) -> list[dict[str, Any]]:
-    """All lines of a saga's log, asked for a page at a time."""
+    """Return all lines of a saga's log, which are asked for a page at a time."""
     lines: list[dict[str, Any]] = []
     after: int | None = 0
     while after is not None:
-        _, page = api.call("GET", f"/sagas/{saga_id}/log", params={"after": after, "limit": LINES})
+        _, page = api.call("GET", f"/sagas/{saga_id}/log", params={"after": after, "limit": LINES_PER_PAGE})
         lines += page["lines"]
         after = page.get("next")
     return lines
 
 
 def _step(step: dict[str, Any], released: bool) -> str:
-    """A step on one line; no attempt is under way where the saga's driver has `released` it."""
+    """Return a step on one line of text. No attempt is under way where the saga's driver has `released` the saga."""
     attempts = f"attempts {step['attempts']}"
     if step["status"] == "RUNNING" and step["attempts"] and not released:
         attempts = f"attempt {step['attempts']} under way"
@@ -78,7 +78,7 @@ def _step(step: dict[str, Any], released: bool) -> str:
 
 
 def _line(line: dict[str, Any]) -> str:
-    """A line of the log, without the facts that it does not have."""
+    """Return a line of the log as text, without the facts that it does not have."""
     detail = " ".join(f"{name}={value}" for name, value in detail_of(line).items())
     number = f"#{line['attempt']}" if line["attempt"] else ""
     event = f"{line['event']:<20}"
@@ -87,7 +87,7 @@ def _line(line: dict[str, Any]) -> str:
 
 
 def _advice(saga: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[str]:
-    """What an operator can do about the saga, in sentences; none where nothing needs to be done."""
+    """Yield what an operator can do about the saga, in sentences; nothing where nothing needs to be done."""
     saga_id = saga["saga_id"]
     if saga["status"] == "UNREADABLE":
         yield f"This version leaves it alone. `saga export-row {saga_id}` prints what the database has of it;"

@@ -11,7 +11,7 @@ import click
 from saga.cli.api import FAILED, NOT_ENDED, USAGE, Api, fail
 from saga.cli.output import json_option, show_json
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # seconds
+SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # seconds
 
 
 @click.command()
@@ -46,7 +46,7 @@ def prune(api: Api, /, age: str, yes: bool, as_json: bool) -> None:
     match = re.fullmatch(r"(\d{1,6})([smhd])", age)
     if not match:
         fail(USAGE, f"--older-than must be like 90s, 15m, 12h or 30d, not {age!r}")
-    seconds = int(match[1]) * UNITS[match[2]]
+    seconds = int(match[1]) * SECONDS_OF_UNIT[match[2]]
     before = datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds, UTC)
     if not yes:
         click.confirm(f"Forget every saga that ended before {before:%Y-%m-%d %H:%M:%S} UTC?", abort=True)
@@ -63,5 +63,5 @@ def prune(api: Api, /, age: str, yes: bool, as_json: bool) -> None:
 @click.argument("saga_id")
 @click.pass_obj
 def export_row(api: Api, /, saga_id: str) -> None:
-    """A saga's row and its lines as the database has them (JSON): also of one that is UNREADABLE."""
+    """Print a saga's row and its lines as the database has them (JSON), also where the saga is UNREADABLE."""
     show_json(api.call("GET", f"/sagas/{saga_id}/export")[1])

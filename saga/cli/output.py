@@ -18,7 +18,7 @@ def show_json(value: Any) -> None:
 
 
 def one_line(saga: dict[str, Any]) -> str:
-    """The saga on one line: its id, status, name and steps, and what went wrong where something did."""
+    """Return the saga on one line: its id, status, name and steps, and what went wrong where something did."""
     error = saga["error"]
     place = f"{error['step']} " if error and error["step"] else ""
     why = f"  {place}{error['kind']}: {error['message']}" if error else ""
@@ -31,7 +31,7 @@ def one_line(saga: dict[str, Any]) -> str:
 
 
 def stuck_call(saga: dict[str, Any]) -> str:
-    """Which call a stalled saga makes again, why it failed, and when it is made again.
+    """Return in words which call a stalled saga makes again, why it failed, and when it is made again.
 
     The call is a compensation where one is under way. Otherwise the saga goes forward, and the call is the action of
     the first step that is not done, because all steps before it are.

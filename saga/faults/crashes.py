@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from saga.driver import Driver
-from saga.faults.flags import EXIT_CODE
+from saga.faults.flags import CRASH_EXIT_CODE
 from saga.machine import FAULT, Call, Direction
 from saga.saga_row import SagaRow
 
@@ -39,14 +39,14 @@ class OrchestratorCrashes:
             return
         driver.discard_unwritten()  # an answer that is not logged yet is what the crash must lose
         driver.add_line(FAULT, {"fault": name})
-        self._exit(EXIT_CODE)
+        self._exit(CRASH_EXIT_CODE)
 
     def on_observed(self, when: str, direction: Direction, step: str, row: SagaRow, log_fault: LogFault) -> None:
         """Crash "after" an observed call, before its event is logged, or "before" the one that follows from the log."""
         name = crash_of(when, direction, step, row)
         if name is not None:
             log_fault(step, {"fault": name})
-            self._exit(EXIT_CODE)
+            self._exit(CRASH_EXIT_CODE)
 
 
 def crash_of(when: str, direction: Direction, step: str, row: SagaRow) -> str | None:

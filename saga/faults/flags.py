@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from saga.errors import BadInput, FaultsOff
 
-DELAY_AT_MOST = 60_000  # milliseconds
-EXIT_CODE = 17  # of a process that an injected crash ends
+DELAY_MS_AT_MOST = 60_000  # milliseconds
+CRASH_EXIT_CODE = 17  # of a process that an injected crash ends
 
 
 class FaultKind(StrEnum):
@@ -71,7 +71,7 @@ class FaultPlan:
     orchestrator: tuple[str, ...] = ()
 
     def queries(self) -> dict[tuple[str, str], list[tuple[str, str]]]:
-        """The flags that the calls of each step carry in their query, by (step, "action" or "compensation")."""
+        """Return the flags that the calls of each step carry in their query, by (step, "action" or "compensation")."""
         found: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for step, faults in self.services.items():
             for fault in faults:
@@ -84,7 +84,7 @@ class FaultPlan:
 
 
 def parse_plan(fail: Sequence[str], delay: Sequence[str], steps: Sequence[str], enabled: bool) -> FaultPlan:
-    """The plan in the flags of POST /start: `fail=<service>:<kind>[:<times>]`, `delay=<service>:<ms>[:<times>]`.
+    """Return the plan in the flags of POST /start: `fail=<service>:<kind>[:<times>]`, `delay=<service>:<ms>[:<times>]`.
 
     Raises BadInput, naming the flag that is wrong, and FaultsOff where a flag is given and nothing is `enabled`.
     """
@@ -108,7 +108,7 @@ def parse_plan(fail: Sequence[str], delay: Sequence[str], steps: Sequence[str], 
 
 
 def parse_fault(text: str, flag: str = "fail") -> Fault:
-    """The fault in `<kind>[:<times>]`; `flag` is what an error quotes."""
+    """Return the fault in `<kind>[:<times>]`. Raises BadInput, which quotes `flag`, where it is wrong."""
     name, colon, times = text.partition(":")
     try:
         kind = FaultKind(name.lower())
@@ -118,15 +118,15 @@ def parse_fault(text: str, flag: str = "fail") -> Fault:
 
 
 def parse_delay(text: str, flag: str = "delay") -> Delay:
-    """The delay in `<milliseconds>[:<times>]`, at most a minute; `flag` is what an error quotes."""
+    """Return the delay in `<milliseconds>[:<times>]`, at most a minute. Raises BadInput, which quotes `flag`."""
     wait, colon, times = text.partition(":")
-    if not (wait.isascii() and wait.isdigit() and len(wait) < 10 and int(wait) <= DELAY_AT_MOST):
-        raise BadInput(f"{flag}: {wait!r} is not a number of milliseconds, 0 to {DELAY_AT_MOST}", "delay")
+    if not (wait.isascii() and wait.isdigit() and len(wait) < 10 and int(wait) <= DELAY_MS_AT_MOST):
+        raise BadInput(f"{flag}: {wait!r} is not a number of milliseconds, 0 to {DELAY_MS_AT_MOST}", "delay")
     return Delay(int(wait), _times(times, flag, "delay") if colon else None)
 
 
 def total_delay(delays: Sequence[Delay], attempt: int) -> float:
-    """The seconds that all of the delays together hold the attempt with this number up."""
+    """Return for how many seconds the delays together hold up the attempt with this number."""
     return sum(delay.milliseconds for delay in delays if delay.strikes(attempt)) / 1000
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from saga.barrier import StepAnswer, Transaction
 from saga.errors import Refused
-from saga.faults.flags import EXIT_CODE, FaultKind, parse_delay, parse_fault, total_delay
+from saga.faults.flags import CRASH_EXIT_CODE, FaultKind, parse_delay, parse_fault, total_delay
 from saga.local_transaction import NO_HOOKS, ActionAttempt, AttemptHooks, LocalOutcome, StepFunction
 
 LOSES_ANSWER = frozenset({FaultKind.AFTER, FaultKind.LOST, FaultKind.GARBAGE, FaultKind.CRASH_AFTER})
@@ -33,7 +33,10 @@ class FaultInjector:
         self._hold = hold
 
     def __call__(self, flags: Sequence[tuple[str, str]], attempt: int) -> AttemptHooks:
-        """The hooks of the attempt with this number; raises BadInput, naming the flag that is wrong."""
+        """Return the hooks of the attempt with this number.
+
+        Raises BadInput, which names the flag, where one is wrong.
+        """
         if not flags:
             return NO_HOOKS
         faults = [parse_fault(value, f"fail={value}") for name, value in flags if name == "fail"]
@@ -74,7 +77,7 @@ class InjectedFaults(AttemptHooks):
         if outcome.answer.status != 200:
             return outcome
         if FaultKind.CRASH_AFTER in self._active:
-            self._exit(EXIT_CODE)
+            self._exit(CRASH_EXIT_CODE)
         if FaultKind.LOST in self._active:
             self._closed.wait(self._hold)
             # Whoever has waited so long hears of it after all: the barrier gives the saved answer, and tells of it.
@@ -95,11 +98,11 @@ class InjectedFaults(AttemptHooks):
         return _failed(FaultKind.UNDO, certain=True) if FaultKind.UNDO in self._active else run()
 
     def _within(self, action: StepFunction) -> StepFunction:
-        """What runs in the transaction in the action's place."""
+        """Return the function that runs in the transaction in the action's place."""
 
         def crash(transaction: Transaction, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
             result = action(transaction, fields)
-            self._exit(EXIT_CODE)
+            self._exit(CRASH_EXIT_CODE)
             return result
 
         if FaultKind.REFUSE in self._active:

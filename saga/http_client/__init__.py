@@ -11,7 +11,7 @@ from saga.http_client.transport import Transport
 
 
 def new_transport(plain: bool = False) -> Transport:
-    """A transport that connects to nothing before its first call; `plain`: the one on `requests`."""
+    """Return a transport, which connects to nothing before its first call; with `plain`, the one on `requests`."""
     if plain:
         from saga.http_client.plain import PlainTransport
 

@@ -16,7 +16,9 @@ from functools import partial
 from itertools import chain, zip_longest
 from typing import Any
 
-NEXT_WITHIN = 0.25  # seconds that an address has to itself before the next one is tried as well (RFC 8305, section 5)
+NEXT_ADDRESS_AFTER_SECONDS = (
+    0.25  # seconds that an address has to itself before the next one is tried as well (RFC 8305, section 5)
+)
 
 Address = tuple[Any, ...]  # as socket.getaddrinfo() gives it
 
@@ -30,7 +32,7 @@ class Resolver:
         self._lock = threading.Lock()
 
     def addresses(self, host: str, port: int, left: float) -> list[Address]:
-        """The host's addresses, one of each family in turn.
+        """Return the host's addresses, one of each family in turn.
 
         Raises TimeoutError after `left` seconds, and OSError where the host has no address.
 
@@ -61,7 +63,7 @@ class Resolver:
 
 
 def interleaved(found: Sequence[Address]) -> list[Address]:
-    """The addresses, one of each family in turn, beginning with that of the first (RFC 8305, section 4)."""
+    """Return the addresses, one of each family in turn, beginning with that of the first (RFC 8305, section 4)."""
     families: dict[Any, list[Address]] = {}
     for address in found:
         families.setdefault(address[0], []).append(address)
@@ -69,7 +71,7 @@ def interleaved(found: Sequence[Address]) -> list[Address]:
 
 
 def connect(found: Sequence[Address], left: Callable[[], float]) -> socket.socket:
-    """A socket that is connected to the first of the addresses that accepts; the others' sockets are closed.
+    """Return a socket that is connected to the first of the addresses that accepts; the other sockets are closed.
 
     `left()` gives the seconds that remain, and raises TimeoutError where none do. Raises OSError where none accepts.
     """
@@ -104,13 +106,13 @@ class _Race:
         self._failure: OSError = OSError("the host has no address")
 
     def run(self, waiting: deque[Address]) -> socket.socket:
-        """The socket that was connected first, in blocking mode."""
+        """Return the socket that was connected first, in blocking mode. Raises OSError where none was."""
         while waiting or self._running:
             if waiting and (won := self._start(waiting.popleft())):
                 return won
             failed = False
             while self._running and not failed:
-                within = min(self._left(), NEXT_WITHIN) if waiting else self._left()
+                within = min(self._left(), NEXT_ADDRESS_AFTER_SECONDS) if waiting else self._left()
                 ready = self._writable.poll(math.ceil(within * 1000))
                 for number, _ in ready:
                     if won := self._finish(number):

@@ -21,16 +21,14 @@ from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httptools
-
+from saga.http_client.answer_parser import AnswerParser
 from saga.http_client.dial import Resolver, connect
-from saga.http_client.transport import BODY_AT_MOST, Failure, HttpAnswer
+from saga.http_client.transport import ANSWER_BYTES_AT_MOST, Failure, HttpAnswer
 from saga.urls import credentials
 
-SENT_AT_ONCE = 1 << 14  # bytes: a socket's buffer takes them, so that sending them waits at most once
-READ_AT_MOST = 1 << 16  # bytes at a time
-HEAD_AT_MOST = 1 << 16  # bytes
-IDLE_AT_MOST = 256  # connections kept per address
+BUFFERED_BYTES = 1 << 14  # bytes: a socket's buffer takes them, so that sending them waits at most once
+BYTES_PER_READ = 1 << 16  # bytes at a time
+IDLE_CONNECTIONS_PER_ADDRESS = 256  # connections kept per address
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class FastTransport:
         else:
             connection.close()
         if answer.too_large:
-            message = f"HTTP {answer.status} with an answer that is too large: over {BODY_AT_MOST} bytes"
+            message = f"HTTP {answer.status} with an answer that is too large: over {ANSWER_BYTES_AT_MOST} bytes"
             return HttpAnswer(self._since(started), answer.status, answer.headers, b"", Failure.TOO_LARGE, message)
         return HttpAnswer(self._since(started), answer.status, answer.headers, bytes(answer.body))
 
@@ -135,7 +133,7 @@ class FastTransport:
     def _keep(self, target: _Target, connection: _Connection) -> None:
         idle = self._idle.setdefault((target.scheme, target.host, target.port), deque())
         idle.append(connection)
-        if len(idle) > IDLE_AT_MOST:
+        if len(idle) > IDLE_CONNECTIONS_PER_ADDRESS:
             with suppress(IndexError):
                 idle.popleft().close()
 
@@ -187,17 +185,17 @@ class _Connection:
         if self._plain:
             raw.settimeout(None)
 
-    def send_and_receive(self, request: bytes, deadline: float) -> _Reading:
+    def send_and_receive(self, request: bytes, deadline: float) -> AnswerParser:
         """Send `request` and read the answer to its end, or until it is too large."""
         with suppress(BrokenPipeError, ConnectionResetError):  # a server that has seen enough may have answered
             self._send(request, deadline)
-        answer = _Reading()
+        answer = AnswerParser()
         while not answer.complete and not answer.too_large:
             answer.feed(self._receive(deadline))
         return answer
 
     def alive(self) -> bool:
-        """Whether the other side keeps it open: an idle connection can be read from only once it is closed."""
+        """Return whether the other side keeps this idle connection open: there is something to read only at its end."""
         return not self._readable.poll(0)
 
     def close(self) -> None:
@@ -209,7 +207,7 @@ class _Connection:
     # own time-outs cost a poll() before each, and hand the interpreter's lock to other threads four times more a call.
 
     def _send(self, request: bytes, deadline: float) -> None:
-        if self._plain and len(request) <= SENT_AT_ONCE:
+        if self._plain and len(request) <= BUFFERED_BYTES:
             self._end_at(socket.SO_SNDTIMEO, deadline)
             with _timing_out():
                 self.raw.sendall(request)
@@ -222,10 +220,10 @@ class _Connection:
     def _receive(self, deadline: float) -> bytes:
         if not self._plain:
             self.raw.settimeout(self._left(deadline))
-            return self.raw.recv(READ_AT_MOST)
+            return self.raw.recv(BYTES_PER_READ)
         self._end_at(socket.SO_RCVTIMEO, deadline)
         with _timing_out():
-            return self.raw.recv(READ_AT_MOST)
+            return self.raw.recv(BYTES_PER_READ)
 
     def _end_at(self, option: int, deadline: float) -> None:
         """Make the next operation end at the deadline. Rounded up to 10 ms, one time-out serves call after call."""
@@ -242,83 +240,6 @@ def _timing_out() -> Iterator[None]:
         yield
     except BlockingIOError:
         raise TimeoutError from None
-
-
-class _Reading:
-    """One answer as it comes in. Raises ConnectionError where it is cut off, and ValueError where it is not HTTP."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}  # names in lower case
-        self.body = bytearray()
-        self.complete = False
-        self._alone = True  # nothing came that nobody asked for: it must not be taken for the next answer
-        self._kept_alive = False
-        self._headed = False
-        self._head_size = self._unparsed = 0
-        self._parser = httptools.HttpResponseParser(self)
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the connection may be used for another request."""
-        return self._alone and self._kept_alive and not self.too_large
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the body is over the limit."""
-        return len(self.body) > BODY_AT_MOST
-
-    def feed(self, received: bytes) -> None:
-        """Parse what was received; nothing was where the other side has closed."""
-        if not received:
-            if not self._headed or {"content-length", "transfer-encoding"} & self.headers.keys():
-                raise ConnectionResetError("the answer was cut off")
-            self.complete, self._alone = True, False  # a body that lasts as long as its connection
-            return
-        try:
-            self._parser.feed_data(received)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self.complete:
-                raise ValueError(f"the answer is not HTTP/1.1: {error}") from None
-            self._alone = False
-        self._unparsed += 0 if self._headed else len(received)
-        if max(self._head_size, self._unparsed) > HEAD_AT_MOST:
-            raise ValueError("the answer's head is too long")
-
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        """Another message begins, which nobody has asked for where one is complete."""
-        self._alone = self._alone and not self.complete
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header of the head; trailers are passed over."""
-        if self._headed:
-            return
-        self._head_size += len(name) + len(value) + 4
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text  # RFC 9110, section 5.3
-
-    def on_headers_complete(self) -> None:
-        """Take the status."""
-        if not self.complete:
-            self.status = self._parser.get_status_code()
-            self._headed = True
-
-    def on_body(self, part: bytes) -> None:
-        """Add a part of the body."""
-        if not self.complete:
-            self.body += part
-
-    def on_message_complete(self) -> None:
-        """Note that the answer is complete, unless it is an interim one: many of those may come before it."""
-        if self.complete:
-            return
-        if self.status < 200:
-            self.headers.clear()
-            self._headed = False
-            return
-        self.complete, self._kept_alive = True, bool(self._parser.should_keep_alive())
 
 
 def _request(target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:

@@ -23,11 +23,11 @@ from requests.exceptions import InvalidHeader, InvalidURL
 from urllib3.exceptions import ConnectTimeoutError, LocationValueError, NewConnectionError
 from urllib3.util import SKIP_HEADER
 
-from saga.http_client.transport import BODY_AT_MOST, Failure, HttpAnswer
+from saga.http_client.transport import ANSWER_BYTES_AT_MOST, Failure, HttpAnswer
 from saga.urls import credentials
 
-READ_AT_MOST = 1 << 16  # bytes at a time
-IDLE_AT_MOST = 256  # connections kept per address
+BYTES_PER_READ = 1 << 16  # bytes at a time
+IDLE_CONNECTIONS_PER_ADDRESS = 256  # connections kept per address
 _NOTHING_SENT = (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)
 
 
@@ -36,7 +36,7 @@ class PlainTransport:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._adapter = _Adapter(pool_maxsize=IDLE_AT_MOST)
+        self._adapter = _Adapter(pool_maxsize=IDLE_CONNECTIONS_PER_ADDRESS)
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
         """Make one attempt, given up about `timeout` seconds after its beginning; see above."""
@@ -71,16 +71,19 @@ class PlainTransport:
         finally:
             if response.status_code < 200 or not response.raw.isclosed():
                 response.close()  # what is left of it must not be taken for the next answer
-        if len(answer) > BODY_AT_MOST:
-            message = f"HTTP {response.status_code} with an answer that is too large: over {BODY_AT_MOST} bytes"
+        if len(answer) > ANSWER_BYTES_AT_MOST:
+            message = f"HTTP {response.status_code} with an answer that is too large: over {ANSWER_BYTES_AT_MOST} bytes"
             duration = self._since(started)
             return HttpAnswer(duration, response.status_code, known, b"", Failure.TOO_LARGE, message)
         return HttpAnswer(self._since(started), response.status_code, known, answer)
 
     def _body(self, raw: urllib3.HTTPResponse, deadline: float) -> bytes:
-        """The body to its end, or until it is too large; TimeoutError where it is not here by the deadline."""
+        """Return the body to its end, or until it is too large.
+
+        Raises TimeoutError where it is not here by the deadline.
+        """
         body = bytearray()
-        while len(body) <= BODY_AT_MOST and (part := raw.read1(READ_AT_MOST, decode_content=False)):
+        while len(body) <= ANSWER_BYTES_AT_MOST and (part := raw.read1(BYTES_PER_READ, decode_content=False)):
             body += part
             if self._clock() > deadline:
                 raise TimeoutError
@@ -102,7 +105,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _headers(url: str, headers: Mapping[str, str]) -> dict[str, str | bytes]:
-    """The headers that are given, with a URL's own user and password as Basic Authorization; nothing of urllib3's."""
+    """Return the headers to send: those given, with a URL's own user and password as Basic Authorization."""
     sent: dict[str, str | bytes] = {"Accept-Encoding": "identity", "User-Agent": SKIP_HEADER}
     sent |= {name: value.encode("latin-1") for name, value in headers.items()}
     if basic := credentials(url):
@@ -112,12 +115,12 @@ def _headers(url: str, headers: Mapping[str, str]) -> dict[str, str | bytes]:
 
 
 def _no_other(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Instead of requests' own reading of a URL's user and password."""
+    """Return the request as it is, in place of requests' own reading of a URL's user and password."""
     return request
 
 
 def _failure(error: BaseException, url: str, timeout: float) -> tuple[Failure, str]:
-    """What an attempt that raised comes to: a failure, and the message that says so."""
+    """Return the failure that an attempt which raised comes to, and the message that tells of it."""
     causes = list(_causes(error))
     if any(isinstance(cause, InvalidURL | LocationValueError) for cause in causes):
         return Failure.NOT_CONNECTED, f"the request cannot be sent: {_unquoted(error)}"
@@ -132,7 +135,7 @@ def _failure(error: BaseException, url: str, timeout: float) -> tuple[Failure, s
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised for, inwards: requests wraps urllib3's errors, which wrap the system's."""
+    """Yield the error and its causes, the innermost last: requests wraps urllib3's errors, which wrap the system's."""
     yield error
     for cause in (error.__cause__, getattr(error, "reason", None), *error.args):
         if isinstance(cause, BaseException):
@@ -146,7 +149,7 @@ def _reason(causes: list[BaseException]) -> str:
 
 
 def _unquoted(error: BaseException) -> str:
-    """Why it cannot be sent; an error about a URL is not quoted, since the URL may hold a password."""
+    """Return why a request cannot be sent. An error about a URL is not quoted, since the URL may hold a password."""
     return (
         "a header cannot be sent"
         if isinstance(error, InvalidHeader | UnicodeError)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-BODY_AT_MOST = 1 << 20  # bytes; what is longer is not read to its end
+ANSWER_BYTES_AT_MOST = 1 << 20  # bytes; what is longer is not read to its end
 
 
 class Failure(StrEnum):

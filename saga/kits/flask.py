@@ -26,10 +26,10 @@ from saga.barrier import Transaction
 from saga.errors import Refused, SettingsError
 from saga.kits.flask_json import ExactJson
 from saga.kits.request_body import read_bodies
-from saga.kits.wiring import THREADS, RunningParticipant, check_installed, run_participant
+from saga.kits.wiring import REQUEST_THREADS, RunningParticipant, check_installed, run_participant
 from saga.participant import (
-    BODY_AT_MOST,
     HEADERS,
+    REQUEST_BYTES_AT_MOST,
     ParticipantDefinition,
     ParticipantRequest,
     ParticipantResponse,
@@ -40,7 +40,7 @@ from saga.participant import (
 from saga.process import server
 from saga.process.settings import Settings, load_settings
 
-__all__ = ["THREADS", "Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
+__all__ = ["REQUEST_THREADS", "Participant", "Refused", "Settings", "Transaction", "business_table", "load_settings"]
 
 # WSGI's names: to look them up there costs less than in request.headers.
 WSGI_HEADERS = {name: f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS}
@@ -50,7 +50,10 @@ class Participant(ParticipantDefinition):
     """One service: its name (also its step's), its table, its two functions, and the JSON Schema of their fields."""
 
     def create_app(self, settings: Settings | None = None, exit: Callable[[int], Any] = os._exit) -> Flask:
-        """The Flask app, with its database; tests pass their own settings, and `exit` for an injected crash."""
+        """Return the service's Flask app, connected to its database.
+
+        Tests pass their own settings, and an `exit` that an injected crash calls.
+        """
         running = run_participant(self, settings or load_settings(), exit)
         app = Flask(self.name)
         app.json = ExactJson(app)
@@ -70,7 +73,9 @@ class Participant(ParticipantDefinition):
         except SettingsError as error:
             sys.exit(str(error))
         variable = f"SERVICE_{self.name}_PORT"
-        server.serve(target, host=settings.host, port=port, variable=variable, threads=THREADS, plain=settings.plain)
+        server.serve(
+            target, host=settings.host, port=port, variable=variable, threads=REQUEST_THREADS, plain=settings.plain
+        )
 
 
 def _add_routes(app: Flask, running: RunningParticipant) -> None:
@@ -81,7 +86,7 @@ def _add_routes(app: Flask, running: RunningParticipant) -> None:
         refusal = endpoints.check_token(request.path, request.headers.get("Authorization", ""))
         return _sent(refusal) if refusal else None
 
-    read_bodies(app, BODY_AT_MOST)
+    read_bodies(app, REQUEST_BYTES_AT_MOST)
 
     @app.post("/invoke")
     def invoke() -> Response:
@@ -128,7 +133,7 @@ def _sent(response: ParticipantResponse) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    """The answer to what Flask or Werkzeug refuses: no such path, a method that is not allowed, too large a body."""
+    """Return the answer to what Flask or Werkzeug refuses: an unknown path, a wrong method, too large a body."""
     response = _sent(error_response(error.code or 500, error.description))
     # Among them Allow, of a 405.
     response.headers.extend([(name, value) for name, value in error.get_headers() if name != "Content-Type"])

@@ -15,8 +15,8 @@ from saga.machine import Direction
 
 # A caller may send any name of a step and must not fill the memory with them: so many are counted by name, and all
 # further ones under one name.
-STEPS = 50
-OTHERS = "other"
+STEPS_COUNTED_BY_NAME = 50
+OTHER_STEPS = "other"
 
 
 class Calls:
@@ -50,9 +50,9 @@ class Calls:
         return generate_latest(self._registry)
 
     def _known(self, step: str) -> str:
-        """The name that a step is counted under."""
+        """Return the name that a step is counted under."""
         if step not in self._steps:
-            if len(self._steps) >= STEPS:
-                return OTHERS
+            if len(self._steps) >= STEPS_COUNTED_BY_NAME:
+                return OTHER_STEPS
             self._steps.add(step)
         return step

@@ -14,7 +14,7 @@ from typing import Any
 from flask import Flask, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-READ_AT_MOST = 1 << 16  # bytes that are read at a time
+BYTES_PER_READ = 1 << 16  # bytes that are read at a time
 
 
 def read_bodies(app: Flask, at_most: int) -> None:
@@ -43,7 +43,7 @@ def read_bodies(app: Flask, at_most: int) -> None:
 
 def _read(stream: Any, most: int) -> bytes:
     body = bytearray()
-    while len(body) < most and (part := stream.read(min(READ_AT_MOST, most - len(body)))):
+    while len(body) < most and (part := stream.read(min(BYTES_PER_READ, most - len(body)))):
         body += part
     return bytes(body)
 

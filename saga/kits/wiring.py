@@ -19,7 +19,7 @@ from saga.storage.database import connect, create_tables
 if TYPE_CHECKING:
     from saga.choreography.wiring import MessageEndpoint
 
-THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
+REQUEST_THREADS = 64  # requests served at once: an injected `lost` or `late` keeps one for 20 s
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run_participant(
     participant: ParticipantDefinition, settings: Settings, exit: Callable[[int], Any]
 ) -> RunningParticipant:
     """Make the service's tables, where it may, and connect it; `exit` ends the process for an injected crash."""
-    engine = connect(settings.service_db_url(participant.name), pool_size=THREADS // 2, plain=settings.plain)
+    engine = connect(settings.service_db_url(participant.name), pool_size=REQUEST_THREADS // 2, plain=settings.plain)
     create_tables(engine, participant.table.metadata)
     create_tables(engine, barrier.metadata)
     closed, calls = threading.Event(), Calls()
@@ -79,7 +79,10 @@ def _fault_injection(settings: Settings, exit: Callable[[int], Any], closed: thr
 
 
 def _refuse_flags(flags: Sequence[tuple[str, str]], attempt: int) -> AttemptHooks:
-    """The FindHooks where failure injection is off; raises FaultsOff for a call that asks for one."""
+    """Return no hooks: the FindHooks where failure injection is off.
+
+    Raises FaultsOff for a call that asks for a failure.
+    """
     if any(name in ("fail", "delay") for name, _ in flags):
         raise FaultsOff
     return NO_HOOKS

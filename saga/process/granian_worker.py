@@ -20,7 +20,7 @@ from saga.process.restarting import end_with_parent, exit_at_once
 
 
 def serve_with_granian(target: str, host: str, port: int, threads: int) -> bool:
-    """Serve until SIGTERM or SIGINT, then exit or give True; give False where Granian gives up on its worker.
+    """Serve until SIGTERM or SIGINT, then exit or return True; return False where Granian gives up its worker.
 
     Granian itself starts a dead worker again, at once; it gives up when one dies twice within seconds.
     """
@@ -46,7 +46,7 @@ def serve_with_granian(target: str, host: str, port: int, threads: int) -> bool:
 
 
 def _worker(*args: Any, **kwargs: Any) -> None:
-    """Granian's own worker, in a process that has been prepared for it."""
+    """Run Granian's own worker, in a process that is prepared for it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not in the format: not found out
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # while the app is made: nothing to close yet

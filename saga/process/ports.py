@@ -13,7 +13,7 @@ LOCAL = ("127.0.0.1", "localhost", "0.0.0.0", "::1", "::")  # noqa: S104  # wher
 
 
 def port_problem(host: str, port: int, variable: str) -> str | None:
-    """Why nobody can serve on `port`, and what to do about it; None where it is free."""
+    """Return why nobody can serve on `port`, and what to do about it; None where it is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -32,7 +32,7 @@ def port_problem(host: str, port: int, variable: str) -> str | None:
 
 
 def _answered(port: int) -> bool:
-    """Whether somebody answers there as `localhost`: on IPv6 and on macOS, also where 127.0.0.1 is free."""
+    """Return whether somebody answers on the port as `localhost`, which on IPv6 and on macOS may be another address."""
     for address in ("127.0.0.1", "::1"):
         with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=0.5):
             return True

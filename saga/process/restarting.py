@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 logger = logging.getLogger("saga")
 
-RESTART_AFTER = 1.0  # seconds between two starts of a process that dies again and again
+RESTART_AFTER_SECONDS = 1.0  # seconds between two starts of a process that dies again and again
 
 
 def restart_forever(work: Callable[[], None]) -> None:
@@ -41,7 +41,7 @@ def restart_forever(work: Callable[[], None]) -> None:
         process.join()
         if not stopping.is_set():
             logger.warning("event=worker_died code=%s", process.exitcode)
-            stopping.wait(max(0.0, began + RESTART_AFTER - time.monotonic()))
+            stopping.wait(max(0.0, began + RESTART_AFTER_SECONDS - time.monotonic()))
 
 
 def _work(work: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from saga.process.ports import port_problem
-from saga.process.restarting import RESTART_AFTER
+from saga.process.restarting import RESTART_AFTER_SECONDS
 
 logger = logging.getLogger("saga")
 
@@ -44,7 +44,7 @@ def serve(target: str, *, host: str, port: int, variable: str, threads: int, pla
             return
         _leave_at_signals()  # Granian's own handlers would only tell the server that has ended
         logger.warning("event=worker_died")
-        time.sleep(max(0.0, began + RESTART_AFTER - time.monotonic()))
+        time.sleep(max(0.0, began + RESTART_AFTER_SECONDS - time.monotonic()))
 
 
 def _leave_at_signals() -> None:

@@ -34,38 +34,38 @@ class Setting(Generic[T]):
     sentence: str  # for docs/settings.md
 
     def read(self, environ: Mapping[str, str]) -> T:
-        """The value in `environ`, else the default. Raises SettingsError."""
+        """Return the value in `environ`, else the default. Raises SettingsError where it is unusable."""
         return self.parse(self.name, environ.get(self.name) or self.default_in(environ))
 
     def default_in(self, environ: Mapping[str, str]) -> str:
-        """What is read where the variable itself is not set, but perhaps others are."""
+        """Return the text that is read where the variable itself is not set, but perhaps others are."""
         return self.default if isinstance(self.default, str) else self.default(environ)
 
 
 def text(name: str, value: str) -> str:
-    """Any text."""
+    """Return the text as it is."""
     return value
 
 
 def secret(name: str, value: str) -> str | None:
-    """Any text, or None."""
+    """Return the text as it is; None where it is empty."""
     return value or None
 
 
 def path(name: str, value: str) -> Path:
-    """The path of a file or a directory, which need not be there."""
+    """Return the path of a file or a directory, which need not be there."""
     return Path(value)
 
 
 def port(name: str, value: str) -> int:
-    """The number of a port."""
+    """Return the number of a port, 1 to 65535. Raises SettingsError for anything else."""
     if not re.fullmatch(r"\d{1,5}", value) or not 1 <= int(value) <= 65535:
         raise SettingsError(f"{name} must be a port, 1 to 65535, not {value!r}", name)
     return int(value)
 
 
 def seconds(name: str, value: str) -> float:
-    """A length of time, of up to a day."""
+    """Return a length of time in seconds, above 0 and at most a day. Raises SettingsError for anything else."""
     try:
         number = float(value)
     except ValueError:
@@ -76,21 +76,21 @@ def seconds(name: str, value: str) -> float:
 
 
 def on_or_off(name: str, value: str) -> bool:
-    """A switch."""
+    """Return whether the text is `on`. Raises SettingsError unless it is `on` or `off`."""
     if value.lower() not in ("on", "off"):
         raise SettingsError(f"{name} must be on or off, not {value.lower()!r}", name)
     return value.lower() == "on"
 
 
 def one_or_zero(name: str, value: str) -> bool:
-    """A switch that is a number."""
+    """Return whether the text is `1`. Raises SettingsError unless it is `1` or `0`."""
     if value not in ("1", "0"):
         raise SettingsError(f"{name} must be 1 or 0, not {value!r}", name)
     return value == "1"
 
 
 def url(name: str, value: str) -> str:
-    """The URL of an HTTP server, without a slash at its end."""
+    """Return the URL of an HTTP server, without a slash at its end. Raises SettingsError where it is not one."""
     value = value.rstrip("/")
     if not re.match(r"https?://[^/]", value):
         raise SettingsError(f"{name} must be an http:// or https:// URL, not {masked(value)!r}", name)
@@ -98,14 +98,17 @@ def url(name: str, value: str) -> str:
 
 
 def database(name: str, value: str) -> str:
-    """The URL of a database. It may hold a password, so the error does not quote it."""
+    """Return the URL of a database. Raises SettingsError, which does not quote it, since it may hold a password."""
     if not value.startswith(("sqlite:///", "mysql+mysqlconnector://")):
         raise SettingsError(f"{name} must begin with sqlite:/// or mysql+mysqlconnector://", name)
     return value
 
 
 def brokers(name: str, value: str) -> str | None:
-    """The URLs of one broker or of a cluster; None where there is none. The error does not quote them."""
+    """Return the URLs of one broker or of a cluster; None for `off`.
+
+    Raises SettingsError, which does not quote them.
+    """
     if value.lower() == "off":
         return None
     urls = [each.strip().rstrip("/") for each in value.split(",")]
@@ -123,7 +126,7 @@ def _is_broker(value: str) -> bool:
 
 
 def prefix(name: str, value: str) -> str:
-    """What names at the broker begin with."""
+    """Return what names at the broker begin with. Raises SettingsError where no name may begin so."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", value):
         raise SettingsError(f"{name} must be at most 64 letters, digits, - and _, not {value!r}", name)
     if value in BROKERS_OWN:
@@ -132,7 +135,7 @@ def prefix(name: str, value: str) -> str:
 
 
 def engine(name: str, value: str) -> str:
-    """The name of what drives new sagas."""
+    """Return the name of the engine that drives new sagas: one of ENGINES. Raises SettingsError for another."""
     if value.lower() not in ENGINES:
         raise SettingsError(f"{name} must be {' or '.join(ENGINES)}, not {value.lower()!r}", name)
     return value.lower()
@@ -146,7 +149,7 @@ def kept_bodies(name: str, value: str) -> str:
 
 
 def host_and_port(name: str, value: str) -> str:
-    """An address, as Temporal's clients take it."""
+    """Return an address, `host:port`, as Temporal's clients take it. Raises SettingsError where it is not one."""
     host, colon, number = value.rpartition(":")
     if not (host and colon and re.fullmatch(r"[^\s/@]+", host) and number.isdecimal() and 1 <= int(number) <= 65535):
         raise SettingsError(f"{name} must be host:port, not {value!r}", name)
@@ -154,7 +157,7 @@ def host_and_port(name: str, value: str) -> str:
 
 
 def file(name: str, value: str) -> Path | None:
-    """A file that can be read, or None."""
+    """Return the path of a file that can be read; None where there is no name. Raises SettingsError where it cannot."""
     found = Path(value) if value else None
     try:
         if found:
@@ -166,7 +169,10 @@ def file(name: str, value: str) -> Path | None:
 
 
 def codec_key(name: str, value: str) -> bytes | None:
-    """The 32 bytes of a key, or None. The error does not quote it."""
+    """Return the 32 bytes of a key in base64; None where there is none.
+
+    Raises SettingsError, which does not quote it.
+    """
     if not value:
         return None
     try:
@@ -179,7 +185,10 @@ def codec_key(name: str, value: str) -> bytes | None:
 
 
 def token(name: str, value: str) -> str | None:
-    """A secret that can stand in a header, or None. The error does not quote it."""
+    """Return a secret that can stand in a header; None where there is none.
+
+    Raises SettingsError, which does not quote it.
+    """
     if value and not re.fullmatch(r"[\x21-\x7e]+", value):
         raise SettingsError(f"{name} must be printable ASCII without spaces", name)
     return value or None

@@ -23,14 +23,14 @@ def _variable(service: str) -> str:
 
 
 def reachable(host: str) -> str:
-    """The host of a URL that reaches a process on this machine which listens on `host`."""
+    """Return the host of a URL that reaches a process on this machine which listens on `host`."""
     if host in ("0.0.0.0", "::"):  # noqa: S104
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
 def broker_url(host: str, port: int) -> str:
-    """Where the broker is that listens on `host`: NATS_URL's default."""
+    """Return the URL of the broker that `make up` starts: NATS_URL's default."""
     return f"nats://{reachable(host)}:{port}"
 
 
@@ -38,12 +38,12 @@ def broker_url(host: str, port: int) -> str:
 
 
 def service_port(name: str, default: str = "") -> Setting[int]:
-    """The setting that says where a service listens."""
+    """Return the setting that says where a service listens."""
     return Setting(f"{_variable(name)}_PORT", default, setting.port, f"The port that service {name} listens on.")
 
 
 def service_db_url(name: str) -> Setting[str]:
-    """The setting that says which database a service has."""
+    """Return the setting that says which database a service has."""
     default = f"sqlite:///var/{_variable(name).lower()}.db"
     return Setting(f"{_variable(name)}_DB_URL", default, setting.database, f"The database of service {name}.")
 
@@ -237,19 +237,25 @@ class Settings:
     environ: Mapping[str, str] = field(repr=False)  # what ${VAR} in a saga's YAML is expanded from
 
     def service_port(self, name: str) -> int:
-        """Where the service called `name` listens: SERVICE_<NAME>_PORT."""
+        """Return the port of the service called `name`: SERVICE_<NAME>_PORT.
+
+        Raises SettingsError where it is not set.
+        """
         setting = service_port(name)
         if name not in self.service_ports and not self.environ.get(setting.name):
             raise SettingsError(f"{setting.name} is not set: the port that the service {name} listens on", setting.name)
         return self.service_ports.get(name) or setting.read(self.environ)
 
     def service_db_url(self, name: str) -> str:
-        """The database of the service called `name`: SERVICE_<NAME>_DB_URL, else a SQLite file in var/."""
+        """Return the database of the service called `name`: SERVICE_<NAME>_DB_URL, else a SQLite file in var/."""
         return self.service_db_urls.get(name) or service_db_url(name).read(self.environ)
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in `environ` (by default the process's own). Raises SettingsError, which names the variable."""
+    """Return the settings in `environ` (by default the process's own).
+
+    Raises SettingsError, which names the variable.
+    """
     source = dict(os.environ if environ is None else environ)
     source |= {each.name: each.read(source) for each in SERVICE_URLS.values()}
     settings = Settings(

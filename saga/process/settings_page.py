@@ -23,7 +23,7 @@ saga's YAML is looked up in the environment as well.
 
 
 def settings_page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     return "\n".join(_lines()) + _FOOT
 
 

@@ -18,7 +18,7 @@ from saga.machine import CANCEL_REQUESTED, Event, Line
 from saga.runtime.coordinator import WaitingCaller, begin
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.permitted_commands import (
-    BY,
+    BY_OPERATOR,
     REFUSALS,
     WAITING_FOR_THE_PIVOT,
     permitted_commands,
@@ -30,7 +30,7 @@ from saga.runtime.permitted_commands import (
 from saga.runtime.waiting_callers import read_saga
 from saga.saga_row import SagaRow, Stored
 
-TRIES = 20  # at a saga whose driver is busy writing
+PREEMPT_TRIES = 20  # at a saga whose driver is busy writing
 
 
 class BuiltInCoordinator:
@@ -62,7 +62,7 @@ class BuiltInCoordinator:
         return driver.row
 
     def permitted_commands(self, row: SagaRow) -> set[str]:
-        """What the state of a saga permits that somebody drives."""
+        """Return the commands that the saga's state permits an operator now."""
         return permitted_commands(row)
 
     def cancel(self, row: SagaRow) -> None:
@@ -72,13 +72,13 @@ class BuiltInCoordinator:
             if cause is None:
                 if self._log_wish_to_cancel(current):
                     return
-            elif self._preempt(current, Event.CANCELLED, cause=cause, detail=BY):
+            elif self._preempt(current, Event.CANCELLED, cause=cause, detail=BY_OPERATOR):
                 return
 
     def resume(self, row: SagaRow) -> None:
         """Make the call again that stalled the saga."""
         for current in self._tries(row, "resume"):
-            if self._preempt(current, Event.RESUMED, detail=BY):
+            if self._preempt(current, Event.RESUMED, detail=BY_OPERATOR):
                 return
 
     def resolve(self, row: SagaRow, note: str, result: Mapping[str, Any] | None = None) -> None:
@@ -100,8 +100,11 @@ class BuiltInCoordinator:
         return False
 
     def _tries(self, row: SagaRow, command: str, result: Mapping[str, Any] | None = None) -> Iterator[SagaRow]:
-        """The saga as it is at each try. Raises Conflict where its state forbids it, or it moves on at every try."""
-        for number in range(TRIES):
+        """Yield the saga as it is at each try.
+
+        Raises Conflict where its state forbids the command, or where it has moved on at every try.
+        """
+        for number in range(PREEMPT_TRIES):
             current = readable(read_saga(self._deps.log, row.id), command) if number else row
             if why := refusal(command, current):
                 raise Conflict(why)
@@ -132,7 +135,7 @@ class BuiltInCoordinator:
     def _log_wish_to_cancel(self, row: SagaRow) -> bool:
         """Add a line to the saga's log while its pivot is open, once; its driver goes on. False where it is not."""
         step = row.definition.steps[row.cursor].name
-        line = Line(0, round(self._deps.clock(), 6), CANCEL_REQUESTED, step, detail=BY)
+        line = Line(0, round(self._deps.clock(), 6), CANCEL_REQUESTED, step, detail=BY_OPERATOR)
         added = self._deps.log.add_line(row.id, WAITING_FOR_THE_PIVOT, line)
         if added:
             self._deps.observe(row, added)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @lru_cache(maxsize=1024)
 def service_of(url: str) -> str:
-    """The service that a URL belongs to: its scheme, host and port, without a user and a password."""
+    """Return the service that a URL belongs to: its scheme, host and port, without a user and a password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -38,7 +38,7 @@ class Bulkhead(Generic[T]):
         self._lock = threading.Lock()
 
     def enter(self, service: str, who: T) -> bool:
-        """Take a place; where there is none, put `who` in line until `leave` gives it back, and give False."""
+        """Take a place and return True; where there is none, put `who` in line for `leave`, and return False."""
         with self._lock:
             if self._taken[service] < self._places:
                 self._taken[service] += 1
@@ -47,14 +47,14 @@ class Bulkhead(Generic[T]):
             return False
 
     def leave(self, service: str) -> T | None:
-        """Free a place; gives the first in line, which may now try again, or None."""
+        """Free a place, and return the first in line, which may now try again; None where nobody waits."""
         with self._lock:
             self._taken[service] -= 1
             line = self._lines[service]
             return line.popleft() if line else None
 
     def waiting(self) -> list[T]:
-        """All that wait in line, at whichever service."""
+        """Return all that wait in line, at whichever service."""
         with self._lock:
             return [who for line in self._lines.values() for who in line]
 
@@ -70,7 +70,7 @@ class Breakers:
         self._lock = threading.Lock()
 
     def permits(self, service: str) -> bool:
-        """Whether one more stalled saga may try the service, which then counts as being tried.
+        """Return whether one more stalled saga may try the service; if so, the service counts as being tried.
 
         A few may at a time; where they failed, one after a rest; and all once it has succeeded. Whoever is permitted
         tells `report` what came of the try, and calls `withdraw` in any case.
@@ -97,7 +97,7 @@ class Breakers:
             self._trying[service] -= 1
 
     def rest(self, service: str) -> float:
-        """How many seconds pass until another try makes sense."""
+        """Return how many seconds pass until another try makes sense."""
         with self._lock:
             return max(self._rest / 2, float(self._breaker(service).open_remaining))
 

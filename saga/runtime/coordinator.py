@@ -23,7 +23,7 @@ class WaitingCaller(Protocol):
     until: float  # or by the monotonic clock
 
     def waits(self) -> bool:
-        """Whether it waits: not where too many do."""
+        """Return whether the caller waits. It does not where too many do already."""
 
 
 class Coordinator(Protocol):
@@ -49,7 +49,7 @@ class Coordinator(Protocol):
         """
 
     def permitted_commands(self, row: SagaRow) -> set[str]:
-        """The commands that the saga's state permits an operator now."""
+        """Return the commands that the saga's state permits an operator now."""
 
     def cancel(self, row: SagaRow) -> None:
         """Roll the saga back; where its pivot is open, only once the outcome is known to be none."""

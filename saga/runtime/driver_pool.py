@@ -21,10 +21,10 @@ from saga.saga_row import SagaRow
 
 logger = logging.getLogger("saga")
 
-DRIVERS = 192  # threads; half of them at the most drive sagas that were recovered,
-RECOVERED_MOVING = 8  # and so many of these have moved on lately: the rest of the machine is for new sagas
-LATELY = 1.0  # seconds
-IN_FLIGHT = 2000  # sagas in the pool; beyond it, none is started
+DRIVER_THREADS = 192  # threads; half of them at the most drive sagas that were recovered,
+RECOVERED_MOVING_AT_MOST = 8  # and so many of these have moved on lately: the rest of the machine is for new sagas
+LATELY_SECONDS = 1.0  # seconds
+SAGAS_IN_FLIGHT_AT_MOST = 2000  # sagas in the pool; beyond it, none is started
 
 
 class DriverPool:
@@ -38,7 +38,8 @@ class DriverPool:
         self._trials: dict[Driver, str] = {}  # the service that a driver tries again, after its saga has stalled there
         self._bulkhead: Bulkhead[Driver] = Bulkhead()
         self._ready: queue.SimpleQueue[Driver] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, name=f"driver-{n}", daemon=True) for n in range(DRIVERS)]
+        names = [f"driver-{number}" for number in range(DRIVER_THREADS)]
+        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for name in names]
         self._leases = LeaseKeeper(self.drivers, deps.lease, stop)
 
     def open(self) -> None:
@@ -67,20 +68,24 @@ class DriverPool:
     @property
     def takes_more(self) -> bool:
         """Whether a new saga may be started here."""
-        return not self.stop.is_set() and len(self.drivers) < IN_FLIGHT
+        return not self.stop.is_set() and len(self.drivers) < SAGAS_IN_FLIGHT_AT_MOST
 
     @property
     def places_for_recovered(self) -> int:
         """How many more sagas recovery may bring, so that they leave room for new ones."""
         drivers = list(self.drivers.values())
         recovered = [driver for driver in drivers if driver.claim and driver.phase is not Phase.QUEUED]
-        lately = self.deps.monotonic() - LATELY
+        lately = self.deps.monotonic() - LATELY_SECONDS
         moving = sum(driver.moved_at > lately for driver in recovered)
-        room = min(RECOVERED_MOVING - moving, DRIVERS // 2 - len(recovered), IN_FLIGHT - len(drivers))
+        room = min(
+            RECOVERED_MOVING_AT_MOST - moving,
+            DRIVER_THREADS // 2 - len(recovered),
+            SAGAS_IN_FLIGHT_AT_MOST - len(drivers),
+        )
         return 0 if self.stop.is_set() else max(0, room)
 
     def holds(self, saga_id: str) -> bool:
-        """Whether a driver of this pool has the saga for certain, whatever the clock says."""
+        """Return whether a driver of this pool certainly has the saga, whatever the time of day is."""
         driver = self.drivers.get(saga_id)
         return driver is not None and driver.holds
 
@@ -153,7 +158,10 @@ class DriverPool:
         driver.finished.set()
 
     def _drive(self, driver: Driver, until: float | None) -> bool:
-        """Make call after call; gives False where the saga waits for a place or a thread, and somebody has it then."""
+        """Make call after call; return True once the saga ends or rests.
+
+        Returns False where the saga waits for a place or for a thread: then the line or the queue has its driver.
+        """
         while (call := driver.next_call()) is not None:
             step, service = call.step, service_of(call.url)
             driver.queue()  # before another thread can be given it

@@ -14,7 +14,7 @@ class EndSignals:
         self._lock = threading.Lock()
 
     def signal_of(self, saga_id: str) -> threading.Event:
-        """The event that is set when this saga has ended; it is forgotten once nobody holds it any more."""
+        """Return the event that is set when this saga has ended; it is forgotten once nobody holds it any more."""
         with self._lock:
             signal = self._signals.get(saga_id) or threading.Event()
             self._signals[saga_id] = signal

@@ -13,7 +13,7 @@ from saga.saga_log import SagaLog
 from saga.storage import log_sql as sql
 from saga.storage.statement_batch import execute_batch
 
-FAR_ON = 1_000_000_000  # the number of a line where the number of the last one cannot be read
+NUMBER_IF_UNKNOWN = 1_000_000_000  # the number of a line where the number of the last one cannot be read
 
 
 def end_unreadable(log: SagaLog, saga_id: str, state: State, now: float, detail: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def end_unreadable(log: SagaLog, saga_id: str, state: State, now: float, detail:
         if connection.execute(sql.END_UNREADABLE, values).rowcount != 1:
             raise LeaseLost(saga_id)
         last = connection.execute(sql.LAST_SEQ, {"saga_id": saga_id}).scalar_one()
-        line = Line(last + 1 if isinstance(last, int) else FAR_ON, now, Event.RESOLVED, detail=detail)
+        line = Line(last + 1 if isinstance(last, int) else NUMBER_IF_UNKNOWN, now, Event.RESOLVED, detail=detail)
         row = log.database.bind(sql.WRITE_LINES, {**vars(line), "saga_id": saga_id})
         execute_batch(connection, (sql.WRITE_LINES, [row]), with_commit=True)
 

@@ -39,7 +39,7 @@ class LeaseWatch:
         return {saga_id for saga_id, _, _ in self._first}
 
     def over(self, found: Iterable[Seen], others: Iterable[Seen], clock: float, monotonic: float) -> list[Seen]:
-        """The leases that have ended, of those that are `found`, and of those `others` that are watched and unchanged.
+        """Return the leases that have ended, of those `found` and of those `others` that are watched and unchanged.
 
         From now on it watches these, and forgets all others. `clock` and `monotonic` are the clocks' readings now.
         """

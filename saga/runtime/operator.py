@@ -15,13 +15,13 @@ from saga.machine import ENDED, STALLED, State
 from saga.payload import compact
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.end_unreadable import end_unreadable
-from saga.runtime.permitted_commands import BY, REFUSALS, readable
+from saga.runtime.permitted_commands import BY_OPERATOR, REFUSALS, readable
 from saga.runtime.waiting_callers import read_saga
 from saga.saga_row import SagaRow
 from saga.unreadable import Unreadable
 
-NOTE_AT_MOST = 1000  # characters
-RESULT_AT_MOST = 1 << 20  # bytes, as of a participant's answer
+NOTE_CHARACTERS_AT_MOST = 1000  # characters
+RESULT_BYTES_AT_MOST = 1 << 20  # bytes, as of a participant's answer
 
 
 class Operator:
@@ -32,7 +32,7 @@ class Operator:
         self._coordinators = coordinators
 
     def permitted_commands(self, row: SagaRow) -> set[str]:
-        """The commands that the saga's state permits now."""
+        """Return the commands that the saga's state permits now."""
         return self._of(row).permitted_commands(row)
 
     def cancel(self, saga_id: str) -> None:
@@ -54,8 +54,8 @@ class Operator:
         `outcome` ("completed", "compensated") says how. Raises BadInput where one of these does not fit the saga.
         """
         check_note(note, "what was done by hand, and by whom")
-        if result is not None and len(compact(result).encode()) > RESULT_AT_MOST:
-            raise BadInput(f"result must not be larger than {RESULT_AT_MOST} bytes", "result")
+        if result is not None and len(compact(result).encode()) > RESULT_BYTES_AT_MOST:
+            raise BadInput(f"result must not be larger than {RESULT_BYTES_AT_MOST} bytes", "result")
         saga = read_saga(self._deps.log, saga_id)
         if isinstance(saga, Unreadable):
             self._end(saga, note, outcome)
@@ -87,7 +87,7 @@ class Operator:
             )
         state, now = State(outcome), round(self._deps.clock(), 6)
         try:
-            end_unreadable(self._deps.log, saga.id, state, now, {**BY, "note": note, "state": state})
+            end_unreadable(self._deps.log, saga.id, state, now, {**BY_OPERATOR, "note": note, "state": state})
         except LeaseLost:
             raise Conflict(f"{REFUSALS['resolve']}: it has ended") from None
 
@@ -96,5 +96,5 @@ def check_note(note: str, what: str) -> None:
     """Raise BadInput unless an operator's note says something; `what` it should say."""
     if not note.strip():
         raise BadInput(f"note is required: {what}", "note")
-    if len(note) > NOTE_AT_MOST:
-        raise BadInput(f"note must not be longer than {NOTE_AT_MOST} characters", "note")
+    if len(note) > NOTE_CHARACTERS_AT_MOST:
+        raise BadInput(f"note must not be longer than {NOTE_CHARACTERS_AT_MOST} characters", "note")

@@ -13,7 +13,7 @@ from saga.unreadable import Unreadable
 WAITING_FOR_THE_PIVOT = (State.DECIDING, State.STALLED_DECIDING)
 CANCELLABLE = (State.EXECUTING, *WAITING_FOR_THE_PIVOT)
 
-BY = {"by": "operator"}
+BY_OPERATOR = {"by": "operator"}
 REFUSALS = {
     "cancel": "it cannot be cancelled any more",
     "resume": "there is nothing to resume",
@@ -23,7 +23,7 @@ REFUSALS = {
 
 
 def permitted_commands(row: SagaRow) -> set[str]:
-    """The commands that the state of the saga permits now."""
+    """Return the commands that the state of the saga permits now."""
     commands = {"resume", "resolve"} if row.state in STALLED else set()
     if row.state in CANCELLABLE and not row.context.cancelled:
         commands.add("cancel")
@@ -31,7 +31,7 @@ def permitted_commands(row: SagaRow) -> set[str]:
 
 
 def refusal(command: str, row: SagaRow) -> str | None:
-    """Why the state of the saga does not permit `command`; None where it does."""
+    """Return why the state of the saga does not permit `command`; None where it does."""
     if command in permitted_commands(row):
         return None
     if command == "cancel" and row.context.cancelled:
@@ -42,14 +42,14 @@ def refusal(command: str, row: SagaRow) -> str | None:
 
 
 def readable(saga: Stored, command: str) -> SagaRow:
-    """The saga, for a command. Raises SagaUnreadable where it cannot be read."""
+    """Return the saga, to which a command is to be given. Raises SagaUnreadable where it cannot be read."""
     if isinstance(saga, Unreadable):
         raise SagaUnreadable(f"{REFUSALS[command]}: it cannot be read: {saga.reason}")
     return saga
 
 
 def takes_no_result(row: SagaRow) -> str | None:
-    """Why the stalled call of a saga cannot be given a result by hand; None where it is an action."""
+    """Return why the stalled call of a saga cannot be given a result by hand; None where it is an action."""
     if row.state in STALLED_AT_AN_ACTION:
         return None
     step = row.definition.steps[row.cursor].name
@@ -57,5 +57,8 @@ def takes_no_result(row: SagaRow) -> str | None:
 
 
 def resolved_by_hand(note: str, result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the log says of a call that an operator has resolved; the result itself is kept with those of the steps."""
-    return {**BY, "note": note, **({"with_result": True} if result is not None else {})}
+    """Return the detail of the line of a call that an operator has resolved.
+
+    The result is kept with those of the steps.
+    """
+    return {**BY_OPERATOR, "note": note, **({"with_result": True} if result is not None else {})}

@@ -12,9 +12,10 @@ from saga.storage import log_sql as sql
 
 
 def prune(log: SagaLog, ended_before: float, most: int, also: Collection[Executable] = ()) -> int:
-    """Forget at most `most` sagas that ended before a time, oldest first; gives their number. Raises LogUnavailable.
+    """Forget at most `most` sagas that ended before a time, oldest first, and return how many.
 
-    `also`: statements of others that delete what they keep of these sagas (`saga_ids`), in the same transaction.
+    `also`: statements of others that delete what they keep of these sagas (`saga_ids`), in the same transaction. Raises
+    LogUnavailable.
     """
     started = f"{int(max(0.0, ended_before) * 1000):012x}"  # how a UUIDv7 begins (RFC 9562, section 5.7)
     values = {"states": list(ENDED), "ended_before": ended_before, "most": most}

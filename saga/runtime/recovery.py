@@ -21,10 +21,10 @@ from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
-BATCH = 32  # sagas claimed in one go, so that several orchestrators share the work
-WATCHED = 500  # leases of others
-SIFTED = 256  # sagas looked through at once where some of those that are due cannot be read
-PAUSE = 0.02  # seconds between two looks while there is more than may be claimed
+CLAIMS_PER_LOOK = 32  # sagas claimed in one go, so that several orchestrators share the work
+LEASES_WATCHED_AT_MOST = 500  # leases of others
+SAGAS_SIFTED_AT_ONCE = 256  # sagas looked through at once where some of those that are due cannot be read
+PAUSE_SECONDS = 0.02  # seconds between two looks while there is more than may be claimed
 
 
 class _Due(NamedTuple):
@@ -63,7 +63,7 @@ class Recovery:
             self._thread.join(timeout=2)
 
     def look(self) -> bool:
-        """Claim at most one batch of what is due; gives whether more may be due. Raises LogUnavailable."""
+        """Claim at most one batch of what is due; return whether more may be due. Raises LogUnavailable."""
         deps, pool = self._deps, self._pool
         if not self._freed:
             now = deps.clock()
@@ -71,7 +71,7 @@ class Recovery:
             opened_at = min(self._opened_at, now - (deps.monotonic() - self._opened))
             self._due_sagas.free(deps.owner, now, before=opened_at + deps.lease)
             self._freed = True
-        places = min(BATCH, pool.places_for_recovered)
+        places = min(CLAIMS_PER_LOOK, pool.places_for_recovered)
         if not places:
             return True
         due, more = self._due(places)
@@ -91,7 +91,7 @@ class Recovery:
         return more
 
     def _due(self, places: int) -> tuple[list[_Due], bool]:
-        """At most `places` sagas that are due and can be read, and whether there may be more.
+        """Return at most `places` sagas that are due and can be read, and whether there may be more.
 
         The log sets aside those that cannot be read, and gives others in their place.
         """
@@ -106,7 +106,7 @@ class Recovery:
             readable = [each._replace(row=row) for each, row in rows if not isinstance(row, Unreadable)]
             if len(readable) in (len(due), places) or len(readable) > places or self._closed.is_set():
                 return readable[:places], full
-            most = max(places, SIFTED)
+            most = max(places, SAGAS_SIFTED_AT_ONCE)
 
     def _handle(self, saga: _Due, postponed: dict[tuple[str, int], float]) -> None:
         """Claim a saga that is due, unless its coordinator has another way, or its service had better be left alone.
@@ -129,7 +129,7 @@ class Recovery:
                 pool.breakers.withdraw(service)
 
     def _overdue_leases(self) -> list[_Due]:
-        """Sagas that others hold no more, and those that are due so late that nobody can have meant it."""
+        """Return sagas that their owners hold no more, and those with a due time that no owner can have meant."""
         deps = self._deps
         now, since = deps.clock(), deps.monotonic()
         if since < self._watched_at + self._interval:
@@ -141,7 +141,7 @@ class Recovery:
             soon=now + deps.lease / 2,
             longest_lease=now + deps.lease + slack,
             longest_rest=now + deps.stall_max + slack,
-            most=WATCHED,
+            most=LEASES_WATCHED_AT_MOST,
         )
         missing = self._watch.watched - {saga_id for saga_id, _, _ in found}
         ended = self._watch.over(found, self._due_sagas.due_times(missing), now, since)
@@ -158,7 +158,7 @@ class Recovery:
         return True
 
     def _retried_service(self, row: SagaRow | None) -> str | None:
-        """The service that a stalled saga would call again; None where it is not stalled, or has nobody to call."""
+        """Return the service that a stalled saga would call again; None where there is none to call."""
         if row is None or row.state not in STALLED:
             return None
         step = row.definition.steps[row.cursor]
@@ -175,4 +175,4 @@ class Recovery:
                 logger.warning("log_unavailable: %s", error)
             except Exception:
                 logger.exception("recovery_failed")
-            self._closed.wait(min(PAUSE, self._interval) if more else self._interval)
+            self._closed.wait(min(PAUSE_SECONDS, self._interval) if more else self._interval)

@@ -33,7 +33,7 @@ class SagaStarter:
         self._new_id = new_id
 
     def start(self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None = None) -> str:
-        """Make a new saga durable and see to it that it goes on; gives its id. With a known key: the id of that saga.
+        """Make a new saga durable, see to it that it goes on, and return its id; with a known key, that saga's id.
 
         Raises BadInput where the input does not fit, or the log cannot store it; KeyReused where the key came before
         with another saga, mode or body; Overloaded where this process has too much to do.
@@ -59,13 +59,13 @@ class SagaStarter:
             caller.leave()
 
     def read(self, saga_id: str) -> Stored:
-        """The saga as the log has it. Raises NoSuchSaga where there is none."""
+        """Return the saga as the log has it. Raises NoSuchSaga where there is none."""
         return read_saga(self.deps.log, saga_id)
 
     def _start(
         self, definition: SagaDefinition, input: Mapping[str, Any], key: str | None, caller: Caller
     ) -> tuple[Stored, bool]:
-        """The new saga, or the one that is known by the key; and whether it is new."""
+        """Return the new saga, or the one that is known by the key; and whether it is new."""
         try:
             definition.check_input(input)
         except BadInput:
@@ -86,7 +86,9 @@ class SagaStarter:
 
 
 def _same(known: Stored, definition: SagaDefinition, request_hash: str, key: str | None) -> Stored:
-    """The saga that is known by an idempotency key. Raises KeyReused where the key now comes with something else.
+    """Return the saga that is known by an idempotency key.
+
+    Raises KeyReused where the key now comes with something else.
 
     What cannot be read of an unreadable saga counts as the same: it is never started a second time.
     """

@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 from saga.runtime.log_lines import LogLines
 
-LOOK_BACK = 1000  # lines before the newest: longer than any transaction under way at the start can be behind
-PATIENCE = 1.0  # seconds between the moment that an id is given and that its row can be seen as uncommitted
+LOOK_BACK_LINES = 1000  # lines before the newest: longer than any transaction under way at the start can be behind
+UNSEEN_SECONDS_AT_MOST = (
+    1.0  # seconds between the moment that an id is given and that its row can be seen as uncommitted
+)
 
 
 class Tail:
@@ -24,16 +26,16 @@ class Tail:
         self.position: int | None = None
 
     def advance(self, most: int = 5000) -> int:
-        """Move over what is settled, at most `most` lines; gives the new position. Raises LogUnavailable."""
-        position = self.position if self.position is not None else max(0, self._lines.last_id() - LOOK_BACK)
+        """Move over what is settled, at most `most` lines; return the new position. Raises LogUnavailable."""
+        position = self.position if self.position is not None else max(0, self._lines.last_id() - LOOK_BACK_LINES)
         now = self._clock()
         known, holes = self._holes, {}
         settled = None
         for line_id in self._lines.ids(position, most):
             if line_id > position + 1:
                 hole = (position + 1, line_id - 1)
-                holes[hole] = now - PATIENCE if known is None else known.get(hole, now)
-                if settled is None and (now - holes[hole] < PATIENCE or self._lines.any_between(*hole)):
+                holes[hole] = now - UNSEEN_SECONDS_AT_MOST if known is None else known.get(hole, now)
+                if settled is None and (now - holes[hole] < UNSEEN_SECONDS_AT_MOST or self._lines.any_between(*hole)):
                     settled = position
             position = line_id
         self._holes = holes

@@ -15,8 +15,8 @@ from saga.saga_row import Stored
 from saga.unreadable import Unreadable
 
 WAIT_SLOTS = 128  # callers that wait at the same time; whoever finds no slot is answered at once
-QUEUED_AT_MOST = 1.0  # seconds that a caller waits for a saga that stands in line for a service
-LOOK = 0.2  # seconds between two looks at a driver of this process
+QUEUED_SECONDS_AT_MOST = 1.0  # seconds that a caller waits for a saga that stands in line for a service
+LOOK_EVERY_SECONDS = 0.2  # seconds between two looks at a driver of this process
 
 
 class Caller:
@@ -29,7 +29,7 @@ class Caller:
         self._has_slot: bool | None = None  # None: it has not asked for one
 
     def waits(self) -> bool:
-        """Whether the caller waits: it has a slot, or takes one now."""
+        """Return whether the caller waits: it has a slot, or takes one now."""
         if self._has_slot is None:
             self._has_slot = self.seconds > 0 and self._waiting.take_slot()
         return self._has_slot
@@ -52,7 +52,7 @@ class WaitingCallers:
         self._free_wait_slots = WAIT_SLOTS
 
     def caller(self, seconds: float) -> Caller:
-        """Somebody who would wait so long, from now on."""
+        """Return a caller who is willing to wait for so many seconds, from now on."""
         return Caller(self, seconds, self._pool.deps.monotonic() + seconds)
 
     def take_slot(self) -> bool:
@@ -68,7 +68,7 @@ class WaitingCallers:
             self._free_wait_slots += 1
 
     def wait(self, saga_id: str, until: float) -> Stored:
-        """The saga once it has ended; or as it is at `until`, or once it has stood in line for a service too long.
+        """Return the saga once it has ended; or as it is at `until`, or once it has waited for a service too long.
 
         Raises NoSuchSaga, and LogUnavailable where nothing is known of the saga.
         """
@@ -79,7 +79,7 @@ class WaitingCallers:
             ended = self._end_signals.signal_of(saga_id)
             driver = self._pool.drivers.get(saga_id)
             if driver:
-                driver.finished.wait(max(0.0, min(LOOK, until - monotonic())))
+                driver.finished.wait(max(0.0, min(LOOK_EVERY_SECONDS, until - monotonic())))
                 known = driver.row
                 looks_in_line = looks_in_line + 1 if driver.phase is Phase.QUEUED else 0
                 if driver.row.ended or looks_in_line > most_in_line:
@@ -98,12 +98,15 @@ class WaitingCallers:
                 ended.wait(min(interval, max(0.0, until - monotonic())))
 
     def _most_looks_in_line(self) -> int:
-        """How many looks in a row a caller finds its saga in line: fewer, the fewer slots are free."""
-        return self._free_wait_slots * int(QUEUED_AT_MOST / LOOK) // WAIT_SLOTS
+        """Return at how many looks in a row a caller may find its saga in line before it waits no more.
+
+        It is fewer, the fewer slots are free.
+        """
+        return self._free_wait_slots * int(QUEUED_SECONDS_AT_MOST / LOOK_EVERY_SECONDS) // WAIT_SLOTS
 
 
 def read_saga(log: SagaLog, saga_id: str) -> Stored:
-    """The saga as the log has it. Raises NoSuchSaga where there is none, and LogUnavailable."""
+    """Return the saga as the log has it. Raises NoSuchSaga where there is none, and LogUnavailable."""
     found = log.read(saga_id)
     if found is None:
         raise NoSuchSaga(f"there is no saga {saga_id!r}")

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from saga.definition import Step
 from saga.machine import Call
-from saga.retry import BACKOFF_AT_MOST
+from saga.retry import BACKOFF_SECONDS_AT_MOST
 from saga.step_functions.jsonata import ATTEMPT, EXECUTION_NAME, jsonata
 
 # A 4xx is a refusal, which is not tried again; 408, 425 and 429 are not among them. No wildcard can name the others:
@@ -61,7 +61,7 @@ def _retry(step: Step) -> list[dict[str, Any]]:
         "ErrorEquals": ANY,
         "IntervalSeconds": interval,
         "BackoffRate": 2.0,
-        "MaxDelaySeconds": max(int(BACKOFF_AT_MOST), interval + 1),  # it must be more than the interval
+        "MaxDelaySeconds": max(int(BACKOFF_SECONDS_AT_MOST), interval + 1),  # it must be more than the interval
         "JitterStrategy": "FULL",
         "MaxAttempts": step.retries,
     }

@@ -30,11 +30,11 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Any) -> str | None:
-        """The text of a Python value; None is NULL."""
+        """Return the JSON text of a Python value; None stands for NULL."""
         return None if value is None else value.text if isinstance(value, EncodedJson) else compact(value)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
-        """The Python value of a text; Undecodable where it is no JSON, so that the other rows can be read."""
+        """Return the Python value of a text; an Undecodable where it is no JSON, so that the other rows can be read."""
         return None if value is None else _decoded(value)
 
 
@@ -47,7 +47,7 @@ class Undecodable:
 
 
 def decodable(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row for showing: a column that cannot be decoded holds the reason instead of its content."""
+    """Return a row for showing, in which a column that cannot be decoded holds the reason instead of its content."""
     return {
         str(name): {"unreadable": value.reason} if isinstance(value, Undecodable) else value
         for name, value in row.items()
@@ -86,11 +86,11 @@ class UtcTime(TypeDecorator[float]):
     cache_ok = True
 
     def bind_processor(self, dialect: Any) -> Callable[[float | None], str | None]:
-        """The function that makes of seconds the text that SQLite keeps and MySQL reads."""
+        """Return the function from seconds to the text that SQLite keeps and MySQL reads."""
         return _utc_text
 
     def result_processor(self, dialect: Any, coltype: Any) -> Callable[[Any], Any]:
-        """The function that makes seconds of a date and time, or Undecodable; SQLite gives it as text."""
+        """Return the function from a date and time, which SQLite gives as text, to seconds or an Undecodable."""
         return _seconds
 
 
@@ -105,7 +105,7 @@ def _seconds(value: Any) -> float | Undecodable | None:
 
 
 def Token(length: int) -> TypeEngine[str]:  # a type, so named as one
-    """A text of at most `length` ASCII characters that is compared byte by byte."""
+    """Return the type of a text of at most `length` ASCII characters that is compared byte by byte."""
     binary = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
     return String(length).with_variant(binary, "mysql", "mariadb")
 

@@ -24,7 +24,7 @@ BUSY_SECONDS = 4  # how long a statement waits for a lock, a connection, or a se
 
 
 def connect(url: str, pool_size: int = 16, plain: bool = False) -> Engine:
-    """An engine for the database at `url`, which connects to nothing before its first use.
+    """Return an engine for the database at `url`, which connects to nothing before its first use.
 
     SQLite: WAL, synchronous=FULL, and every transaction begins with BEGIN IMMEDIATE, so that none fails for
     wanting to write after it has read. MySQL: READ COMMITTED; a transaction is always ended, so the pool resets none.
@@ -64,7 +64,10 @@ def _mysql(url: URL, pool_size: int, options: dict[str, Any]) -> Engine:
 
 
 def _sqlite(url: URL, options: dict[str, Any]) -> Engine:
-    """An engine of one connection: SQLite has one writer, and to queue for it is quicker than to poll for its lock."""
+    """Return an engine with one connection.
+
+    SQLite has one writer, and to queue for a connection is quicker than to poll for its lock.
+    """
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
@@ -96,13 +99,13 @@ def _sqlite(url: URL, options: dict[str, Any]) -> Engine:
 
 
 def _text(raw: bytes) -> str:
-    """A text of SQLite's, which keeps any bytes: one that is no UTF-8 must not hide the other rows."""
+    """Return a text of SQLite's, which keeps any bytes: one that is not UTF-8 must not hide the other rows."""
     return raw.decode("utf-8", "surrogateescape")
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """A transaction that is committed at the end, and rolled back by any exception that is raised within.
+    """Run a transaction that is committed at the end, and rolled back by any exception that is raised within.
 
     Raises OutcomeUnknown where the COMMIT was not confirmed. A connection that could not end its transaction is thrown
     away: back in the pool, it would carry that transaction into the next one.

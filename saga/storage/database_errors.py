@@ -12,7 +12,7 @@ STATEMENT_REFUSED = (IntegrityError, DataError, ProgrammingError)  # the databas
 
 
 def is_duplicate(error: IntegrityError) -> bool:
-    """Whether the error says that a row with this key is there already."""
+    """Return whether the error says that a row with this key is there already."""
     code = getattr(error.orig, "sqlite_errorcode", None) or getattr(error.orig, "errno", None)
     return code in (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE, 1062)
 
@@ -25,7 +25,7 @@ _SQLITE_REFUSALS = (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLI
 
 
 def refusal(error: BaseException) -> str | None:
-    """Why the database refuses this very write, and will each time; None where the error says something else."""
+    """Return why the database refuses this very write, and will each time; None where the error says something else."""
     if isinstance(error, OutcomeUnknown) and error.__cause__ is not None:  # a statement that went with the COMMIT
         return refusal(error.__cause__)
     if isinstance(error, OverflowError | ValueError | RecursionError):  # the driver, or JSON, cannot even say it
@@ -41,11 +41,11 @@ def refusal(error: BaseException) -> str | None:
 
 
 def is_missing_table(error: DBAPIError) -> bool:
-    """Whether the error says that there is no such table, or that we may not read it."""
+    """Return whether the error says that there is no such table, or that we may not read it."""
     return getattr(error.orig, "errno", None) in (1146, 1142) or str(error.orig).startswith("no such table")
 
 
 def is_lock_conflict(error: DBAPIError) -> bool:
-    """Whether the error is a deadlock or a lock's time-out: the transaction is rolled back, and may be run again."""
+    """Return whether the error is a deadlock or a lock's time-out: the rolled back transaction may be run again."""
     busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     return busy or getattr(error.orig, "errno", None) in (1205, 1213)

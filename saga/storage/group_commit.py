@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-GATHER = 0.003  # seconds that a leader with company waits for more
-WRITES_AT_MOST = 64  # in one transaction,
-SIZE_AT_MOST = 1 << 20  # of the size of those that join the first
+GATHER_SECONDS = 0.003  # seconds that a leader with company waits for more
+WRITES_PER_TRANSACTION = 64  # in one transaction,
+BYTES_PER_TRANSACTION = 1 << 20  # of the size of those that join the first
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ class Singly(Generic[W, R]):
         self._write_all = write_all
 
     def submit(self, write: W) -> R:
-        """The outcome of `write`, once it is durable; raises the outcome where it is an exception."""
+        """Return the outcome of `write`, once it is durable. Raises the outcome where it is an exception."""
         return _given(self._write_all([write])[0])
 
 
@@ -39,7 +39,7 @@ class GroupCommit(Generic[W, R]):
         self,
         write_all: WriteAll[W, R],
         size: Callable[[W], int] = lambda write: 1,
-        gather: float = GATHER,
+        gather: float = GATHER_SECONDS,
     ):
         self._write_all = write_all
         self._size = size
@@ -51,7 +51,7 @@ class GroupCommit(Generic[W, R]):
         self._enough = threading.Event()
 
     def submit(self, write: W) -> R:
-        """The outcome of `write`, once it is durable; raises the outcome where it is an exception."""
+        """Return the outcome of `write`, once it is durable. Raises the outcome where it is an exception."""
         entry: _Entry[W, R] = _Entry(write)
         with self._lock:
             self._entries.append(entry)
@@ -87,13 +87,13 @@ class GroupCommit(Generic[W, R]):
             entry.turn.release()
 
     def _fitting(self) -> int:
-        """How many of the writes that wait go into the next transaction: at least one."""
+        """Return how many of the writes that wait go into the next transaction; at least one."""
         size = 0
-        for number, entry in enumerate(self._entries[1:WRITES_AT_MOST], start=1):
+        for number, entry in enumerate(self._entries[1:WRITES_PER_TRANSACTION], start=1):
             size += self._size(entry.write)
-            if size > SIZE_AT_MOST:
+            if size > BYTES_PER_TRANSACTION:
                 return number
-        return min(len(self._entries), WRITES_AT_MOST)
+        return min(len(self._entries), WRITES_PER_TRANSACTION)
 
 
 def _given(outcome: R | BaseException) -> R:

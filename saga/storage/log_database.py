@@ -20,7 +20,7 @@ from saga.storage.statement_batch import Row, Statement
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
 _REFUSED = "the saga log does not take what it is asked to write"
-RETRY_WITHIN = 3.0  # seconds: a write that fails later than that is not tried again
+RETRY_WITHIN_SECONDS = 3.0  # seconds: a write that fails later than that is not tried again
 
 T = TypeVar("T")
 
@@ -34,22 +34,24 @@ class LogDatabase:
     def select(
         self, query: Executable, values: Mapping[str, Any], engine: Engine | None = None
     ) -> Sequence[RowMapping]:
-        """The rows that a query finds. Raises LogUnavailable."""
+        """Return the rows that a query finds. Raises LogUnavailable."""
         return self.run(lambda connection: connection.execute(query, values).mappings().all(), engine)
 
     def execute(self, statement: Executable, values: Mapping[str, Any]) -> int:
-        """Execute a statement in a transaction of its own; gives how many rows it found. Raises LogUnavailable."""
+        """Execute a statement in a transaction of its own; return how many rows it found. Raises LogUnavailable."""
         return self.run(lambda connection: connection.execute(statement, values).rowcount)
 
     def bind(self, statement: Statement, values: Mapping[str, Any]) -> Row:
-        """The values as the driver takes them. Raises WriteRefused where one of them is no JSON, or no date."""
+        """Return the values as the driver takes them. Raises WriteRefused where one of them is no JSON, or no date."""
         try:
             return statement.bind(self.engine.dialect, values)
         except (ValueError, OverflowError, RecursionError, OSError) as error:  # OSError: a date beyond all clocks
             raise WriteRefused(f"{_REFUSED}: a value that is no JSON, or no date") from error
 
     def run(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
-        """What `work` gives, in a transaction; twice where the connection was lost, so `work` must bear that.
+        """Run `work` in a transaction and return what it returns.
+
+        It is run again where the connection was lost, so `work` must bear being run twice.
 
         Raises LogUnavailable where the database does not do it, WriteRefused where it never will, and IntegrityError
         where a row with this key is there already.
@@ -62,7 +64,7 @@ class LogDatabase:
             raise _refused(error) or LogUnavailable(_UNAVAILABLE) from error
 
     def attempt(self, work: Callable[[Connection], T], engine: Engine | None = None) -> T:
-        """Like `run`; but where the database refuses a statement, its own error is raised: one of STATEMENT_REFUSED.
+        """Run `work` as `run` does, but raise one of STATEMENT_REFUSED where the database refuses a statement.
 
         So a batch of writes can be tried again one by one.
         """
@@ -81,7 +83,7 @@ class LogDatabase:
                 lost = isinstance(error, OutcomeUnknown) or (
                     isinstance(error, DBAPIError) and (error.connection_invalidated or is_lock_conflict(error))
                 )
-                if not lost or time.monotonic() - started > RETRY_WITHIN:
+                if not lost or time.monotonic() - started > RETRY_WITHIN_SECONDS:
                     raise LogUnavailable(_UNAVAILABLE) from error
 
 

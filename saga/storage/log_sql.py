@@ -1,104 +1,38 @@
-"""The saga log's tables and statements: the storage's specification. Each statement has a name, and is static.
+"""Every statement by which the saga log is written, claimed and followed: each has a name, a comment, and is static.
 
-On MySQL the tables are those of db/init.sql; a test holds the two against each other.
+The tables are in log_tables.py. What only lists, counts and searches need is in search_sql.py.
 
 Two rules run through the statements. Who writes to a saga's row names the epoch that it holds; where another has raised
-it meanwhile, no row is found, and the writer knows that the saga is another's. And `due_at` alone says whether a saga
-wants somebody: it is the end of a lease, the end of a stalled saga's rest, or NULL where nobody need come.
+it meanwhile, no row is found, and the writer knows that the saga is another's. And `due_at` alone says when somebody
+has to look at a saga: it is the end of a lease, the end of a stalled saga's rest, or NULL where nobody need look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     BindParameter,
-    Column,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Select,
     String,
-    Table,
     and_,
     bindparam,
-    case,
-    cast,
     delete,
     func,
     insert,
-    literal,
     or_,
     select,
     type_coerce,
-    union_all,
     update,
 )
 from sqlalchemy.types import NullType
 
-from saga.machine import ATTEMPT, ENDED, STALLED, UNENDED, State
+from saga.machine import ATTEMPT, ENDED, STALLED
 from saga.saga_row import NOBODY, WORKFLOW
-from saga.storage.column_types import Float, Json, Token, UtcTime
+from saga.storage.log_tables import saga_log, saga_results, sagas
 from saga.storage.statement_batch import Statement
 
-metadata = MetaData()
-
-sagas = Table(
-    "sagas",
-    metadata,
-    Column("id", Token(36), primary_key=True),  # UUIDv7: in the order of their start
-    Column("name", String(64), nullable=False),
-    Column("definition", Json, nullable=False),  # a snapshot: an edited YAML file changes no running saga
-    Column("input", Json, nullable=False),
-    Column("state", Token(24), nullable=False),
-    Column("cursor", Integer, nullable=False),
-    Column("context", Json, nullable=False),  # what its lines come to: saga/context.py
-    Column("epoch", Integer, nullable=False),
-    Column("owner", String(255)),  # NULL: nobody drives it; else a process, or NOBODY or WORKFLOW of saga/saga_row.py
-    Column("due_at", UtcTime),  # the lease's end, the next try of a stalled saga, or NULL: it has ended
-    Column("rounds", Integer, nullable=False),
-    Column("idempotency_key", Token(255), unique=True),
-    Column("request_hash", Token(64)),
-    Column("error", Json),
-    Column("started_at", UtcTime, nullable=False),
-    Column("ended_at", UtcTime),
-    Column("deadline_at", UtcTime),
-    Index("sagas_due", "due_at"),  # finds all work, however many sagas have ended
-    Index("sagas_state", "state", "id"),
-)
-
-saga_log = Table(
-    "saga_log",
-    metadata,
-    Column("id", Integer().with_variant(BigInteger(), "mysql", "mariadb"), primary_key=True),  # never given twice
-    Column("saga_id", Token(36), nullable=False),
-    Column("seq", Integer, nullable=False),
-    Column("at", UtcTime, nullable=False),
-    Column("event", Token(32), nullable=False),
-    Column("step", String(64)),
-    Column("attempt", Integer),
-    Column("status_code", Integer),
-    Column("duration_ms", Float),
-    Column("detail", Json),
-    Index("saga_log_saga", "saga_id", "seq", unique=True),
-    sqlite_autoincrement=True,
-)
-
-saga_results = Table(  # what each action answered, written once: with the line that says that it is done
-    "saga_results",
-    metadata,
-    Column("saga_id", Token(36), primary_key=True),
-    Column("step", Token(64), primary_key=True),
-    Column("result", Json, nullable=False),
-    sqlite_with_rowid=False,
-)
-
 _STALLED = [state.value for state in sorted(STALLED)]
-_THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
+THESE: BindParameter[Any] = bindparam("saga_ids", expanding=True)
 _HELD = and_(sagas.c.id == bindparam("saga_id"), sagas.c.epoch == bindparam("held"))  # nobody else has it since
 
 
@@ -220,107 +154,15 @@ UNSTARTED = (
 # One saga, or several by their ids
 
 BARE = [column for column in sagas.c if column.name != "input"]  # without what a caller or a step gave
+IN_STATES = sagas.c.state.in_(bindparam("states", expanding=True))
 
 # FIND and its kin read rows by what is unique in them. What actions answered is read by RESULTS_OF.
 FIND = select(sagas).where(sagas.c.id == bindparam("saga_id"))
 FIND_BY_KEY = select(sagas).where(sagas.c.idempotency_key == bindparam("key"))
-FIND_MANY = select(sagas).where(sagas.c.id.in_(_THESE))
-FIND_MANY_BARE = select(*BARE).where(sagas.c.id.in_(_THESE))
+FIND_MANY = select(sagas).where(sagas.c.id.in_(THESE))
+FIND_MANY_BARE = select(*BARE).where(sagas.c.id.in_(THESE))
 ID_BY_KEY = select(sagas.c.id).where(sagas.c.idempotency_key == bindparam("key"))
-RESULTS_OF = select(saga_results).where(saga_results.c.saga_id.in_(_THESE))
-INPUTS_OF = select(sagas.c.id, sagas.c.input).where(sagas.c.id.in_(_THESE))
-
-# SIZES_OF tells how many bytes INPUTS_OF and RESULTS_OF would give of each saga, without sending them.
-_BYTES = func.coalesce(func.sum(func.length(cast(saga_results.c.result, LargeBinary))), 0)
-SIZES_OF = select(
-    sagas.c.id,
-    (
-        func.length(cast(sagas.c.input, LargeBinary))
-        + select(_BYTES).where(saga_results.c.saga_id == sagas.c.id).scalar_subquery()
-    ).label("bytes"),
-).where(sagas.c.id.in_(_THESE))
-
-
-# Lists of sagas: SEARCH, narrowed by any of the conditions below
-
-# SEARCH finds the newest sagas first: an id is a UUIDv7, so ids are in the order of the starts.
-SEARCH = select(*BARE).order_by(sagas.c.id.desc()).limit(bindparam("most"))
-
-IN_STATES = sagas.c.state.in_(bindparam("states", expanding=True))
-NAMED = sagas.c.name == bindparam("name")
-BEFORE = sagas.c.id < bindparam("before")  # the next page
-ENDED_SINCE = sagas.c.ended_at >= bindparam("ended_since")
-# Ranges of the primary key, not LIKE: quick, however many sagas there are.
-BEGINS = sagas.c.id.between(bindparam("beginning"), bindparam("beginning_ends"))
-BEGINS_OR_HAS_KEY = or_(BEGINS, sagas.c.id == bindparam("of_key"))
-
-# The gaps between the states that are known, as ranges of the states' index.
-_KNOWN = sorted(state.value for state in State)
-_GAPS = [
-    sagas.c.state < _KNOWN[0],
-    *(and_(sagas.c.state > lower, sagas.c.state < upper) for lower, upper in pairwise(_KNOWN)),
-    sagas.c.state > _KNOWN[-1],
-]
-_STATE_UNKNOWN = or_(*_GAPS)
-_SET_ASIDE = sagas.c.id.in_(bindparam("aside", expanding=True))
-
-# KNOWN_TO_BE_UNREADABLE holds for what this process has set aside, and for every state of a newer version.
-KNOWN_TO_BE_UNREADABLE = or_(_SET_ASIDE, _STATE_UNKNOWN)
-
-# A choreographed saga whose deadline has passed: nobody drives it, and nobody looks at it again. (Of a saga that a
-# workflow drives the workflow minds the deadline, and it has an owner.)
-_OVERDUE = and_(sagas.c.due_at.is_(None), sagas.c.owner.is_(None), sagas.c.deadline_at.is_not(None))
-
-# NEEDS_ATTENTION holds for what has not ended, and has stalled too often, is overdue, or cannot be read. It looks only
-# at the few that have not ended, by the index of the states.
-_TROUBLED = or_(sagas.c.rounds >= bindparam("attention"), _OVERDUE, _SET_ASIDE)
-NEEDS_ATTENTION = or_(and_(sagas.c.state.in_(UNENDED), _TROUBLED), _STATE_UNKNOWN)
-
-
-# How many there are
-
-# COUNT_STATES counts the sagas in each state, each up to `most`: nobody waits for the whole of a large table.
-COUNT_STATES = union_all(
-    *(
-        select(literal(state.value).label("state"), func.count().label("number")).select_from(
-            select(sagas.c.id).where(sagas.c.state == state.value).limit(bindparam("most")).subquery()
-        )
-        for state in State
-    )
-)
-
-# COUNT_UNKNOWN_STATES counts the sagas in states that this version does not know; the sum of its rows.
-COUNT_UNKNOWN_STATES = union_all(
-    *(
-        select(func.count().label("number")).select_from(
-            select(sagas.c.id).where(gap).limit(bindparam("most")).subquery()
-        )
-        for gap in _GAPS
-    )
-)
-
-
-def _count_unended(states: Collection[State]) -> Select[Any]:
-    """Counts sagas in these states, up to `most`; and of those, how many are overdue, and how many need attention."""
-    columns = (sagas.c.rounds, sagas.c.owner, sagas.c.due_at, sagas.c.deadline_at)
-    found = select(*columns).where(sagas.c.state.in_(sorted(states))).limit(bindparam("most")).subquery()
-    overdue = and_(found.c.owner.is_(None), found.c.due_at.is_(None), found.c.deadline_at.is_not(None))
-    attention = or_(found.c.rounds >= bindparam("attention"), overdue)
-    return select(
-        func.count().label("number"),
-        func.coalesce(func.sum(case((overdue, 1), else_=0)), 0).label("overdue"),
-        func.coalesce(func.sum(case((attention, 1), else_=0)), 0).label("attention"),
-    ).select_from(found)
-
-
-# COUNT_STALLED and COUNT_MOVING count what has not ended, by the index of the states: what has, which is most of the
-# table, is not looked at.
-COUNT_STALLED, COUNT_MOVING = _count_unended(STALLED), _count_unended(UNENDED - STALLED)
-
-# OLDEST_DUE tells since when the saga is due that has been so for the longest time; NULL where none is.
-OLDEST_DUE = select(func.min(sagas.c.due_at).label("due_at")).where(sagas.c.due_at <= bindparam("now"))
-
-
+RESULTS_OF = select(saga_results).where(saga_results.c.saga_id.in_(THESE))
 # Lines
 
 # LINES reads a saga's lines in their order, from a number on; LINES_AT those with certain numbers.
@@ -439,9 +281,9 @@ ENDED_BEFORE = (
 )
 
 # FORGET_LINES, FORGET_RESULTS and FORGET delete all that there is of these sagas, in this order.
-FORGET_LINES = delete(saga_log).where(saga_log.c.saga_id.in_(_THESE))
-FORGET_RESULTS = delete(saga_results).where(saga_results.c.saga_id.in_(_THESE))
-FORGET = delete(sagas).where(sagas.c.id.in_(_THESE))
+FORGET_LINES = delete(saga_log).where(saga_log.c.saga_id.in_(THESE))
+FORGET_RESULTS = delete(saga_results).where(saga_results.c.saga_id.in_(THESE))
+FORGET = delete(sagas).where(sagas.c.id.in_(THESE))
 
 # PING reads at most one row: it tells that the tables are there and can be read.
 PING = select(func.count()).select_from(select(sagas.c.id).limit(1).subquery())

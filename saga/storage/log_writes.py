@@ -28,7 +28,7 @@ class LogWrite:
     also: Also = ()
 
     def size(self) -> int:
-        """About how many bytes it is."""
+        """Return about how many bytes the write has."""
         others = [row for _, rows in self.also for row in rows]
         rows = [row for row in (self.begin, self.advance, *self.lines, *self.results, *others) if row]
         return sum(len(value) for row in rows for value in row if isinstance(value, str))

@@ -52,7 +52,10 @@ class _FewerRoundTrips:
         return sql
 
     def is_connected(self: Any) -> bool:
-        """Whether it was closed here: the driver asks for each new cursor, and would send a ping to find out."""
+        """Return whether nobody has closed the connection here.
+
+        The driver asks for each new cursor, and would send a ping to find out.
+        """
         return not self.is_closed()
 
     def commit(self: Any) -> None:
@@ -73,7 +76,10 @@ class _CExtensionConnection(_FewerRoundTrips, CMySQLConnection):
     """For an installation with the driver's C extension."""
 
     def execute(self, sql: str, values: Row) -> list[int]:
-        """How many rows each of the statements found; without a cursor, which costs as much as the round trip."""
+        """Execute the statements and return how many rows each found.
+
+        No cursor is made, which would cost as much as the round trip.
+        """
         try:
             bound = tuple(self.prepare_for_mysql(values))
         except connection_cext.MySQLInterfaceError as error:  # type: ignore[attr-defined]
@@ -97,7 +103,7 @@ class _PythonConnection(_FewerRoundTrips, MySQLConnection):
     """For an installation without the driver's C extension."""
 
     def execute(self, sql: str, values: Row) -> list[int]:
-        """How many rows each of the statements found."""
+        """Execute the statements and return how many rows each found."""
         self.check(sql.encode() + b"".join(str(value).encode() for value in values))
         cursor = self.cursor()
         cursor.execute(sql, values)

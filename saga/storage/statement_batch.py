@@ -26,12 +26,12 @@ class Statement:
         self._texts: dict[str, _Text] = {}
 
     def bind(self, dialect: Dialect, values: Mapping[str, Any]) -> Row:
-        """The values in the order and the form in which the driver takes them."""
+        """Return the values in the order and the form in which the driver takes them."""
         parameters = self.text(dialect).parameters
         return tuple([convert(values[name]) if convert else values[name] for name, convert in parameters])
 
     def text(self, dialect: Dialect) -> _Text:
-        """The statement's SQL in this dialect."""
+        """Return the statement's SQL in this dialect."""
         known = self._texts.get(dialect.name)
         return known or self._texts.setdefault(dialect.name, self._compiled(dialect))
 
@@ -47,7 +47,7 @@ class _Text:
     parameters: Sequence[tuple[str, Callable[[Any], Any] | None]]
 
     def of(self, rows: int) -> str:
-        """The SQL for so many rows, of an INSERT; an UPDATE takes one."""
+        """Return the SQL for so many rows of an INSERT; an UPDATE takes one."""
         if rows == 1:
             return self.sql
         head, values, row = self.sql.partition(" VALUES ")
@@ -58,10 +58,10 @@ Sent = tuple[Statement, Sequence[Row]]  # a statement with its rows of bound val
 
 
 def execute_batch(connection: Connection, *sent: Sent, with_commit: bool = False) -> list[int]:
-    """Execute statements, each with its rows of bound values; gives how many rows each one found.
+    """Execute statements, each with its rows of bound values, and return how many rows each one found.
 
-    `with_commit`: nothing follows but the COMMIT. On MySQL the statements then travel with it, nothing is given, and
-    the COMMIT raises what goes wrong. Errors are SQLAlchemy's.
+    `with_commit` says that nothing follows but the COMMIT. On MySQL the statements then travel with it: nothing is
+    returned, and the COMMIT raises what goes wrong. Errors are SQLAlchemy's.
     """
     if is_plain(connection):
         return _one_by_one(connection, sent)
@@ -87,7 +87,7 @@ def execute_batch(connection: Connection, *sent: Sent, with_commit: bool = False
 
 
 def is_plain(bind: Engine | Connection) -> bool:
-    """Whether statements are executed one by one here, each by SQLAlchemy."""
+    """Return whether statements are executed one by one here, each by SQLAlchemy."""
     return PLAIN in bind.get_execution_options()
 
 

@@ -12,7 +12,7 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 from temporalio.service import RPCError
 
 from saga.saga_row import SagaRow
-from saga.views.representation import NEEDS_ATTENTION_AFTER, PUBLIC_STATUS
+from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS, PUBLIC_STATUS
 
 logger = logging.getLogger("saga")
 
@@ -34,7 +34,7 @@ def search_attributes(row: SagaRow) -> TypedSearchAttributes:
         [
             SearchAttributePair(SAGA, row.definition.name),
             SearchAttributePair(STATUS, PUBLIC_STATUS[row.state]),
-            SearchAttributePair(ATTENTION, row.rounds >= NEEDS_ATTENTION_AFTER and not row.ended),
+            SearchAttributePair(ATTENTION, row.rounds >= NEEDS_ATTENTION_AFTER_ROUNDS and not row.ended),
         ]
     )
 

@@ -24,7 +24,7 @@ with workflow.unsafe.imports_passed_through():
     from saga.faults.crashes import crash_of
     from saga.machine import CANCEL_REQUESTED, FAULT, RELEASED, Call, Event, State
     from saga.retry import longest
-    from saga.runtime.permitted_commands import BY, refusal, resolved_by_hand, takes_no_result
+    from saga.runtime.permitted_commands import BY_OPERATOR, refusal, resolved_by_hand, takes_no_result
     from saga.temporal.activities import Activities
     from saga.temporal.journal import Journal
     from saga.temporal.messages import (
@@ -221,7 +221,7 @@ class SagaWorkflow:
     @workflow.update(name=RESUME)
     async def resume(self) -> None:
         """Make the call that stalled the saga again, now."""
-        self._journal.record_event(Event.RESUMED, detail=BY)
+        self._journal.record_event(Event.RESUMED, detail=BY_OPERATOR)
         await self._project(A_FEW_TIMES)
 
     @workflow.update(name=RESOLVE)
@@ -255,12 +255,12 @@ class SagaWorkflow:
         journal = self._journal
         cause = progress.cancelled(journal.row)
         if cause is None:
-            journal.add_line(CANCEL_REQUESTED, BY)
+            journal.add_line(CANCEL_REQUESTED, BY_OPERATOR)
             return
         if self._calling:
             self._calling = None  # from now on the call's answer is void
             journal.record_interruption(Event.CANCELLED)
-        journal.record_event(Event.CANCELLED, cause=cause, detail=BY)
+        journal.record_event(Event.CANCELLED, cause=cause, detail=BY_OPERATOR)
 
 
 def _longest(call: Call) -> timedelta:

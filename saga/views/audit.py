@@ -16,9 +16,9 @@ from saga.machine import State
 from saga.saga_row import SagaRow, Stored
 from saga.unreadable import Unreadable
 from saga.urls import masked
-from saga.views.records import AT_ONCE, ask, records_url
+from saga.views.records import REQUESTS_AT_ONCE, ask, records_url
 
-TIMEOUT = 5.0  # seconds
+RECORDS_SECONDS = 5.0  # seconds
 
 
 def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> d
     """
     checked, violations, unreachable, sagas = 0, [], [], list(ended)
     readable = [saga for saga in sagas if not isinstance(saga, Unreadable)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         for wrong, silent in pool.map(lambda row: _check(row, transport, token), readable):
             checked += not silent
             violations += wrong
@@ -88,7 +88,7 @@ def _check(row: SagaRow, transport: Transport, token: str | None) -> tuple[list[
         if expected(step, row.state) is None:
             continue
         url = records_url(step, row.id)
-        answer = ask(url, transport, token, TIMEOUT)
+        answer = ask(url, transport, token, RECORDS_SECONDS)
         if answer is None:
             silent.append({"saga_id": row.id, "step": step.name, "url": masked(url)})
         elif found := violation(row, step, len(answer["records"])):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from saga.machine import State
 from saga.saga_log import SagaLog
-from saga.storage import log_sql as sql
+from saga.storage import search_sql as sql
 from saga.unreadable import UNREADABLE
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Backlog:
 
 def backlog(log: SagaLog, now: float, most: int) -> Backlog:
     """Return what waits at the time `now`, counted up to `most`. Raises LogUnavailable."""
-    values = {"attention": NEEDS_ATTENTION_AFTER, "most": most}
+    values = {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "most": most}
     stalled, moving = (log.database.select(query, values)[0] for query in (sql.COUNT_STALLED, sql.COUNT_MOVING))
     oldest = log.database.select(sql.OLDEST_DUE, {"now": now})[0]["due_at"]
     return Backlog(

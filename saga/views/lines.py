@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from saga.context import Letter, by_its_starter, parked_after
+from saga.choreographed_notes import DeadLetter, before_any_service, parked_after
 from saga.machine import Line
 
 ShownLine = Mapping[str, Any]
@@ -18,12 +18,12 @@ def detail_of(line: ShownLine) -> Mapping[str, Any]:
 
 def heard_by_a_service(lines: Iterable[ShownLine]) -> bool:
     """Return whether a service has heard, or may have heard, of the choreographed saga with this log."""
-    return not all(by_its_starter(_line(line)) for line in lines)
+    return not all(before_any_service(_line(line)) for line in lines)
 
 
 def parked_lines(lines: Sequence[ShownLine]) -> list[ShownLine]:
     """Return the lines that say which events are parked, and were not replayed since."""
-    letters: tuple[Letter, ...] = ()
+    letters: tuple[DeadLetter, ...] = ()
     for line in lines:
         letters = parked_after(letters, _line(line))
     numbers = {letter.line for letter in letters}

@@ -11,9 +11,9 @@ from saga.call import authorization
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
 from saga.http_client.transport import Transport
-from saga.payload import DEPTH, WRAPPED, parse_object
+from saga.payload import LEVELS_ADDED, LEVELS_AT_MOST, parse_object
 
-AT_ONCE = 8  # requests that are made side by side
+REQUESTS_AT_ONCE = 8  # requests that are made side by side
 
 
 def records_url(step: Step, saga_id: str) -> str:
@@ -30,7 +30,7 @@ def ask(url: str, transport: Transport, token: str | None, timeout: float) -> Ma
     if answer.failure is not None or answer.status != 200:
         return None
     try:
-        found = parse_object(answer.body, strict=False, depth=DEPTH + WRAPPED)
+        found = parse_object(answer.body, strict=False, depth=LEVELS_AT_MOST + LEVELS_ADDED)
     except BadInput:
         return None
     return found if isinstance(found.get("records"), list) else None
@@ -40,7 +40,7 @@ def ask_all(
     definition: SagaDefinition, saga_id: str, transport: Transport, token: str | None, timeout: float
 ) -> dict[str, Mapping[str, Any] | None]:
     """Return what every participant of a saga answers, by the step's name; None for one that gave no answer."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         urls = [records_url(step, saga_id) for step in definition.steps]
         answers = pool.map(lambda url: ask(url, transport, token, timeout), urls)
         return {step.name: answer for step, answer in zip(definition.steps, answers, strict=True)}

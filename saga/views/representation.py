@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saga.context import StepProgress
 from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, cannot_undo
 from saga.payload import iso, mask
 from saga.progress import secrets_of
 from saga.saga_row import SagaRow, Stored
+from saga.step_summary import StepSummary
 from saga.unreadable import UNREADABLE, Unreadable
 
-NEEDS_ATTENTION_AFTER = 10  # rounds
+NEEDS_ATTENTION_AFTER_ROUNDS = 10  # rounds
 
 PUBLIC_STATUS: Mapping[State, str] = {
     **dict.fromkeys(FORWARD, "RUNNING"),
@@ -70,7 +70,7 @@ def _represent(row: SagaRow) -> dict[str, Any]:
     for step in definition.steps:
         result.update(row.results.get(step.name, {}))
     overdue = not row.ended and row.context.overdue
-    stuck = row.rounds >= NEEDS_ATTENTION_AFTER or bool(row.context.parked)
+    stuck = row.rounds >= NEEDS_ATTENTION_AFTER_ROUNDS or bool(row.context.parked)
     return {
         "saga_id": row.id,
         "saga": definition.name,
@@ -138,7 +138,7 @@ def _steps(row: SagaRow) -> list[dict[str, Any]]:
     return shown
 
 
-def _at_the_cursor(progress: StepProgress, row: SagaRow, saga: Saga) -> StepProgress:
+def _at_the_cursor(progress: StepSummary, row: SagaRow, saga: Saga) -> StepSummary:
     """Return the progress of the step at the cursor, with the call that is being made there."""
     if saga.state in _UNDOING:
         return replace(progress, status="COMPENSATING", error=cannot_undo(saga) or progress.error)
@@ -156,7 +156,7 @@ def _at_the_cursor(progress: StepProgress, row: SagaRow, saga: Saga) -> StepProg
     )
 
 
-def _shown(name: str, progress: StepProgress) -> dict[str, Any]:
+def _shown(name: str, progress: StepSummary) -> dict[str, Any]:
     began, ended = progress.started_at, progress.ended_at
     return {
         "name": name,

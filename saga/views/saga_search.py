@@ -12,13 +12,14 @@ from sqlalchemy import Connection, Select
 from saga.machine import State
 from saga.saga_log import SagaLog, results_of
 from saga.saga_row import SagaRow, Stored
-from saga.storage import log_sql as sql
+from saga.storage import log_sql
+from saga.storage import search_sql as sql
 from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_row
-from saga.views.representation import NEEDS_ATTENTION_AFTER
+from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
 
-SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
-SCANNED_AT_ONCE = 100
-ASIDE_AT_MOST = 1000  # how many sagas that were set aside a search asks for by their ids
+SAGAS_SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
+SAGAS_PER_SCAN = 100
+SET_ASIDE_ASKED_FOR = 1000  # how many sagas that were set aside a search asks for by their ids
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class SagaSearch:
     def find(self, query: SagaQuery) -> list[Stored]:
         """Return the sagas that fit the query, without their inputs and results, which can be large: see `filled`.
 
-        Where only readable sagas are asked for, only the newest SCANNED are looked through. Where only unreadable ones
-        are asked for, it finds those among the newest SCANNED, those in an unknown state, and those that this process
-        has met before.
+        Where only readable sagas are asked for, only the newest SAGAS_SCANNED are looked through. Where only unreadable
+        ones are asked for, it finds those among the newest SAGAS_SCANNED, those in an unknown state, and those that
+        this process has met before.
         """
         if not (query.q + query.before).isascii():
             return []
@@ -57,7 +58,7 @@ class SagaSearch:
             return [self._log.decoded(row) for row in rows]
         if query.readable:
             return self._scan(select, values, query.most, lambda saga: isinstance(saga, SagaRow))
-        values["aside"] = self._log.aside.ids(ASIDE_AT_MOST)
+        values["aside"] = self._log.aside.ids(SET_ASIDE_ASKED_FOR)
         found: dict[str, Stored] = {}
         for scanned in (select.where(sql.KNOWN_TO_BE_UNREADABLE), select):
             unreadable = self._scan(scanned, values, query.most, lambda saga: isinstance(saga, Unreadable))
@@ -68,19 +69,19 @@ class SagaSearch:
         """Return the statement with the query's conditions, and the values of its parameters."""
         select, values = sql.SEARCH, dict[str, Any]()
         if query.states:
-            select, values["states"] = select.where(sql.IN_STATES), list(query.states)
+            select, values["states"] = select.where(log_sql.IN_STATES), list(query.states)
         if query.name:
             select, values["name"] = select.where(sql.NAMED), query.name
         if query.q:
             values |= {"beginning": query.q.lower(), "beginning_ends": query.q.lower() + "~"}
-            if known := self._database.select(sql.ID_BY_KEY, {"key": query.q}):
+            if known := self._database.select(log_sql.ID_BY_KEY, {"key": query.q}):
                 select, values["of_key"] = select.where(sql.BEGINS_OR_HAS_KEY), known[0]["id"]
             else:
                 select = select.where(sql.BEGINS)
         if query.before:
             select, values["before"] = select.where(sql.BEFORE), query.before
         if query.needs_attention:
-            values |= {"attention": NEEDS_ATTENTION_AFTER, "aside": self._log.aside.ids(ASIDE_AT_MOST)}
+            values |= {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": self._log.aside.ids(SET_ASIDE_ASKED_FOR)}
             select = select.where(sql.NEEDS_ATTENTION)
         if query.ended_since is not None:
             select, values["ended_since"] = select.where(sql.ENDED_SINCE), query.ended_since
@@ -89,10 +90,10 @@ class SagaSearch:
     def _scan(
         self, select: Select[Any], values: Mapping[str, Any], most: int, wanted: Callable[[Stored], bool]
     ) -> list[Stored]:
-        """Return at most `most` of the sagas that are `wanted`, of the newest SCANNED that a statement finds."""
+        """Return at most `most` of the sagas that are `wanted`, of the newest SAGAS_SCANNED that a statement finds."""
         found: list[Stored] = []
-        page, seen = {**values, "most": min(most, SCANNED_AT_ONCE)}, 0
-        while len(found) < most and seen < SCANNED:
+        page, seen = {**values, "most": min(most, SAGAS_PER_SCAN)}, 0
+        while len(found) < most and seen < SAGAS_SCANNED:
             rows = self._database.select(select, page)
             found += [saga for saga in map(self._log.decoded, rows) if wanted(saga)]
             seen += len(rows)
@@ -117,7 +118,7 @@ class SagaSearch:
             results = results_of(connection, ids)
             full = [self._filled(saga, inputs.get(saga.id, {}), results.get(saga.id, {})) for saga in fitting]
             bad = [saga.id for saga in full if isinstance(saga, Unreadable)]
-            rows = connection.execute(sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
+            rows = connection.execute(log_sql.FIND_MANY, {"saga_ids": bad}).mappings() if bad else ()
             whole = {row["id"]: self._log.decoded(row, results.get(row["id"])) for row in rows}
             return [whole.get(saga.id, saga) for saga in full]
 

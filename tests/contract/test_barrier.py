@@ -179,7 +179,7 @@ def test_the_victim_of_deadlocks_is_run_again(service: Service, call: str) -> No
 def test_one_who_never_gets_the_lock_is_told_that_nothing_was_changed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(barrier, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(barrier, "LOCK_TRIES_SECONDS", 0)
     service.instead["action"] = deadlock
     failed = service.post("invoke")
     assert (failed.status_code, failed.headers["Saga-Effect"]) == (500, "none")

@@ -16,7 +16,7 @@ from saga.runtime.kept_exchanges import KeptExchanges
 from saga.runtime.pruning import prune
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
-from saga.storage import body_sql, log_sql
+from saga.storage import body_sql, log_tables
 from saga.storage.database import connect, create_tables
 from tests.conftest import Database
 from tests.support.builders import a_saga_row, a_started_saga, signup
@@ -27,7 +27,7 @@ NOW = 1_800_000_000.0
 @pytest.fixture(params=[False, True], ids=["batches", "plain"])
 def log(database: Database, request: pytest.FixtureRequest) -> SagaLog:
     engine = connect(database("orchestrator"), plain=request.param)
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     create_tables(engine, body_sql.metadata)
     return SagaLog(engine)
 
@@ -102,7 +102,7 @@ def test_a_database_without_the_table_works_and_keeps_nothing(
 ) -> None:
     """MySQL's users may not drop a table, so there a name stands for it that no table has."""
     engine = connect(database("orchestrator"))
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     log = SagaLog(engine)
     made, line = a_started_saga(signup(), {}, NOW, state=State.COMPENSATED, ended_at=NOW)
     log.begin(made, [line])

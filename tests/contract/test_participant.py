@@ -16,7 +16,7 @@ import service_a.app
 import service_b.app
 import service_c.app
 from saga.kits.flask import Participant, Settings, Transaction, load_settings
-from saga.kits.metrics import OTHERS, STEPS
+from saga.kits.metrics import OTHER_STEPS, STEPS_COUNTED_BY_NAME
 from tests.conftest import Database
 from tests.support.service import Service, fail, things
 
@@ -246,11 +246,11 @@ def test_calls_are_counted_by_how_they_were_dealt_with(service: Service) -> None
 
 
 def test_names_that_a_caller_makes_up_do_not_fill_the_memory(service: Service) -> None:
-    for number in range(2 * STEPS):
+    for number in range(2 * STEPS_COUNTED_BY_NAME):
         service.post("compensate", headers={"Saga-Step": f"step-{number}"})
     steps = {step: count for (step, _, _), count in counted(service).items()}
-    assert len(steps) == STEPS + 1
-    assert steps[OTHERS] == STEPS
+    assert len(steps) == STEPS_COUNTED_BY_NAME + 1
+    assert steps[OTHER_STEPS] == STEPS_COUNTED_BY_NAME
 
 
 def test_with_a_token_the_metrics_are_shown_to_those_who_show_it(database: Database) -> None:

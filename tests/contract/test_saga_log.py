@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from saga.context import Context, Letter, StepProgress
+from saga.choreographed_notes import DeadLetter
+from saga.context import Context
 from saga.definition import TEMPORAL
 from saga.errors import LeaseLost, Overtaken
 from saga.machine import AttemptsSoFar, Line, State
@@ -18,7 +19,8 @@ from saga.runtime.log_lines import LogLines
 from saga.runtime.pruning import prune
 from saga.saga_log import SagaLog
 from saga.saga_row import Present, SagaRow
-from saga.storage import log_sql
+from saga.step_summary import StepSummary
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.views.backlog import count_states
 from saga.views.saga_search import SagaQuery, SagaSearch
@@ -33,7 +35,7 @@ CONTEXT = Context(1, NOW, NOW)
 @pytest.fixture(params=[False, True], ids=["batches", "plain"])
 def log(database: Database, request: pytest.FixtureRequest) -> SagaLog:
     engine = connect(database("orchestrator"), plain=request.param)
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     return SagaLog(engine)
 
 
@@ -70,13 +72,13 @@ FULL = Context(
     at=NOW,
     reached_at=NOW,
     calls=AttemptsSoFar(3, 1, uncertain=True),
-    steps={"A": StepProgress("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepProgress()},
+    steps={"A": StepSummary("UNKNOWN", "unknown", 3, NOW, NOW, "ü", "why", 2), "B": StepSummary()},
     cancelled=True,
     stalled=True,
     overdue=True,
     faults=("before-A",),
-    parked=(Letter(7, "saga.x", "2026", 9),),
-    replayed=(Letter(6, None, None, 8),),
+    parked=(DeadLetter(7, "saga.x", "2026", 9),),
+    replayed=(DeadLetter(6, None, None, 8),),
 )
 
 

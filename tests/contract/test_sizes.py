@@ -25,11 +25,11 @@ from saga.machine import ATTEMPT, PARKED, STARTED, Event, Line, State
 from saga.process.settings import load_settings
 from saga.runtime.end_signals import EndSignals
 from saga.runtime.pruning import prune
-from saga.saga_log import RECENT, SagaLog
+from saga.saga_log import LINES_CHECKED, SagaLog
 from saga.saga_row import SagaRow
 from saga.storage.column_types import Json
 from saga.storage.database import connect, create_tables
-from saga.storage.log_sql import metadata
+from saga.storage.log_tables import metadata
 from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun, present, row
 from tests.support.stack import ROOT
@@ -115,16 +115,16 @@ def test_no_answer_about_a_saga_reads_a_long_log(log: SagaLog, client: FlaskClie
         assert client.get(path).status_code == 200
         assert read.lines == 0, path
     assert client.get(f"/sagas/{saga_id}").status_code == 200
-    assert read.lines == RECENT  # whether they can be read
+    assert read.lines == LINES_CHECKED  # whether they can be read
     read.lines = 0
     page = client.get(f"/ui/sagas/{saga_id}").text
-    assert read.lines == RECENT + FIRST_LINES + LATEST_LINES
+    assert read.lines == LINES_CHECKED + FIRST_LINES + LATEST_LINES
     assert f"{MANY + 2 - FIRST_LINES - LATEST_LINES} lines are left out here" in page
     assert "the compensation of A failed in at least" in page
     assert len(page) < 1_000_000
     claimed, _ = log.claim(saga_id, 1, "two", due_by=FAR, due_at=FAR)
     assert claimed.context.lines == MANY + 2
-    assert read.lines == 2 * RECENT + FIRST_LINES + LATEST_LINES
+    assert read.lines == 2 * LINES_CHECKED + FIRST_LINES + LATEST_LINES
     assert read.json_bytes < 1_000_000
 
 
@@ -172,7 +172,7 @@ def test_a_driver_goes_on_with_a_long_log_without_reading_or_keeping_it(log: Sag
     while call := driver.next_call():
         driver.make(call)
     assert driver.row.state == State.COMPENSATED
-    assert read.lines == RECENT  # by the claim: whether they can be read
+    assert read.lines == LINES_CHECKED  # by the claim: whether they can be read
     assert max((len(value) for value in vars(driver).values() if isinstance(value, list)), default=0) < 10
     assert [line.seq for line in log.lines(after.id, after=after.context.lines)] == [
         after.context.lines + n for n in (1, 2, 3)

@@ -10,9 +10,9 @@ from sqlalchemy import Engine, create_engine, delete, insert
 
 from saga.machine import Line
 from saga.runtime.log_lines import LogLines
-from saga.runtime.tail import LOOK_BACK, PATIENCE, Tail
+from saga.runtime.tail import LOOK_BACK_LINES, UNSEEN_SECONDS_AT_MOST, Tail
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables, transaction
 from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun, present
@@ -23,7 +23,7 @@ from tests.support.stack import eventually
 def engine(database: Database, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An empty log, the first line of which gets the id 1."""
     made = connect(database("orchestrator"))
-    create_tables(made, log_sql.metadata)
+    create_tables(made, log_tables.metadata)
     if made.dialect.name == "mysql":
         admin = create_engine(request.getfixturevalue("mysql_admin"))
         with admin.connect() as connection:
@@ -83,11 +83,11 @@ def test_a_line_that_is_committed_later_than_one_with_a_higher_id_is_waited_for(
     begun(log)
     assert tail.advance() == 1
     with transaction(engine) as slow:
-        slow.execute(insert(log_sql.saga_log), [{**vars(Line(9, NOW, "attempt")), "saga_id": "slow"}])
+        slow.execute(insert(log_tables.saga_log), [{**vars(Line(9, NOW, "attempt")), "saga_id": "slow"}])
         begun(log, 2)
         for _ in range(5):
             assert tail.advance() == 1
-            clock.now += 100 * PATIENCE
+            clock.now += 100 * UNSEEN_SECONDS_AT_MOST
         assert Tail(LogLines(log), clock).advance() == 1  # also one that starts meanwhile
     assert tail.advance() == 3
 
@@ -99,11 +99,11 @@ def test_an_id_that_was_given_to_nobody_is_passed_after_a_while(engine: Engine, 
     begun(log)
     assert tail.advance() == 1
     with engine.connect() as connection:
-        connection.execute(insert(log_sql.saga_log), [{**vars(Line(9, NOW, "attempt")), "saga_id": "lost"}])
+        connection.execute(insert(log_tables.saga_log), [{**vars(Line(9, NOW, "attempt")), "saga_id": "lost"}])
         connection.rollback()
     begun(log, 2)
     assert tail.advance() == 1
-    clock.now += PATIENCE
+    clock.now += UNSEEN_SECONDS_AT_MOST
     assert tail.advance() == 3
     assert Tail(LogLines(log), Clock()).advance() == 3  # who starts later need not wait for what is long gone
 
@@ -112,17 +112,17 @@ def test_lines_that_were_pruned_are_not_waited_for(engine: Engine, log: SagaLog)
     begun(log)
     begun(log, 2)
     with transaction(engine) as connection:
-        connection.execute(delete(log_sql.saga_log))
+        connection.execute(delete(log_tables.saga_log))
     begun(log, 3)
     assert LogLines(log).last_id() == 3  # an id is never given twice
     assert Tail(LogLines(log), Clock()).advance() == 3
 
 
 def test_a_long_log_is_not_read_from_its_beginning(engine: Engine, log: SagaLog) -> None:
-    rows = [{**vars(Line(seq, NOW, "attempt")), "saga_id": "x"} for seq in range(1, 3 * LOOK_BACK)]
+    rows = [{**vars(Line(seq, NOW, "attempt")), "saga_id": "x"} for seq in range(1, 3 * LOOK_BACK_LINES)]
     with transaction(engine) as connection:
-        connection.execute(insert(log_sql.saga_log), rows)
-    assert Tail(LogLines(log), Clock()).advance(most=LOOK_BACK) == 3 * LOOK_BACK - 1
+        connection.execute(insert(log_tables.saga_log), rows)
+    assert Tail(LogLines(log), Clock()).advance(most=LOOK_BACK_LINES) == 3 * LOOK_BACK_LINES - 1
 
 
 def test_writers_at_once_leave_no_line_out(log: SagaLog) -> None:

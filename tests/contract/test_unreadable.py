@@ -23,8 +23,8 @@ from saga.runtime.log_lines import LogLines
 from saga.runtime.recovery import Recovery
 from saga.saga_log import SagaLog
 from saga.saga_row import Present, SagaRow
-from saga.set_aside import AGAIN, SetAside
-from saga.storage import log_sql
+from saga.set_aside import REST_SECONDS, SetAside
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal.messages import Projection, Result
 from saga.temporal.projection import Projector
@@ -56,7 +56,7 @@ from tests.support.unreadable_rows import (
 @pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
     made = connect(database("orchestrator"))
-    create_tables(made, log_sql.metadata)
+    create_tables(made, log_tables.metadata)
     yield made
     made.dispose()
 
@@ -131,10 +131,10 @@ def test_each_is_said_once_and_seen_again_after_a_while(caplog: pytest.LogCaptur
         "event=saga_unreadable saga_id=x: broken"
     ]
     assert aside.resting() == {"x"}
-    now[0] = AGAIN
+    now[0] = REST_SECONDS
     assert aside.resting() == frozenset()
     aside.put(Unreadable("x", "broken"))
-    now[0] = 2 * AGAIN
+    now[0] = 2 * REST_SECONDS
     assert aside.resting() == {"x"}  # twice as long
     aside.drop("x")
     assert len(aside) == 0

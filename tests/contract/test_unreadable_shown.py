@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from saga.runtime.log_lines import LogLines
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from tests.conftest import databases, on_one_worker
 from tests.support.stack import eventually
@@ -36,7 +36,7 @@ class Spoilt:
 def spoilt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoilt]:
     url = databases(request, request.param, tmp_path_factory.mktemp("spoilt"))("orchestrator")
     engine = connect(url)
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     log, ids = SagaLog(engine), {}
     for number, (name, kind) in enumerate(kinds_of(request.param).items(), start=1):  # they are due before all others
         ids[name] = begun(log, number, idempotency_key=name)

@@ -18,9 +18,9 @@ from saga.driver import DriverDeps
 from saga.errors import BadInput, LogUnavailable, WriteRefused
 from saga.machine import Line, State
 from saga.retry import stall_delay
-from saga.saga_log import NOTHING, SagaLog
+from saga.saga_log import NO_RESULTS, SagaLog
 from saga.saga_row import Present
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from tests.contract.test_saga_log import NOW, begun, present, row
 from tests.support import mysql_server
@@ -53,10 +53,10 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SagaLog]:
     engine = connect(url, plain=bool(plain))
     if not mysql:
         event.listen(engine, "connect", lambda raw, _: raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT))
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     create_tables(engine, outbox.metadata)
     with engine.begin() as connection:
-        for table in (log_sql.saga_results, log_sql.saga_log, log_sql.sagas):
+        for table in (log_tables.saga_results, log_tables.saga_log, log_tables.sagas):
             connection.execute(table.delete())
     yield SagaLog(engine)
     engine.dispose()
@@ -140,7 +140,7 @@ def deps(log: SagaLog) -> Any:
 def refusing(log: SagaLog, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     advance = log.advance
 
-    def some(saga_id: str, epoch: int, present: Present, lines: Any, results: Any = NOTHING, **more: Any) -> None:
+    def some(saga_id: str, epoch: int, present: Present, lines: Any, results: Any = NO_RESULTS, **more: Any) -> None:
         if results.get(step):
             raise WriteRefused("the saga log does not take what it is asked to write: it is too large")
         advance(saga_id, epoch, present, lines, results, **more)

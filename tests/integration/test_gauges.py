@@ -14,7 +14,7 @@ from orchestrator.gauges import FRESH, Asked, Gauges
 from saga.errors import BrokerUnavailable
 from saga.machine import State
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.views.backlog import Backlog, backlog
 from tests.conftest import Database
@@ -26,7 +26,7 @@ HANG = 20.0  # seconds
 @pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
     made = connect(database("orchestrator"))
-    create_tables(made, log_sql.metadata)
+    create_tables(made, log_tables.metadata)
     yield made
     made.dispose()
 

@@ -15,7 +15,7 @@ import pytest
 from orchestrator.health import TIMEOUT, HealthMonitor
 from saga.definition import SagaDefinition, Step
 from saga.http_client import new_transport
-from saga.http_client.transport import BODY_AT_MOST, Transport
+from saga.http_client.transport import ANSWER_BYTES_AT_MOST, Transport
 from saga.machine import State
 from saga.views.audit import audit
 from saga.views.records import ask, ask_all
@@ -128,7 +128,7 @@ def test_a_redirect_is_not_followed_and_no_answer(serve: Serve, transport: Trans
 @pytest.mark.parametrize(
     "answer",
     [
-        says(200, b" " * BODY_AT_MOST + NONE_OF_IT),
+        says(200, b" " * ANSWER_BYTES_AT_MOST + NONE_OF_IT),
         says(200, b'{"records": 7}'),
         says(200, b"[]"),
         says(200, b'{"records": [' * 100_000),

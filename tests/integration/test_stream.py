@@ -13,7 +13,7 @@ from orchestrator.stream import Stream
 from saga.machine import Line
 from saga.runtime.log_lines import LogLines
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from tests.conftest import Database
 from tests.contract.test_saga_log import begun
@@ -45,7 +45,7 @@ class CountedLines(LogLines):
 @pytest.fixture
 def log(database: Database) -> Iterator[SagaLog]:
     engine = connect(database("orchestrator"))
-    create_tables(engine, log_sql.metadata)
+    create_tables(engine, log_tables.metadata)
     yield SagaLog(engine)
     engine.dispose()
 

@@ -17,8 +17,8 @@ from saga.definition import TEMPORAL
 from saga.http_client.transport import HttpAnswer, Transport
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
-from saga.set_aside import AGAIN, SetAside
-from saga.storage import log_sql
+from saga.set_aside import REST_SECONDS, SetAside
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, ActivityDeps
 from saga.temporal.client import BATCH, CANNOT_BE_STARTED, TemporalWorkflows
@@ -36,7 +36,7 @@ TIMING = Timing(lease=10, stall_base=1, stall_max=300)
 @pytest.fixture
 def engine(database: Database) -> Iterator[Engine]:
     made = connect(database("orchestrator"))
-    create_tables(made, log_sql.metadata)
+    create_tables(made, log_tables.metadata)
     yield made
     made.dispose()
 
@@ -112,7 +112,7 @@ def test_one_that_was_mended_is_started(engine: Engine, log: SagaLog) -> None:
     client.start_unstarted()
     assert client.workflows.started == []
     spoil(engine, saga.id, state="executing")
-    monotonic.now += AGAIN
+    monotonic.now += REST_SECONDS
     client.start_unstarted()
     assert client.workflows.started == [saga.id]
     client.close()

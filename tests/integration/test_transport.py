@@ -21,7 +21,7 @@ import pytest
 from saga.http_client import dial
 from saga.http_client.fast import FastTransport
 from saga.http_client.plain import PlainTransport
-from saga.http_client.transport import BODY_AT_MOST, Failure, HttpAnswer, Transport
+from saga.http_client.transport import ANSWER_BYTES_AT_MOST, Failure, HttpAnswer, Transport
 from tests.support.stack import eventually
 
 SHORT = 0.3  # seconds of an attempt that is meant to run out
@@ -274,13 +274,15 @@ def in_chunks(length: int) -> bytes:
 
 @pytest.mark.parametrize("framed", [sized, in_chunks])
 def test_a_body_of_one_mebibyte_is_whole(transport: Transport, serve: Serve, framed: Callable[[int], bytes]) -> None:
-    server = serve(always(framed(BODY_AT_MOST)))
+    server = serve(always(framed(ANSWER_BYTES_AT_MOST)))
     answers = [post(transport, server) for _ in range(2)]
-    assert [(answer.status, len(answer.body), answer.failure) for answer in answers] == [(409, BODY_AT_MOST, None)] * 2
+    assert [(answer.status, len(answer.body), answer.failure) for answer in answers] == [
+        (409, ANSWER_BYTES_AT_MOST, None)
+    ] * 2
     assert len(server.connections) == 1
 
 
-@pytest.mark.parametrize("length", [BODY_AT_MOST + 1, 3 * BODY_AT_MOST])
+@pytest.mark.parametrize("length", [ANSWER_BYTES_AT_MOST + 1, 3 * ANSWER_BYTES_AT_MOST])
 @pytest.mark.parametrize("framed", [sized, in_chunks])
 def test_a_larger_one_is_too_large(
     transport: Transport, serve: Serve, framed: Callable[[int], bytes], length: int
@@ -294,7 +296,7 @@ def test_a_larger_one_is_too_large(
 
 
 def test_a_connection_with_an_answer_that_is_too_large_is_given_up(fast: FastTransport, serve: Serve) -> None:
-    server = serve(always(sized(BODY_AT_MOST + 1)))
+    server = serve(always(sized(ANSWER_BYTES_AT_MOST + 1)))
     assert [post(fast, server).failure for _ in range(2)] == [Failure.TOO_LARGE] * 2
     assert len(server.connections) == 2
 

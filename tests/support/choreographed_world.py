@@ -30,7 +30,7 @@ from saga.kits.flask import load_settings
 from saga.kits.wiring import RunningParticipant
 from saga.runtime.end_signals import EndSignals
 from saga.saga_log import SagaLog
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.views.representation import represent
 from tests.support.builders import a_started_saga
@@ -129,7 +129,7 @@ class ChoreographedWorld:
         self.engines["orchestrator"] = engine = _quick(connect(self._url("orchestrator")))
         self.log = CheckedLog(engine)
         self.log.checks_writes = engine.dialect.name == "sqlite"  # elsewhere it costs too many round trips
-        create_tables(engine, log_sql.metadata)
+        create_tables(engine, log_tables.metadata)
         create_tables(engine, outbox.metadata)
         event.listen(engine, "commit", lambda connection: self._committing("orchestrator", connection))
         self.broker.consume("orchestrator", ["saga.>"], lambda: self.observer)

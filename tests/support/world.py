@@ -29,7 +29,7 @@ from saga.kits.flask import Participant, Transaction, load_settings
 from saga.machine import ENDED
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
-from saga.storage import log_sql
+from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from service_a import app as service_a
 from service_b import app as service_b
@@ -90,7 +90,7 @@ class World:
         self.calls: list[tuple[str, str]] = []  # (epoch of its driver, url): every attempt
         self.log = CrashingLog(quick(connect(f"sqlite:///{directory}/log.db")))
         self.log.point = lambda name: self.point(name)
-        create_tables(self.log.database.engine, log_sql.metadata)
+        create_tables(self.log.database.engine, log_tables.metadata)
         self.engines: dict[str, Engine] = {}
         self.apps: dict[str, Flask] = {}
         for name, service in SERVICES.items():

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga.call import (
-    LOCATION_AT_MOST,
-    MESSAGE_AT_MOST,
+    LOCATION_CHARACTERS_AT_MOST,
+    MESSAGE_CHARACTERS_AT_MOST,
     Attempt,
     CallRequest,
     Outcome,
@@ -314,7 +314,7 @@ def test_the_kind_of_any_three_attempts(
     [
         (said(409, {"error": "the card was declined"}), "the card was declined"),
         (said(500, {"error": {"code": 7}}), '{"code": 7}'),
-        (said(409, {"error": "x" * 10_000}), "x" * MESSAGE_AT_MOST),
+        (said(409, {"error": "x" * 10_000}), "x" * MESSAGE_CHARACTERS_AT_MOST),
         (said(409, {"error": ""}), "HTTP 409"),
         (said(409, {"reason": "?"}), "HTTP 409"),
         (said(409, ["error"]), "HTTP 409"),
@@ -338,7 +338,7 @@ def test_the_kind_of_any_three_attempts(
         (said(301, location="http://[b"), "HTTP 301 to a Location that is no URL, and redirects are not followed"),
         (
             said(308, location="/" + "x" * 1000),
-            f"HTTP 308 to /{'x' * (LOCATION_AT_MOST - 2)}…, and redirects are not followed",
+            f"HTTP 308 to /{'x' * (LOCATION_CHARACTERS_AT_MOST - 2)}…, and redirects are not followed",
         ),
         (LATE, "no answer within 5 s"),
         (NOT_IN_TIME, "no connection to b:5002 within 5 s"),

@@ -25,7 +25,7 @@ from saga.choreography.decision import (
 )
 from saga.choreography.events import EventKind, SagaEvent, StepSubscription, Task
 from saga.errors import SettingsError
-from saga.local_transaction import KEPT, LocalOutcome
+from saga.local_transaction import ACTION_STAYS, LocalOutcome
 from saga.machine import Direction
 from tests.support.world import signup
 
@@ -93,7 +93,7 @@ def test_a_compensation_rests_after_each_round_and_is_parked_after_the_last() ->
 
 
 def test_what_others_know_of_is_not_undone_by_giving_up_and_what_nobody_can_undo_is_confirmed() -> None:
-    assert after_giving_up(LocalOutcome(KEPT), an_attempt(LIMIT)) is Decision.DONE
+    assert after_giving_up(LocalOutcome(ACTION_STAYS), an_attempt(LIMIT)) is Decision.DONE
     assert after_giving_up(an_outcome(409), an_attempt(LIMIT)) is Decision.CONFIRM_DONE
 
 

@@ -19,7 +19,7 @@ from saga.choreography.events import EventKind, SagaEvent, parse_event
 from saga.errors import BadInput, NotJson
 from saga.http_client.transport import HttpAnswer
 from saga.payload import (
-    DEPTH,
+    LEVELS_AT_MOST,
     canonical,
     check_fields,
     compact,
@@ -126,15 +126,15 @@ def test_a_key_that_is_there_twice_is_refused_in_a_request_and_read_in_an_answer
 def test_the_bound_of_depth_is_exact(brackets: tuple[str, str]) -> None:
     opening, closing = brackets
     per = opening.count("[") + opening.count("{")
-    fits = '{"x":' + opening * ((DEPTH - 1) // per) + "0" + closing * ((DEPTH - 1) // per) + "}"
+    fits = '{"x":' + opening * ((LEVELS_AT_MOST - 1) // per) + "0" + closing * ((LEVELS_AT_MOST - 1) // per) + "}"
     parse_object(fits)
-    for levels in (DEPTH, 600, 100_000):
+    for levels in (LEVELS_AT_MOST, 600, 100_000):
         deep = '{"x":' + opening * (levels // per + per - 1) + "0" + closing * (levels // per + per - 1) + "}"
         with pytest.raises(BadInput, match="nested too deeply: 64 levels"):
             parse_object(deep)
-    parse_object(nested(DEPTH))
+    parse_object(nested(LEVELS_AT_MOST))
     with pytest.raises(BadInput, match="deeply"):
-        parse_object(nested(DEPTH + 1))
+        parse_object(nested(LEVELS_AT_MOST + 1))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_what_is_not_closed_is_no_json_however_deep_it_begins() -> None:
 
 def test_every_reader_takes_what_the_parser_takes() -> None:
     """The deepest value goes through all that walks through values."""
-    value = parse_object(nested(DEPTH))
+    value = parse_object(nested(LEVELS_AT_MOST))
     assert mask(value, ["y"], ["secret"]) == value
     assert secret_texts(value, ["x"]) == frozenset()
     assert stored(compact({"fields": {"A": value}}))["fields"]["A"] == value
@@ -173,7 +173,7 @@ def test_a_schema_that_never_ends_is_bad_input() -> None:
 
 
 def test_an_event_carries_the_deepest_input_and_nothing_deeper() -> None:
-    fields = parse_object(nested(DEPTH))
+    fields = parse_object(nested(LEVELS_AT_MOST))
     event = SagaEvent("signup", "s1", EventKind.STARTED, None, {"fields": fields, "at": 1.5})
     assert parse_event(event.subject, event.payload()).body["fields"] == fields
     with pytest.raises(BadInput, match="deeply"):

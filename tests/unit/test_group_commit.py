@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from saga.storage.group_commit import SIZE_AT_MOST, WRITES_AT_MOST, GroupCommit
+from saga.storage.group_commit import BYTES_PER_TRANSACTION, WRITES_PER_TRANSACTION, GroupCommit
 from tests.support.stack import eventually
 
 AMPLE = 30  # seconds
@@ -84,11 +84,13 @@ def test_what_goes_wrong_with_all_is_told_to_all_and_the_next_are_written() -> N
     assert group.submit(4) == 4
 
 
-@pytest.mark.parametrize(("size", "together"), [(1, WRITES_AT_MOST), (SIZE_AT_MOST // 4, 5), (SIZE_AT_MOST + 1, 1)])
+@pytest.mark.parametrize(
+    ("size", "together"), [(1, WRITES_PER_TRANSACTION), (BYTES_PER_TRANSACTION // 4, 5), (BYTES_PER_TRANSACTION + 1, 1)]
+)
 def test_a_transaction_holds_so_many_and_so_much_and_at_least_one(size: int, together: int) -> None:
     disk = Disk()
     group: GroupCommit[int, int] = GroupCommit(disk.write, size=lambda write: size)
-    writes = list(range(2 * WRITES_AT_MOST))
+    writes = list(range(2 * WRITES_PER_TRANSACTION))
     assert sorted(future.result() for future in company(disk, group, writes)) == writes
     assert [write for batch in disk.batches for write in batch] == writes
     assert max(map(len, disk.batches)) == together

@@ -140,7 +140,8 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "exact_json", "payload", "retry", "urls"}),  # values, and how they are checked and shown
     frozenset({"storage", "http_client", "process"}),
     frozenset(
-        {"definition", "definition_file", "machine", "context", "progress", "call", "driver"}
+        {"definition", "definition_file", "yaml_source", "machine", "context", "step_summary", "choreographed_notes"}
+        | {"progress", "call", "lease", "driver"}
         | {"saga_row", "saga_log", "set_aside", "unreadable"}
     ),  # the core
     frozenset({"runtime", "views", "barrier", "local_transaction", "participant", "kits"}),
@@ -148,7 +149,11 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"choreography", "temporal", "step_functions", "testing"}),
     frozenset({"cli"}),
 )
-WITH_THE_CORE = {"storage.log_sql", "storage.log_writes"}  # the saga log's statements know the names of states
+WITH_THE_CORE = {
+    "storage.log_sql",
+    "storage.search_sql",
+    "storage.log_writes",
+}  # the saga log's statements know the names of states
 OPTIONAL = frozenset({"choreography", "temporal", "step_functions", "faults", "kits", "runtime", "testing", "cli"})
 
 
