@@ -12,10 +12,11 @@ from orchestrator.dashboard.attempts import answer_of
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import state_of
 from orchestrator.dashboard.machine_in_words import in_words
+from orchestrator.dashboard.stuck import Flight, flight_of
 from orchestrator.parts import Orchestrator
 from saga.definition import Step
 from saga.errors import NoSuchLine
-from saga.machine import ATTEMPT, BACKWARD, STALLED, Direction, Event
+from saga.machine import ATTEMPT, STALLED, Direction, Event
 from saga.payload import mask
 from saga.progress import secrets_of
 from saga.runtime.kept_exchanges import KeptExchanges
@@ -23,6 +24,7 @@ from saga.saga_row import SagaRow
 from saga.views.lines import ShownLine, detail_of
 from saga.views.phrasing import Phrases
 from saga.views.representation import represent, represent_lines, under_way
+from saga.views.step_words import StepWords, words_of_steps
 
 LINES_AT_MOST = 60  # of a step, in the panel
 NEWER_AT_MOST = 30  # of them, those above the line that is asked for
@@ -52,16 +54,20 @@ class InspectedLine:
 class Inspected:
     """A step, with its lines newest first; of a line that belongs to no step only that line, and `step` is None.
 
-    `seq` is the line that was asked for, None where it was a step. `calling` says which attempt is under way now.
+    `words` are those for its status. `seq` is the line that was asked for, None where it was a step. `flight` is the attempt
+    that may be under way now, `clock` the time at which that was so.
     """
 
     step: Step | None
     shown: Mapping[str, Any] | None
+    words: StepWords | None
     result: Mapping[str, Any] | None
     lines: Sequence[InspectedLine]
     seq: int | None
-    calling: str
     older: int | None
+    flight: Flight | None
+    say: Phrases
+    clock: float
 
 
 def inspect_step(orchestrator: Orchestrator, row: SagaRow, name: str, seq: int | None = None) -> Inspected:
@@ -72,16 +78,19 @@ def inspect_step(orchestrator: Orchestrator, row: SagaRow, name: str, seq: int |
     before = None if seq is None else seq + NEWER_AT_MOST
     found = orchestrator.lines.of_saga(row.id, before, LINES_AT_MOST + 1, name)
     lines = represent_lines(found[:LINES_AT_MOST], row)
-    shown = represent(row)["steps"][index]
+    saga, flight = represent(row), flight_of(row)
     result = row.results.get(name)
     return Inspected(
         step=row.definition.steps[index],
-        shown=shown,
+        shown=saga["steps"][index],
+        words=words_of_steps(saga, lines[::-1], under_way=under_way(row))[name],
         result=None if result is None else mask(dict(result), row.definition.secret, secrets_of(row)),
         lines=_inspected(lines, row, orchestrator.exchanges, seq),
         seq=seq,
-        calling=_calling(row, index, shown) if seq is None else "",
         older=found[LINES_AT_MOST].seq if len(found) > LINES_AT_MOST else None,
+        flight=flight if flight and flight.step == name and seq is None else None,
+        say=Phrases(row.definition.mode),
+        clock=orchestrator.starter.deps.clock(),
     )
 
 
@@ -91,7 +100,8 @@ def inspect_line(orchestrator: Orchestrator, row: SagaRow, seq: int) -> Inspecte
     if line.step in [step.name for step in row.definition.steps]:
         return inspect_step(orchestrator, row, str(line.step), seq)
     lines = _inspected(represent_lines([line], row), row, orchestrator.exchanges, seq)
-    return Inspected(None, None, None, lines, seq, "", None)
+    clock = orchestrator.starter.deps.clock()
+    return Inspected(None, None, None, None, lines, seq, None, None, Phrases(row.definition.mode), clock)
 
 
 def _inspected(
@@ -149,14 +159,3 @@ def _then(line: ShownLine, following: ShownLine | None) -> str:
 
 def _seconds(at: str) -> float:
     return datetime.fromisoformat(at).timestamp()
-
-
-def _calling(row: SagaRow, index: int, shown: Mapping[str, Any]) -> str:
-    """Return which call of the step may be under way now; empty where none is."""
-    if row.ended or row.cursor != index:
-        return ""
-    if under_way(row):
-        return f"attempt {shown['attempts']}: no answer yet"
-    if row.state in BACKWARD and row.owner is not None and not row.definition.choreographed:
-        return f"undo, attempt {row.saga.calls.attempts + 1}: no answer yet"
-    return ""

@@ -11,12 +11,14 @@ from flask import Flask, request
 from markupsafe import Markup, escape
 
 from orchestrator.dashboard.curl import Curl, curl
-from orchestrator.dashboard.formatting import length
+from orchestrator.dashboard.formatting import ago, length
+from orchestrator.dashboard.glossary import explained, term
 from orchestrator.parts import Orchestrator
 from saga.choreography.coordinator_without_broker import CHOREOGRAPHY_OFF
 from saga.definition import SagaDefinition
 from saga.payload import compact, iso, pretty, stored
 from saga.urls import masked
+from saga.views.step_words import status_of_step
 
 OLD = 15.0  # seconds after which the lights are grey: they tell of another time
 
@@ -49,7 +51,11 @@ def add(app: Flask, orchestrator: Orchestrator) -> None:
             "default_saga": orchestrator.default_saga,
         }
 
+    app.add_template_global(term)
+    app.add_template_global(status_of_step)
+    app.add_template_filter(explained)
     app.add_template_filter(length, "length_of_time")
+    app.add_template_filter(ago)
     app.add_template_filter(local_times)
     app.add_template_filter(shown_value)
     app.add_template_filter(pretty, "pretty")
