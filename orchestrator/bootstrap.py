@@ -132,7 +132,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
 def _choreography(
     settings: Settings, database: Engine, deps: DriverDeps, observer: Observer
 ) -> ChoreographyCoordinator | None:
-    """The coordinator of choreographed sagas; None where choreography is switched off."""
+    """Return the coordinator of choreographed sagas; None where choreography is switched off."""
     if not settings.nats_url:
         return None
     from orchestrator.choreography_coordinator import ChoreographyCoordinator
@@ -141,7 +141,7 @@ def _choreography(
 
 
 def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> TemporalWorkflows | None:
-    """The client of Temporal; None where no setting speaks of it, or only old sagas need it and it is not installed."""
+    """Return the client of Temporal; None where no setting asks for it, or only old sagas need it and it is missing."""
     if settings.engine == TEMPORAL:
         require_temporal()
     elif not (settings.temporal_elsewhere and temporal_installed()):
@@ -152,7 +152,7 @@ def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]
 def temporal_client(
     settings: Settings, saga_log: SagaLog, tell: Callable[[str], None] = lambda saga_id: None
 ) -> TemporalWorkflows:
-    """A client of Temporal, which starts the workflows of sagas in this log; `tell` is called with each saga's end."""
+    """Return a client of Temporal for the sagas in this log; `tell` is called with the id of each saga that ends."""
     from saga.temporal.client import TemporalWorkflows  # not in the base installation
     from saga.temporal.messages import Timing
     from saga.temporal.workflow_client import WorkflowClient

@@ -1,4 +1,4 @@
-"""What operators and their tools ask: is it up, does the invariant hold, what can be deleted, does a service answer?"""
+"""The routes for operators and their tools: health, metrics, the audit, pruning, and a test call to a service."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_status(orchestrator: Orchestrator) -> Response:
 
 
 def _definitions(orchestrator: Orchestrator, named: str | None) -> list[SagaDefinition]:
-    """The saga whose services are meant; all of them where none is named, the default one first."""
+    """Return the saga whose services are meant; all of them where none is named, the default one first."""
     if named:
         return [orchestrator.definition(named)]
     return [orchestrator.definition_or_first(None), *map(orchestrator.definition, orchestrator.definitions)]

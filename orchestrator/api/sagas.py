@@ -1,4 +1,4 @@
-"""Start a saga, list sagas, and show one of them with its log."""
+"""The routes that start a saga, list sagas, and show one saga with its log."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def start(orchestrator: Orchestrator) -> Response:
 
 @blueprint.get("/sagas")
 def list_sagas(orchestrator: Orchestrator) -> Response:
-    """The latest sagas: a page has as many as `limit` says, or fewer where they are large."""
+    """Return a page of the latest sagas: as many as `limit` says, or fewer where they are large."""
     check_flags("status", "saga", "q", "limit", "before")
     states, readable = status_in(request.args)
     query = SagaQuery(
@@ -77,13 +77,13 @@ def list_sagas(orchestrator: Orchestrator) -> Response:
 
 @blueprint.get("/sagas/<saga_id>")
 def show_saga(orchestrator: Orchestrator, saga_id: str) -> Response:
-    """One saga."""
+    """Return the representation of one saga."""
     return jsonify(represent(orchestrator.starter.read(saga_id)))
 
 
 @blueprint.get("/sagas/<saga_id>/log")
 def show_log(orchestrator: Orchestrator, saga_id: str) -> Response:
-    """A page of one saga's log, the oldest lines first; `next` is the `after` of the following page."""
+    """Return a page of one saga's log, the oldest lines first; `next` is the `after` of the following page."""
     check_flags("after", "limit")
     after, most = whole_number_in("after", 0, 0, 999_999_999), whole_number_in("limit", LINES, 1, LINES_AT_MOST)
     row = orchestrator.starter.read(saga_id)
@@ -103,7 +103,7 @@ def show_attempt(orchestrator: Orchestrator, saga_id: str, seq: int) -> Response
 
 @blueprint.get("/sagas/<saga_id>/export")
 def export(orchestrator: Orchestrator, saga_id: str) -> Response:
-    """One saga's row and lines as the database has them, whatever is in them."""
+    """Return one saga's row and lines as the database has them, whatever is in them."""
     found = raw_rows(orchestrator.log, saga_id)
     if found is None:
         raise NoSuchSaga(f"there is no saga {saga_id!r}")
