@@ -15,6 +15,7 @@ from saga.errors import BadInput
 from saga.process.settings import Settings
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
+from saga.runtime.kept_exchanges import KeptExchanges
 from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
@@ -36,6 +37,7 @@ class Orchestrator:
     log: SagaLog
     search: SagaSearch
     lines: LogLines
+    exchanges: KeptExchanges
     pool: DriverPool
     coordinators: Mapping[str, Coordinator]
     starter: SagaStarter

@@ -40,7 +40,8 @@ def prune_sagas(orchestrator: Orchestrator) -> Response:
     if "older_than" not in request.args:
         raise BadInput("older_than is required: seconds since the saga ended", "older_than")
     before = orchestrator.starter.deps.clock() - whole_number_in("older_than", 0, 0, 10**9)
-    return jsonify(pruned=prune(orchestrator.log, before, whole_number_in("limit", 500, 1, 500)))
+    most = whole_number_in("limit", 500, 1, 500)
+    return jsonify(pruned=prune(orchestrator.log, before, most, orchestrator.exchanges.forgetting()))
 
 
 @blueprint.post("/test_status")

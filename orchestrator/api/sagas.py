@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
+from orchestrator.attempt_lines import show_exchange
 from orchestrator.definition_to_start import definition_to_start
 from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import (
@@ -15,9 +16,10 @@ from orchestrator.request_arguments import (
     whole_number_in,
 )
 from orchestrator.status_codes import status_code_of_saga
-from saga.errors import NoSuchSaga
+from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.payload import parse_object
 from saga.saga_row import SagaRow
+from saga.unreadable import Unreadable
 from saga.views.calls import lines_now
 from saga.views.raw_export import raw_export
 from saga.views.raw_rows import raw_rows
@@ -89,6 +91,15 @@ def show_log(orchestrator: Orchestrator, saga_id: str) -> Response:
     lines = orchestrator.log.lines(saga_id, after, most + 1)
     more = {"next": lines[most - 1].seq} if len(lines) > most else {}
     return jsonify(lines=represent_lines(lines[:most], row), **more)
+
+
+@blueprint.get("/sagas/<saga_id>/attempts/<int:seq>")
+def show_attempt(orchestrator: Orchestrator, saga_id: str, seq: int) -> Response:
+    """One attempt: its line, and what was sent and answered, as far as it was kept."""
+    row = orchestrator.starter.read(saga_id)
+    if isinstance(row, Unreadable):
+        raise SagaUnreadable(f"the saga {saga_id} cannot be read: {row.reason}")
+    return jsonify(show_exchange(orchestrator.log, orchestrator.exchanges, row, seq))
 
 
 @blueprint.get("/sagas/<saga_id>/export")

@@ -12,24 +12,14 @@ from sqlalchemy import text
 from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.machine import Line, State
 from saga.saga_log import SagaLog
-from saga.storage import log_tables
-from saga.storage.database import connect, create_tables
 from saga.views import saga_search
 from saga.views.calls import lines_now
 from saga.views.saga_filter import LONGEST, OLDEST, SagaQuery, id_at
 from saga.views.saga_search import SagaSearch
 from saga.views.stuck import StuckSagas
-from tests.conftest import Database
 from tests.support.builders import a_saga_row, signup
 
 T = 1_800_000_000.0
-
-
-@pytest.fixture
-def log(database: Database) -> SagaLog:
-    engine = connect(database("orchestrator"))
-    create_tables(engine, log_tables.metadata)
-    return SagaLog(engine)
 
 
 def begun(log: SagaLog, number: int, tail: str = "0", **changes: Any) -> str:
