@@ -1,18 +1,21 @@
-"""Reads what a request says, for the API and for the pages; every function raises BadInput that names what is wrong."""
+"""The flags and headers of a request, checked; every function raises BadInput, which names what is wrong."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 from flask import request
 
+from saga.definition import BUILTIN, MODES, TEMPORAL
 from saga.errors import BadInput
 from saga.machine import State
 from saga.unreadable import UNREADABLE
 from saga.views.representation import PUBLIC_STATUS, STATUSES
+from saga.views.saga_filter import KINDS, NEWEST, SORTS, SagaQuery
 
+ENGINES = (BUILTIN, TEMPORAL)
 _SAGA_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -24,12 +27,12 @@ def check_flags(*known: str) -> None:
 
 
 def whole_number_in(name: str, default: int, least: int, most: int) -> int:
-    """The whole number in the flag `name`."""
+    """Return the whole number in the flag `name`."""
     return int(_number_in(name, r"\d{1,9}", default, least, most))
 
 
 def seconds_in(name: str, default: float, most: float) -> float:
-    """The number of seconds in the flag `name`, which may have decimals."""
+    """Return the number of seconds in the flag `name`, which may have decimals."""
     return _number_in(name, r"\d{1,9}(\.\d{1,6})?", default, 0, most)
 
 
@@ -43,8 +46,12 @@ def _number_in(name: str, pattern: str, default: float, least: float, most: floa
 
 
 def time_in(name: str) -> float | None:
-    """The time in the flag `name`, ISO 8601, in seconds since the epoch; None where the query has no such flag."""
-    text = request.args.get(name)
+    """Return the ISO 8601 time in the flag `name`, in seconds since the epoch; None where there is no such flag."""
+    return time_of(name, request.args.get(name))
+
+
+def time_of(name: str, text: str | None) -> float | None:
+    """Return the time that an ISO 8601 text says, in UTC where it names no zone; None for None."""
     if text is None:
         return None
     try:
@@ -61,7 +68,7 @@ def prefers_async() -> bool:
 
 
 def idempotency_key() -> str | None:
-    """The Idempotency-Key header; None where there is none.
+    """Return the Idempotency-Key header; None where there is none.
 
     A key compares the same on every database: MySQL ignores blanks at the end of a text, so that none may be there.
     """
@@ -73,7 +80,7 @@ def idempotency_key() -> str | None:
 
 
 def last_event_id() -> int | None:
-    """The Last-Event-ID header, which a reader of a stream sends when it connects again; None where there is none."""
+    """Return the Last-Event-ID header, which a subscriber sends when it connects again; None where there is none."""
     last_seen = request.headers.get("Last-Event-ID")
     if last_seen is None:
         return None
@@ -83,7 +90,7 @@ def last_event_id() -> int | None:
 
 
 def status_in(arguments: Mapping[str, str]) -> tuple[list[State], bool | None]:
-    """The states that the public status in `status` stands for, and whether the sagas that have it are readable.
+    """Return the states that the public status in `status` stands for, and whether the sagas that have it are readable.
 
     The status may be in upper or lower case. Without one there are no states, and None for readable or not.
     """
@@ -98,8 +105,35 @@ def status_in(arguments: Mapping[str, str]) -> tuple[list[State], bool | None]:
     return states, True
 
 
+def query_in(arguments: Mapping[str, str], most: int) -> SagaQuery:
+    """The query that the arguments of a list of sagas say; no more than `most` are to be found."""
+    states, readable = status_in(arguments)
+    return SagaQuery(
+        states=states,
+        readable=readable,
+        name=arguments.get("saga", ""),
+        q=arguments.get("q", ""),
+        before=before_in(arguments),
+        most=most,
+        mode=_one_of("mode", arguments, MODES),
+        engine=_one_of("engine", arguments, ENGINES),
+        step=arguments.get("step", ""),
+        kind=_one_of("kind", arguments, KINDS),
+        since=time_of("since", arguments.get("since")),
+        until=time_of("until", arguments.get("until")),
+        sort=_one_of("sort", arguments, SORTS) or NEWEST,
+    )
+
+
+def _one_of(name: str, arguments: Mapping[str, str], known: Collection[str]) -> str:
+    value = arguments.get(name, "")
+    if value and value not in known:
+        raise BadInput(f"{name} must be {', '.join(known)}, not {value!r}", name)
+    return value
+
+
 def before_in(arguments: Mapping[str, str]) -> str:
-    """The saga id in `before`, after which the next page of a list begins; empty where there is none."""
+    """Return the saga id in `before`, after which the next page of a list begins; empty where there is none."""
     before = arguments.get("before", "")
     if before and not _SAGA_ID.fullmatch(before.lower()):
         raise BadInput(f"before must be the saga_id that a page of the list ended with, not {before!r}", "before")

@@ -10,6 +10,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from orchestrator.dashboard.break_it_page import lesson_of
+from orchestrator.dashboard.inspector_page import asked_inspection, asked_log_page
 from orchestrator.dashboard.saga_view import FIRST_LINES, view_of
 from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
@@ -68,4 +69,5 @@ def _render(orchestrator: Orchestrator, saga_id: str, problem: str | None = None
         return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code
     view = view_of(orchestrator, saga)
     learnt = lesson_of(orchestrator, request.args, view)
-    return render_template("saga.html", **view, **learnt, problem=problem), code
+    parts = {"row": saga, "log": asked_log_page(orchestrator, saga), "inspected": asked_inspection(orchestrator, saga)}
+    return render_template("saga.html", **view, **learnt, **parts, problem=problem), code
