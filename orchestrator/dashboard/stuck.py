@@ -26,7 +26,8 @@ class Stuck:
     """Why a saga does not go on by itself soon.
 
     `kind`: stalled, parked or overdue. `since` and `due_at` are times as the API writes them. `service` is the root
-    of the `address` that is called, by which the service's light is found. `command_result` says in one sentence what
+    of the `address` that is called, by which the service's light is found. `trying`: the next round is under way;
+    `retriable`: an operator may ask for one, while none is. `command_result` says in one sentence what
     came of an operator's last retry or replay; empty where there was none.
     """
 
@@ -42,6 +43,7 @@ class Stuck:
     or_more: bool = False
     due_at: str | None = None
     trying: bool = False
+    retriable: bool = False
     parked: int = 0
     command_result: str = ""
 
@@ -105,6 +107,7 @@ class _Reading:
             or_more=call.left_out > 0,
             due_at=self._saga["due_at"] if rests and not self._row.definition.choreographed else None,
             trying=not rests,
+            retriable=not self._row.definition.choreographed,
             command_result=self._retried(call),
         )
 
