@@ -4,7 +4,7 @@
 # fmt: off
 TERMS = {
     "saga": (
-        "A sequence of local transactions in different services, in which the ones that took effect are undone when a later one fails."
+        "A sequence of local transactions in different services; when one of them fails, those that took effect are undone."
     ),
     "local transaction": (
         "A transaction of one service in its own database; nothing in a saga spans two of them."
@@ -16,31 +16,31 @@ TERMS = {
         "The call of a step that does its work."
     ),
     "compensation": (
-        "The call of a step that undoes its action's effect, or makes sure that it never will have one."
+        "The call of a step that undoes the effect of its action, or makes sure that the action never has one."
     ),
     "pivot": (
-        "The step that cannot be undone once it has committed: before it a saga can turn back, after it a saga can only go forward."
+        "The step that cannot be undone once it has committed: before it a saga can turn back, after it the saga can only go forward."
     ),
     "forward recovery": (
-        "Going on after a failure by calling the same step again until it succeeds; what a saga does after its pivot."
+        "Going on after a failure by making the same call again until it succeeds, as a saga does after its pivot."
     ),
     "backward recovery": (
-        "Going back after a failure by compensating what took effect, the latest step first; what a saga does before its pivot."
+        "Going back after a failure by compensating the steps that took effect, the latest first, as a saga does before its pivot."
     ),
     "definition": (
         "A saga as data, loaded from a YAML file: its steps, the schema of its input, its secrets, and its deadline."
     ),
     "snapshot": (
-        "The definition as it was when a saga started, kept in the saga's row, so that a changed file never changes a saga under way."
+        "A copy of the definition, kept in the saga's row when the saga starts, so that changing the file never changes a saga under way."
     ),
     "deadline": (
-        "The seconds after which a saga that has not reached its pivot turns back."
+        "The time after which a saga that has not reached its pivot turns back; the definition gives it in seconds from the start."
     ),
     "secret": (
-        "A field that is named in a definition's secret: list: it is masked wherever people can read it."
+        "A field that the definition names in its secret: list; its value is masked wherever people can read it."
     ),
     "context": (
-        "The summary of a saga's lines in its row: how far each step has come, and what was tried of the call that is under way."
+        "The summary of a saga's lines that its row holds: how far each step has come, and what is known of the call under way."
     ),
     "participant": (
         "A service whose local transactions are steps of sagas."
@@ -49,52 +49,58 @@ TERMS = {
         "The process that drives sagas: it calls the participants one after the other, and keeps the saga log."
     ),
     "driver": (
-        "The part of the orchestrator that drives one saga: it asks the state machine, makes the call, and writes down the answer."
+        "The part of the orchestrator that drives one saga: it asks the state machine what comes next, makes the call, and writes down the answer."
     ),
     "coordinator": (
-        "What starts a saga and passes an operator's commands on to it; there is one for each way to run a saga: built-in, choreography, Temporal."
+        "The part of the orchestrator that starts sagas and passes an operator's commands on; there is one for each way to run a saga: built-in, choreography, Temporal."
     ),
     "engine": (
-        "What drives orchestrated sagas: the built-in one, or Temporal."
+        "The program that drives orchestrated sagas: the built-in one, or Temporal."
     ),
     "mode": (
-        "Whether a saga is orchestrated (somebody calls the participants) or choreographed (they tell each other)."
+        "The way in which a saga runs: orchestrated (the orchestrator calls the participants) or choreographed (they react to each other's events)."
     ),
     "kit": (
-        "The library for participants in one web framework: the author writes two functions, the kit keeps the contract."
+        "The library for participants in one web framework: the author writes two functions, and the kit keeps the contract."
     ),
     "operator": (
         "A person who looks after sagas that are stuck."
+    ),
+    "subscriber": (
+        "A client that reads the lines of the saga log from GET /events as they are committed."
     ),
     "call": (
         "One action or compensation of one saga, with all its attempts."
     ),
     "attempt": (
-        "One HTTP request of a call, or one delivery of an event to a choreographed step."
+        "One HTTP request of a call; in choreography, one delivery of the event that asks for the call."
+    ),
+    "verdict": (
+        "What one attempt says by itself about the call: done, refused, or unknown."
     ),
     "outcome": (
-        "What a call came to: done, refused, or unknown."
+        "What all attempts of a call say together: done, refused, or unknown."
     ),
     "done": (
         "The outcome of a call that certainly took effect."
     ),
     "refused": (
-        "The outcome of a call of which every attempt certainly changed nothing."
+        "The outcome of a call whose every attempt certainly changed nothing."
     ),
     "unknown": (
-        "The outcome of a call that may have had an effect, so that its step is compensated as if it had."
+        "The outcome of a call that may have changed something, so that its step is compensated as if it had."
     ),
     "effect": (
-        "What a step's action has changed at its participant, as far as the log tells: applied, undone, none, or unknown."
+        "What a step has changed in its participant's database, as far as the log knows: none, applied, unknown, or undone."
     ),
     "idempotency key": (
-        "A text that names a request, so that sending it again has no second effect: one for each call (made by the driver), and one for each start (chosen by the caller)."
+        "A text that identifies a request, so that sending the request again has no second effect: the driver makes one for each call, and the caller may choose one for each start."
     ),
     "back-off": (
-        "The wait before the next attempt or round; it doubles each time, up to a bound, and is shortened by chance."
+        "The wait before the next attempt; it doubles each time up to a limit, and a random part of it is left out."
     ),
     "barrier": (
-        "A participant's row for a saga and a step, written in the same local transaction as its work, which lets each action and each compensation take effect at most once."
+        "A participant's row for one saga and step, written in the same local transaction as its work, so that each action and each compensation takes effect at most once."
     ),
     "applied": (
         "The state of a barrier whose action has taken effect."
@@ -103,7 +109,7 @@ TERMS = {
         "The state of a barrier whose compensation came before any action: the action can never take effect any more."
     ),
     "sealing": (
-        "Asking a pivot whose outcome is unknown to seal itself; it answers that it did, or that it has committed."
+        "Sending the compensation to a pivot whose outcome is unknown: the pivot answers that it is sealed, or that it has committed."
     ),
     "record": (
         "A business row of a participant that belongs to a saga; GET /records/<saga_id> shows them."
@@ -112,96 +118,111 @@ TERMS = {
         "A failure that is injected on purpose, by fail= or delay=."
     ),
     "saga log": (
-        "The orchestrator's database: what must be known of each saga after a crash."
+        "The orchestrator's database, which holds all that must be known about each saga after a crash."
+    ),
+    "saga row": (
+        "The one row of a saga in the saga log: its state, its snapshot, its input, its context, and who drives it until when."
     ),
     "event": (
-        "What happened to a saga, in the past tense (action_done, cancelled): the state machine decides what follows from it."
+        "Something that happened to a saga, named in the past tense (action_done, cancelled); the state machine decides what follows from it, and in choreography participants publish it through the broker."
     ),
     "line": (
-        "One entry of a saga's log: an attempt, an event, or a decision."
+        "One entry in the log of a saga: an attempt, an event, or a decision."
     ),
     "state": (
-        "Where a saga is in the state machine, together with the cursor."
+        "What a saga is doing, as the state machine names it: executing, sealing, completed and so on."
     ),
     "cursor": (
-        "The position of the step that a saga has reached."
+        "The number of the step that a saga has reached, counted from 0."
+    ),
+    "replay of the log": (
+        "Working out where a saga is by going through all its lines from the first; the saga row must say the same."
     ),
     "group commit": (
-        "The writes of many sagas in one transaction of the database (DeWitt et al., 1984)."
+        "Writing the changes of many sagas in one transaction of the database (DeWitt et al., 1984)."
     ),
     "lease": (
-        "The time for which one driver holds a saga; it is prolonged while a call is under way."
+        "The time until which one driver holds a saga; the driver prolongs it while a call is under way."
     ),
     "epoch": (
-        "A number in a saga's row that each claim raises, so that the writes of the driver before it touch no row."
+        "A number in the saga row that every claim raises, so that the writes of the previous driver change nothing."
     ),
     "claim": (
-        "Taking a saga that is due, by raising its epoch."
+        "Taking over a saga that is due, by raising its epoch."
     ),
     "due": (
-        "Said of a saga whose due_at has passed: it was to be tried again, or its lease has run out."
+        "Said of a saga whose due_at has passed: it is time to try again, or its lease has ended."
     ),
     "recovery": (
-        "Claiming what is due and driving it on, from the same log and by the same code as before the crash."
+        "Claiming sagas that are due and driving them on, by the same code that drove them before the crash."
     ),
     "stalled": (
-        "Said of a saga whose next call must succeed and did not: it rests, and then tries again by itself."
+        "Said of a saga whose next call must succeed and has failed: the saga rests, and then makes the call again."
+    ),
+    "rest": (
+        "The wait of a stalled saga before its next round; it doubles each time up to a limit, and an operator can end it early."
     ),
     "round": (
         "The attempts that a stalled saga makes between two rests."
     ),
     "needs attention": (
-        "Said of a saga that has stalled ten rounds in a row, or that is overdue: a person should look at it."
+        "Said of a saga that has stalled ten rounds in a row, or that is overdue, so that a person should look at it."
     ),
     "unreadable": (
-        "Said of a saga whose row or lines this version cannot decode: it is shown as such, and left alone."
+        "Said of a saga whose row or lines this version cannot decode: it is shown as UNREADABLE, and nothing is changed."
     ),
     "representation": (
-        "A saga as every answer of the API shows it."
+        "The JSON object that shows one saga, the same in every answer of the API."
     ),
     "audit": (
-        "Asking the participants themselves whether every ended saga is all or nothing."
+        "Asking the participants for their records, to see whether every ended saga took effect completely or not at all."
     ),
     "cancel": (
-        "Roll back a saga that has not passed its pivot."
+        "To roll back a saga that has not passed its pivot."
     ),
     "resume": (
-        "Make the call that stalled a saga again, now."
+        "To make the call that stalled a saga again, now; for a choreographed saga, to replay its parked events."
     ),
     "resolve": (
-        "Go on as if the stalled call had succeeded, because a person has done it by hand."
+        "To let a saga go on as if its stalled call had succeeded, because a person has done the work by hand."
     ),
     "abandon": (
-        "End a choreographed saga of which no service has heard."
+        "To end a choreographed saga that no service has heard of."
     ),
     "prune": (
-        "Forget sagas that ended long ago."
+        "To delete sagas that ended long ago from the saga log."
     ),
     "choreography": (
-        "A saga without an orchestrator: each participant acts on the events of the others, and publishes its own."
+        "Running a saga without an orchestrator in charge: each participant acts on the events of the others and publishes its own."
     ),
     "broker": (
-        "NATS JetStream, which keeps the events and delivers each of them at least once."
+        "The message broker of choreographed sagas, NATS JetStream, which keeps the events and delivers each at least once."
     ),
     "listener": (
-        "The part of a participant that hears the events which concern its step, and acts on them."
+        "The part of a participant that receives the events which concern its step, and acts on them."
     ),
     "observer": (
-        "The part of the orchestrator that hears all events of choreographed sagas and writes them into the saga log; it decides nothing."
+        "The part of the orchestrator that receives the events of choreographed sagas and writes them into the saga log; it decides nothing."
     ),
     "outbox": (
-        "A table in which events are written in the local transaction that they tell of, to be published afterwards."
+        "A table into which events are written, in the same local transaction as the change that they report, to be published afterwards."
     ),
     "relay": (
-        "What publishes the events in an outbox."
+        "The thread that publishes the events in an outbox."
     ),
     "inbox": (
-        "A table in which a participant keeps what it must remember to undo its step."
+        "A table in which a participant keeps what its step needs later: the secrets that it was sent, and the fields that it acted with."
     ),
     "dead letter": (
-        "An event that could not be handled: it is parked until an operator replays it."
+        "An event that its service could not handle, with the reason; it is kept in a stream of its own."
+    ),
+    "parked": (
+        "Said of an event that has become a dead letter: nobody handles it until an operator replays it."
+    ),
+    "replay": (
+        "Publishing a parked event again, so that its service handles it once more."
     ),
     "overdue": (
-        "Said of a choreographed saga that has not ended by its deadline; nobody is in charge who could turn it back."
+        "Said of a choreographed saga that has not ended by its deadline; it is only marked, since nobody is in charge who could turn it back."
     ),
 }
