@@ -27,8 +27,9 @@ class Stuck:
 
     `kind`: stalled, parked or overdue. `since` and `due_at` are times as the API writes them. `service` is the root
     of the `address` that is called, by which the service's light is found. `trying`: the next round is under way;
-    `retriable`: an operator may ask for one, while none is. `command_result` says in one sentence what
-    came of an operator's last retry or replay; empty where there was none.
+    `retriable`: an operator may ask for one, while none is. `parked` counts the events that are, and `subject` is
+    that of the last one. `command_result` says in one sentence what came of an operator's last retry or replay; empty
+    where there was none.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Stuck:
     trying: bool = False
     retriable: bool = False
     parked: int = 0
+    subject: str = ""
     command_result: str = ""
 
 
@@ -125,6 +127,7 @@ class _Reading:
             since=letters[0]["at"],
             last_answer=message or self._say("no last answer"),
             parked=len(letters),
+            subject=str(detail_of(last).get("subject") or ""),
             command_result=again,
         )
 

@@ -237,16 +237,19 @@ def test_who_told_whom_is_drawn_while_it_happens_and_told_in_words(open_page: Op
         check_accessibility(page)
 
 
-def test_a_parked_saga_names_the_service_to_mend_and_has_one_button(open_page: Open, stack: Stack) -> None:
+def test_a_parked_saga_names_the_service_to_mend_and_has_one_button(
+    browser: Browser, make_stack: Callable[..., Stack]
+) -> None:
+    stack = make_stack("sqlite", mode="choreography", STALL_BASE_SECONDS="0.05", STALL_MAX_SECONDS="0.1")
     stack.kill("service_a")
     stack.start("service_a", FAULTS="off")
-    saga = stack.post_start("mode=choreography&fail=b&fail=a:undo:1&wait=0").json()["saga_id"]
+    saga = stack.post_start("fail=b&fail=a:undo:1&wait=0").json()["saga_id"]
     eventually(lambda: dead_letters(stack))
     eventually(lambda: stack.saga(saga)["needs_attention"])
-    with open_page() as page:
+    with opened(browser, stack.url) as page:
         page.goto(f"/ui/sagas/{saga}")
         panel = page.get_by_role("region", name="Service A could not handle an event: it is parked")
-        for words in ("undo A", stack.url_of("service_a"), "FAULTS=off", "Mend service A first"):
+        for words in ("saga.signup.B.refused", stack.url_of("service_a"), "FAULTS=off", "Mend service A first"):
             expect(panel).to_contain_text(re.compile(re.escape(words), re.IGNORECASE))
         expect(page.locator("main")).not_to_contain_text("in charge")
         expect(page.locator("#saga form button")).to_have_count(1)
@@ -256,6 +259,7 @@ def test_a_parked_saga_names_the_service_to_mend_and_has_one_button(open_page: O
         panel.get_by_role("button", name="Service A is mended: replay").click()
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
         expect(page.locator("#summary")).to_contain_text("A parked event was replayed once by an operator")
+    assert stack.saga(saga)["status"] == "COMPENSATED"
 
 
 def test_a_verb_that_came_too_late_is_told_and_the_page_stays_live(open_page: Open, stack: Stack) -> None:
