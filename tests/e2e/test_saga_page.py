@@ -131,7 +131,7 @@ def test_a_call_under_way_is_unknown_and_its_time_ticks(open_page: Open, stack: 
         before = ticking.inner_text()
         expect(ticking).not_to_have_text(before)
         expect(page.locator("#deadline")).to_contain_text("turns back by itself in")
-        expect(page.locator("tr", has_text="its action has its turn")).to_contain_text("unknown")
+        expect(page.locator(".truth", has_text="its action has its turn")).to_contain_text("effect: unknown")
         expect(page.locator("svg .bar.running.grows")).to_be_attached()
         expect(page.locator("h1")).to_contain_text("COMPLETED")
         expect(page.get_by_text("✔ as the log says")).to_have_count(3)
@@ -149,7 +149,7 @@ def test_a_cancel_is_drawn_as_one(open_page: Open, stack: Stack) -> None:
             expect(diagram(page)).to_contain_text(words)
         expect(page.locator("main")).not_to_contain_text("orchestrator gone")
         expect(page.locator("main")).not_to_contain_text("taken over")
-        expect(page.locator("tr", has_text="it is undone").first).not_to_contain_text("0 attempts")
+        expect(box(page, "B")).to_contain_text("1 attempt")
         check_accessibility(page)
 
 
