@@ -138,18 +138,18 @@ def test_a_call_under_way_is_unknown_and_its_time_ticks(open_page: Open, stack: 
 
 
 def test_a_cancel_is_drawn_as_one(open_page: Open, stack: Stack) -> None:
-    saga = reached_b(stack, "delay=b:1500")
+    saga = reached_b(stack, "fail=b:lost")  # B is called for six seconds
     with open_page() as page:
         page.goto(f"/ui/sagas/{saga}")
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
         expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
         expect(page.locator("#summary")).to_contain_text("An operator cancelled it at B")
-        for words in ("B, attempt 1: answer not awaited", "cancelled", "undo B"):
-            expect(diagram(page)).to_contain_text(words)
+        for drawn in (re.compile(r"B, attempt \d: answer not awaited"), "cancelled", "undo B"):
+            expect(diagram(page)).to_contain_text(drawn)
         expect(page.locator("main")).not_to_contain_text("orchestrator gone")
         expect(page.locator("main")).not_to_contain_text("taken over")
-        expect(box(page, "B")).to_contain_text("1 attempt")
+        expect(box(page, "B")).to_contain_text(re.compile(r"\d attempt"))
         check_accessibility(page)
 
 
@@ -252,7 +252,7 @@ def test_a_parked_saga_names_the_service_to_mend_and_has_one_button(
         for words in ("saga.signup.B.refused", stack.url_of("service_a"), "FAULTS=off", "Mend service A first"):
             expect(panel).to_contain_text(re.compile(re.escape(words), re.IGNORECASE))
         expect(page.locator("main")).not_to_contain_text("in charge")
-        expect(page.locator("#saga form button")).to_have_count(1)
+        expect(page.locator("#stuck button, .head .actions button")).to_have_count(1)
         check_accessibility(page)
         stack.kill("service_a")
         stack.start("service_a")
