@@ -131,7 +131,10 @@ def test_a_call_under_way_is_unknown_and_its_time_ticks(open_page: Open, stack: 
         before = ticking.inner_text()
         expect(ticking).not_to_have_text(before)
         expect(page.locator("#deadline")).to_contain_text("turns back by itself in")
-        expect(page.locator("tr", has_text="its action has its turn")).to_contain_text("unknown")
+        box(page, "B").click()
+        expect(page.locator("#inspector")).to_contain_text("unknown")
+        expect(page.locator("#inspector")).to_contain_text("its action has its turn")
+        expect(page.locator("#inspector")).to_contain_text("attempt 1 under way")
         expect(page.locator("svg .bar.running.grows")).to_be_attached()
         expect(page.locator("h1")).to_contain_text("COMPLETED")
         expect(page.get_by_text("✔ as the log says")).to_have_count(3)
@@ -149,7 +152,9 @@ def test_a_cancel_is_drawn_as_one(open_page: Open, stack: Stack) -> None:
             expect(diagram(page)).to_contain_text(words)
         expect(page.locator("main")).not_to_contain_text("orchestrator gone")
         expect(page.locator("main")).not_to_contain_text("taken over")
-        expect(page.locator("tr", has_text="it is undone").first).not_to_contain_text("0 attempts")
+        box(page, "B").click()
+        expect(page.locator("#inspector")).to_contain_text("an operator cancelled the saga")
+        expect(page.locator("#inspector")).not_to_contain_text("0 attempts")
         check_accessibility(page)
 
 
@@ -177,7 +182,8 @@ def test_sealed_refused_and_no_effect_are_three_words(open_page: Open, stack: St
     with open_page() as page:
         page.goto(f"/ui/sagas/{late}")
         expect(box(page, "C")).to_contain_text("sealed")
-        expect(page.get_by_text("it did nothing, and never will")).to_be_visible()
+        box(page, "C").click()
+        expect(page.locator("#inspector")).to_contain_text("it did nothing, and never will")
         check_accessibility(page)
         page.goto(f"/ui/sagas/{refused}")
         expect(box(page, "B")).to_contain_text("refused")
