@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from saga.definition import ORCHESTRATION
+from saga.definition import SagaDefinition
 from saga.payload import pretty
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's own JSON.")
@@ -26,7 +26,7 @@ def one_line(saga: dict[str, Any]) -> str:
         why = f"  {stuck_call(saga)}{'; the cause:' if why else ''}{why.replace('  ', ' ')}"
     attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
     steps = " ".join(f"{step['name']}:{step['status'].lower()}" for step in saga["steps"])
-    mode = f" ({saga['mode']})" if saga["mode"] not in (ORCHESTRATION, None) else ""
+    mode = "" if saga["mode"] in (SagaDefinition.mode, None) else f" ({saga['mode']})"  # the default is not said
     return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga'] or '?'}{mode}  {steps}{attention}{why}"
 
 

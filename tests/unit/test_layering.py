@@ -246,6 +246,57 @@ def test_no_import_points_upwards() -> None:
     assert upwards == set()
 
 
+# What tests for a mode or an engine: a comparison with one of their names, or a look at `choreographed`.
+MODES_AND_ENGINES = {"ORCHESTRATION", "CHOREOGRAPHY", "BUILTIN", "TEMPORAL"}
+THEIR_ROOMS_AND_THE_WIRING = {
+    "saga/choreography",
+    "saga/temporal",
+    "orchestrator/bootstrap.py",
+    "orchestrator/__main__.py",
+    "up.py",
+}
+
+
+def asks_for_a_mode_or_an_engine(source: str) -> bool:
+    def is_a_name_of_one(node: ast.AST) -> bool:
+        if isinstance(node, ast.Constant):
+            return isinstance(node.value, str) and node.value.upper() in MODES_AND_ENGINES
+        return isinstance(node, ast.Name) and node.id in MODES_AND_ENGINES
+
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr == "choreographed")
+        or (isinstance(node, (ast.Compare, ast.Match)) and any(map(is_a_name_of_one, ast.walk(node))))
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("if saga.mode == CHOREOGRAPHY: pass", True),
+        ("if engine in ('temporal', None): pass", True),
+        ("held = row.definition.choreographed", True),
+        ("rows = ROWS[saga.mode]", False),
+        ("coordinators = {TEMPORAL: coordinator}", False),
+    ],
+)
+def test_a_test_for_a_mode_is_told_from_a_look_into_a_dict(source: str, found: bool) -> None:
+    assert asks_for_a_mode_or_an_engine(source) == found
+
+
+def test_few_files_ask_in_which_mode_or_on_which_engine_a_saga_runs() -> None:
+    """All others ask the saga's coordinator, or look the mode up in a dict."""
+    paths = [ROOT / "up.py", *(path for package in sorted(OURS) for path in modules(package))]
+    asking = {str(path.relative_to(ROOT)) for path in paths if asks_for_a_mode_or_an_engine(path.read_text())}
+    outside = {path for path in asking if not path.startswith(tuple(THEIR_ROOMS_AND_THE_WIRING))}
+    assert outside == {
+        "saga/definition.py",
+        "saga/choreographed_notes.py",
+        "saga/views/representation.py",
+        "orchestrator/parts.py",
+    }
+
+
 def test_importing_the_library_loads_nothing_else() -> None:
     """Its exports are loaded one by one, when they are asked for."""
     program = "import sys, saga; print(*(name for name in sys.modules if name.startswith('saga.')))"
