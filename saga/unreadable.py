@@ -177,7 +177,7 @@ def unreadable(row: Mapping[str, Any], error: Exception | str) -> Unreadable:
 
 
 def unreadable_row(row: Any, reason: str) -> Unreadable:
-    """Return the Unreadable of a saga whose row could be read (a Record), though its results or lines could not."""
+    """Return the Unreadable of a saga whose row could be read (a SagaRow), though its results or lines could not."""
     names = [name for name in Unreadable.__dataclass_fields__ if name not in ("reason", "name", "snapshot")]
     known = {name: getattr(row, name) for name in names}
     return Unreadable(reason=reason, name=row.definition.name, snapshot=row.definition.snapshot, **known)

@@ -116,7 +116,7 @@ class BuiltInCoordinator:
     def _preempt(self, row: SagaRow, event: Event, **said: Any) -> bool:
         """Take the saga away from its driver, write down what the operator decided, and let the pool go on with it.
 
-        The pool goes on even where the log did not take it. False where the saga has moved on since `record` was read,
+        The pool goes on even where the log did not take it. Returns False where the saga has moved on since `row` was read,
         or another operator was quicker: then nothing was written.
         """
         driver = self._pool.preempt(row, why=event)

@@ -29,7 +29,7 @@ class WaitingCaller(Protocol):
 class Coordinator(Protocol):
     """What each kind of coordinator can do. Every method may raise LogUnavailable.
 
-    The commands raise Conflict where the saga's state, or its kind, does not permit them; the record that they are
+    The commands raise Conflict where the saga's state, or its kind, does not permit them; the row that they are
     given is the saga as it was just read.
     """
 

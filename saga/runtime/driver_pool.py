@@ -119,7 +119,7 @@ class DriverPool:
         self.accept(driver)
 
     def preempt(self, row: SagaRow, why: str) -> Driver | None:
-        """Take a saga away from whoever drives it; None where it has moved on since `record` was read.
+        """Take a saga away from whoever drives it; return None where it has moved on since `row` was read.
 
         Its driver, wherever it is, finds its next write refused. The caller writes with the new driver, and then gives
         it to `accept`; the log says `why` the saga was taken over.
