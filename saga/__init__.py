@@ -21,14 +21,14 @@ The life of a saga:
 - `call.make_call` makes that call, in up to 1 + `retries` HTTP attempts, and sums up their answers: done, refused, or
   unknown. In the service, `Barrier` lets each action and each compensation take effect at most once.
 - `progress.answered` turns the outcome into an event, `progress.after_event` applies it to the row (`machine.apply`
-  moves the cursor), and `SagaLog.advance` writes the row and its new lines in one transaction. Then comes the next call.
+  moves the cursor), and `SagaLog.advance` writes the row and its lines in one transaction. Then comes the next call.
 - Where an action is refused, or its outcome is unknown, the saga turns back: the calls are now compensations, from the
   furthest step that may have taken effect back to the first. After its pivot a saga only goes forward.
 - A call that must succeed and does not stalls the saga: it rests (`retry.stall_delay`) until it is due again.
 - It ends as completed or compensated. The last write says so before any caller is told.
 - A driver holds its saga by a lease, which its process prolongs while a call is under way (`Driver.renew_when_old`).
   Where the process crashes, the lease runs out, and `Recovery` (runtime/recovery.py) of any orchestrator finds the saga
-  due. `SagaLog.claim` raises its epoch, so that a late write of the old driver touches no row (`LeaseLost`).
+  due. `SagaLog.claim` raises its epoch, so that a late write of the old driver touches no row (LeaseLost).
 - The new driver goes on from the row, and makes the call at the cursor again; it counts an attempt with an unknown
   outcome for the one that the crash may have interrupted. Nothing else is special about recovery: the row is what
   `context.replay` makes of the saga's lines, by the functions that wrote them.

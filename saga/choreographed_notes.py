@@ -1,4 +1,4 @@
-"""What a row notes of a choreographed saga alone: its dead letters, and whether a service has heard of it.
+"""This module keeps what a row notes of choreographed sagas alone: dead letters, and whether a service has heard.
 
 The core knows no more of choreography than this, the name of the mode (definition.py), and the names of the lines that
 these notes are made from (machine.py). It must know that much, because every process has to be able to read every row,

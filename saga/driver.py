@@ -1,4 +1,4 @@
-"""Drives one saga: it asks the machine for the next call, makes the call, writes the answer to the log, and goes on.
+"""A driver drives one saga: it asks the machine for the next call, makes it, writes the answer down, and goes on.
 
 The pool of drivers (saga/runtime/driver_pool.py) calls `Driver.next_call` and `Driver.make` in turn, until there is no
 next call. What must be durable before what is said at `Driver`.
@@ -127,8 +127,8 @@ class Driver:
         """Return the call to make next; None where the saga has ended, is stalled, or was handed over.
 
         Where the saga was claimed, the claim is first made durable, with the call that it may have interrupted; a
-        stalled saga is resumed. An event that could not be written earlier is made durable as well, since no call may be
-        made that the log does not lead to. Raises LeaseLost, LogUnavailable and WriteRefused as `SagaLog.advance` does.
+        stalled saga is resumed. An event that could not be written earlier is made durable as well, since no call may
+        be made that the log does not lead to. Raises LeaseLost, LogUnavailable, WriteRefused, as `SagaLog.advance`.
         """
         if self.phase is Phase.CLAIMED:
             if self._next.state in STALLED:

@@ -1,4 +1,4 @@
-"""Every exception of this library. Each says whose fault it is, and so what its caller does about it.
+"""Every exception of this library is here. Each says whose fault it is, and so what its caller does about it.
 
 SagaError
 ├── BadInput            the caller's fault: mend the request (400); it names the field

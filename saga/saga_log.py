@@ -1,4 +1,4 @@
-"""The saga log: what must be known after a crash, on SQLite or MySQL, by one code path.
+"""The saga log is what must be known after a crash. `SagaLog` keeps it, on SQLite or MySQL, by one code path.
 
 A row of `sagas` says how a saga stands now, together with what its actions answered, in `saga_results`. Its lines in
 `saga_log` say how it came there; nobody needs them to show the saga or to go on with it. Whoever drives a saga holds
@@ -74,8 +74,8 @@ class SagaLog:
 
         `results` holds the answers, by the step's name, of those actions that these lines say are done; each is written
         once. `next_epoch` is what the epoch is raised to, so that of several observers of a saga one wins. Raises
-        LeaseLost where the saga's epoch is no longer `epoch`, and Overtaken where `add_line` has taken the number of the
-        first of the lines; nothing is written then.
+        LeaseLost where the saga's epoch is no longer `epoch`, and Overtaken where `add_line` has taken the number of
+        the first of the lines; nothing is written then.
         """
         values = {"saga_id": saga_id, "held": epoch, "epoch": next_epoch or epoch, **vars(present)}
         row = self.database.bind(sql.ADVANCE, values)
@@ -191,8 +191,8 @@ class SagaLog:
         """Take over a saga that was due at `due_by`, until `due_at`; return it, and whether somebody still held it.
 
         `seen` is the due time that the saga had when it was looked at: it is claimed if it still has that due time,
-        whatever `due_by` says. Raises LeaseLost where somebody else was quicker, or its owner has renewed its lease, and
-        SagaUnreadable where its row or its latest lines cannot be decoded: then nothing is changed.
+        whatever `due_by` says. Raises LeaseLost where somebody else was quicker, or its owner has renewed its lease;
+        SagaUnreadable where its row or its latest lines cannot be decoded. Then nothing is changed.
         """
         values: dict[str, Any] = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
         if seen is not None:

@@ -1,4 +1,4 @@
-"""A saga as its row of `sagas` has it, and how such a row is read. Pure.
+"""A `SagaRow` is a saga as its row of `sagas` has it; `read_row` reads one, whatever is in the row. Pure.
 
 A row that this version cannot decode is not an error: it becomes an Unreadable, so that it stops no other saga.
 """

@@ -1,4 +1,4 @@
-"""How far one step of a saga has come: the part of a saga's context that is about this step. Pure.
+"""A `StepSummary` says how far one step has come: it is the part of a saga's context that is about this step. Pure.
 
 `StepSummary.after` adds one line of the log to it, so that a step can be shown without its lines being read.
 """

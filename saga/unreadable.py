@@ -1,4 +1,4 @@
-"""What a row or a line of the saga log is to a version that cannot decode it: a value, which stops no other saga. Pure.
+"""An `Unreadable` is a saga that this version cannot decode. It is a value, so that it stops no other saga. Pure.
 
 It may have been written by a newer version (with a state, an event or a step's field that is unknown here), by hand,
 or by a broken disk. Such a saga is left alone: it is shown with the reason and counted, and nobody drives it. A reason

@@ -1,4 +1,4 @@
-"""`saga list` and `saga show`: look at sagas."""
+"""`saga list` and `saga show` look at sagas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands print: a saga on one line, or the API's own JSON."""
+"""These functions print what several commands print: a saga on one line, or the API's own JSON."""
 
 from __future__ import annotations
 

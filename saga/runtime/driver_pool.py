@@ -1,4 +1,4 @@
-"""Drives sagas in a bounded pool of threads: which thread works on which saga, and when one must wait for a service.
+"""The driver pool drives sagas in a bounded number of threads, and says which thread works on which saga.
 
 A saga is in the pool from its start or its claim until it ends, stalls, or is lost. A thread works on it call by call;
 where its next call finds no place at the service, the saga waits in line there, and the thread takes another one.

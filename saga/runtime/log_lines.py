@@ -1,4 +1,4 @@
-"""The lines of all sagas, by their ids: what is committed, and what may still be."""
+"""`LogLines` reads the lines of all sagas in the order of their ids, for the tail and the list of latest lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines and transactions that make SQLite and MySQL behave alike."""
+"""`connect` and `transaction` make SQLite and MySQL behave alike. The saga log and the participants' kit use them."""
 
 from __future__ import annotations
 
