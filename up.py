@@ -1,4 +1,4 @@
-"""What `make up` runs: checks the ports, then becomes a supervisor of the processes, the broker and the engine."""
+"""The program behind `make up`: it checks the ports, then becomes the supervisor of all processes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _prepare_temporal(settings: Settings, own: bool) -> None:
-    """What the supervisor's file asks for, whether or not Temporal is used."""
+    """Set the variables about Temporal that the supervisor's file needs, whether or not Temporal is used."""
     os.environ.update(SAGA_TEMPORAL=str(own).lower(), SAGA_WORKER=str(settings.engine == TEMPORAL).lower())
     os.environ.update(TEMPORAL_PORT=str(settings.temporal_port), TEMPORAL_UI_PORT=str(settings.temporal_ui_port))
     os.environ["TEMPORAL_NAMESPACE"] = settings.temporal.namespace

@@ -1,1 +1,1 @@
-"""What the figures in the docs come from: `make bench`."""
+"""`make bench`: measures the figures in docs/performance.md."""

@@ -20,7 +20,7 @@ UNASKED = ("growth", "choreography", "temporal")  # only when it is asked for: f
 
 
 def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[[Stage], list[Figure]]]]:
-    """What can be measured: on which databases, and how."""
+    """Return what can be measured: on which databases, and how."""
     rounds, seconds = (1, 0.15) if quick else (4, 2.5)
     ended = 300 if quick else 1_000_000
     left = 20 if quick else 10_000
@@ -39,7 +39,7 @@ def parts(long: bool, quick: bool) -> dict[str, tuple[tuple[str, ...], Callable[
 
 
 def main() -> int:
-    """The exit code: 0 once measured, whatever came of it."""
+    """Return the exit code: 0 once measured, whatever came of it."""
     names = list(parts(False, False))
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     only = f"measure only this, may be given again (without it: all but {', '.join(UNASKED)})"

@@ -1,4 +1,4 @@
-"""The least that a durable service can be: Flask, the driver, one INSERT. No kit, no barrier, no checks.
+"""The smallest durable service there can be, for comparison: Flask, the driver, one INSERT, and no kit.
 
 Served by the same server with as many threads as our services, so that the ratio to it is the kit's own price.
 """
@@ -24,7 +24,7 @@ _local = threading.local()
 
 
 def create_app() -> Flask:
-    """One route: POST /invoke."""
+    """Return the app, which has one route: POST /invoke."""
     url, name = make_url(os.environ["DB_URL"]), os.environ["SERVICE"]
     connect, mark = (_sqlite(url), "?") if url.get_backend_name() == "sqlite" else (_mysql(url), "%s")
     columns = ("saga_id", *COLUMNS[name])

@@ -34,25 +34,25 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether it keeps its bound."""
+        """Whether the value keeps its bound; None where nothing is promised."""
         if not self.must:
             return None
         sign, bound = self.must.split()[:2]
         return self.value >= float(bound) if sign == "≥" else self.value <= float(bound)
 
     def to_json(self) -> dict[str, Any]:
-        """For the results' file."""
+        """Return the figure as the results' file has it."""
         return {**asdict(self), "reached": self.reached}
 
 
 def say(text: str) -> None:
-    """Progress."""
+    """Print a line of progress."""
     sys.stderr.write(f"bench: {text}\n")
     sys.stderr.flush()
 
 
 def in_turns(stage: Stage, jobs: dict[str, Job], rounds: int) -> dict[str, list[Run]]:
-    """Every job once a round, one after the other, after a short warm-up."""
+    """Run every job once a round, one after the other, after a short warm-up."""
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for job in jobs.values():
         stage.load.run(replace(job, seconds=min(SETTLE, job.seconds)))
@@ -65,26 +65,26 @@ def in_turns(stage: Stage, jobs: dict[str, Job], rounds: int) -> dict[str, list[
 
 
 def p50(run: Run) -> float:
-    """Seconds."""
+    """Return the median latency of a run, in seconds."""
     return statistics.median(run.latencies)
 
 
 def ratio(
     name: str, stage: Stage, must: str, of: Sequence[Run], to: Sequence[Run], what: Callable[[Run], float]
 ) -> Figure:
-    """The median of `what` round by round: this ÷ that."""
+    """Return the median of `what` round by round: this ÷ that."""
     rounds = [what(this) / what(that) for this, that in zip(of, to, strict=True)]
     notes = {"this": statistics.median(map(what, of)), "that": statistics.median(map(what, to))}
     return Figure(name, stage.kind, statistics.median(rounds), must, "×", rounds, notes)
 
 
 def rate(run: Run) -> float:
-    """A second."""
+    """Return how many sagas or calls a run did per second."""
     return run.rate
 
 
 def sagas(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
-    """Sagas through the orchestrator ÷ the same three calls by the client itself."""
+    """Measure sagas through the orchestrator ÷ the same three calls by the client itself."""
     found: list[Figure] = []
     for fails in (False, True):
         case = "C always fails" if fails else "all succeed"
@@ -111,7 +111,7 @@ def sagas(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
 
 
 def choreography(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
-    """The same saga told from service to service ÷ driven by the orchestrator, and ÷ the same three calls."""
+    """Measure the same saga choreographed ÷ driven by the orchestrator, and ÷ the same three calls."""
     found: list[Figure] = []
     for fails in (False, True):
         case = "C always fails" if fails else "all succeed"
@@ -140,7 +140,7 @@ def choreography(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
 
 
 def temporal(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
-    """The same saga driven by a worker on Temporal's development server ÷ by the built-in engine."""
+    """Measure the same saga driven by a worker on Temporal's development server ÷ by the built-in engine."""
     url = stage.on_temporal()
     found: list[Figure] = []
     for fails in (False, True):
@@ -169,7 +169,7 @@ def temporal(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
 
 
 def barrier(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
-    """A participant ÷ the same without its barrier, and all three ÷ services that do nothing but insert."""
+    """Measure a participant ÷ the same without its barrier, and all three ÷ services that do nothing but insert."""
     unguarded = stage.neighbour("unguarded", "service_a", SERVICE_A_DB_URL=stage.stack.urls["service_a"])
     own = {
         "unguarded": Job("invoke", [unguarded], seconds, CLIENTS),
@@ -192,7 +192,7 @@ def barrier(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
 
 
 def idle(stage: Stage, seconds: float) -> list[Figure]:
-    """What the stack uses while nobody asks anything of it."""
+    """Measure what the stack uses while nobody asks anything of it."""
     processes = ["orchestrator", *SERVICES.values()]
     time.sleep(2)
     before = stage.cpu(*processes)
@@ -203,7 +203,7 @@ def idle(stage: Stage, seconds: float) -> list[Figure]:
 
 
 def many_ended(stage: Stage, rounds: int, seconds: float, number: int) -> list[Figure]:
-    """With so many ended sagas in the log ÷ with none; two orchestrators side by side, each with its own log."""
+    """Measure with so many ended sagas in the log ÷ with none, on two orchestrators, each with a log of its own."""
     full = stage.another_orchestrator("orchestrator2", own_log=True)
     say(f"{stage.kind}: filling a log with {number:,} ended sagas")
     began = time.monotonic()
@@ -230,7 +230,7 @@ def many_ended(stage: Stage, rounds: int, seconds: float, number: int) -> list[F
 
 
 def many_unfinished(stage: Stage, number: int, seconds: float) -> list[Figure]:
-    """So many sagas that a dead process left behind: all driven, and what new sagas feel meanwhile."""
+    """Measure how fast so many sagas of a dead process are driven, and how new sagas fare meanwhile."""
     clients = 4
     usual = stage.load.run(Job("start", [stage.stack.url], 2 * seconds, clients))
     stage.stack.stop("orchestrator")
@@ -257,7 +257,7 @@ def many_unfinished(stage: Stage, number: int, seconds: float) -> list[Figure]:
 
 
 def memory(stage: Stage, number: int, seconds: float) -> list[Figure]:
-    """The orchestrator's memory after so many sagas ÷ after a tenth of them."""
+    """Measure the orchestrator's memory after so many sagas ÷ after a tenth of them."""
     done, first, seen = 0, 0.0, []
     while done < number:
         run = stage.load.run(Job("start", [stage.stack.url], 2 * seconds, CLIENTS))
@@ -278,7 +278,7 @@ ORCHESTRATORS = (1, 2, 3)
 
 
 def growth(stage: Stage, rounds: int, seconds: float) -> list[Figure]:
-    """How sagas/s fall with the number of steps and the size of the payload, and what more orchestrators add."""
+    """Measure how sagas/s fall with the number of steps and the payload, and what more orchestrators add."""
     url, name = stage.stack.url, "ada"
     jobs = {
         f"{steps} steps": Job("start", [url], seconds, CLIENTS, f"saga=steps-{steps}", input={"username": name})

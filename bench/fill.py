@@ -1,4 +1,4 @@
-"""Fills a saga log quickly: ended sagas by doubling, unfinished ones row by row."""
+"""Functions that fill a saga log quickly: with ended sagas by doubling, with unfinished ones row by row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERED = {  # the id `:have` further on, and a text of it
 
 
 def ended(log: SagaLog, stage: Stage, number: int, progress: Callable[[int], None]) -> None:
-    """Copies of one completed saga, with its lines."""
+    """Write so many copies of one completed saga, with its lines."""
     engine = log.database.engine
     stage.load.run(Job("start", [stage.stack.url_of("orchestrator2")], 0.05))
     with engine.begin() as connection:
@@ -54,7 +54,7 @@ def _copy(connection: Any, have: int, of_sagas: str, of_lines: str, number: str 
 
 
 def unfinished(log: SagaLog, stage: Stage, number: int) -> None:
-    """Sagas whose process died before their first call, long enough ago."""
+    """Write so many sagas whose process died before their first call, long enough ago."""
     definition = load_definitions(stage.settings().sagas_dir, stage.settings().environ)["signup"]
     now = time.time()
     new, line = new_saga_row("", definition, INPUT, now)

@@ -42,7 +42,7 @@ class Connection:
         return self.exchange(b"GET %b HTTP/1.1\r\n%b\r\n" % (target.encode(), self._host))
 
     def exchange(self, request: bytes) -> tuple[int, bytes]:
-        """One request, whose answer has a Content-Length."""
+        """Send one request, and return the status and body of its answer, which has a Content-Length."""
         self._socket.sendall(request)
         received = self._receive()
         while (end := received.find(b"\r\n\r\n")) < 0:
@@ -75,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a job; times are in seconds."""
+    """The result of a job; times are in seconds."""
 
     done: int
     seconds: float
@@ -107,7 +107,7 @@ class Load:
         return Run(**answer)
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
 
@@ -117,7 +117,7 @@ INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}
 
 
 def _floor(job: Job) -> Callable[[], None]:
-    """The three calls that the saga consists of (and, where C fails, its three tries and two compensations)."""
+    """Return what makes a saga's three calls (where C fails, its three tries and two compensations)."""
     a, b, c = (Connection(url) for url in job.urls)
     username, address, payment = INPUT.values()
 
@@ -153,7 +153,7 @@ def _start(job: Job) -> Callable[[], None]:
 
 
 def _invoke(job: Job) -> Callable[[], None]:
-    """One service alone."""
+    """Return what calls one service alone."""
     connection = Connection(job.urls[0])
     body = json.dumps(job.input or {"username": "ada"}).encode()
     return lambda: _expect(200, *connection.post(f"/invoke?{job.flags}", body)) and None
@@ -220,7 +220,7 @@ def perform(job: Job) -> Run:
 
 
 def main() -> None:
-    """One job a line."""
+    """Do one job for each line of the standard input."""
     for line in sys.stdin:
         try:
             answer: dict[str, Any] = vars(perform(Job(**json.loads(line))))

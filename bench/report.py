@@ -1,4 +1,4 @@
-"""The table and the picture of a run."""
+"""The table and the picture that show the figures of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARKS = {True: "reached", False: "MISSED", None: ""}
 
 
 def table(found: Sequence[Figure], machine: Mapping[str, Any]) -> str:
-    """Markdown: a line a figure, with the spread of its rounds."""
+    """Return a Markdown table with one line for each figure, and the spread of its rounds."""
     lines = ["| figure | database | measured | rounds | must reach | |", "|---|---|---|---|---|---|"]
     for figure in found:
         spread = f"{min(figure.rounds):.2f}–{max(figure.rounds):.2f}" if figure.rounds else ""

@@ -1,4 +1,4 @@
-"""What is measured: the stack as real processes on one database server, with what they use of the machine."""
+"""The stack that is measured, as real processes on one database server, and how much of the machine it uses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Stage:
         return [self.stack.url_of(process) for process in SERVICES.values()]
 
     def another_orchestrator(self, name: str, own_log: bool, **environ: str) -> str:
-        """A second one beside the first: its address."""
+        """Start a second orchestrator beside the first, and return its address."""
         self.stack.ports[name] = free_port(self._ports)
         url = self._database()("orchestrator") if own_log else self.stack.urls["orchestrator"]
         self.stack.urls[name] = url
@@ -71,7 +71,7 @@ class Stage:
         return self.stack.url_of(name)
 
     def on_temporal(self) -> str:
-        """An orchestrator whose sagas a worker drives, on a Temporal of their own: its address."""
+        """Start an orchestrator and a worker with a Temporal of their own, and return the orchestrator's address."""
         self._temporal = TemporalServer(free_port(self._ports))
         environ = {"ENGINE": "temporal", "TEMPORAL_ADDRESS": self._temporal.address}
         url = self.another_orchestrator("orchestrator_on_temporal", own_log=True, **environ)
@@ -80,11 +80,11 @@ class Stage:
         return url
 
     def log(self, process: str = "orchestrator") -> SagaLog:
-        """The saga log of an orchestrator."""
+        """Return the saga log of an orchestrator."""
         return SagaLog(connect(self.stack.urls[process]))
 
     def published(self) -> int:
-        """How many events the broker has taken."""
+        """Return how many events the broker has taken."""
 
         async def count() -> int:
             async with await nats.connect(self.stack.environ["NATS_URL"]) as client:
@@ -97,7 +97,7 @@ class Stage:
         return Path(str(make_url(self.stack.urls[process]).database)).stat().st_size
 
     def neighbour(self, module: str, database: str, **environ: str) -> str:
-        """Another service, `python -m bench.<module>`, on an empty copy of this process's database: its address."""
+        """Start `python -m bench.<module>` on an empty copy of this process's database, and return its address."""
         port = free_port(self._ports)
         with (self.directory / f"{module}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -134,7 +134,7 @@ class Stage:
         return sum(part.memory_info().rss for part in [root, *root.children(recursive=True)]) / 2**20
 
     def close(self) -> None:
-        """End everything."""
+        """End all processes."""
         self.load.close()
         for process in self._neighbours:
             _kill(process)
@@ -144,7 +144,7 @@ class Stage:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """A process and its workers."""
+    """Kill a process and its workers."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for part in psutil.Process(process.pid).children(recursive=True):
             part.kill()
@@ -168,7 +168,7 @@ def _await(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def _sagas(directory: Path) -> Path:
-    """The shipped saga, and the same without back-off."""
+    """Return a folder with the shipped saga, and the same without back-off."""
     sagas = directory / "sagas"
     sagas.mkdir()
     shipped = (ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text()
@@ -181,7 +181,7 @@ def _sagas(directory: Path) -> Path:
 
 
 def _steps(number: int) -> str:
-    """A saga with so many steps, all of them at service A; what is in `note` travels with each."""
+    """Return a saga with so many steps, all of them at service A; what is in `note` travels with each."""
     steps = "".join(
         f"  - name: S{step}\n    action: ${{SERVICE_A_URL}}/invoke\n    compensation: ${{SERVICE_A_URL}}/compensate\n"
         "    send: [username, note]\n"
@@ -192,7 +192,7 @@ def _steps(number: int) -> str:
 
 @contextlib.contextmanager
 def stage(kind: str, **environ: str) -> Iterator[Stage]:
-    """The stack on "mysql" (durable: a flush at each commit) or "sqlite" (synchronous=FULL), with its load."""
+    """Run the stack with its load on "mysql" (a flush at each commit) or on "sqlite" (synchronous=FULL)."""
     with tempfile.TemporaryDirectory(prefix="saga-bench-") as name:
         server = None
         if kind == "mysql":
@@ -211,7 +211,7 @@ def stage(kind: str, **environ: str) -> Iterator[Stage]:
 
 
 def hardware() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return what the figures were measured on."""
     return {
         "cores": os.cpu_count(),
         "python": sys.version.split()[0],
@@ -221,7 +221,7 @@ def hardware() -> dict[str, Any]:
 
 
 def fsync_ms() -> float:
-    """The median of a small write that is made durable, in milliseconds."""
+    """Return the median of a small write that is made durable, in milliseconds."""
     took: list[float] = []
     with tempfile.NamedTemporaryFile(dir=tempfile.gettempdir()) as file:
         for number in range(100):

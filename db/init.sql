@@ -53,6 +53,14 @@ CREATE TABLE orchestrator.saga_results (
     PRIMARY KEY (saga_id, step)
 );
 
+CREATE TABLE orchestrator.saga_bodies (
+    saga_id  VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    seq      INTEGER NOT NULL COMMENT 'of the attempt''s line in saga_log',
+    request  LONGTEXT NOT NULL COMMENT 'JSON: what was sent, masked and cut; see KEEP_BODIES',
+    response LONGTEXT NOT NULL COMMENT 'JSON: what came back, masked and cut',
+    PRIMARY KEY (saga_id, seq)
+);
+
 CREATE TABLE orchestrator.saga_outbox (
     id           BIGINT NOT NULL AUTO_INCREMENT,
     event_id     VARCHAR(400) CHARACTER SET ascii COLLATE ascii_bin NOT NULL COMMENT 'the same each time that it is published',
@@ -69,6 +77,7 @@ CREATE USER orchestrator ACCOUNT LOCK;
 GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.sagas TO orchestrator; -- DELETE: `saga prune`
 GRANT SELECT, INSERT, DELETE ON orchestrator.saga_log TO orchestrator;
 GRANT SELECT, INSERT, DELETE ON orchestrator.saga_results TO orchestrator;
+GRANT SELECT, INSERT, DELETE ON orchestrator.saga_bodies TO orchestrator;
 GRANT SELECT, INSERT, UPDATE, DELETE ON orchestrator.saga_outbox TO orchestrator;
 
 -- Service A: users ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`python -m orchestrator`"""
+"""`python -m orchestrator`: checks the settings and the sagas' files, then serves the orchestrator."""
 
 import sys
 

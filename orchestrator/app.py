@@ -16,6 +16,7 @@ from orchestrator.dashboard import (
     compare_page,
     dead_letters_page,
     health_page,
+    inspector_page,
     list_page,
     saga_page,
     template_context,
@@ -31,7 +32,7 @@ from saga.process.settings import Settings, load_settings
 BODY_AT_MOST = 1 << 20  # bytes
 UI = Path(__file__).resolve().parent.parent / "ui"
 API = (sagas, commands, dead_letters, events, operations)
-PAGES = (saga_page, break_it_page, dead_letters_page, health_page)
+PAGES = (saga_page, inspector_page, break_it_page, dead_letters_page, health_page)
 
 
 def create_app(settings: Settings | None = None, orchestrator: Orchestrator | None = None) -> Flask:

@@ -34,13 +34,14 @@ from saga.runtime.built_in_coordinator import BuiltInCoordinator
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
 from saga.runtime.end_signals import EndSignals
+from saga.runtime.kept_exchanges import KeptExchanges
 from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
 from saga.runtime.saga_starter import SagaStarter
 from saga.runtime.waiting_callers import WaitingCallers
 from saga.saga_log import SagaLog
-from saga.storage import log_tables
+from saga.storage import body_sql, log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal import require_temporal, temporal_installed
 from saga.temporal.temporal_coordinator import TemporalCoordinator
@@ -63,9 +64,11 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
     definitions = load_definitions(settings.sagas_dir, settings.environ)
     database = connect(settings.saga_log_url, pool_size=CONNECTIONS, plain=settings.plain)
     create_tables(database, log_tables.metadata)
+    create_tables(database, body_sql.metadata)
     create_tables(database, outbox.metadata)
     saga_log = SagaLog(database)
     search, lines = SagaSearch(saga_log), LogLines(saga_log)
+    exchanges = KeptExchanges(saga_log.database, settings.keep_bodies)
 
     # The drivers
     telemetry, stopping, crashes = Telemetry(), threading.Event(), OrchestratorCrashes(exit)
@@ -84,6 +87,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         token=settings.token,
         before_attempt=crashes.before_attempt,
         after_call=crashes.after_call,
+        keep=exchanges.statements,
     )
     pool = DriverPool(deps, stopping)
 
@@ -109,6 +113,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
         log=saga_log,
         search=search,
         lines=lines,
+        exchanges=exchanges,
         pool=pool,
         coordinators=coordinators,
         starter=SagaStarter(pool, waiting, coordinators, new_id=lambda: str(uuid_utils.uuid7())),
@@ -127,7 +132,7 @@ def bootstrap(settings: Settings, exit: Callable[[int], None] = os._exit) -> Orc
 def _choreography(
     settings: Settings, database: Engine, deps: DriverDeps, observer: Observer
 ) -> ChoreographyCoordinator | None:
-    """The coordinator of choreographed sagas; None where choreography is switched off."""
+    """Return the coordinator of choreographed sagas; None where choreography is switched off."""
     if not settings.nats_url:
         return None
     from orchestrator.choreography_coordinator import ChoreographyCoordinator
@@ -136,7 +141,7 @@ def _choreography(
 
 
 def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]) -> TemporalWorkflows | None:
-    """The client of Temporal; None where no setting speaks of it, or only old sagas need it and it is not installed."""
+    """Return the client of Temporal; None where no setting asks for it, or only old sagas need it and it is missing."""
     if settings.engine == TEMPORAL:
         require_temporal()
     elif not (settings.temporal_elsewhere and temporal_installed()):
@@ -147,7 +152,7 @@ def _temporal(settings: Settings, saga_log: SagaLog, tell: Callable[[str], None]
 def temporal_client(
     settings: Settings, saga_log: SagaLog, tell: Callable[[str], None] = lambda saga_id: None
 ) -> TemporalWorkflows:
-    """A client of Temporal, which starts the workflows of sagas in this log; `tell` is called with each saga's end."""
+    """Return a client of Temporal for the sagas in this log; `tell` is called with the id of each saga that ends."""
     from saga.temporal.client import TemporalWorkflows  # not in the base installation
     from saga.temporal.messages import Timing
     from saga.temporal.workflow_client import WorkflowClient

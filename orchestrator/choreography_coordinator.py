@@ -50,7 +50,7 @@ NAME = ORCHESTRATOR
 
 
 class ChoreographyCoordinator(CoordinatorWithoutBroker):
-    """Starts choreographed sagas through the outbox, has an observer hear all events, and knows the dead letters."""
+    """The coordinator that starts choreographed sagas through the outbox, observes them, and replays dead letters."""
 
     def __init__(self, database: Engine, deps: DriverDeps, observer: Observer, settings: Settings):
         super().__init__(observer.overdue)
@@ -67,7 +67,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         self._endpoint.open()
 
     def close(self) -> None:
-        """Observe nothing more: what happens from now on is heard after the next start."""
+        """Disconnect from the broker: events from now on are delivered after the next start."""
         self._endpoint.close()
 
     def check_start(self, definition: SagaDefinition, key: str | None = None) -> None:
@@ -92,7 +92,7 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         return row
 
     def resume(self, row: SagaRow) -> None:
-        """Replay what of the saga is parked. Raises Conflict where nothing is, BadInput where an event cannot be."""
+        """Replay the saga's parked events. Raises Conflict where there is none, BadInput where one is unusable."""
         if not row.context.parked:
             raise Conflict("no event of this saga is parked: there is nothing to replay")
         refused: BadInput | None = None
@@ -140,18 +140,18 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
                 raise Conflict(f"{REFUSALS['abandon']}: {each.durable} has heard of it, and may have acted")
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
-        """The parked events, newest first, without their payloads, which may be secret. Raises BrokerUnavailable."""
+        """Return the dead letters, newest first, without payloads, which may be secret. Raises BrokerUnavailable."""
         letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
         records = self._deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
         return [shown(letter, records) for letter in letters]
 
     def count_dead_letters(self) -> int:
-        """How many events are parked. Raises BrokerUnavailable."""
+        """Return how many events are parked. Raises BrokerUnavailable."""
         return self._endpoint.broker.count_dead_letters()
 
     def replay(self, letter: int) -> dict[str, Any]:
-        """Publish a parked event again. Raises NoSuchLetter, BadInput where it cannot be, and BrokerUnavailable."""
+        """Publish a parked event again. Raises NoSuchLetter, BadInput, BrokerUnavailable or LogUnavailable."""
         replayed = self._endpoint.broker.replay(letter)
         saga_id = saga_id_of(replayed["payload"])
         if saga_id:

@@ -1,4 +1,8 @@
-"""Protects browsers: other sites' forms are refused, and no page runs, loads or is framed by what is not ours."""
+"""What protects people who use the dashboard in a browser, against other sites and against what a page may hold.
+
+Requests that a page of another site sends are refused (cross-site request forgery), and headers keep our pages from
+running scripts of others, loading anything from elsewhere, and being shown in a frame.
+"""
 
 from __future__ import annotations
 

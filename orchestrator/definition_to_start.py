@@ -1,4 +1,4 @@
-"""What is started, as the flags of POST /start say it: the API and the page "Break it" ask here."""
+"""The definition that POST /start runs, by its flags; the API and the page "Break it" use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saga.faults.flags import parse_plan
 def definition_to_start(
     orchestrator: Orchestrator, saga: str | None, mode: str | None, fail: Sequence[str], delay: Sequence[str]
 ) -> SagaDefinition:
-    """The saga called `saga`, in this mode, with the failures that `fail` and `delay` inject.
+    """Return the saga called `saga`, in this mode, with the failures that `fail` and `delay` inject.
 
     Raises BadInput that names the flag that is wrong, and Forbidden where failures are injected but FAULTS is off.
     """

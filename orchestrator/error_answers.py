@@ -1,4 +1,4 @@
-"""How an error is answered: as JSON by the API, as a page to somebody who asked for a page."""
+"""The answers to errors: JSON from the API, and a page to a browser that asked for a page."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Gauges(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges, without those of a log or a broker that does not answer."""
+        """Yield the gauges, without those of a log or a broker that does not answer."""
         backlog = self._backlog.value()
         yield _gauge("saga_log_up", "1 where the saga log answers, else 0.", backlog is not None)
         if backlog:
@@ -88,7 +88,7 @@ class Asked(Generic[T]):
         self._answered_at = float("-inf")
 
     def value(self) -> T | None:
-        """The last answer, asked for again where it is older than FRESH; None where none comes in time."""
+        """Return the last answer, asked for again where it is older than FRESH; None where none comes in time."""
         with self._lock:
             asked = self._asked
             if asked is None or (asked.done() and self._monotonic() - self._answered_at > FRESH):

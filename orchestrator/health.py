@@ -112,7 +112,7 @@ class HealthMonitor:
         self._looking, self._settling = threading.Lock(), threading.Lock()
 
     def latest(self) -> HealthReport | None:
-        """What was found last; None before the first time. It is found out again in the background where it is old."""
+        """Return what was found last, None before the first look; where it is old, look again in the background."""
         old = self._found is None or self._monotonic() - self._looked_at > FRESH
         if old and self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, name="health", daemon=True).start()
@@ -206,14 +206,14 @@ class HealthMonitor:
         return shown[1]
 
     def _ask_broker(self) -> tuple[str | None, int | None]:
-        """What is wrong with the broker, and how many events are parked there."""
+        """Return what is wrong with the broker, and how many events are parked there."""
         try:
             return None, self._letters() if self._letters else None
         except BrokerUnavailable as error:
             return str(error), None
 
     def _problem(self, url: str) -> str | None:
-        """What is wrong with the service that says at `url` whether it is ready."""
+        """Return what is wrong with the service that says at `url` whether it is ready."""
         answer = self._transport.get(url, authorization(url, self._token), TIMEOUT)
         if answer.failure is Failure.TIMED_OUT:
             return f"no answer within {TIMEOUT:g} s"

@@ -1,8 +1,8 @@
-"""Asks the broker, before a choreographed saga is started, whether a service listens for each of its steps.
+"""The check, before a choreographed saga is started, that the broker knows a listener for each of its steps.
 
-A service that was ever up has a durable consumer, named after its step, and gets later the events that it missed. Where
-there is no such consumer, the saga would wait for a service that is not known to the broker: it has never been started,
-it has no NATS_URL, or its name is not that of the step.
+A service that was up once has a durable consumer with its step's name, and gets the events that it missed later. Where
+there is no such consumer the saga would wait in vain: the service was never started, it has no NATS_URL, or its name
+is not the step's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOK = 0.1  # seconds between two questions while it waits
 
 
 class ListenerCheck:
-    """Remembers which subjects have a listener, so that most starts need not ask the broker."""
+    """The check; it remembers which subjects have a listener, so that most starts need not ask the broker."""
 
     def __init__(self, broker: Broker):
         self._broker = broker

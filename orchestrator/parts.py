@@ -15,6 +15,7 @@ from saga.errors import BadInput
 from saga.process.settings import Settings
 from saga.runtime.coordinator import Coordinator
 from saga.runtime.driver_pool import DriverPool
+from saga.runtime.kept_exchanges import KeptExchanges
 from saga.runtime.log_lines import LogLines
 from saga.runtime.operator import Operator
 from saga.runtime.recovery import Recovery
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orchestrator:
-    """The parts, and what is asked of more than one of them."""
+    """All parts of one orchestrator, and the questions that concern more than one of them."""
 
     settings: Settings
     definitions: Mapping[str, SagaDefinition]
     log: SagaLog
     search: SagaSearch
     lines: LogLines
+    exchanges: KeptExchanges
     pool: DriverPool
     coordinators: Mapping[str, Coordinator]
     starter: SagaStarter
@@ -75,7 +77,7 @@ class Orchestrator:
         self.pool.close()
 
     def mode(self, name: str | None) -> str:
-        """The mode called `name`, orchestration without one. Raises BadInput where there is none, or it is off."""
+        """Return the mode `name`; orchestration where it is None. Raises BadInput where it is unknown or off."""
         if name not in (None, *MODES):
             raise BadInput(f"mode must be {ORCHESTRATION} or {CHOREOGRAPHY}, not {name!r}", "mode")
         if name == CHOREOGRAPHY:
@@ -85,7 +87,7 @@ class Orchestrator:
     def resolve(
         self, saga_id: str, note: str, result: Mapping[str, Any] | None = None, outcome: str | None = None
     ) -> None:
-        """Go on as `Operator.resolve` does; whoever looks next is told whether the services' records agree."""
+        """Resolve a saga as `Operator.resolve` does; then ask its services before the next page shows their state."""
         self.operator.resolve(saga_id, note, result, outcome)
         self.health.recheck(saga_id)
 
@@ -101,7 +103,7 @@ class Orchestrator:
         self.coordinators[definition.coordinator].check_start(definition, key)
 
     def definition(self, name: str | None) -> SagaDefinition:
-        """The saga called `name`, to be started. Raises BadInput where there is none, or one must be named."""
+        """Return the saga called `name`, to be started. Raises BadInput where there is none, or one must be named."""
         name = self.default_saga if name is None else name
         known = ", ".join(self.definitions)
         if name is None:
@@ -111,5 +113,5 @@ class Orchestrator:
         return self.definitions[name].on_engine(self.settings.engine)
 
     def definition_or_first(self, name: str | None) -> SagaDefinition:
-        """The saga called `name`, to be shown; without a name the default, or the first of several."""
+        """Return the saga called `name`, to be shown; without a name the default, or the first of several."""
         return self.definition(name or self.default_saga or next(iter(self.definitions)))

@@ -1,4 +1,4 @@
-"""One call to a service, undone again: is it there, and does it keep the contract?"""
+"""POST /test_status: call a service's action once and undo it, to see whether it is there and keeps the contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNDONE_WITHIN = 3  # attempts
 
 
 def step_called(service: str, definitions: Sequence[SagaDefinition]) -> tuple[SagaDefinition, Step]:
-    """The step called `service`, in either case, and the first of these sagas that has it. BadInput where none has."""
+    """Return the first saga with a step called `service`, in either case, and the step. Raises BadInput."""
     for definition in definitions:
         for step in definition.steps:
             if step.name.lower() == service.lower():
@@ -30,7 +30,7 @@ def step_called(service: str, definitions: Sequence[SagaDefinition]) -> tuple[Sa
 
 
 def probe(definition: SagaDefinition, step: Step, transport: Transport, token: str | None) -> dict[str, Any]:
-    """Call the step's action, and undo it; give its {"status_code", "answer"}, the former None where none came.
+    """Call the step's action, undo it, and return {"status_code", "answer"}; the code is None where no answer came.
 
     A pivot cannot be undone. So its compensation comes first, after which no action of that saga takes effect at any
     participant that keeps the contract; one built with our kit then runs the action dry. Raises Conflict, and calls
@@ -94,7 +94,7 @@ def _said(answer: HttpAnswer) -> dict[str, Any]:
 
 
 def sample(definition: SagaDefinition, name: str) -> Any:
-    """A value that the input's schema takes for a field; a number for a field that is not in it, as most ids are."""
+    """Return a value that the input's schema takes for a field; a number where it has no such field, as for an id."""
     properties = (definition.input or {}).get("properties", {})
     if name not in properties:
         return 0

@@ -1,4 +1,4 @@
-"""Reads what a request says, for the API and for the pages; every function raises BadInput that names what is wrong."""
+"""The flags and headers of a request, checked; every function raises BadInput, which names what is wrong."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def check_flags(*known: str) -> None:
 
 
 def whole_number_in(name: str, default: int, least: int, most: int) -> int:
-    """The whole number in the flag `name`."""
+    """Return the whole number in the flag `name`."""
     return int(_number_in(name, r"\d{1,9}", default, least, most))
 
 
 def seconds_in(name: str, default: float, most: float) -> float:
-    """The number of seconds in the flag `name`, which may have decimals."""
+    """Return the number of seconds in the flag `name`, which may have decimals."""
     return _number_in(name, r"\d{1,9}(\.\d{1,6})?", default, 0, most)
 
 
@@ -43,7 +43,7 @@ def _number_in(name: str, pattern: str, default: float, least: float, most: floa
 
 
 def time_in(name: str) -> float | None:
-    """The time in the flag `name`, ISO 8601, in seconds since the epoch; None where the query has no such flag."""
+    """Return the ISO 8601 time in the flag `name`, in seconds since the epoch; None where there is no such flag."""
     text = request.args.get(name)
     if text is None:
         return None
@@ -61,7 +61,7 @@ def prefers_async() -> bool:
 
 
 def idempotency_key() -> str | None:
-    """The Idempotency-Key header; None where there is none.
+    """Return the Idempotency-Key header; None where there is none.
 
     A key compares the same on every database: MySQL ignores blanks at the end of a text, so that none may be there.
     """
@@ -73,7 +73,7 @@ def idempotency_key() -> str | None:
 
 
 def last_event_id() -> int | None:
-    """The Last-Event-ID header, which a reader of a stream sends when it connects again; None where there is none."""
+    """Return the Last-Event-ID header, which a subscriber sends when it connects again; None where there is none."""
     last_seen = request.headers.get("Last-Event-ID")
     if last_seen is None:
         return None
@@ -83,7 +83,7 @@ def last_event_id() -> int | None:
 
 
 def status_in(arguments: Mapping[str, str]) -> tuple[list[State], bool | None]:
-    """The states that the public status in `status` stands for, and whether the sagas that have it are readable.
+    """Return the states that the public status in `status` stands for, and whether the sagas that have it are readable.
 
     The status may be in upper or lower case. Without one there are no states, and None for readable or not.
     """
@@ -99,7 +99,7 @@ def status_in(arguments: Mapping[str, str]) -> tuple[list[State], bool | None]:
 
 
 def before_in(arguments: Mapping[str, str]) -> str:
-    """The saga id in `before`, after which the next page of a list begins; empty where there is none."""
+    """Return the saga id in `before`, after which the next page of a list begins; empty where there is none."""
     before = arguments.get("before", "")
     if before and not _SAGA_ID.fullmatch(before.lower()):
         raise BadInput(f"before must be the saga_id that a page of the list ended with, not {before!r}", "before")

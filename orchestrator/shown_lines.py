@@ -1,4 +1,4 @@
-"""Lines of many sagas as the API shows them, masked by what each saga keeps secret."""
+"""The lines of many sagas as the API shows them, with the secrets of each saga masked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT_ONCE = 25  # sagas whose inputs and results are in memory at a time: each may
 
 
 def show_lines(lines: Sequence[tuple[str, Line]], log: SagaLog) -> list[dict[str, Any]]:
-    """The lines, each given with its saga's id, in their order. Raises LogUnavailable.
+    """Return the lines, each given with its saga's id, in their order. Raises LogUnavailable.
 
     A line may echo a secret value, so masking it takes its saga's input and results: they are read for a few sagas at
     a time and not kept, and the memory this takes does not grow with the number of lines.

@@ -1,4 +1,4 @@
-"""What is answered over HTTP: the status code of an error, by the API and by the pages, and that of a started saga."""
+"""The status codes of our answers: for each error of saga/errors.py, and for each end of a saga that was started."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from saga.errors import (
     KeyReused,
     LogUnavailable,
     NoSuchLetter,
+    NoSuchLine,
     NoSuchSaga,
     Overloaded,
     SagaError,
@@ -25,6 +26,7 @@ STATUS_CODES: dict[type[SagaError], int] = {
     Forbidden: 403,
     NoSuchSaga: 404,
     NoSuchLetter: 404,
+    NoSuchLine: 404,
     Conflict: 409,
     WriteRefused: 400,
     KeyReused: 422,
@@ -39,12 +41,12 @@ COMPENSATED_CODES = {"refused": 409, "cancelled": 409, "failed": 500, "timeout":
 
 
 def status_code_of(error: SagaError) -> int:
-    """The status code of an error; 500 says that it is our own bug."""
+    """Return the status code of an error; 500 says that it is our own bug."""
     return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
 
 
 def status_code_of_saga(saga: Mapping[str, Any]) -> int:
-    """The status code that tells how a saga, as the API represents it, has ended; 202 where it has not."""
+    """Return the status code that tells how a saga, as the API represents it, has ended; 202 where it has not."""
     if saga["status"] == "COMPLETED":
         return 200
     if saga["status"] == "COMPENSATED":

@@ -1,8 +1,8 @@
 """GET /events: the lines of the saga log as they are committed, to any number of subscribers (server-sent events).
 
-One thread reads the log and writes each batch of lines out once; a subscriber's thread does nothing but pass it on. A
-subscriber that is late, or was away, reads the log itself until it has caught up: one of them at a time, and those who
-stand at the same place read it once, so that however many there are, the others find the log free.
+One thread reads the log and formats each batch of lines once; a subscriber's thread only sends the batch. A subscriber
+that is late, or was away, reads the log itself until it has caught up. Only one of them reads at a time, and those that
+are at the same place share what was read, so that they do not keep the log busy, however many they are.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class _Batch:
     whole: bytes  # made once, for however many subscribers
 
     def of(self, saga_id: str | None) -> bytes:
-        """The events of one saga, or all of them where it is None."""
+        """Return the events of one saga, or all of them where it is None."""
         return self.whole if saga_id is None else b"".join(event for owner, event in self.events if owner == saga_id)
 
 
 class Stream:
-    """Watches the end of the log for all subscribers at once."""
+    """The one watcher of the log's end, for all subscribers together."""
 
     def __init__(self, log: SagaLog, lines: LogLines):
         self._log = log
@@ -62,7 +62,9 @@ class Stream:
         self._wanted = threading.Event()  # a look at the log, at once
         self._closed = False
         self._looks_begun = self._looks_done = 0
-        self._position: int | None = None  # not known before the first look; 0 where the log is empty
+        self._position: int | None = (
+            None  # the id of the last line; None before the first look; 0 where the log is empty
+        )
         self._subscribers = 0  # all of them
         self._to_lines = 0  # those for whom lines are written out
         self._batches: OrderedDict[int, _Batch] = OrderedDict()  # by the position that each one follows
@@ -82,7 +84,7 @@ class Stream:
         self._wanted.set()
 
     def now(self) -> int:
-        """The position after the last line that is committed now. LogUnavailable where that cannot be read."""
+        """Return the position after the last line that is committed now. Raises LogUnavailable."""
         with self._looked:
             look = self._looks_begun + 1
             self._wanted.set()
@@ -92,7 +94,7 @@ class Stream:
             return self._position
 
     def start(self, last_seen: int | None) -> int:
-        """Where a subscriber starts: after the line that it saw last, or now. LogUnavailable, Overloaded."""
+        """Return where a subscriber starts: after the line that it saw last, or now. LogUnavailable, Overloaded."""
         if self._subscribers >= SUBSCRIBERS:
             raise Overloaded(f"{SUBSCRIBERS} subscribers are the most that this process serves: try again later")
         now = self.now()
@@ -101,7 +103,7 @@ class Stream:
         return last_seen
 
     def follow(self, position: int, saga_id: str | None = None) -> Iterator[bytes]:
-        """The events after `position`, of one saga or of all, until the subscriber leaves."""
+        """Yield the events after `position`, of one saga or of all, until the subscriber leaves."""
         with self._subscribed():
             said = time.monotonic()
             yield _start(position)
@@ -114,7 +116,7 @@ class Stream:
                     yield events or _at(position)
 
     def changes(self, position: int) -> Iterator[bytes]:
-        """An event without content whenever lines have come, at most one every CHANGES_EVERY seconds, for a list."""
+        """Yield an event without content when lines have come, at most one every CHANGES_EVERY seconds, for a list."""
         with self._subscribed(to_lines=False):
             yield _start(position)
             while not self._closed:
@@ -149,7 +151,7 @@ class Stream:
             return None
 
     def _page(self, position: int, upto: int) -> _Batch:
-        """The lines that a subscriber who is late reads next. Raises LogUnavailable."""
+        """Return the lines that a subscriber who is late reads next. Raises LogUnavailable."""
         with self._catching_up:
             page = self._batches.get(position) or self._pages.get(position)
             if page is None:
@@ -212,7 +214,7 @@ def _keep(batches: OrderedDict[int, _Batch], position: int, batch: _Batch, most:
 
 
 def event_stream(events: Iterator[bytes]) -> Response:
-    """The answer that carries a subscriber's events."""
+    """Return the answer that carries a subscriber's events."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(events, mimetype="text/event-stream", headers=headers)
 

@@ -1,4 +1,4 @@
-"""Tells operators' tools what the saga log says: Prometheus metrics, and lines of the process's output."""
+"""The Prometheus metrics of an orchestrator, and the lines of its output, both made from lines of the saga log."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Telemetry:
         log_line(row.id, line)
 
     def metrics(self) -> bytes:
-        """All metrics in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 

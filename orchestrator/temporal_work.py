@@ -83,7 +83,7 @@ def _activity_deps(settings: Settings, saga_log: SagaLog, stopping: threading.Ev
 
 
 async def _connected(settings: Settings, stopped: asyncio.Event) -> Client | None:
-    """A client, as soon as Temporal answers; None where the worker is stopped before that."""
+    """Return a client, as soon as Temporal answers; None where the worker is stopped before that."""
     while not stopped.is_set():
         try:
             return await connect_temporal(settings.temporal, lazy=False)

@@ -78,6 +78,16 @@ class Outcome:
     message: str | None = None
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What was sent in one attempt, and what came back: for whoever keeps it. `line` is the number of its line."""
+
+    line: int
+    request: CallRequest
+    attempt: Attempt
+    answer: HttpAnswer
+
+
 class DeadlinePassed(Exception):
     """Raised by `before_attempt` to end a call: the saga's deadline has passed, so it turns back instead."""
 
@@ -107,13 +117,14 @@ def make_call(
     random: Callable[[], float],
     clock: Callable[[], float] = time.time,
     before_attempt: Callable[[int], None] = lambda number: None,
+    on_answer: Callable[[HttpAnswer], None] = lambda answer: None,
     after_attempt: Callable[[Attempt, bool], None] = lambda attempt, will_retry: None,
 ) -> Outcome:
     """Make the call and return its outcome.
 
-    `before_attempt(number)` runs before every attempt; what it raises ends the call. `after_attempt(attempt,
-    will_retry)` runs after every answer, before the wait. `sleep` waits for seconds, `random` gives [0, 1), and
-    `clock` the time of day, in seconds since the epoch.
+    `before_attempt(number)` runs before every attempt; what it raises ends the call. `on_answer(answer)` runs after
+    every answer, and `after_attempt(attempt, will_retry)` once it is judged, before the wait. `sleep` waits for
+    seconds, `random` gives [0, 1), and `clock` the time of day, in seconds since the epoch.
     """
     attempts: list[Attempt] = []
 
@@ -121,6 +132,7 @@ def make_call(
         before_attempt(number)
         headers = {**request.headers, "Saga-Attempt": str(number)}
         answer = transport.post(request.url, headers, request.body, request.timeout)
+        on_answer(answer)
         attempts.append(classify_attempt(answer, number, clock))
         return attempts[-1]
 

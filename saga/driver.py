@@ -15,14 +15,15 @@ from functools import partial
 from typing import Any
 
 from saga import progress
-from saga.call import Attempt, CallRequest, DeadlinePassed, Outcome, Stopping, Verdict, make_call
+from saga.call import Attempt, CallRequest, DeadlinePassed, Exchange, Outcome, Stopping, Verdict, make_call
 from saga.errors import LeaseLost, Overtaken, WriteRefused
-from saga.http_client.transport import Transport
+from saga.http_client.transport import HttpAnswer, Transport
 from saga.lease import Lease
 from saga.machine import ATTEMPT, CLAIMED, RELEASED, STALLED, Call, Event, Line, State, next_call
 from saga.retry import stall_delay
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
+from saga.storage.log_writes import Also
 
 
 def _do_nothing(driver: Driver, call: Call) -> None:
@@ -35,8 +36,9 @@ class DriverDeps:
 
     `clock` tells the time that other processes read, and somebody may set it; what only this process waits for is
     measured by `monotonic`. `observe` is called with every line once it is durable. `before_attempt` and `after_call`
-    are hooks for injected failures: the first runs just before each attempt, the second once the answer is
-    there and before anything of it is written.
+    are hooks for injected failures: the first runs just before each attempt, the second once the answer is there and
+    before anything of it is written. `keep(row, exchanges)` returns what is to be written of the bodies that were
+    exchanged, in the transaction of the attempts' lines.
     """
 
     log: SagaLog
@@ -54,6 +56,7 @@ class DriverDeps:
     monotonic: Callable[[], float] = time.monotonic
     before_attempt: Callable[[Driver, Call], None] = _do_nothing
     after_call: Callable[[Driver, Call], None] = _do_nothing
+    keep: Callable[[SagaRow, Sequence[Exchange]], Also] = lambda row, exchanges: ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ class Driver:
         self.finished = threading.Event()  # is set once nobody need wait for this driver any more
         self._deps = deps
         self._next = row  # the row as the next write makes it,
-        self._pending: list[Line] = []  # and the lines that the next write adds
+        self._pending: list[Line] = []  # and the lines that the next write adds,
+        self._exchanges: list[Exchange] = []  # with what was exchanged in the attempts among them
         self._lock = threading.Lock()  # a write, a renewal and a preemption must not cross
         began = self.moved_at if since is None else since
         self._lease = Lease(deps.lease, deps.clock, deps.monotonic, row.due_at or 0.0, began)
@@ -153,16 +157,18 @@ class Driver:
 
         Raises LeaseLost where the saga is no longer this driver's, and LogUnavailable where nothing could be written.
         """
-        deps = self._deps
+        deps, request = self._deps, self._request(call)
+        answers: list[HttpAnswer] = []
         try:
             outcome = make_call(
-                self._request(call),
+                request,
                 deps.transport,
                 sleep=deps.sleep,
                 random=deps.random,
                 clock=deps.clock,
                 before_attempt=partial(self._before_attempt, call),
-                after_attempt=partial(self._after_attempt, call),
+                on_answer=answers.append,
+                after_attempt=partial(self._after_attempt, call, request, answers),
             )
         except Stopping:
             self.release()
@@ -206,7 +212,10 @@ class Driver:
             self.phase = Phase.CALLING
         deps.before_attempt(self, call)
 
-    def _after_attempt(self, call: Call, attempt: Attempt, will_retry: bool) -> None:
+    def _after_attempt(
+        self, call: Call, request: CallRequest, answers: list[HttpAnswer], attempt: Attempt, will_retry: bool
+    ) -> None:
+        self._exchanges.append(Exchange(self._number, request, attempt, answers.pop()))
         self._add(progress.attempt_line(self._number, self._now(), call, attempt))
         if will_retry:
             self._write()  # so that a restart goes on counting; the wait before the next attempt hides what it costs
@@ -249,7 +258,7 @@ class Driver:
         try:
             self._write()
         except WriteRefused:
-            self._next, self._pending = row, pending
+            self._next, self._pending, self._exchanges = row, pending, []
             raise
         with self._lock:
             if self.phase is Phase.CALLING:
@@ -264,7 +273,7 @@ class Driver:
 
     def discard_unwritten(self) -> None:
         """Forget the lines that are not written yet, as a crash at this moment would."""
-        self._next, self._pending = self.row, []
+        self._next, self._pending, self._exchanges = self.row, [], []
 
     def release(self) -> None:
         """Hand the saga over between two calls: whoever claims it finds no call under way."""
@@ -330,17 +339,19 @@ class Driver:
         except Overtaken:  # at most once a saga, since it can be cancelled once
             added = self._deps.log.lines(self.row.id, after=self.row.context.lines)
             self._pending = [replace(line, seq=line.seq + len(added)) for line in self._pending]
+            self._exchanges = [replace(each, line=each.line + len(added)) for each in self._exchanges]
             self._fold_again(added)
             self._advance()
         self.row, self.moved_at = self._next, self._deps.monotonic()
-        written, self._pending = self._pending, []
+        written, self._pending, self._exchanges = self._pending, [], []
         for line in written:
             self._deps.observe(self.row, line)
 
     def _advance(self) -> None:
         row, done = self._next, self._next.results.keys() - self.row.results.keys()
         answers = {step: row.results[step] for step in done}
-        self._deps.log.advance(row.id, row.epoch, row.present, self._pending, answers)
+        also = self._deps.keep(row, self._exchanges) if self._exchanges else ()
+        self._deps.log.advance(row.id, row.epoch, row.present, self._pending, answers, also=also)
 
     def _fold_again(self, added: Sequence[Line] = ()) -> None:
         """Fold what others have added, and the pending lines after it, into the row as it was written last."""

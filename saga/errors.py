@@ -9,6 +9,7 @@ SagaError
 ├── Forbidden           the caller's fault: it is switched off, or not allowed here (403)
 │   └── FaultsOff         it would inject a failure, where FAULTS=off
 ├── NoSuchSaga          the caller's fault: no saga has this id (404)
+├── NoSuchLine          the caller's fault: the saga has no such step, or its log no such line (404)
 ├── NoSuchLetter        the caller's fault: no dead letter has this number (404)
 ├── Conflict            the caller's fault: the saga's state forbids it (409)
 │   └── SagaUnreadable    this version cannot read the saga's row or lines: leave it alone
@@ -75,6 +76,10 @@ class FaultsOff(Forbidden):
 
 class NoSuchSaga(SagaError):
     """No saga has this id."""
+
+
+class NoSuchLine(SagaError):
+    """The saga has no step of this name, or its log no line with this number."""
 
 
 class NoSuchLetter(SagaError):

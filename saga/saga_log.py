@@ -69,13 +69,16 @@ class SagaLog:
         lines: Sequence[Line],
         results: Mapping[str, Mapping[str, Any]] = NO_RESULTS,
         next_epoch: int | None = None,
+        also: Also = (),
     ) -> None:
         """Move a saga on and add its lines, in one transaction.
 
         `results` holds the answers, by the step's name, of those actions that these lines say are done; each is written
-        once. `next_epoch` is what the epoch is raised to, so that of several observers of a saga one wins. Raises
-        LeaseLost where the saga's epoch is no longer `epoch`, and Overtaken where `add_line` has taken the number of
-        the first of the lines; nothing is written then.
+        once. `next_epoch` is what the epoch is raised to, so that of several observers of a saga one wins. `also` holds
+        statements with their bound rows, which are executed in the same transaction as the lines.
+
+        Raises LeaseLost where the saga's epoch is no longer `epoch`, and Overtaken where `add_line` has taken the
+        number of the first of the lines; nothing is written then.
         """
         values = {"saga_id": saga_id, "held": epoch, "epoch": next_epoch or epoch, **vars(present)}
         row = self.database.bind(sql.ADVANCE, values)
@@ -83,7 +86,7 @@ class SagaLog:
             self.database.bind(sql.WRITE_RESULTS, {"saga_id": saga_id, "step": step, "result": result})
             for step, result in results.items()
         ]
-        fate = self._writes.submit(LogWrite(None, row, self._bound(saga_id, lines), answered))
+        fate = self._writes.submit(LogWrite(None, row, self._bound(saga_id, lines), answered, also))
         if fate is Fate.FENCED:
             raise LeaseLost(saga_id)
         if fate is Fate.KNOWN and self._overtaken(saga_id, lines[0].seq):

@@ -57,7 +57,7 @@ Database = mysql_server.Process | mysql_server.Container
 
 
 class Chaos:
-    """The stack, its clients and its enemy."""
+    """A stack, the clients that start sagas on it, and the enemy that kills its processes."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Chaos:
         self._lock = threading.Lock()
 
     def client(self, number: int) -> None:
-        """Starts sagas with mixed faults, one after another; what is not answered is asked for again at the end."""
+        """Start sagas with mixed faults, one after another; what is not answered is asked for again at the end."""
         mine = random.Random(f"{self.random.random()} {number}")
         for turn in itertools.count():
             if self.over.is_set():
@@ -109,7 +109,7 @@ class Chaos:
                 self.over.wait(0.3)
 
     def enemy(self) -> None:
-        """Kills, pauses and restarts, a process at a time."""
+        """Kill, pause and restart processes, one at a time."""
         victims = [*PROCESSES[:3], *self.orchestrators, *self.broker, *self.stack.workers, *self.servers]
         while not self.over.wait(self.random.uniform(0.5, 2.5)):
             victim = self.random.choice(victims)
@@ -180,7 +180,7 @@ class Chaos:
             thread.join()
 
     def settle(self, within: float = 240) -> list[dict[str, Any]]:
-        """All processes up again; every saga that was asked for, once it has ended."""
+        """Start all processes again, and return every saga that was asked for once it has ended."""
         for name in [*self.broker, *PROCESSES[:3], *self.orchestrators, *self.stack.workers]:
             if name not in self.stack.running or self.stack.running[name].poll() is not None:
                 self.stack.launch(name)
@@ -216,7 +216,7 @@ class Chaos:
         return list(ended.values())
 
     def _open_workflows(self, within: float = 30) -> int:
-        """How many sagas Temporal has that have not ended there."""
+        """Return how many sagas Temporal has that have not ended there."""
         assert self.temporal
         address = self.temporal.address
 
@@ -308,12 +308,12 @@ class Chaos:
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     sys.stderr.write(f"chaos: {line}\n")
 
 
 def databases(kind: str, directory: Path, server: Database | None) -> dict[str, str]:
-    """The URL of each process's empty database."""
+    """Return the URL of each process's empty database."""
     if server is None:
         return {name: f"sqlite:///{directory / name}.db" for name in PROCESSES}
     return mysql_schemas(server.url, f"chaos{os.getpid()}_")

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import Engine, bindparam, create_engine, make_url, text
 
+from saga.saga_log import SagaLog
+from saga.storage import log_tables
+from saga.storage.database import connect, create_tables
 from tests.support.mysql_server import DATABASES, mysql_schemas
 from tests.support.nats_server import NatsServer
 from tests.support.stack import Stack, free_port, own_ports
@@ -84,6 +87,21 @@ def _without_tls(url: str) -> str:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """Empty databases: `database("orchestrator")` is the URL of one, with its tables where it is MySQL."""
     return databases(request, request.param, tmp_path)
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    """The database of an empty saga log."""
+    made = connect(database("orchestrator"))
+    create_tables(made, log_tables.metadata)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def log(engine: Engine) -> SagaLog:
+    """An empty saga log."""
+    return SagaLog(engine)
 
 
 def databases(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Database:

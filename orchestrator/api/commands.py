@@ -1,4 +1,4 @@
-"""What an operator does to a saga: cancel, resume, resolve, abandon. Each is answered 202, with the saga."""
+"""The routes of an operator's commands: cancel, resume, resolve, abandon. Each is answered 202, with the saga."""
 
 from __future__ import annotations
 

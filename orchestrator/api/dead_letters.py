@@ -1,4 +1,4 @@
-"""The dead letters: events of choreographed sagas that a service could not handle."""
+"""The routes of dead letters, the events of choreographed sagas that a service could not handle."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ blueprint = Blueprint("dead_letters", __name__)
 
 @blueprint.get("/dead-letters")
 def list_dead_letters(orchestrator: Orchestrator) -> Response:
-    """The parked events, newest first."""
+    """Return the parked events, newest first."""
     check_flags("limit")
     return jsonify(dead_letters=orchestrator.choreography.dead_letters(whole_number_in("limit", 100, 1, 500)))
 
 
 @blueprint.post("/dead-letters/<int:letter>/replay")
 def replay(orchestrator: Orchestrator, letter: int) -> tuple[Response, int]:
-    """Publish one of them again."""
+    """Publish the event of one dead letter again."""
     return jsonify(orchestrator.choreography.replay(letter)), 202

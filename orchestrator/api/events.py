@@ -1,4 +1,4 @@
-"""The lines of the saga log across all sagas: the latest of them, and each as it is committed."""
+"""The routes of the saga log across all sagas: its latest lines, and all lines as they are committed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ blueprint = Blueprint("events", __name__)
 
 @blueprint.get("/logs")
 def latest_lines(orchestrator: Orchestrator) -> Response:
-    """The latest lines of all sagas, newest first."""
+    """Return the latest lines of all sagas, newest first."""
     check_flags("limit")
     found = orchestrator.lines.latest(whole_number_in("limit", 100, 1, 500))
     return jsonify(lines=show_lines(found, orchestrator.log))
@@ -22,7 +22,7 @@ def latest_lines(orchestrator: Orchestrator) -> Response:
 
 @blueprint.get("/events")
 def events(orchestrator: Orchestrator) -> Response:
-    """The lines of all sagas, or of one, as they are committed: server-sent events."""
+    """Send the lines of all sagas, or of one, as they are committed: server-sent events."""
     check_flags("saga_id")
     start = orchestrator.stream.start(last_event_id())
     return event_stream(orchestrator.stream.follow(start, request.args.get("saga_id")))

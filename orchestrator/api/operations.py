@@ -1,4 +1,4 @@
-"""What operators and their tools ask: is it up, does the invariant hold, what can be deleted, does a service answer?"""
+"""The routes for operators and their tools: health, metrics, the audit, pruning, and a test call to a service."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def prune_sagas(orchestrator: Orchestrator) -> Response:
     if "older_than" not in request.args:
         raise BadInput("older_than is required: seconds since the saga ended", "older_than")
     before = orchestrator.starter.deps.clock() - whole_number_in("older_than", 0, 0, 10**9)
-    return jsonify(pruned=prune(orchestrator.log, before, whole_number_in("limit", 500, 1, 500)))
+    most = whole_number_in("limit", 500, 1, 500)
+    return jsonify(pruned=prune(orchestrator.log, before, most, orchestrator.exchanges.forgetting()))
 
 
 @blueprint.post("/test_status")
@@ -56,7 +57,7 @@ def test_status(orchestrator: Orchestrator) -> Response:
 
 
 def _definitions(orchestrator: Orchestrator, named: str | None) -> list[SagaDefinition]:
-    """The saga whose services are meant; all of them where none is named, the default one first."""
+    """Return the saga whose services are meant; all of them where none is named, the default one first."""
     if named:
         return [orchestrator.definition(named)]
     return [orchestrator.definition_or_first(None), *map(orchestrator.definition, orchestrator.definitions)]

@@ -1,9 +1,10 @@
-"""Start a saga, list sagas, and show one of them with its log."""
+"""The routes that start a saga, list sagas, and show one saga with its log."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
+from orchestrator.attempt_lines import show_exchange
 from orchestrator.definition_to_start import definition_to_start
 from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import (
@@ -16,9 +17,10 @@ from orchestrator.request_arguments import (
     whole_number_in,
 )
 from orchestrator.status_codes import status_code_of_saga
-from saga.errors import NoSuchSaga
+from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.payload import parse_object
 from saga.saga_row import SagaRow
+from saga.unreadable import Unreadable
 from saga.views.raw_export import raw_export
 from saga.views.raw_rows import raw_rows
 from saga.views.representation import represent, represent_lines
@@ -55,7 +57,7 @@ def start(orchestrator: Orchestrator) -> Response:
 
 @blueprint.get("/sagas")
 def list_sagas(orchestrator: Orchestrator) -> Response:
-    """The latest sagas: a page has as many as `limit` says, or fewer where they are large."""
+    """Return a page of the latest sagas: as many as `limit` says, or fewer where they are large."""
     check_flags("status", "saga", "q", "limit", "before")
     states, readable = status_in(request.args)
     query = SagaQuery(
@@ -75,13 +77,13 @@ def list_sagas(orchestrator: Orchestrator) -> Response:
 
 @blueprint.get("/sagas/<saga_id>")
 def show_saga(orchestrator: Orchestrator, saga_id: str) -> Response:
-    """One saga."""
+    """Return the representation of one saga."""
     return jsonify(represent(orchestrator.starter.read(saga_id)))
 
 
 @blueprint.get("/sagas/<saga_id>/log")
 def show_log(orchestrator: Orchestrator, saga_id: str) -> Response:
-    """A page of one saga's log, the oldest lines first; `next` is the `after` of the following page."""
+    """Return a page of one saga's log, the oldest lines first; `next` is the `after` of the following page."""
     check_flags("after", "limit")
     after, most = whole_number_in("after", 0, 0, 999_999_999), whole_number_in("limit", LINES, 1, LINES_AT_MOST)
     row = orchestrator.starter.read(saga_id)
@@ -90,9 +92,18 @@ def show_log(orchestrator: Orchestrator, saga_id: str) -> Response:
     return jsonify(lines=represent_lines(lines[:most], row), **more)
 
 
+@blueprint.get("/sagas/<saga_id>/attempts/<int:seq>")
+def show_attempt(orchestrator: Orchestrator, saga_id: str, seq: int) -> Response:
+    """One attempt: its line, and what was sent and answered, as far as it was kept."""
+    row = orchestrator.starter.read(saga_id)
+    if isinstance(row, Unreadable):
+        raise SagaUnreadable(f"the saga {saga_id} cannot be read: {row.reason}")
+    return jsonify(show_exchange(orchestrator.log, orchestrator.exchanges, row, seq))
+
+
 @blueprint.get("/sagas/<saga_id>/export")
 def export(orchestrator: Orchestrator, saga_id: str) -> Response:
-    """One saga's row and lines as the database has them, whatever is in them."""
+    """Return one saga's row and lines as the database has them, whatever is in them."""
     found = raw_rows(orchestrator.log, saga_id)
     if found is None:
         raise NoSuchSaga(f"there is no saga {saga_id!r}")

@@ -6,6 +6,7 @@ No call and no answer is drawn that is not in the log.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.dashboard.diagram_rows import (
@@ -20,7 +21,7 @@ from orchestrator.dashboard.diagram_rows import (
 )
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
-from saga.machine import CLAIMED, FAULT, Event
+from saga.machine import CANCEL_REQUESTED, CLAIMED, FAULT, Event
 from saga.views.lines import ShownLine, detail_of
 from saga.views.phrasing import Phrases
 
@@ -59,18 +60,20 @@ class _CallRows:
         title = self._say(name, step=group.step, attempts=attempts, answer=group.answer)
         label = self._label(group.step, group.undoing) + group.by
         lane = self._rows.lane(group.step)
-        self._rows.add(DiagramRow("call", 0, label, title, lane, group.answer, group.outcome), group.at)
+        row = DiagramRow("call", 0, label, title, lane, group.answer, group.outcome, step=group.step)
+        self._rows.add(replace(row, seq=group.seq), group.at)
 
     def _moved(self, line: ShownLine, index: int) -> None:
         event, detail = line["event"], detail_of(line)
         if event in set(Event):
             self._number = 0
         if event == FAULT and str(detail.get("fault")).startswith("after"):
-            self._cut_short(index, "answer is not written down")
+            self._cut_short(index, "never recorded", "answer is not written down")
         if event == CLAIMED and detail.get("interrupted"):
             self._taken(line, index)
         elif event in NOTES:
-            self._rows.note(event, line["at"])
+            outcome = "cancelled" if event in (Event.CANCELLED, CANCEL_REQUESTED) else ""
+            self._rows.note(event, line["at"], outcome=outcome, seq=line["seq"])
 
     def _taken(self, line: ShownLine, index: int) -> None:
         """The saga is taken from its driver, perhaps in the middle of a call."""
@@ -78,31 +81,34 @@ class _CallRows:
         following = self._lines[index + 1]["event"] if index + 1 < len(self._lines) else ""
         operators = by_operator(line, following)
         if before["event"] != FAULT:  # else it is known where it crashed, and drawn
-            self._cut_short(index, "answer is not awaited" if operators else "answer is not recorded")
+            label = "not awaited" if operators else "never recorded"
+            self._cut_short(index, label, "answer is not awaited" if operators else "answer is not recorded")
         self._number += 1
         if not operators:
-            self._rows.note("taken over", line["at"], time=length(seconds_between(before["at"], line["at"])))
+            gone = length(seconds_between(before["at"], line["at"]), 0)
+            self._rows.note("taken over", line["at"], kind="gone", seq=line["seq"], time=gone)
 
-    def _cut_short(self, index: int, what: str) -> None:
+    def _cut_short(self, index: int, label: str, why: str) -> None:
         """A call whose answer is not in the log; whether it was sent is not known."""
         found = cut_short(self._saga, self._lines, index)
         if found is None:
             return
         step, undoing = found
+        number = self._number + 1
         name = "perhaps calls to undo" if undoing else "perhaps calls"
-        title = self._say(name, step=step, number=self._number + 1, what=self._say(what))
-        lane, answer = self._rows.lane(step), self._say("no answer recorded")
-        row = DiagramRow("call", 0, self._label(step, undoing), title, lane, answer, "unknown")
-        self._rows.add(row, self._lines[index - 1]["at"])
+        title = self._say(name, step=step, number=number, what=self._say(why))
+        label = self._say(f"call {label}", call=self._label(step, undoing), number=number)
+        row = DiagramRow("lost", 0, label, title, self._rows.lane(step), outcome="unknown", step=step)
+        self._rows.add(replace(row, seq=self._lines[index]["seq"]), self._lines[index - 1]["at"])
 
     def _is_calling(self, step: str, undoing: bool) -> None:
         if self._saga["status"] == "STALLED":
             rests, title = self._say("rests"), self._say("rests, in words")
-            self._rows.add(DiagramRow("note", 0, rests, title, outcome="stalled"), None, NOW)
+            self._rows.add(DiagramRow("note", 0, rests, title, outcome="stalled", step=step), None, NOW)
             return
         title = self._say("is calling to undo" if undoing else "is calling", step=step)
         lane, answer = self._rows.lane(step), self._say("no answer yet")
-        row = DiagramRow("call", 0, self._label(step, undoing), title, lane, answer, "running")
+        row = DiagramRow("call", 0, self._label(step, undoing), title, lane, answer, "running", step=step)
         self._rows.add(row, None, NOW)
 
     def _label(self, step: str, undoing: bool) -> str:

@@ -22,9 +22,11 @@ NOTES = (FAULT, RELEASED, CANCEL_REQUESTED, Event.CANCELLED, Event.DEADLINE_PASS
 class DiagramRow:
     """One row; `source` and `target` are numbers of lanes, 0 is the orchestrator's. `title` says the row in words.
 
-    `kind`: a call goes there and back, with an `answer`; an event goes to the lane that it concerns, if to any; an
-    attempt and a note are at one lane. `heard`: the orchestrator, which only listens, hears of it. `outcome`: done,
-    refused, unknown, running or empty.
+    `kind`: a call goes there and back, with an `answer`; a lost call only goes there, since no answer is recorded; an
+    event goes to the lane that it concerns, if to any; an attempt and a note are at one lane; gone is the time without
+    an orchestrator, across all lanes. `heard`: the orchestrator, which only listens, hears of it. `outcome`: done,
+    refused, unknown, running, cancelled or empty. `step` and `seq` are the step and the number of the log's line that
+    the row tells of.
     """
 
     kind: str
@@ -37,6 +39,8 @@ class DiagramRow:
     heard: bool = False
     at: str = ""
     y: int = 0
+    step: str = ""
+    seq: int | None = None
 
 
 @dataclass
@@ -51,6 +55,7 @@ class AttemptGroup:
     first: int
     last: int
     rounds: int = 0
+    seq: int | None = None  # of the line of the last one
 
     @property
     def count(self) -> int:
@@ -83,7 +88,7 @@ def grouped(lines: Sequence[ShownLine], say: Phrases) -> Iterator[tuple[int, Att
         if event == ATTEMPT:
             attempt = _attempt(line, say)
             if group and _follows(group, attempt):
-                group.last = attempt.last
+                group.last, group.seq = attempt.last, attempt.seq
                 continue
             if group:
                 yield index, group
@@ -104,7 +109,8 @@ def _attempt(line: ShownLine, say: Phrases) -> AttemptGroup:
     detail, number = detail_of(line), line["attempt"] or 0
     undoing = detail.get("call") == Direction.COMPENSATION
     verdict = str(detail.get("verdict"))
-    return AttemptGroup(str(line["step"]), undoing, answer_of(line, say), verdict, line["at"], number, number)
+    step, answer = str(line["step"]), answer_of(line, say)
+    return AttemptGroup(step, undoing, answer, verdict, line["at"], number, number, seq=line["seq"])
 
 
 def _follows(group: AttemptGroup, attempt: AttemptGroup) -> bool:
@@ -129,10 +135,20 @@ class Rows:
         """Add a row that happened at this time, or beside which `instead` stands for a time."""
         self.rows.append(replace(row, at=length(seconds_between(self._began, at), 0) if at else instead))
 
-    def note(self, name: str, at: str | None, lane: int = 0, outcome: str = "", **facts: Any) -> None:
+    def note(
+        self,
+        name: str,
+        at: str | None,
+        lane: int = 0,
+        outcome: str = "",
+        kind: str = "note",
+        seq: int | None = None,
+        **facts: Any,
+    ) -> None:
         """Add the note called `name` in the table of phrases."""
         label, title = self._say(f"note: {name}", **facts), self._say(f"note: {name}, in words", **facts)
-        self.add(DiagramRow("note", lane, label, title, outcome=outcome), at)
+        step = self._names[lane] if lane else ""
+        self.add(DiagramRow(kind, lane, label, title, outcome=outcome, step=step, seq=seq), at)
 
     def left_out(self, line: ShownLine) -> None:
         """Add a note that says how many lines of the log are left out."""

@@ -6,6 +6,7 @@ No event and no attempt is drawn that is not in the log.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.dashboard.diagram_rows import NOTES, NOW, AttemptGroup, DiagramRow, Rows, grouped, under_way
@@ -62,25 +63,27 @@ class _EventRows:
         label = f"{group.answer}{group.by}" + (f" ({group.numbers(self._say)})" if skipped else "")
         heard = group.outcome != "done"  # of what succeeded the event tells that follows
         lane = self._rows.lane(group.step)
-        self._rows.add(DiagramRow("attempt", lane, label, title, outcome=group.outcome, heard=heard), group.at)
+        row = DiagramRow("attempt", lane, label, title, outcome=group.outcome, heard=heard, step=group.step)
+        self._rows.add(replace(row, seq=group.seq), group.at)
 
     def _moved(self, line: ShownLine, index: int) -> None:
         event, subject, letter = line["event"], _subject(line), str(detail_of(line).get("letter"))
         if event == PARKED:
             lane = self._parked_at[letter] = self._rows.lane(line["step"])
             self._waiting.add(lane)
-            self._rows.note("parked", None, lane, "refused", step=line["step"], subject=subject)
+            self._rows.note("parked", None, lane, "refused", seq=line["seq"], step=line["step"], subject=subject)
         elif event == REPLAYED:
             lane = self._parked_at.get(letter, 0)
             self._waiting.discard(lane)
             label, title = (self._say(name, subject=subject) for name in ("note: replayed", "note: replayed, in words"))
-            self._rows.add(DiagramRow("event", 0, label, title, lane or None), None)
+            self._rows.add(DiagramRow("event", 0, label, title, lane or None, seq=line["seq"]), None)
         elif event == ABANDONED:
-            self._rows.note("abandoned", line["at"], outcome="undone")
+            self._rows.note("abandoned", line["at"], outcome="undone", seq=line["seq"])
         elif event == STARTED or (event in set(Event) and self._last_line[subject] == index):
             self._published(line, subject)
         elif event in NOTES:
-            self._rows.note(event, None)  # without a time: the orchestrator hears of it later than of what is around it
+            # Without a time: the orchestrator hears of it later than of what is around it.
+            self._rows.note(event, None, seq=line["seq"])
 
     def _published(self, line: ShownLine, subject: str) -> None:
         source, kind = self._rows.lane(line["step"]), subject.rpartition(".")[2]
@@ -94,7 +97,7 @@ class _EventRows:
         title = self._say("publishes", publisher=publisher, subject=subject, then=self._heard_by(target, forward))
         outcome = "done" if forward else "undone"
         row = DiagramRow("event", source, subject, title, target, "", outcome, heard=bool(source))
-        self._rows.add(row, line["at"])
+        self._rows.add(replace(row, step=line["step"] or "", seq=line["seq"]), line["at"])
 
     def _heard_by(self, target: int | None, forward: bool) -> str:
         """Who hears it, and what it does then."""
@@ -111,7 +114,7 @@ class _EventRows:
         rests = self._saga["status"] == "STALLED"
         label, title = ("rests", "rests, in words") if rests else ("no answer yet", "nothing heard")
         outcome = "stalled" if rests else "running"
-        row = DiagramRow("attempt", lane, self._say(label), self._say(title, step=step), outcome=outcome)
+        row = DiagramRow("attempt", lane, self._say(label), self._say(title, step=step), outcome=outcome, step=step)
         self._rows.add(row, None, NOW)
 
 

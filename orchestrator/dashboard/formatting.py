@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 QUOTED_AT_MOST = 200  # characters of a note or a message; the log has all of it
 
@@ -19,6 +20,11 @@ def length(seconds: float, places: int = 1) -> str:
     parts = [(whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
     first = next(index for index, part in enumerate(parts) if part[0])
     return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
+
+
+def ago(at: str, clock: float) -> str:
+    """How long one of the API's times is before `clock`, or after it, in words: 12 s. `clock` is in seconds."""
+    return length(abs(clock - datetime.fromisoformat(at).timestamp()), 0)
 
 
 def moment(at: str) -> str:

@@ -9,6 +9,7 @@ from flask import Blueprint, redirect, render_template, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from orchestrator.dashboard.inspector_page import asked_inspection, asked_log_page
 from orchestrator.dashboard.prediction import findings_for
 from orchestrator.dashboard.saga_view import FIRST_LINES, view_of
 from orchestrator.parts import Orchestrator
@@ -68,4 +69,5 @@ def _render(orchestrator: Orchestrator, saga_id: str, problem: str | None = None
         return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code
     view = view_of(orchestrator, saga)
     findings, predicted = findings_for(request.args, view)
-    return render_template("saga.html", **view, problem=problem, findings=findings, predicted=predicted), code
+    parts = {"row": saga, "log": asked_log_page(orchestrator, saga), "inspected": asked_inspection(orchestrator, saga)}
+    return render_template("saga.html", **view, **parts, problem=problem, findings=findings, predicted=predicted), code

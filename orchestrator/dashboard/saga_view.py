@@ -9,13 +9,14 @@ from orchestrator.dashboard.log_reader import attempts_of, read_history, with_ga
 from orchestrator.dashboard.saga_stats import stats_of
 from orchestrator.dashboard.sequence import sequence
 from orchestrator.dashboard.step_graph import step_graph
+from orchestrator.dashboard.stuck import flight_of, stuck_at
 from orchestrator.dashboard.summary import summarize
 from orchestrator.dashboard.timeline import timeline
 from orchestrator.dashboard.truth import agreements, violations
 from orchestrator.parts import Orchestrator
 from saga.errors import SagaUnreadable
-from saga.machine import STALLED_AT_AN_ACTION, Line
-from saga.payload import mask
+from saga.machine import STALLED_AT_AN_ACTION, Line, State
+from saga.payload import iso, mask
 from saga.progress import secrets_of
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
@@ -23,6 +24,7 @@ from saga.unreadable import Unreadable
 from saga.views.phrasing import Phrases
 from saga.views.records import ask_all
 from saga.views.representation import represent, represent_lines, under_way
+from saga.views.step_words import sealed_steps, words_of_steps
 
 FIRST_LINES, LATEST_LINES = 100, 200  # of a saga's log, on its page
 RECORDS_WITHIN = 1.0  # seconds that a page waits for a participant's records
@@ -42,7 +44,11 @@ def view_of(orchestrator: Orchestrator, row: SagaRow) -> View:
     """What is shown of a saga; its services are asked what they have of it, for RECORDS_WITHIN at most."""
     lines = with_gaps(represent_lines(_lines(orchestrator.log, row), row))
     saga, history = represent(row), read_history(lines)
-    now = None if row.ended else orchestrator.starter.deps.clock()
+    clock = orchestrator.starter.deps.clock()
+    now, stuck = None if row.ended else clock, stuck_at(row, saga, history, lines)
+    sent, sealed = attempts_of(history), sealed_steps(lines)
+    words = words_of_steps(saga, lines, sent, under_way(row))
+    timeouts = {step.name: step.timeout for step in row.definition.steps}
     transport, token = orchestrator.starter.deps.transport, orchestrator.settings.token
     found = ask_all(row.definition, row.id, transport, token, RECORDS_WITHIN)
     orchestrator.health.report(row.id, violations(row, found))
@@ -51,19 +57,24 @@ def view_of(orchestrator: Orchestrator, row: SagaRow) -> View:
         "lines": lines,
         "steps": list(zip(row.definition.steps, saga["steps"], strict=True)),
         "say": Phrases(saga["mode"]),
-        "graph": step_graph(saga, row.definition.steps, attempts_of(history)),
+        "graph": step_graph(saga, row.definition.steps, words),
         "summary": summarize(saga, lines),
-        "timeline": timeline(saga, lines, now),
+        "timeline": timeline(saga, lines, now, timeouts),
         "diagram": sequence(saga, lines),
         "stats": stats_of(saga, lines),
         "parked": [] if row.ended else history.parked,
-        "sent": attempts_of(history),
+        "words": words,
+        "sealed": sealed,
+        "stuck": stuck,
+        "story": summarize(saga, lines, in_a_panel=stuck is not None),
+        "clock": clock,
+        "flight": flight_of(row),
+        "deadline_at": iso(row.deadline_at) if row.state is State.EXECUTING and not saga["overdue"] else None,
         "rows": mask(found, row.definition.secret, secrets_of(row)),
-        "agreements": agreements(row, saga["steps"], found),
+        "agreements": agreements(row, saga["steps"], found, sealed),
         "permitted_commands": orchestrator.operator.permitted_commands(row),
         "takes_a_result": row.state in STALLED_AT_AN_ACTION,
         "stalled_before": row.context.stalled and not row.ended,
-        "under_way": under_way(row),
         "flags": flags_of(row.definition),
         "snapshot": row.definition,
         "key": row.idempotency_key,

@@ -2,7 +2,8 @@
 
 Of an orchestrated saga: the calls, all of them the orchestrator's, each with its answer. Of a choreographed one: the
 events, from the service that publishes one to the one that acts on it (the broker between them is not drawn); the
-orchestrator only listens. Positions are pixels.
+orchestrator only listens. Positions are pixels of the narrowest drawing in which no text lies on another; in a wider
+one all lanes are further apart, in proportion.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from saga.views.phrasing import Phrases
 ORCHESTRATOR = "orchestrator"
 ROWS = {ORCHESTRATION: call_rows, CHOREOGRAPHY: event_rows}
 ROWS_AT_MOST = 80  # those in the middle give way
-TOP, TIMES = 66, 42  # above the first row; left of the lanes
-GAP_AT_LEAST = 134  # between two lanes
-LETTER, HEAD_LETTER = 5.7, 7.2  # widths
-HEIGHTS = {"call": 50, "event": 34, "attempt": 28, "note": 28}
+TOP, TIMES = 50, 58  # above the first row; left of the lanes
+GAP_AT_LEAST = 150  # between two lanes
+LETTER, HEAD_LETTER = 6.9, 8.2  # widths
+HEIGHTS = {"call": 54, "lost": 40, "gone": 52, "event": 38, "attempt": 30, "note": 30}
+_ACROSS = ("lost", "gone")  # the kinds of rows whose labels go across the lanes
+AWAY = 16  # of a label, from the lane at which it begins
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,18 @@ def laid_out(names: Sequence[str], rows: list[DiagramRow], say: Phrases, observe
     for row in _folded(rows, say):
         y += HEIGHTS[row.kind]
         placed.append(replace(row, y=y))
-    return Diagram(lanes, tuple(placed), observed, lanes[-1].x + halves[-1] + 2, y + 20)
+    width = max(lanes[-1].x + halves[-1] + 2, _of_the_longest(rows, lanes[0].x))
+    return Diagram(lanes, tuple(placed), observed, width, y + 20)
 
 
 def _gap(names: Sequence[str], rows: Sequence[DiagramRow]) -> int:
-    texts = [*names, *(label for row in rows for label in (row.label, row.answer))]
+    texts = [*names, *(label for row in rows if row.kind not in _ACROSS for label in (row.label, row.answer))]
     return max(GAP_AT_LEAST, int(LETTER * max(map(len, texts))) + 14)
+
+
+def _of_the_longest(rows: Sequence[DiagramRow], first: int) -> int:
+    """The width that the texts need which begin at the first lane, and go on across the others."""
+    return max((first + AWAY + int(LETTER * len(row.label)) + 6 for row in rows if row.kind in _ACROSS), default=0)
 
 
 def _folded(rows: list[DiagramRow], say: Phrases) -> list[DiagramRow]:

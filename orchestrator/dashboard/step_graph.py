@@ -1,7 +1,4 @@
-"""A saga's steps as a drawing: a box for each in a row, and below them the way back, where there is one. Pure.
-
-Positions are pixels.
-"""
+"""A saga's steps as a drawing: a box for each, in order, and beside them the way back, where there is one. Pure."""
 
 from __future__ import annotations
 
@@ -10,59 +7,54 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga.definition import Step
+from saga.views.step_words import StepWords
 
-BOX, GAP, MARGIN = 118, 56, 34  # widths
-HEIGHT, HEIGHT_WITH_WAY_BACK = 112, 176
 UNDOING = ("COMPENSATING", "COMPENSATED")
 
 
 @dataclass(frozen=True)
 class Box:
-    """A step at `x`. `reached`: its action had its turn; `undoing`: its compensation had, or has it now."""
+    """A step. `reached`: its action had its turn; `undoing`: its compensation had, or has it now.
+
+    `back` says where it is on the way back: its "turn" (the furthest step), "on" the way, or "" beyond it.
+    """
 
     name: str
     status: str
-    x: int
-    attempts: int
+    words: StepWords
     pivot: bool
     reached: bool
     undoing: bool
+    back: str
 
 
 @dataclass(frozen=True)
 class StepGraph:
-    """What to draw; the way back starts at `back_from`, None where the saga does not turn back."""
+    """What to draw, and the same in words."""
 
     boxes: tuple[Box, ...]
-    width: int
-    height: int
     title: str
-    back_from: int | None
 
 
-def step_graph(saga: Mapping[str, Any], steps: Sequence[Step], sent: Mapping[str, int]) -> StepGraph:
-    """The drawing of a saga's representation; `sent` is how often the log says that each step's action was sent."""
+def step_graph(saga: Mapping[str, Any], steps: Sequence[Step], words: Mapping[str, StepWords]) -> StepGraph:
+    """The drawing of a saga's representation; `words` are what is said of each step."""
+    shown = saga["steps"]
+    turns_back = saga["status"] in UNDOING or any(step["status"] in UNDOING for step in shown)
+    furthest = max((number for number, step in enumerate(shown) if step["status"] != "PENDING"), default=-1)
+    turns_back = turns_back and furthest >= 0
     boxes = tuple(
         Box(
-            shown["name"],
-            shown["status"],
-            MARGIN + number * (BOX + GAP),
-            max(shown["attempts"], sent.get(shown["name"], 0)),
+            each["name"],
+            each["status"],
+            words[each["name"]],
             step.pivot,
-            shown["status"] != "PENDING",
-            shown["status"] in UNDOING,
+            number <= furthest,
+            each["status"] in UNDOING,
+            "" if not turns_back or number > furthest else "turn" if number == furthest else "on",
         )
-        for number, (step, shown) in enumerate(zip(steps, saga["steps"], strict=True))
+        for number, (step, each) in enumerate(zip(steps, shown, strict=True))
     )
-    turns_back = saga["status"] in UNDOING or any(box.undoing for box in boxes)
-    furthest = max((box.x for box in boxes if box.reached), default=None)
-    title = ", then ".join(f"{box.name} {box.status}" for box in boxes)
+    title = ", then ".join(f"{box.name} {box.words.status}" for box in boxes)
     if turns_back:
         title += "; it has turned back" if saga["status"] == "COMPENSATED" else "; it is turning back"
-    return StepGraph(
-        boxes,
-        MARGIN * 2 + len(boxes) * (BOX + GAP) - GAP,
-        HEIGHT_WITH_WAY_BACK if turns_back else HEIGHT,
-        title,
-        furthest + BOX - 14 if turns_back and furthest is not None else None,
-    )
+    return StepGraph(boxes, title)

@@ -24,9 +24,9 @@ _STUCK = {str(State.STALLED_DECIDING): "stuck, cannot tell", str(State.STALLED_F
 _SUCCESSES = (Event.ACTION_DONE, Event.COMPENSATION_DONE)
 
 
-def summarize(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> str:
-    """What happened, why, and what happens next."""
-    return _Summary(saga, read_history(lines)).text()
+def summarize(saga: Mapping[str, Any], lines: Sequence[ShownLine], in_a_panel: bool = False) -> str:
+    """What happened, why, and what happens next; not what it is stuck at, where that is said in a panel of its own."""
+    return _Summary(saga, read_history(lines), in_a_panel).text()
 
 
 def root_cause(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> str | None:
@@ -35,8 +35,9 @@ def root_cause(saga: Mapping[str, Any], lines: Sequence[ShownLine]) -> str | Non
 
 
 class _Summary:
-    def __init__(self, saga: Mapping[str, Any], history: SagaHistory):
+    def __init__(self, saga: Mapping[str, Any], history: SagaHistory, in_a_panel: bool = False):
         self.saga = saga
+        self.in_a_panel = in_a_panel
         self.history = history
         self.say = Phrases(saga["mode"])
 
@@ -74,7 +75,7 @@ class _Summary:
             yield f"{self._cause(turn)}{self._doubt(turn)}"
             yield f"{self._settled(seal)}, {self._so(turn)}"
         if state in STALLED:
-            yield self._stalled()
+            yield from () if self.in_a_panel else (self._stalled(),)
         elif state not in ENDED:
             yield from self._present()
 
@@ -125,7 +126,7 @@ class _Summary:
         if turn.event == Event.ACTION_REFUSED:
             return "" if self._failed(turn) == "refused" else self.say("changed nothing")
         if turn.event == Event.ACTION_UNKNOWN:
-            return self.say("effect unknown")
+            return self.say("in doubt")
         verdicts = [detail_of(line).get("verdict") for line in turn.attempts]
         if "done" in verdicts:
             return self.say("had taken effect", step=turn.step)
@@ -230,13 +231,13 @@ class _Summary:
     def _of_nobody_in_charge(self) -> Iterator[str]:
         """What only a choreographed saga comes to."""
         history, ended = self.history, self.history.state in ENDED
-        for line in history.parked if not ended else ():
+        for line in history.parked if not ended and not self.in_a_panel else ():
             detail = detail_of(line)
             message = f" ({quoted(detail['message'])})" if detail.get("message") else ""
             yield self.say("parked", step=line["step"], subject=detail.get("subject"), why=message)
         if history.overdue and ended:
             yield self.say("was overdue")
-        elif history.overdue:
+        elif history.overdue and not self.in_a_panel:
             turned = history.turn and not history.went_forward
             yield self.say("overdue, turning back" if turned else "overdue")
         if history.replayed:

@@ -11,11 +11,14 @@ from flask import Flask, request
 from markupsafe import Markup, escape
 
 from orchestrator.dashboard.curl import Curl, curl
-from orchestrator.dashboard.formatting import length
+from orchestrator.dashboard.formatting import ago, length
+from orchestrator.dashboard.glossary import explained, term
 from orchestrator.parts import Orchestrator
 from saga.choreography.coordinator_without_broker import CHOREOGRAPHY_OFF
 from saga.definition import SagaDefinition
-from saga.payload import compact, iso, pretty
+from saga.payload import compact, iso, pretty, stored
+from saga.urls import masked
+from saga.views.step_words import status_of_step
 
 OLD = 15.0  # seconds after which the lights are grey: they tell of another time
 
@@ -48,16 +51,39 @@ def add(app: Flask, orchestrator: Orchestrator) -> None:
             "default_saga": orchestrator.default_saga,
         }
 
+    app.add_template_global(term)
+    app.add_template_global(status_of_step)
+    app.add_template_filter(explained)
     app.add_template_filter(length, "length_of_time")
+    app.add_template_filter(ago)
     app.add_template_filter(local_times)
     app.add_template_filter(shown_value)
     app.add_template_filter(pretty, "pretty")
     app.add_template_filter(query)
+    app.add_template_filter(masked, "without_password")
+    app.add_template_filter(pretty_text)
+    app.add_template_filter(without_parts)
 
 
 def query(filters: Mapping[str, str]) -> str:
     """The query of a URL with these arguments; empty ones are left out."""
     return urlencode({name: value for name, value in filters.items() if value})
+
+
+PARTS = ("step", "seq", "of", "before")  # what the inspector and the log of a saga's page are asked for
+
+
+def without_parts(filters: Mapping[str, str]) -> dict[str, str]:
+    """The arguments of a saga's page without those of its parts that are loaded by themselves."""
+    return {name: value for name, value in filters.items() if name not in PARTS}
+
+
+def pretty_text(text: str) -> str:
+    """A kept body as people read it: JSON with a line for each field, any other text as it is."""
+    try:
+        return pretty(stored(text))
+    except ValueError:
+        return text
 
 
 def local_times(text: object) -> Markup:

@@ -1,23 +1,18 @@
 """The time axis of a chart: from seconds to hundredths of a percent of its width, and its round marks. Pure.
 
-It is linear, with one exception, so that a long rest does not hide what happened around it. A wait, a stall or a time
-without an orchestrator is cut where it is longer than 10 times all that is shorter together: the shorter ones of these,
-and the time outside them; and so are those that are longer still. The cut ones share half of the width in equal parts,
-whatever their length.
+It is linear, always: a bar that is twice as long took twice as long.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.dashboard.formatting import length
 
 WIDTH = 10_000  # whole numbers, so that bars meet exactly
-CUT_FROM = 10  # times all that is shorter
-MARKS = 6  # at most, where nothing is cut
-SHORTEST = 0.001  # seconds: less than that beside the cut is nothing to show
+MARKS = 6  # at most
 APART = 500  # at least, between two marks
 
 _TICKS = (
@@ -29,13 +24,14 @@ _TICKS = (
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time, in seconds since the epoch."""
+    """A stretch of time, in seconds since the epoch, and the number of the log's line that tells of it."""
 
     kind: str
     begin: float
     end: float
     title: str
     outcome: str = ""
+    seq: int | None = None
 
     @property
     def length(self) -> float:
@@ -51,45 +47,25 @@ class Tick:
     label: str
 
 
+@dataclass(frozen=True)
 class Scale:
-    """Maps seconds since the epoch to hundredths of a percent; `cut` holds the spans that are cut."""
+    """Maps seconds since the epoch to hundredths of a percent."""
 
-    def __init__(self, start: float, end: float, spans: Sequence[Span]):
-        cut = _cut(end - start, [span for span in spans if span.kind in ("wait", "stalled", "gone")])
-        self.cut = frozenset(cut)
-        self.linear = end - start - sum(span.length for span in cut)  # seconds
-        self._pieces: list[tuple[float, float, float]] = []  # begin, end, width
-        share = WIDTH / 2 / len(cut) if cut else 0.0
-        rate = (WIDTH - share * len(cut)) / self.linear if self.linear > 0 else 0.0
-        for span in sorted(cut, key=lambda span: span.begin):
-            self._pieces += [(start, span.begin, (span.begin - start) * rate), (span.begin, span.end, share)]
-            start = span.end
-        self._pieces.append((start, end, (end - start) * rate))
+    start: float
+    end: float
 
-    def at(self, time: float) -> float:
+    def at(self, time: float) -> int:
         """The position of a time on the axis, from 0 to WIDTH."""
-        begun = ((begin, end, width) for begin, end, width in self._pieces if time > begin)
-        return sum(width * min(1.0, (time - begin) / (end - begin)) for begin, end, width in begun if end > begin)
+        whole = self.end - self.start
+        return round(WIDTH * min(1.0, max(0.0, (time - self.start) / whole))) if whole > 0 else 0
 
     def ticks(self) -> Iterator[Tick]:
-        """The marks: round numbers, at places that are not cut."""
-        start = self._pieces[0][0]
-        step = next((step for step in _TICKS if self.linear / step < MARKS), self.linear / MARKS or 1.0)
-        drawn, told = -float(APART), ""
-        for begin, end, _ in self._pieces[::2]:
-            for number in range(math.ceil((begin - start) / step), math.floor((end - start) / step) + 1):
-                left, label = self.at(start + number * step), length(number * step, 3) if number else "0"
-                if left >= drawn + APART and label != told:
-                    drawn, told = left, label
-                    yield Tick(round(left / 100, 2), label)
-
-
-def _cut(whole: float, rests: Sequence[Span]) -> list[Span]:
-    """The waits and stalls that are cut; `whole` is the length of the axis in seconds."""
-    ascending = sorted(rests, key=lambda span: span.length)
-    shorter = whole - sum(span.length for span in rests)
-    for index, span in enumerate(ascending):
-        if shorter >= SHORTEST and span.length > CUT_FROM * shorter:
-            return ascending[index:]
-        shorter += span.length
-    return []
+        """The marks: round numbers."""
+        whole = self.end - self.start
+        step = next((step for step in _TICKS if whole / step < MARKS), whole / MARKS or 1.0)
+        drawn, told = -APART, ""
+        for number in range(math.floor(whole / step) + 1):
+            left, label = self.at(self.start + number * step), length(number * step, 3) if number else "0"
+            if left >= drawn + APART and label != told:
+                drawn, told = left, label
+                yield Tick(left / 100, label)

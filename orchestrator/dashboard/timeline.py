@@ -1,25 +1,26 @@
 """A saga's time as a Gantt chart: a row for each step and direction, a bar for each attempt, wait and stall. Pure.
 
-Positions are percentages of the whole width. A very long wait or stall is cut (see `axis`) and says so
-(`compressed`); its title tells how long it truly was.
+Positions are percentages of the whole width, and to scale. What is too narrow to see is drawn as wide as can be seen;
+attempts that would then lie on each other become one bar that counts them. None is moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from orchestrator.dashboard.attempts import answer_of
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
-from orchestrator.dashboard.time_axis import WIDTH, Scale, Span, Tick
+from orchestrator.dashboard.time_axis import Scale, Span, Tick
+from orchestrator.dashboard.timeline_bars import NARROWEST, Bar, bars
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
+from saga.payload import iso
 from saga.views.lines import detail_of
 from saga.views.phrasing import Phrases
 
-NARROWEST = 40  # hundredths of a percent
 BARS_AT_MOST = 100  # in a row; all before them become one
 
 _OUTCOMES = ("done", "refused", "unknown")
@@ -27,18 +28,12 @@ _UNDOING = (State.STALLED_SEALING, State.STALLED_COMPENSATING)
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A stretch of a row; `outcome` is done, refused, unknown or empty.
+class Band:
+    """A stretch of the whole chart in which the saga had no orchestrator."""
 
-    `kind`: attempt, wait, stalled, running; cut: an operator took the saga meanwhile; gone: its orchestrator was.
-    """
-
-    kind: str
     left: float
     width: float
-    title: str
-    outcome: str = ""
-    compressed: bool = False
+    label: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,7 @@ class TimelineRow:
 
     label: str
     bars: tuple[Bar, ...]
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,12 +53,20 @@ class Timeline:
     end: float
     ticks: tuple[Tick, ...]
     rows: tuple[TimelineRow, ...]
+    bands: tuple[Band, ...] = ()
+    now: float | None = None  # where it is on the axis, of a saga that has not ended
 
 
-def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: float | None) -> Timeline:
+def timeline(
+    saga: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
+    now: float | None,
+    timeouts: Mapping[str, float] | None = None,
+) -> Timeline:
     """The chart of a saga's representation and its log; one that has not ended goes on to `now`, where that is given.
 
     Every step has a row, also one that was never called; those of compensations follow in the order of their calls.
+    `timeouts` are the seconds that an attempt of each step may take: the axis has room for the one under way.
     """
     reading = _Reading([step["name"] for step in saga["steps"]], Phrases(saga["mode"]))
     for index, line in enumerate(lines):
@@ -72,20 +76,30 @@ def timeline(saga: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now: f
         else:
             reading.take(line)
     if now is not None:
-        reading.go_on_to(now, saga)
-    rows = {label: _merged(spans) for label, spans in reading.rows.items()}
-    scale = Scale(reading.start, reading.until, [span for spans in rows.values() for span in spans])
-    drawn = tuple(TimelineRow(label, tuple(_bars(spans, scale))) for label, spans in rows.items())
-    return Timeline(reading.start, reading.until, tuple(scale.ticks()), drawn)
+        reading.go_on_to(now, saga, timeouts or {})
+    scale = Scale(reading.start, reading.horizon or reading.until)
+    drawn = tuple(
+        TimelineRow(label, tuple(bars(_shortened(spans), scale)), reading.step_of.get(label, label))
+        for label, spans in reading.rows.items()
+    )
+    if reading.horizon:
+        drawn = tuple(replace(row, bars=_growing(row, reading, scale)) for row in drawn)
+    bands = tuple(_band(begin, end, scale, reading.say) for begin, end in reading.gone)
+    at = scale.at(now) / 100 if now is not None and reading.horizon else None
+    return Timeline(reading.start, scale.end, tuple(scale.ticks()), drawn, bands, at)
 
 
 class _Reading:
     """The log, line by line, as spans of time. A saga makes one call at a time, so no two of them overlap."""
 
     def __init__(self, steps: Sequence[str], say: Phrases):
-        self._say = say
+        self.say = say
         self.rows: dict[str, list[Span]] = {step: [] for step in steps}
+        self.step_of: dict[str, str] = {}  # of the rows
+        self.gone: list[tuple[float, float]] = []  # when no orchestrator had the saga
         self.start = self.until = 0.0
+        self.horizon = 0.0  # where the axis of a saga ends that has not ended; 0: it ends with the last bar
+        self.goes_on = ""  # the row whose last bar does
         self._state = ""
         self._stalled = ""  # the row of the call that stalled
         self._rounds = 0  # that the present call has failed in
@@ -103,13 +117,15 @@ class _Reading:
         """The line of a claim that took the saga from its driver, perhaps in the middle of this call."""
         at = self._time(line)
         self._attempt += 1
+        if not by_operator and at > self.until:
+            self.gone.append((self.until, at))
         if call:
             step, undoing = call
-            words = f"{step} {Direction.COMPENSATION if undoing else Direction.ACTION}, attempt {self._attempt}"
-            why = "an operator took the saga" if by_operator else "the orchestrator was gone, and another took over"
-            kind, outcome = ("cut", "unknown") if by_operator else ("gone", "")
-            title = f"{words}: no answer is recorded; after {{}} {why}"
-            self._add(f"undo {step}" if undoing else step, kind, at, title, outcome)
+            name = "bar: not awaited" if by_operator else "bar: never recorded"
+            direction = Direction.COMPENSATION if undoing else Direction.ACTION
+            title = self.say(name, step=step, call=direction, number=self._attempt, time="{}")
+            kind, outcome = ("cut", "unknown") if by_operator else ("lost", "")
+            self._add(self._label(step, undoing), kind, at, title, outcome, line["seq"])
         self._waits = None
         self.until = at
 
@@ -126,6 +142,11 @@ class _Reading:
         elif event not in NOTES:
             self._moved(line, str(detail.get("state")), at)
 
+    def _label(self, step: str, undoing: bool) -> str:
+        label = self.say("label of an undo" if undoing else "label of a call", step=step)
+        self.step_of[label] = step
+        return label
+
     def _left_out(self, detail: Mapping[str, Any]) -> None:
         """Lines that are not shown: what happened meanwhile is one bar, in the row of the call before them."""
         until = datetime.fromisoformat(detail["until"]).timestamp()
@@ -136,23 +157,23 @@ class _Reading:
 
     def _attempted(self, line: Mapping[str, Any], detail: Mapping[str, Any], at: float) -> None:
         call, verdict = detail.get("call"), str(detail.get("verdict"))
-        label = f"undo {line['step']}" if call == Direction.COMPENSATION else str(line["step"])
+        label = self._label(str(line["step"]), call == Direction.COMPENSATION)
         self._attempt = line["attempt"] or 0
         seconds = (line["duration_ms"] or 0) / 1000
         begin = max(self.until, at - seconds)
         if self._waits is not None:
             self._add(label, "wait", begin, f"waited {{}} before attempt {self._attempt}{self._waits}")
-        title = self._say(
+        title = self.say(
             "bar: attempt",
             step=line["step"],
             call=call,
             number=self._attempt,
-            answer=answer_of(line, self._say),
+            answer=answer_of(line, self.say),
             time=length(seconds),
             verdict=verdict,
         )
         self.until, self._waits = begin, ""
-        self._add(label, "attempt", at, title, verdict if verdict in _OUTCOMES else "")
+        self._add(label, "attempt", at, title, verdict if verdict in _OUTCOMES else "", line["seq"])
 
     def _moved(self, line: Mapping[str, Any], state: str, at: float) -> None:
         if self._stalled:
@@ -160,7 +181,7 @@ class _Reading:
         self._state, self.until, self._waits, self._stalled = state, at, None, ""
         if state in STALLED:
             self._rounds += 1
-            self._stalled = f"undo {line['step']}" if state in _UNDOING else line["step"]
+            self._stalled = self._label(line["step"], state in _UNDOING)
         elif line["event"] != Event.RESUMED:
             self._rounds = self._attempt = 0
             self._told_all = True
@@ -170,30 +191,36 @@ class _Reading:
         """The number of the round, in brackets; empty where lines are left out that would tell it."""
         return f" (round {self._rounds})" if self._told_all else ""
 
-    def go_on_to(self, now: float, saga: Mapping[str, Any]) -> None:
-        """Add what is going on now, if the saga has not ended."""
+    def go_on_to(self, now: float, saga: Mapping[str, Any], timeouts: Mapping[str, float]) -> None:
+        """Add what is going on now, if the saga has not ended; the axis has room for what may follow."""
         if not self.start or self._state in ENDED or saga["ended_at"]:
             return
+        begun, now = self.until, max(now, self.until)
+        room = max(now - self.start, 1.0) / 10
         if self._stalled:
             self._add(self._stalled, "stalled", now, f"stalled {{}} so far{self._round}")
+            self.goes_on = self._stalled
+            due = datetime.fromisoformat(saga["due_at"]).timestamp() if saga["due_at"] else 0.0
+            room = max(room, min(due - now, now - self.start))
         for step in saga["steps"] if not self._stalled else ():
             if step["status"] in ("RUNNING", "COMPENSATING"):
-                label, call = (step["name"], Direction.ACTION)
-                if step["status"] == "COMPENSATING":
-                    label, call = f"undo {label}", Direction.COMPENSATION
-                title = self._say("bar: running", step=step["name"], call=call, number=self._attempt + 1)
-                self._add(label, "running", now, title)
-        self.until = max(self.until, now)
+                undoing = step["status"] == "COMPENSATING"
+                call = Direction.COMPENSATION if undoing else Direction.ACTION
+                title = self.say("bar: running", step=step["name"], call=call, number=self._attempt + 1)
+                self.goes_on = self._label(step["name"], undoing)
+                self._add(self.goes_on, "running", now, title)
+                room = max(room, begun + timeouts.get(step["name"], 0.0) - now)
+        self.until, self.horizon = now, now + room
 
-    def _add(self, label: str, kind: str, end: float, title: str, outcome: str = "") -> None:
+    def _add(self, label: str, kind: str, end: float, title: str, outcome: str = "", seq: int | None = None) -> None:
         """A span from the end of the last one; `{}` in its title is its length."""
         if end > self.until or kind == "attempt":
             title = title.replace("{}", length(end - self.until), 1)
-            self.rows.setdefault(label, []).append(Span(kind, self.until, end, title, outcome))
+            self.rows.setdefault(label, []).append(Span(kind, self.until, end, title, outcome, seq))
         self.until = max(self.until, end)
 
 
-def _merged(spans: list[Span]) -> list[Span]:
+def _shortened(spans: list[Span]) -> list[Span]:
     """The spans of a row, with those before the last BARS_AT_MOST put together as one."""
     old, rest = spans[: 1 - BARS_AT_MOST], spans[1 - BARS_AT_MOST :]
     if len(spans) <= BARS_AT_MOST:
@@ -203,17 +230,16 @@ def _merged(spans: list[Span]) -> list[Span]:
     return [Span("stalled", old[0].begin, old[-1].end, title), *rest]
 
 
-def _bars(spans: Sequence[Span], scale: Scale) -> Iterator[Bar]:
-    """A row's bars: none too narrow to see, so that some give way to their neighbours, in the order of the spans."""
-    edges: list[tuple[int, int]] = []
-    free, limit = 0, WIDTH
-    for span in spans:
-        left = max(free, round(scale.at(span.begin)))
-        free = max(left + NARROWEST, round(scale.at(span.end)))
-        edges.append((left, free))
-    for index, (left, right) in reversed(list(enumerate(edges))):
-        right = min(right, limit)
-        limit = min(left, right - NARROWEST)
-        edges[index] = limit, right
-    for span, (left, right) in zip(spans, edges, strict=True):
-        yield Bar(span.kind, left / 100, (right - left) / 100, span.title, span.outcome, span in scale.cut)
+def _growing(row: TimelineRow, reading: _Reading, scale: Scale) -> tuple[Bar, ...]:
+    """The row's bars; the last one grows from where it begins to the end of the axis, where it is what goes on."""
+    if row.label != reading.goes_on or not row.bars or row.bars[-1].kind not in ("running", "stalled"):
+        return row.bars
+    *others, last = row.bars
+    begin = scale.start + last.left / 100 * (scale.end - scale.start)
+    return (*others, replace(last, since=str(iso(begin)), until=str(iso(scale.end))))
+
+
+def _band(begin: float, end: float, scale: Scale, say: Phrases) -> Band:
+    left, right = scale.at(begin), scale.at(end)
+    label = say("orchestrator gone", time=length(end - begin, 0))
+    return Band(left / 100, max(NARROWEST, right - left) / 100, label)

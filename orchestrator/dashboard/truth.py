@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from saga.definition import UNCHECKED
 from saga.saga_row import SagaRow
 from saga.views.audit import expected, violation
 
-_SAYS = {"applied": "applied", "undone": "undone", "none": "that it had no effect", "unknown": "that nobody knows"}
+_SAYS = {"none": "that it had no effect", "unknown": "that nobody knows"}  # else the effect itself: undone, sealed
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,16 @@ class Agreement:
 
 
 def agreements(
-    row: SagaRow, steps: list[dict[str, Any]], rows: Mapping[str, Mapping[str, Any] | None]
+    row: SagaRow,
+    steps: list[dict[str, Any]],
+    rows: Mapping[str, Mapping[str, Any] | None],
+    sealed: Collection[str] = (),
 ) -> dict[str, Agreement]:
-    """The agreement of each step, by its name; `steps` are the representation's, `rows` what the services answered."""
-    effects = {step["name"]: step["effect"] for step in steps}
+    """The agreement of each step, by its name; `steps` are the representation's, `rows` what the services answered.
+
+    `sealed` are the steps of which the log says that they never took effect, and never will.
+    """
+    effects = {step["name"]: "sealed" if step["name"] in sealed else step["effect"] for step in steps}
     return {
         step.name: _agreement(row, index, effects[step.name], rows.get(step.name))
         for index, step in enumerate(row.definition.steps)

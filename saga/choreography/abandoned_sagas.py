@@ -1,4 +1,4 @@
-"""Reads from the broker's stream which choreographed sagas an operator has abandoned; and why abandoning is safe.
+"""The set of choreographed sagas that an operator has abandoned, as the broker's stream tells it; and why that is safe.
 
 A saga that no service has heard of is ended by an event, `saga.<name>.abandoned`. The first service reads these events
 after `started` was delivered to it and before it acts. The orchestrator publishes `abandoned`, and once that is durable
@@ -25,7 +25,7 @@ from saga.choreography.event_body import saga_id_of
 
 
 class AbandonedSagas:
-    """Knows the abandoned sagas; each question first reads the events that are new. For use on one event loop.
+    """The ids of the abandoned sagas. Each question first reads the events that are new. For use on one event loop.
 
     `next_after` gives the number and the payload of the next such event after a number of the stream; None where there
     is none.
@@ -44,7 +44,7 @@ class AbandonedSagas:
         self._read = 0
 
     async def has(self, payload: bytes) -> bool:
-        """Whether the saga of this event was abandoned before now. Raises what `next_after` raises.
+        """Return whether the saga of this event has been abandoned. Raises what `next_after` raises.
 
         Where several ask at the same time, one of them reads, for all who asked before it began to read.
         """

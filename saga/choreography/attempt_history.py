@@ -1,4 +1,8 @@
-"""Attempts at a choreographed step, each one delivery of an event; and what is known of the earlier ones. In memory."""
+"""One attempt at a choreographed step, which is one delivery of its event; and what is remembered of earlier ones.
+
+A listener asks AttemptHistories what the attempts at a step say together. All of it is in memory: after a crash the
+step counts as one that may have taken effect.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,11 @@ class StepAttempt:
     direction: Direction
     number: int  # counted from 1, over replays of the event, too
     began: float  # in seconds since the epoch
-    before: int = 0  # how many attempts were made before the event was last replayed
+    before: int = 0  # how many attempts had been made when the event was last replayed
 
     @property
     def since(self) -> int:
-        """Its number among the attempts since the event was last replayed: limits and rounds count these."""
+        """The attempt's number since the event was last replayed, from 1; limits and rounds count these."""
         return self.number - self.before
 
     @property
@@ -35,31 +39,31 @@ class StepAttempt:
 
     @property
     def in_round(self) -> int:
-        """Its number in its round; 0 where it is the last one of its round."""
+        """The attempt's number in its round, from 1; 0 where it is the last one of its round."""
         return self.since % self.limit
 
     @property
     def rounds(self) -> int:
-        """How many rounds have ended with this attempt, at the last one of a round."""
+        """The number of rounds that have ended; this attempt is the last one of its round."""
         return self.since // self.limit
 
     @property
     def fault_flags(self) -> list[tuple[str, str]]:
-        """The flags of failure injection for it."""
+        """The flags of failure injection for this attempt, as (name, value)."""
         return self.subscription.faults(self.event, self.direction)
 
     def giving_up(self, now: float) -> StepAttempt:
-        """The attempt at a compensation that belongs to an attempt of the action beyond its limit, or at it."""
+        """Return the attempt at undoing the action, which is given up; its attempts are counted from 1 again."""
         number = self.before + max(1, self.since - self.limit + 1)
         return replace(self, direction=Direction.COMPENSATION, number=number, began=now)
 
     def failed(self, status: int | None, message: str, certain: bool, now: float, timed_out: bool = False) -> Attempt:
-        """The attempt as a call's attempt that failed; `certain`: it changed nothing."""
+        """Return this attempt as a failed one of a call over HTTP; `certain`: it certainly changed nothing."""
         verdict = Verdict.REFUSED if certain else Verdict.UNKNOWN
         return Attempt(self.number, verdict, True, status, self._took(now), message, timed_out)
 
     def report(self, verdict: str, status: int | None, now: float) -> dict[str, Any]:
-        """What an event says of it to whoever observes: the fields `at` and `attempt`."""
+        """Return the fields `at` and `attempt` of an event, which tell the observer of this attempt."""
         line = {
             "call": self.direction,
             "number": self.number,
@@ -70,20 +74,20 @@ class StepAttempt:
         return {"at": now, "attempt": line}
 
     def _took(self, now: float) -> float:
-        """Milliseconds."""
+        """Return how long the attempt has taken, in milliseconds."""
         return round((now - self.began) * 1000, 3)
 
 
 @dataclass(frozen=True)
 class AttemptHistory:
-    """What this process knows of the earlier attempts at a step's action; after a crash it knows none."""
+    """What this process remembers of the earlier attempts at a step's action; after a crash it is empty."""
 
     waits: int = 0  # deliveries that were no attempts
     interrupted: bool = False  # there were attempts of another process, or before a crash: any may have taken effect
     attempts: tuple[Attempt, ...] = ()  # the last one that failed, and one before it that decides the outcome, if any
 
     def outcome(self) -> Outcome:
-        """What all attempts together say, by the rule for calls over HTTP."""
+        """Return what all attempts together say, by the rule for calls over HTTP."""
         if not self.attempts:
             kind = error_kind(certain=not self.interrupted, status=None, timed_out=False)
             verdict = Verdict.UNKNOWN if self.interrupted else Verdict.REFUSED
@@ -102,7 +106,7 @@ class AttemptHistory:
         return replace(self, attempts=(*(replace(each, message=None) for each in decisive[:1]), attempt))
 
     def refusal_kind(self, status: int) -> str:
-        """The kind of error where the step's own barrier says that the action was refused.
+        """Return the kind of error where the step's own barrier says that the action was refused.
 
         The barrier knows what became of attempts that a crash has interrupted; one that timed out may still be running.
         """
@@ -117,11 +121,11 @@ class AttemptHistories:
         self._known: dict[tuple[str, str], AttemptHistory] = {}
 
     def of(self, event: SagaEvent, subscription: StepSubscription) -> AttemptHistory:
-        """The history of this step in this saga; an empty one where nothing is known."""
+        """Return the history of this step in this saga; an empty one where nothing is known."""
         return self._known.get(_key(event, subscription), AttemptHistory())
 
     def knows(self, event: SagaEvent, subscription: StepSubscription) -> bool:
-        """Whether there is a history of this step in this saga."""
+        """Return whether there is a history of this step in this saga."""
         return _key(event, subscription) in self._known
 
     def remember(self, event: SagaEvent, subscription: StepSubscription, history: AttemptHistory) -> None:

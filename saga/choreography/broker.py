@@ -1,8 +1,8 @@
-"""What a message broker does for choreographed sagas; `jetstream/` and `memory_broker.py` are two that do it.
+"""The interface of a message broker for choreographed sagas; `jetstream/` and `memory_broker.py` implement it.
 
 Events are kept in a stream, in the order in which they were published, and an event id that was published before is
 not stored again. Each durable consumer gets every event on its subjects at least once: until its handler's reaction
-says that the event is done with, or parks it as a dead letter.
+says that the event has been dealt with, or parks it as a dead letter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Reaction:
-    """What becomes of a delivery: without `again` and `park` the event is done with.
+    """What a handler wants done with a delivery; without `again` and `park` the event has been dealt with.
 
     `again`: deliver it again after so many seconds. `park`: store it as a dead letter, for this reason. `attempts`: how
     many attempts there were at a parked event, where that is not the number of its deliveries.
@@ -58,13 +58,13 @@ class Handler(Protocol):
     """Handles the deliveries of one consumer, each on a thread of its own."""
 
     def timeout_for(self, subject: str) -> float:
-        """The seconds that handling an event on this subject may take."""
+        """Return the seconds that handling an event on this subject may take."""
 
     def ordering_key(self, subject: str, payload: bytes) -> str | None:
-        """Deliveries with the same key are handled one after the other, as they came; None: in any order."""
+        """Return the key of a delivery: those with the same key are handled one after the other; None: in any order."""
 
     def handle(self, delivery: Delivery) -> Reaction:
-        """Handle the event."""
+        """Do what the event asks, and return what is to become of the delivery."""
 
     def on_timeout(self, delivery: Delivery) -> Reaction:
         """Decide what becomes of a delivery whose `handle` has taken longer than its time-out, and still runs."""
@@ -129,16 +129,16 @@ class Broker(Protocol):
         """When the events' stream was made, in seconds since the epoch; 0 before it was seen. Never raises."""
 
     def consumers(self, seconds: float = 2 * ANSWERS_WITHIN) -> list[ConsumerStatus]:
-        """All durable consumers of the sagas' events; waits so many seconds for the answer."""
+        """Return all durable consumers of the sagas' events; waits so many seconds for the answer."""
 
     def has_event(self, saga_id: str, subject: str, since: float, upto: int) -> bool:
-        """Whether an event of a saga on `subject`, stored since a time, is among the first `upto` of the stream."""
+        """Return whether the stream's first `upto` events have one of this saga on `subject`, stored since then."""
 
     def dead_letters(self, most: int) -> list[dict[str, Any]]:
-        """The latest `most` dead letters, newest first; see dead_letter.shown for their shape."""
+        """Return the latest `most` dead letters, newest first; see dead_letter.shown for their shape."""
 
     def count_dead_letters(self) -> int:
-        """How many dead letters there are."""
+        """Return how many dead letters there are."""
 
     def replay(self, letter: int) -> dict[str, Any]:
         """Publish a parked event again and delete its dead letter.
@@ -148,7 +148,7 @@ class Broker(Protocol):
 
 
 def on_failure(consumer: Consumer, delivery: Delivery, error: Exception, failures: int = FAILURES) -> Reaction:
-    """What becomes of a delivery on which a handler raised: it must not come back for ever.
+    """Return what becomes of a delivery on which a handler raised an error: it must not come back for ever.
 
     It is delivered again `failures` - 1 times, then parked; a dead letter is let go, for it is parked already.
     """

@@ -1,7 +1,7 @@
-"""Choreography, as an orchestrator sees it: nobody drives the saga, and so there is little to do for it.
+"""The coordinator of choreographed sagas in an orchestrator without a broker (NATS_URL=off).
 
-This much an orchestrator does without a broker. It starts no choreographed saga, and hears of none; those that are in
-its log are shown, and marked once their deadline has passed.
+It starts no choreographed saga and receives no events. It shows the sagas that are in the log, and marks those whose
+deadline has passed. ChoreographyCoordinator, in orchestrator/choreography_coordinator.py, adds what needs a broker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHOREOGRAPHY_OFF = "choreography is switched off here (NATS_URL=off)"
 
 
 class CoordinatorWithoutBroker:
-    """What an orchestrator can do for a choreographed saga without a broker: next to nothing."""
+    """A coordinator that refuses every start and almost every command, and marks sagas that are overdue."""
 
     poll_interval = 0.2  # seconds
 
@@ -37,7 +37,7 @@ class CoordinatorWithoutBroker:
         raise BadInput(f"mode: {CHOREOGRAPHY_OFF}", "mode")
 
     def permitted_commands(self, row: SagaRow) -> set[str]:
-        """What the saga's state permits an orchestrator that has a broker."""
+        """Return the commands that the saga's state would permit if there were a broker."""
         return permitted_commands(row)
 
     def cancel(self, row: SagaRow) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters: events that are parked in a stream of their own, with the reason and the service's name. Pure."""
+"""The headers and messages of dead letters: events that are parked in a stream of their own, with the reason. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def attempts_before(headers: Mapping[str, str]) -> int:
 
 
 def fits(id: str, subject: str) -> bool:
-    """Whether an event can be published under this id, on this subject."""
+    """Return whether an event can be published under this id, on this subject."""
     return _printable(id) and bool(_SUBJECT.fullmatch(subject))
 
 

@@ -1,4 +1,4 @@
-"""What a service does about an event, as pure decisions: before it tries anything, and after an attempt has ended.
+"""The decisions of a listener about an event, before it tries anything and after an attempt has ended. Pure.
 
     event -> decide() -> ACT          -> after_action() ----> DONE, RETRY, STALL, PARK or GIVE_UP
                          COMPENSATE   -> after_compensation() -> DONE, RETRY, STALL or PARK
@@ -39,7 +39,7 @@ class Decision(StrEnum):
 
 
 def decide(task: Task, attempt: StepAttempt, abandoned: bool) -> Decision:
-    """What to do about a delivery; `abandoned`: an operator has ended its saga before this step heard of it."""
+    """Return what to do about a delivery; `abandoned`: an operator has ended its saga before this step heard of it."""
     subscription, event = attempt.subscription, attempt.event
     if task is Task.STORE_SECRETS:
         return Decision.STORE_SECRETS
@@ -53,7 +53,7 @@ def decide(task: Task, attempt: StepAttempt, abandoned: bool) -> Decision:
 
 
 def call_to_make(task: Task, attempt: StepAttempt) -> Decision:
-    """Whether this attempt is one to ACT, to COMPENSATE, or, once the action's attempts are used up, to GIVE_UP."""
+    """Return COMPENSATE, or ACT for an action; or GIVE_UP once the action's attempts are used up."""
     if task is Task.COMPENSATE:
         return Decision.COMPENSATE
     used_up = attempt.since > attempt.limit and attempt.subscription.may_refuse
@@ -61,7 +61,7 @@ def call_to_make(task: Task, attempt: StepAttempt) -> Decision:
 
 
 def after_action(outcome: LocalOutcome, attempt: StepAttempt) -> Decision:
-    """What follows an attempt of an action that has come to an end."""
+    """Return what follows an attempt of an action that has come to an end."""
     answer, may_refuse = outcome.answer, attempt.subscription.may_refuse
     if answer.status == 422:
         return Decision.PARK
@@ -74,19 +74,19 @@ def after_action(outcome: LocalOutcome, attempt: StepAttempt) -> Decision:
 
 
 def after_failed_action(attempt: StepAttempt) -> Decision:
-    """What follows an attempt of an action that failed or timed out."""
+    """Return what follows an attempt of an action that failed or timed out."""
     if attempt.in_round:
         return Decision.RETRY
     return Decision.GIVE_UP if attempt.subscription.may_refuse else _after_round(attempt)
 
 
 def after_compensation(outcome: LocalOutcome, attempt: StepAttempt) -> Decision:
-    """What follows an attempt of a compensation that has come to an end."""
+    """Return what follows an attempt of a compensation that has come to an end."""
     return Decision.DONE if outcome.answer.status == 200 else after_failed_compensation(attempt)
 
 
 def after_giving_up(outcome: LocalOutcome, giving_up: StepAttempt) -> Decision:
-    """What follows an attempt at giving an action up.
+    """Return what follows an attempt at giving an action up.
 
     Where the action has taken effect after all, it stays if its `done` is published already (ACTION_STAYS), or if
     nobody can undo it (409); then `done` is published now.
@@ -99,7 +99,7 @@ def after_giving_up(outcome: LocalOutcome, giving_up: StepAttempt) -> Decision:
 
 
 def after_failed_compensation(attempt: StepAttempt) -> Decision:
-    """What follows an attempt of a compensation that failed or timed out."""
+    """Return what follows an attempt of a compensation that failed or timed out."""
     return Decision.RETRY if attempt.in_round else _after_round(attempt)
 
 

@@ -1,4 +1,4 @@
-"""Checks what an event carries: its fields must have the shapes that docs/participants.md gives. Pure.
+"""The check of an event's body: its fields must have the shapes that docs/participants.md gives. Pure.
 
 Any service may publish events, in any language, so nothing about them is taken for granted.
 """
@@ -33,7 +33,7 @@ def _senders(value: Any) -> bool:
 
 
 def _flags(value: Any) -> bool:
-    """Whether this is {"B": {"action": [["fail", "after"]]}}, or the like."""
+    """Return whether this is {"B": {"action": [["fail", "after"]]}}, or the like."""
     if not isinstance(value, dict) or not all(isinstance(calls, dict) for calls in value.values()):
         return False
     flags = [flags for calls in value.values() for flags in calls.values()]

@@ -1,4 +1,4 @@
-"""Folds the events of a choreographed saga into its log, as events of the state machine. Pure.
+"""How an observer writes the events of a choreographed saga into its log, as events of the state machine. Pure.
 
 Services publish what a step has come to, several events of the state machine at once: a `refused` may say that the
 action was unknown and that its compensation is done. `_FOLDS` says which kind of event means what, going forward and
@@ -122,7 +122,7 @@ class _EventFold:
         return replace(moved, rounds=rounds_of(moved.rounds, moved.context)), self.lines
 
     def _attempt(self) -> None:
-        """An attempt has failed; `stalls` says that its round has, too."""
+        """Log an attempt that failed; where the event says `stalls`, its round has failed, and the saga stalls."""
         body = self.heard.body
         if self.saga.step is None or self.saga.step.name != self.heard.step:
             return  # it has no compensation, and was passed over
@@ -135,7 +135,7 @@ class _EventFold:
             self._add(Event(f"{body['call']}_{'refused' if certain else 'unknown'}"), body.get("message"))
 
     def _giving_up(self) -> None:
-        """An action's attempts are used up, and undoing it did not succeed: one of them may still be done."""
+        """Log that a step gave its action up, and failed to undo it; it may still turn out to be done."""
         body = self.heard.body
         if not body.get("error"):
             raise Early  # a later step refused, before which this one was done
@@ -143,7 +143,7 @@ class _EventFold:
             self._line(body, GIVE_UP_FAILED)
 
     def _done(self) -> None:
-        """An action has taken effect; `in_doubt` says that this was found out when it was to be sealed."""
+        """Log that an action took effect; `in_doubt`: the step found that out when it tried to seal itself."""
         body = self.heard.body
         self._resume()
         if self._forward and self.saga.state is State.DECIDING and body.get("in_doubt") and self.saga.step:
@@ -159,7 +159,7 @@ class _EventFold:
             self._add(Event.ACTION_DONE, self._remark, body.get("result") or {})
 
     def _refused(self) -> None:
-        """A step has no effect; `uncertain` says that it may have had one, and has undone it."""
+        """Log that a step has no effect; `uncertain`: it may have had one, and has undone it."""
         body = self.heard.body
         message = self._cause()
         undone = self.saga.step and self.saga.step.compensation  # without one it has sealed itself: nothing to undo
@@ -172,7 +172,7 @@ class _EventFold:
         self._add(Event.ACTION_REFUSED, message)
 
     def _undone(self) -> None:
-        """A compensation is done."""
+        """Log that a compensation is done."""
         self._resume()
         if self.saga.state in BACKWARD:
             self._line(self.heard.body.get("attempt"))

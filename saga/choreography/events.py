@@ -1,4 +1,4 @@
-"""The events of choreography, which is the same saga without a coordinator: who listens to what. Pure.
+"""The events of choreographed sagas: their subjects and bodies, who publishes them, and who listens to them. Pure.
 
 All of it follows from the order of the steps:
 
@@ -120,7 +120,7 @@ def abandoned(saga: str, saga_id: str, at: float) -> SagaEvent:
 
 
 class Task(StrEnum):
-    """What an event asks of a step that listens to it."""
+    """What an event asks a step to do."""
 
     ACT = "act"
     COMPENSATE = "compensate"
@@ -136,7 +136,7 @@ class StepSubscription:
 
     @property
     def step(self) -> Step:
-        """The step itself."""
+        """The step of the definition."""
         return self.definition.steps[self.index]
 
     @property
@@ -180,11 +180,11 @@ class StepSubscription:
         return [(name, value) for name, value in event.body.get("faults", {}).get(self.step.name, {}).get(call, ())]
 
     def knows(self, event: SagaEvent) -> bool:
-        """Whether the saga began with this step; if not, the step was added later and only passes the saga on."""
+        """Return whether the saga began with this step; one that was added later only passes the saga on."""
         return self.step.name in event.body.get("steps", (self.step.name,))
 
     def is_next(self, event: SagaEvent) -> bool:
-        """Whether this step comes right after the event's in the saga, which may have steps that are not known here.
+        """Return whether this step follows the event's in the saga, which may have steps that are not known here.
 
         True also where one of the two is no step of the saga, and only passes it on.
         """

@@ -1,4 +1,4 @@
-"""What a step of a choreographed saga must remember: the secrets that it was sent, and the fields that it acted with.
+"""The inbox: a table that keeps the secrets that a choreographed step was sent, and the fields that it acted with.
 
 Its compensation gets the same fields as its action, and the event that asks for the compensation does not carry them.
 """
@@ -98,7 +98,7 @@ def _object(text: bytes, step: str, giver: int) -> dict[str, Any]:
 
 
 def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:
-    """Whether the step has published that its action took effect: the row of OWN is written in that transaction.
+    """Return whether the step has published that its action took effect: the row of OWN is written in that transaction.
 
     `execute` is that of the transaction in which the row is looked for.
     """

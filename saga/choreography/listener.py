@@ -1,8 +1,8 @@
-"""A participant's listener: hears the events that concern its steps, and does what they ask, once.
+"""The listener of a participant: it receives the events that concern its steps, and does what they ask.
 
-Every attempt is one delivery of the event, so that a crash in the middle of one is an attempt like any other. What to
-do about a delivery, and after an attempt, is decided in `decision.py`; `step_transactions.py` does it, and the listener
-tells the broker what becomes of the event.
+Each delivery of an event is one attempt, so an attempt that a crash interrupts is counted like any other. `decision.py`
+decides what to do about a delivery and after an attempt, `step_transactions.py` does it, and the listener returns to
+the broker what becomes of the event.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from saga.retry import backoff_delay, jittered, stall_delay
 
 logger = logging.getLogger("saga")
 
-# Why an operator's abandoned saga is given up, whatever became of earlier attempts.
+# Why a step of an abandoned saga is given up, whatever its earlier attempts did.
 ABANDONED = Outcome(Verdict.REFUSED, kind="cancelled", message="abandoned by an operator")
 
 
@@ -58,7 +58,7 @@ class ListenerDeps(TransactionDeps):
 
 
 class Listener:
-    """Handles the events of one service (see broker.Handler); `tasks` says which, and what each asks of which step."""
+    """The handler of one service's events (see broker.Handler); `tasks` says what each subject asks of which step."""
 
     def __init__(self, tasks: Mapping[str, tuple[StepSubscription, Task]], deps: ListenerDeps):
         self._tasks = tasks
@@ -67,12 +67,12 @@ class Listener:
         self._histories = AttemptHistories()
 
     def timeout_for(self, subject: str) -> float:
-        """The step's time-out, in seconds."""
+        """Return the time-out of the step that listens to this subject, in seconds."""
         known = self._tasks.get(subject)
         return known[0].step.timeout if known else 1.0
 
     def ordering_key(self, subject: str, payload: bytes) -> str | None:
-        """None: events need not be handled in order, since the barrier decides what they find."""
+        """Return None: events may be handled in any order, since the barrier makes a wrong order harmless."""
         return None
 
     def handle(self, delivery: Delivery) -> Reaction:
@@ -91,7 +91,7 @@ class Listener:
             return Reaction(park=str(error), attempts=attempt.number)
 
     def on_timeout(self, delivery: Delivery) -> Reaction:
-        """The attempt has outlasted the step's time-out, and whether it will take effect is not known."""
+        """Count an attempt that takes longer than the step's time-out as failed; it may still take effect."""
         subscription, task = self._tasks[delivery.subject]
         event = parse_event(delivery.subject, delivery.payload)
         if task is Task.STORE_SECRETS:
@@ -171,7 +171,7 @@ class Listener:
         return self._again(decision, attempt, message)
 
     def _give_up(self, attempt: StepAttempt, outcome: Outcome) -> Reaction:
-        """See to it that the step has no effect, and say so, in one transaction; where it cannot be undone, go on."""
+        """Make sure that the step has no effect, and publish `refused`; where it cannot be undone, publish `done`."""
         event, subscription = attempt.event, attempt.subscription
         giving_up = attempt.giving_up(self._deps.clock())
         error = error_of(outcome.kind, outcome.status_code, outcome.message)
@@ -190,7 +190,7 @@ class Listener:
         return self._compensation_failed(giving_up, status, tried.message, certain, error)
 
     def _compensate(self, attempt: StepAttempt) -> Reaction:
-        """The step after this one has no effect: neither may this one have any."""
+        """Undo the step, because the step after it has no effect."""
         try:
             tried = self._step.compensate(attempt)
         except CannotCompensate as reason:
@@ -258,7 +258,7 @@ class Listener:
         stalls: bool,
         error: Mapping[str, Any] | None = None,
     ) -> None:
-        """Tell whoever observes of an attempt that failed; this event may be lost."""
+        """Tell the observer of an attempt that failed; this event may be lost."""
         report = attempt.report("refused" if certain else "unknown", status, self._deps.clock())
         body = {"at": report["at"], **report["attempt"], "message": message, "stalls": stalls, "error": error}
         self._deps.publish_unconfirmed(attempt.subscription.attempt(attempt.event, body))

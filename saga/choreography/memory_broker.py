@@ -1,4 +1,4 @@
-"""A broker in memory: does in one process what NATS JetStream does, for tests and for trying things out.
+"""A broker in memory, which does in one process what NATS JetStream does; for tests and for trying things out.
 
 Each MemoryBroker is the connection of one participant to a MemoryServer (memory_server.py), which they share.
 """
@@ -47,7 +47,7 @@ LOOK = 0.02  # seconds between two looks for events that are to be delivered aga
 
 
 class MemoryBroker:
-    """Implements Broker on a MemoryServer; see there. Handlers run on threads of its own."""
+    """A Broker on a MemoryServer, whose handlers run on threads of its own."""
 
     def __init__(self, server: MemoryServer, name: str, *, at_once: int = AT_ONCE, failures: int = FAILURES):
         self._server = server
@@ -162,7 +162,7 @@ class MemoryBroker:
             raise BrokerUnavailable("the broker does not answer")
 
     def _dispatch(self) -> None:
-        """Take what may be delivered, as long as there are free places, until the broker is closed."""
+        """Deliver what may be delivered, while there are free places, until the broker is closed."""
         changed = self._server.changed
         with changed:
             while not self._closed:
@@ -207,7 +207,7 @@ class MemoryBroker:
                     del self._lines[consumer.durable, key]
 
     def _handled(self, consumer: Consumer, delivery: Delivery) -> Reaction:
-        """The handler's reaction; what it decides on its time-out, where it takes longer than that."""
+        """Return the handler's reaction; where it takes longer than its time-out, what it decides about that."""
         handler = consumer.handler
         timeout = handler.timeout_for(delivery.subject)
         for handle in (handler.handle, handler.on_timeout):

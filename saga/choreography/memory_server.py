@@ -34,7 +34,7 @@ MAX_PAYLOAD = 8 << 20  # bytes: as db/nats.conf has it
 
 @dataclass
 class Queue:
-    """What one durable consumer has not acknowledged."""
+    """The events that one durable consumer has not acknowledged."""
 
     subjects: list[str]
     stream: str = STREAM
@@ -69,7 +69,7 @@ class MemoryServer:
         self._ids: set[str] = set()
 
     def events(self, stream: str = STREAM) -> list[StoredEvent | None]:
-        """A stream's events in their order, those that were deleted as None."""
+        """Return a stream's events in their order, those that were deleted as None."""
         with self.changed:
             return list(self._streams[stream])
 
@@ -108,7 +108,7 @@ class MemoryServer:
         self.changed.notify_all()
 
     def take(self, durable: str, ignore_delays: bool = False) -> Delivery | None:
-        """The next delivery to this consumer; None where there is none.
+        """Return the next delivery to this consumer; None where there is none.
 
         `ignore_delays`: deliver an event again at once though its handler asked for a delay.
         """
@@ -157,7 +157,7 @@ class MemoryServer:
             self._streams[stream][number - 1] = None
 
     def lose_events(self) -> None:
-        """What a new disk does: an empty stream of events, and consumers that begin at its beginning."""
+        """Lose all events, as a server with a new disk has; consumers begin at the beginning of the empty stream."""
         with self.changed:
             self._streams[STREAM].clear()
             self._ids.clear()

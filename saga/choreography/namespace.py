@@ -33,7 +33,7 @@ class Namespace:
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether a consumer's filter lets a subject through: `*` stands for one token, `>` for one or more at the end."""
+    """Return whether a pattern covers a subject: `*` stands for one token, `>` for one or more at the end."""
     wanted, parts = pattern.split("."), subject.split(".")
     for index, part in enumerate(wanted):
         if part == ">":

@@ -1,4 +1,4 @@
-"""Observes choreographed sagas: folds the events that their services publish into the saga log, and decides nothing.
+"""The observer of choreographed sagas: it writes the events of services into the saga log, and decides nothing.
 
 The log's lines are those of the state machine, so that a choreographed saga is read, shown and audited like any
 other. An event that is delivered again changes nothing; one that came before its time is delivered again, later.
@@ -60,7 +60,7 @@ OnCall = Callable[[str, Direction, str, SagaRow, Callable[[str, Mapping[str, Any
 
 
 class Observer:
-    """Handles every event (see broker.Handler) by writing what it says into the log of the saga that it concerns."""
+    """The handler of all sagas' events (see broker.Handler): it writes what each says into the log of its saga."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class Observer:
         self._known: OrderedDict[str, SagaRow] = OrderedDict()
 
     def timeout_for(self, subject: str) -> float:
-        """The seconds that one event may take."""
+        """Return the seconds that one event may take."""
         return TIMEOUT
 
     def ordering_key(self, subject: str, payload: bytes) -> str | None:
-        """The saga: its events are handled in the order in which the broker has them, where one led to the other."""
+        """Return the saga's id: the events of one saga are handled in the order in which the broker has them."""
         return saga_id_of(payload)
 
     def on_timeout(self, delivery: Delivery) -> Reaction:
@@ -115,7 +115,7 @@ class Observer:
         return ACK
 
     def overdue(self, row: SagaRow) -> None:
-        """Note that a saga's deadline has passed; nobody is in charge of it who could turn it back.
+        """Log that a saga's deadline has passed; nobody is in charge who could turn the saga back.
 
         Raises LeaseLost or LogUnavailable where that could not be written.
         """
@@ -163,9 +163,9 @@ class Observer:
         raise LeaseLost(heard.saga_id)
 
     def _write_what_fits(self, row: SagaRow, heard: SagaEvent, after: SagaRow, new: list[Line]) -> SagaRow:
-        """Write what an event says; where the log cannot take all of it, that it happened, and why no more is known.
+        """Write what an event says; where the log cannot take all of it, write that it happened, and what is missing.
 
-        The step has acted, and the others go on with its result, which only the log will not have: nobody turns back.
+        The step has acted, and the others go on with its result, so nobody turns back; only the log lacks the result.
         """
         try:
             self._write(row, after, new)

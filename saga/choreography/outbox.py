@@ -1,4 +1,4 @@
-"""The transactional outbox: an event is written as a row, in the local transaction that it reports, then published.
+"""The transactional outbox: an event is written as a row, in the local transaction that it reports, to be published.
 
 A relay publishes new rows and marks them. After a crash between the two it publishes a row again, under the same id:
 within some minutes the broker notices that, and later the listeners' barriers make it harmless. (Richardson,

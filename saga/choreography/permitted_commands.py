@@ -1,4 +1,4 @@
-"""What the state of a choreographed saga permits an operator to do. Pure."""
+"""The commands that a choreographed saga permits; for all others see saga/runtime/permitted_commands.py. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from saga.saga_row import SagaRow
 
 
 def permitted_commands(row: SagaRow) -> set[str]:
-    """The commands that the state of the saga permits now: nobody is in charge of it, so there are few."""
+    """Return the commands that the state of the saga permits now."""
     if row.ended:
         return set()
     return ({"resume"} if row.context.parked else set()) | (set() if row.context.heard else {"abandon"})
 
 
 def refusal(command: str, row: SagaRow) -> str | None:
-    """Why the state of the saga does not permit `command`; None where it does."""
+    """Return why the state of the saga does not permit `command`; None where it does."""
     if command in permitted_commands(row):
         return None
     if command == "abandon" and not row.ended:
@@ -23,7 +23,7 @@ def refusal(command: str, row: SagaRow) -> str | None:
 
 
 def instead(row: SagaRow) -> str:
-    """Why the saga cannot be cancelled or resolved, and what an operator can do to it instead."""
+    """Return why the saga cannot be cancelled or resolved, and what an operator can do to it instead."""
     said = "nobody is in charge of a choreographed saga, so it cannot be cancelled or resolved"
     if row.ended:
         return f"{said}; it has ended: it is {row.state}"

@@ -1,6 +1,6 @@
-"""The local transactions of a choreographed step, each with the events that it publishes: all is written, or nothing.
+"""The local transactions of a choreographed step: each writes its change and the events about it, or nothing.
 
-Every attempt ends in a Tried. What cannot be tried yet, or never, ends in another reaction to its event.
+Every attempt ends in a Tried. What cannot be tried yet, or never, raises SecretsMissing or CannotCompensate.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class StepTransactions:
         outbox.put(self._engine, *inbox.remembered(self._engine, attempt.event.saga_id, step, sender, fields))
 
     def _after_action(self, attempt: StepAttempt, history: AttemptHistory, fields: Mapping[str, Any]) -> AlsoWrite:
-        """What is written in the action's transaction: `done`, or `refused` where it says no and the saga can turn."""
+        """Return what writes `done` in the action's transaction; or `refused`, where the saga can still turn back."""
         subscription, event = attempt.subscription, attempt.event
 
         def also_write(answer: StepAnswer) -> Writes:
@@ -205,7 +205,7 @@ class StepTransactions:
     def _done(
         self, attempt: StepAttempt, result: Mapping[str, Any], fields: Mapping[str, Any], report: Mapping[str, Any]
     ) -> Writes:
-        """What is written once an action has taken effect: the fields that it acted with, and the events."""
+        """Return what is written once an action has taken effect: the fields that it acted with, and the events."""
         subscription, event = attempt.subscription, attempt.event
         own = inbox.remembered(self._engine, event.saga_id, subscription.step.name, inbox.OWN, fields)
         return [*own, *outbox.written(subscription.done(event, result, report, fields), self._engine)]
@@ -224,7 +224,7 @@ class StepTransactions:
         return _tried(_logged(outcome), attempt, fields)
 
     def _secrets(self, subscription: StepSubscription, event: SagaEvent) -> list[Mapping[str, Any]]:
-        """The secrets that were given to the step, in the order of their senders."""
+        """Return the secrets that were given to the step, in the order of their senders."""
         senders = subscription.senders(event)
         until = self._deps.monotonic() + SECRETS_WITHIN
         while senders:
@@ -236,7 +236,7 @@ class StepTransactions:
         return []
 
     def _hooks(self, attempt: StepAttempt) -> AttemptHooks:
-        """The hooks around this attempt, once its injected delay is over. Raises BadInput or Forbidden for a flag."""
+        """Wait for the injected delay, and return the attempt's hooks. Raises BadInput or Forbidden for a flag."""
         hooks = self._transactions.find_hooks(attempt.fault_flags, attempt.number)
         hooks.before()
         return hooks
@@ -246,7 +246,7 @@ _DONE = Tried(LocalOutcome(StepAnswer(200, {})))
 
 
 def error_of(kind: str | None, status: int | None, message: str | None) -> dict[str, Any]:
-    """The `error` of an event."""
+    """Return the object that an event has as its `error`."""
     return {"kind": kind, "status_code": status, "message": message}
 
 
@@ -261,12 +261,12 @@ def _tried(outcome: LocalOutcome, attempt: StepAttempt, fields: Mapping[str, Any
 
 
 def _failed(status: int, message: str) -> Tried:
-    """An attempt that certainly changed nothing."""
+    """Return an attempt that certainly changed nothing."""
     return Tried(LocalOutcome(StepAnswer(status, {"error": message}, Handled.FAILED), certain=True), message)
 
 
 def _database_failed(error: Exception) -> Tried:
-    """An attempt that the database kept from being made, or whose COMMIT was not confirmed."""
+    """Return an attempt that the database kept from being made, or whose COMMIT was not confirmed."""
     if isinstance(error, OutcomeUnknown):
         return Tried(LocalOutcome(StepAnswer(500, {"error": str(error)}, Handled.FAILED)), str(error))
     log_failure("event_failed", error)

@@ -1,4 +1,7 @@
-"""Connects a process to choreographed sagas: its connection to the broker, the relay of its outbox, its listener."""
+"""The wiring of choreography in one process: the connection to the broker, the relay of an outbox, and the listener.
+
+A service calls `attach_listener` (saga/kits/wiring.py does); the orchestrator makes a MessageEndpoint of its own.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ logger = logging.getLogger("saga")
 
 
 class MessageEndpoint:
-    """A process's connection to the broker, and the relay that publishes its outbox."""
+    """A process's connection to the broker, with the relay that publishes the process's outbox."""
 
     def __init__(self, name: str, engine: Engine, settings: Settings):
         # Where a process dies while it handles an event, the event goes to another one after a third of a lease.
@@ -45,7 +48,7 @@ class MessageEndpoint:
 
 
 def _connect(url: str, name: str, ack_wait: float, prefix: str) -> Broker:
-    """The connection to NATS, not opened yet. Raises SettingsError where its client is not installed."""
+    """Return the connection to NATS, not opened yet. Raises SettingsError where its client is not installed."""
     require_nats()
     from saga.choreography.jetstream.broker import NatsBroker  # not in the base installation
 
@@ -81,7 +84,7 @@ def attach_listener(
 ) -> MessageEndpoint | None:
     """Let the service take part in the choreographed sagas of SAGAS_DIR that have a step of its name.
 
-    Gives its connection to the broker, which is opened already; None where no saga has such a step. `closed` is set
+    Returns its connection to the broker, which is open already; None where no saga has such a step. `closed` is set
     when the service stops.
     """
     for metadata in (outbox.metadata, inbox.metadata):

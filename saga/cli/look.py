@@ -12,6 +12,7 @@ from saga.cli.output import json_option, one_line, show_json
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.machine import RELEASED
 from saga.views.lines import detail_of, heard_by_a_service, parked_lines
+from saga.views.step_words import StepWords, words_of_steps
 
 LINES_PER_PAGE = 5000  # of a log, in a page
 
@@ -48,8 +49,9 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
         return show_json({**saga, "log": lines})
     click.echo(one_line(saga))
     released = bool(lines) and lines[-1]["event"] == RELEASED
+    words = words_of_steps(saga, lines, under_way=not released)
     for step in saga["steps"]:
-        click.echo(_step(step, released))
+        click.echo(_step(step, words[step["name"]]))
     for line in lines:
         click.echo(_line(line))
     for advice in _advice(saga, lines):
@@ -68,12 +70,9 @@ def _log_of(api: Api, saga_id: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _step(step: dict[str, Any], released: bool) -> str:
-    """Return a step on one line of text. No attempt is under way where the saga's driver has `released` the saga."""
-    attempts = f"attempts {step['attempts']}"
-    if step["status"] == "RUNNING" and step["attempts"] and not released:
-        attempts = f"attempt {step['attempts']} under way"
-    facts = f"{step['status']:<13} effect {step['effect']:<8} {attempts}"
+def _step(step: dict[str, Any], words: StepWords) -> str:
+    """Return a step on one line of text, in the words of the saga's page."""
+    facts = f"{words.status:<13} effect {words.effect:<8} {words.attempts}"
     return f"  {step['name']:<10} {facts}  {step['error'] or ''}".rstrip()
 
 

@@ -8,6 +8,8 @@ import click
 
 from saga.definition import SagaDefinition
 from saga.payload import pretty
+from saga.views.phrasing import Phrases
+from saga.views.step_words import status_of_step
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's own JSON.")
 
@@ -25,7 +27,7 @@ def one_line(saga: dict[str, Any]) -> str:
     if saga["status"] == "STALLED":
         why = f"  {stuck_call(saga)}{'; the cause:' if why else ''}{why.replace('  ', ' ')}"
     attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
-    steps = " ".join(f"{step['name']}:{step['status'].lower()}" for step in saga["steps"])
+    steps = " ".join(f"{step['name']}:{status_of_step(saga, step).lower()}" for step in saga["steps"])
     mode = "" if saga["mode"] in (SagaDefinition.mode, None) else f" ({saga['mode']})"  # the default is not said
     return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga'] or '?'}{mode}  {steps}{attention}{why}"
 
@@ -41,5 +43,6 @@ def stuck_call(saga: dict[str, Any]) -> str:
     again = f"again at {saga['due_at']}" if saga["due_at"] else "it is tried again by itself"
     if not stuck:
         return again
-    call = f"the compensation of {stuck[0]['name']}" if undone else stuck[0]["name"]
-    return f"{call} does not succeed: {stuck[0]['error'] or 'no answer'}; {again}"
+    say = Phrases(saga["mode"])
+    call = say("label of an undo" if undone else "label of a call", step=stuck[0]["name"])
+    return f"{say('stuck at', call=call)}: {stuck[0]['error'] or say('no last answer')}; {again}"

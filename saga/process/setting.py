@@ -15,6 +15,7 @@ from saga.urls import masked
 
 BROKERS_OWN = ("saga", "dead", "_INBOX")  # how subjects begin without a prefix, and the broker's own
 ENGINES = ("builtin", "temporal")
+BODIES = ("errors", "all", "none")
 
 T = TypeVar("T")
 
@@ -137,6 +138,13 @@ def engine(name: str, value: str) -> str:
     """Return the name of the engine that drives new sagas: one of ENGINES. Raises SettingsError for another."""
     if value.lower() not in ENGINES:
         raise SettingsError(f"{name} must be {' or '.join(ENGINES)}, not {value.lower()!r}", name)
+    return value.lower()
+
+
+def kept_bodies(name: str, value: str) -> str:
+    """Of which attempts the bodies are kept."""
+    if value.lower() not in BODIES:
+        raise SettingsError(f"{name} must be errors, all or none, not {value.lower()!r}", name)
     return value.lower()
 
 

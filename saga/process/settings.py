@@ -103,6 +103,13 @@ SAGA_PLAIN = Setting(
     "`1` runs the stack on plain libraries alone (requests, SQLAlchemy, Werkzeug), without the code that is there for "
     "speed: slower, for comparing and for finding faults.",
 )
+KEEP_BODIES = Setting(
+    "KEEP_BODIES",
+    "errors",
+    setting.kept_bodies,
+    "What was sent and answered in an attempt is kept in the saga log, masked and cut at 4 KiB, for the dashboard: of "
+    "those that were not done (`errors`), of `all`, or of `none`.",
+)
 NATS_PORT = Setting(
     "NATS_PORT",
     "4222",
@@ -159,7 +166,7 @@ GROUPS: Mapping[str, tuple[Setting[Any], ...]] = {
         *SERVICE_URLS.values(),
         ORCHESTRATOR_URL,
     ),
-    "Databases and sagas": (SAGA_LOG_URL, *SERVICE_DB_URLS.values(), SAGAS_DIR, SAGA_TOKEN),
+    "Databases and sagas": (SAGA_LOG_URL, *SERVICE_DB_URLS.values(), SAGAS_DIR, SAGA_TOKEN, KEEP_BODIES),
     "How sagas are driven": (
         LEASE_SECONDS,
         RECOVERY_INTERVAL,
@@ -218,6 +225,7 @@ class Settings:
     temporal_ui_port: int  # and its own pages
     temporal_elsewhere: bool  # TEMPORAL_ADDRESS is set, be it only for sagas that were started there
     sagas_dir: Path
+    keep_bodies: str  # of which attempts: errors, all, none
     faults: bool
     fault_hold_seconds: float
     lease_seconds: float
@@ -266,6 +274,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         temporal_ui_port=TEMPORAL_UI_PORT.read(source),
         temporal_elsewhere=bool(source.get(TEMPORAL_ADDRESS.name)),
         sagas_dir=SAGAS_DIR.read(source),
+        keep_bodies=KEEP_BODIES.read(source),
         faults=FAULTS.read(source),
         fault_hold_seconds=FAULT_HOLD_SECONDS.read(source),
         lease_seconds=LEASE_SECONDS.read(source),

@@ -1,17 +1,17 @@
-"""`LogLines` reads the lines of all sagas in the order of their ids, for the tail and the list of latest lines."""
+"""`LogLines` reads lines of the log by their ids, of all sagas or of one, for the tail and for lists of lines."""
 
 from __future__ import annotations
 
 from sqlalchemy import RowMapping
 
 from saga.machine import Line
-from saga.saga_log import SagaLog
+from saga.saga_log import ALL_LINES, SagaLog
 from saga.storage import log_sql as sql
 from saga.unreadable import line_of
 
 
 class LogLines:
-    """Reads lines across sagas. Every method may raise LogUnavailable."""
+    """Reads lines across sagas, or backwards. Every method may raise LogUnavailable."""
 
     def __init__(self, log: SagaLog):
         self._database = log.database
@@ -19,6 +19,18 @@ class LogLines:
     def latest(self, most: int) -> list[tuple[str, Line]]:
         """Return the newest lines of all sagas, newest first, each with its saga's id."""
         return [(_saga_id(row), line_of(row)) for row in self._database.select(sql.LATEST_LINES, {"most": most})]
+
+    def of_saga(self, saga_id: str, before: int | None, most: int, step: str | None = None) -> list[Line]:
+        """Return the newest lines of a saga below the number `before`, newest first; with `step`, only its lines."""
+        values = {"saga_id": saga_id, "before": ALL_LINES if before is None else before, "most": most}
+        if step is None:
+            return [line_of(row) for row in self._database.select(sql.LINES_BEFORE, values)]
+        return [line_of(row) for row in self._database.select(sql.LINES_OF_STEP_BEFORE, {**values, "step": step})]
+
+    def count_in_call(self, saga_id: str, step: str, event: str, before: int) -> int:
+        """Return how many lines of this event the last call of `step` that has lines below `before` has, below it."""
+        values = {"saga_id": saga_id, "step": step, "event": event, "before": before}
+        return int(self._database.select(sql.COUNT_IN_CALL, values)[0]["number"])
 
     def last_id(self) -> int:
         """Return the highest id of a line; 0 where there is none."""

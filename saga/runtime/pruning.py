@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from collections.abc import Collection
+
+from sqlalchemy import Connection, Executable
 
 from saga.machine import ENDED
 from saga.saga_log import SagaLog
 from saga.storage import log_sql as sql
 
 
-def prune(log: SagaLog, ended_before: float, most: int) -> int:
+def prune(log: SagaLog, ended_before: float, most: int, also: Collection[Executable] = ()) -> int:
     """Forget at most `most` sagas that ended before a time, oldest first, and return how many.
 
-    Raises LogUnavailable.
+    `also`: statements of others that delete what they keep of these sagas (`saga_ids`), in the same transaction. Raises
+    LogUnavailable.
     """
     started = f"{int(max(0.0, ended_before) * 1000):012x}"  # how a UUIDv7 begins (RFC 9562, section 5.7)
     values = {"states": list(ENDED), "ended_before": ended_before, "most": most}
@@ -23,6 +26,8 @@ def prune(log: SagaLog, ended_before: float, most: int) -> int:
         for saga_id in saga_ids:
             log.aside.drop(saga_id)
         if saga_ids:
+            for forget in also:
+                connection.execute(forget, {"saga_ids": saga_ids})
             connection.execute(sql.FORGET_LINES, {"saga_ids": saga_ids})
             connection.execute(sql.FORGET_RESULTS, {"saga_ids": saga_ids})
             connection.execute(sql.FORGET, {"saga_ids": saga_ids})

@@ -40,6 +40,11 @@ def refusal(error: BaseException) -> str | None:
     return "it is too large" if too_large else "a value that it cannot hold"
 
 
+def is_missing_table(error: DBAPIError) -> bool:
+    """Return whether the error says that there is no such table, or that we may not read it."""
+    return getattr(error.orig, "errno", None) in (1146, 1142) or str(error.orig).startswith("no such table")
+
+
 def is_lock_conflict(error: DBAPIError) -> bool:
     """Return whether the error is a deadlock or a lock's time-out: the rolled back transaction may be run again."""
     busy = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

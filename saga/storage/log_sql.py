@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from saga.machine import ENDED, STALLED
+from saga.machine import ATTEMPT, ENDED, STALLED
 from saga.saga_row import NOBODY, WORKFLOW
 from saga.storage.log_tables import saga_log, saga_results, sagas
 from saga.storage.statement_batch import Statement
@@ -176,6 +176,28 @@ LINES_AT = (
     select(saga_log)
     .where(saga_log.c.saga_id == bindparam("saga_id"), saga_log.c.seq.in_(bindparam("numbers", expanding=True)))
     .order_by(saga_log.c.seq)
+)
+
+# LINES_BEFORE reads a saga's latest lines below a number, newest first; LINES_OF_STEP_BEFORE those of one step.
+LINES_BEFORE = (
+    select(saga_log)
+    .where(saga_log.c.saga_id == bindparam("saga_id"), saga_log.c.seq < bindparam("before"))
+    .order_by(saga_log.c.seq.desc())
+    .limit(bindparam("most"))
+)
+LINES_OF_STEP_BEFORE = LINES_BEFORE.where(saga_log.c.step == bindparam("step"))
+
+# COUNT_IN_CALL counts the lines of an event that a call of a step has below a number: since its attempt number 1.
+_OF_STEP = and_(
+    saga_log.c.saga_id == bindparam("saga_id"),
+    saga_log.c.step == bindparam("step"),
+    saga_log.c.seq < bindparam("before"),
+)
+_CALL_BEGAN = select(func.max(saga_log.c.seq)).where(_OF_STEP, saga_log.c.event == ATTEMPT, saga_log.c.attempt == 1)
+COUNT_IN_CALL = select(func.count().label("number")).where(
+    _OF_STEP,
+    saga_log.c.event == bindparam("event"),
+    saga_log.c.seq > func.coalesce(_CALL_BEGAN.scalar_subquery(), 0),
 )
 
 # LAST_SEQ tells the number of a saga's last line; NULL where it has none.

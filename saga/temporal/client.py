@@ -1,4 +1,4 @@
-"""Starts sagas' workflows and passes operators' commands on, for callers in threads.
+"""The client of Temporal for callers in threads: it starts sagas' workflows and passes operators' commands on.
 
 A saga is started once its row is committed, and its workflow is started right after that. Where that fails, or the
 process dies in between, whoever looks next for unstarted sagas starts it; to start it twice changes nothing.

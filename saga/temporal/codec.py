@@ -1,4 +1,4 @@
-"""Encrypts what Temporal's histories hold (inputs, calls, answers, messages of failures) with AES-256-GCM."""
+"""The encryption (AES-256-GCM) of what Temporal's histories hold: inputs, calls, answers, messages of failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes Temporal clients from the settings: address, TLS, and how data is converted and encrypted."""
+"""How a Temporal client is made from the settings: its address, TLS, and how data is converted and encrypted."""
 
 from __future__ import annotations
 

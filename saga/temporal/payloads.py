@@ -1,4 +1,4 @@
-"""Converts data to the JSON that Temporal's histories hold, as the SDK does it, with two differences.
+"""The converter to the JSON that Temporal's histories hold; it is the SDK's, with two differences.
 
 Text that is not ASCII is not escaped: escaped it would grow threefold, and Temporal refuses large payloads. A number
 that a double cannot hold is written with all its digits, and read as a Decimal.

@@ -1,4 +1,4 @@
-"""Writes the saga log of a saga that a workflow drives.
+"""How the saga log of a saga that a workflow drives is written.
 
 The log is a projection of the workflow's history. It may be late, but it is never wrong: what it holds has happened.
 """

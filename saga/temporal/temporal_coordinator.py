@@ -1,4 +1,4 @@
-"""Coordinates sagas on Temporal: a workflow drives the saga; this process starts it and passes operators' commands on.
+"""The coordinator of sagas on Temporal: it starts a saga's workflow, and passes operators' commands on to it.
 
 A saga is started once its row is committed. Its workflow is started right after that; where that fails, or the process
 dies in between, whoever looks next for unstarted sagas starts it. This module does not need the extra `[temporal]`.
@@ -35,7 +35,7 @@ class Workflows(Protocol):
 
 
 class TemporalCoordinator:
-    """Starts workflows, and passes commands on to them."""
+    """The coordinator; a workflow on Temporal drives each saga."""
 
     poll_interval = 1.0  # seconds: as a rule this process is told of a workflow's end
 

@@ -1,4 +1,4 @@
-"""Starts the workflows of sagas and sends them operators' commands, over Temporal's asyncio client."""
+"""The client that starts sagas' workflows and sends them operators' commands, over Temporal's asyncio client."""
 
 from __future__ import annotations
 

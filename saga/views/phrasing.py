@@ -51,7 +51,7 @@ PHRASES: Mapping[str, str | Modes] = {
     "why": Modes(" ({plain})", " ({message})"),
     # --- what was known of the step's effect then
     "changed nothing": " and changed nothing",
-    "effect unknown": "; whether it took effect was unknown",
+    "in doubt": "; whether it took effect was unknown",
     "had taken effect": "; {step} had taken effect",
     "may have been called": "; {step} may have been called",
     # --- the pivot in doubt
@@ -149,7 +149,8 @@ PHRASES: Mapping[str, str | Modes] = {
     "nothing heard": "nothing is heard of {step} yet",
     "rests": Modes("it rests", "rests"),
     "rests, in words": Modes("stalled: it rests before the next round", "{step} rests before the next round"),
-    "no answer recorded": "no answer recorded",
+    "call never recorded": "{call}, attempt {number}: answer never recorded",
+    "call not awaited": "{call}, attempt {number}: answer not awaited",
     "answer is not awaited": "an operator does not wait for its answer",
     "answer is not recorded": "no answer is recorded",
     "answer is not written down": "the orchestrator crashes before it has written the answer down",
@@ -176,7 +177,7 @@ PHRASES: Mapping[str, str | Modes] = {
     "note: resolved, in words": "an operator marks the call as done by hand",
     "note: overdue": "overdue",
     "note: overdue, in words": "its deadline has passed; it is not rolled back",
-    "note: taken over": "taken over",
+    "note: taken over": "orchestrator gone, about {time}",
     "note: taken over, in words": (
         "another orchestrator takes it over: its own has crashed, stopped or lost its lease; "
         "nothing was written for {time}"
@@ -195,10 +196,66 @@ PHRASES: Mapping[str, str | Modes] = {
     "bar: running": Modes(
         "{step} {call}, attempt {number}: no answer yet", "{step} {call}, attempt {number}: nothing heard yet"
     ),
+    "bar: never recorded": (
+        "{step} {call}, attempt {number}: no answer is recorded; after {time} the orchestrator was gone, and another "
+        "took over"
+    ),
+    "bar: not awaited": (
+        "{step} {call}, attempt {number}: no answer is recorded; after {time} an operator took the saga"
+    ),
+    "orchestrator gone": "orchestrator gone, about {time}",
+    # --- a step: what its status means, its effect, how often it was tried
+    "step pending": "it has had no turn",
+    "step running": "its action has its turn",
+    "step done": "it took effect",
+    "step refused": "it said no: nothing happened, and nothing will",
+    "step no effect": "it failed, and certainly changed nothing",
+    "step unknown": "nobody can say whether it took effect",
+    "step compensating": "it is being undone",
+    "step compensated": "it is undone",
+    "step sealed": "it did nothing, and never will",
+    "step skipped": "it cannot be undone, and was passed over on the way back",
+    "effect none": "none",
+    "effect applied": "applied",
+    "effect undone": "undone",
+    "effect unknown": "unknown",
+    "effect sealed": "none, and never will be",
+    "attempts counted": "{count} attempts",
+    "one attempt counted": "1 attempt",
+    "attempt under way": "attempt {number} under way",
+    # --- what a saga is stuck at
+    "stuck at": "stuck at {call}",
+    "last answer": "{answer}: {message}",
+    "no last answer": "no answer",
+    "retrying": Modes("Retried: attempt {number} is under way", "Replayed: nothing is heard of it yet"),
+    "retried": Modes("Retried: {answer}", "Replayed: it {answer}"),
+    "retried again": Modes("Retried: {answer} again", "Replayed: it {answer} again"),
+    "parked again": "Replayed: parked again ({answer})",
+    "turns back in": Modes("turns back by itself in", "overdue in"),
+    "in flight": "attempt {number} under way,",
+    "undo in flight": "undo, attempt {number} under way,",
+    "of the time-out": "of {seconds}",
+    "since the last answer": "since the last answer",
     # --- the page of a saga, and two of them side by side
-    "resume button": Modes("Retry now", "Replay what is parked"),
-    "next try": Modes("Next try by itself", ""),
-    "resolve form": Modes("It has been done by hand …", ""),
+    "resume button": Modes("Retry {call} now", "{service} is mended: replay"),
+    "resolve form": Modes("I did it by hand …", ""),
+    "stalled panel": "Stuck at {call}",
+    "parked panel": "{service} could not handle an event: it is parked",
+    "overdue panel": "Overdue: it waits for {service}",
+    "mend stalled": Modes(
+        "It is tried again by itself, and never given up",
+        "{service} tries it again by itself, and never gives up",
+    ),
+    "mend parked": "Mend {service} first; then replay the event, and the saga goes on",
+    "mend overdue": (
+        "Mend {service}: the saga then goes on by itself. An orchestrator would have rolled it back at its deadline; "
+        "that is the price of choreography"
+    ),
+    "still has rows": "{step} still has {rows}. Go on only once that is gone",
+    "has no row": "{step} has no row of this saga",
+    "has a row already": "{step} has {rows} of this saga already",
+    "has no row yet": "{step} has no row of this saga yet. Go on only once it has what the call should have done",
+    "rows are not known": "{step} does not answer: what it has is not known",
     "on builtin": "",
     "on temporal": " on Temporal",
     "status column": Modes("HTTP", "Code"),

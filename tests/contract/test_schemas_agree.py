@@ -12,13 +12,13 @@ from sqlalchemy.dialects import mysql
 from saga import barrier
 from saga.choreography.inbox import saga_inbox
 from saga.choreography.outbox import saga_outbox
-from saga.storage import log_tables
+from saga.storage import body_sql, log_tables
 from service_a.app import users
 from service_b.app import addresses
 from service_c.app import payments
 
 TABLES: dict[str, list[Table]] = {
-    "orchestrator": [log_tables.sagas, log_tables.saga_log, log_tables.saga_results, saga_outbox],
+    "orchestrator": [log_tables.sagas, log_tables.saga_log, log_tables.saga_results, body_sql.saga_bodies, saga_outbox],
     "service_a": [users, barrier.saga_barrier, saga_outbox, saga_inbox],
     "service_b": [addresses, barrier.saga_barrier, saga_outbox, saga_inbox],
     "service_c": [payments, barrier.saga_barrier, saga_outbox, saga_inbox],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,29 +12,20 @@ from saga.runtime.log_lines import LogLines
 from saga.runtime.tail import LOOK_BACK_LINES, UNSEEN_SECONDS_AT_MOST, Tail
 from saga.saga_log import SagaLog
 from saga.storage import log_tables
-from saga.storage.database import connect, create_tables, transaction
-from tests.conftest import Database
+from saga.storage.database import transaction
 from tests.contract.test_saga_log import NOW, begun, present
 from tests.support.stack import eventually
 
 
 @pytest.fixture
-def engine(database: Database, request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(engine: Engine, request: pytest.FixtureRequest) -> Engine:
     """An empty log, the first line of which gets the id 1."""
-    made = connect(database("orchestrator"))
-    create_tables(made, log_tables.metadata)
-    if made.dialect.name == "mysql":
+    if engine.dialect.name == "mysql":
         admin = create_engine(request.getfixturevalue("mysql_admin"))
         with admin.connect() as connection:
-            connection.exec_driver_sql(f"ALTER TABLE {made.url.database}.saga_log AUTO_INCREMENT = 1")
+            connection.exec_driver_sql(f"ALTER TABLE {engine.url.database}.saga_log AUTO_INCREMENT = 1")
         admin.dispose()
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def log(engine: Engine) -> SagaLog:
-    return SagaLog(engine)
+    return engine
 
 
 class Clock:

@@ -24,7 +24,6 @@ from saga.runtime.recovery import Recovery
 from saga.saga_log import SagaLog
 from saga.saga_row import Present, SagaRow
 from saga.set_aside import REST_SECONDS, SetAside
-from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.temporal.messages import Projection, Result
 from saga.temporal.projection import Projector
@@ -51,19 +50,6 @@ from tests.support.unreadable_rows import (
     spoil,
     with_step,
 )
-
-
-@pytest.fixture
-def engine(database: Database) -> Iterator[Engine]:
-    made = connect(database("orchestrator"))
-    create_tables(made, log_tables.metadata)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def log(engine: Engine) -> SagaLog:
-    return SagaLog(engine)
 
 
 @pytest.fixture

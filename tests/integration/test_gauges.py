@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,26 +13,11 @@ from orchestrator.gauges import FRESH, Asked, Gauges
 from saga.errors import BrokerUnavailable
 from saga.machine import State
 from saga.saga_log import SagaLog
-from saga.storage import log_tables
-from saga.storage.database import connect, create_tables
+from saga.storage.database import connect
 from saga.views.backlog import Backlog, backlog
-from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun, present
 
 HANG = 20.0  # seconds
-
-
-@pytest.fixture
-def engine(database: Database) -> Iterator[Engine]:
-    made = connect(database("orchestrator"))
-    create_tables(made, log_tables.metadata)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def log(engine: Engine) -> SagaLog:
-    return SagaLog(engine)
 
 
 class Monotonic:

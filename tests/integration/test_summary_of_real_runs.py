@@ -89,10 +89,11 @@ def test_the_chart_of_one_that_was_taken_over_shows_the_gap(world: World) -> Non
     world.finish(saga_id)
     chart = timeline(*shown(world, saga_id), now=world.now)
     assert [row.label for row in chart.rows] == ["A", "B", "C"]
-    assert [(bar.kind, bar.compressed, bar.title) for bar in chart.rows[1].bars] == [
-        ("gone", True, GONE),
-        ("attempt", False, "B action, attempt 2: HTTP 200 in 1 ms (done)"),
+    assert [(bar.kind, bar.title) for bar in chart.rows[1].bars] == [
+        ("lost", GONE),
+        ("attempt", "B action, attempt 2: HTTP 200 in 1 ms (done)"),
     ]
+    assert [band.label for band in chart.bands] == ["orchestrator gone, about 10 s"]
 
 
 SECRET = "4111-2222-3333"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,32 +17,16 @@ from saga.http_client.transport import HttpAnswer, Transport
 from saga.saga_log import SagaLog
 from saga.saga_row import SagaRow
 from saga.set_aside import REST_SECONDS, SetAside
-from saga.storage import log_tables
-from saga.storage.database import connect, create_tables
 from saga.temporal.activities import Activities, ActivityDeps
 from saga.temporal.client import BATCH, CANNOT_BE_STARTED, TemporalWorkflows
 from saga.temporal.journal import Journal
 from saga.temporal.messages import CallActivityInput, CallActivityResult, Projection, Timing, WorkflowInput
 from saga.temporal.projection import Projector
 from saga.temporal.workflow_client import WorkflowClient
-from tests.conftest import Database
 from tests.contract.test_saga_log import NOW, begun
 from tests.support.world import INPUT, signup
 
 TIMING = Timing(lease=10, stall_base=1, stall_max=300)
-
-
-@pytest.fixture
-def engine(database: Database) -> Iterator[Engine]:
-    made = connect(database("orchestrator"))
-    create_tables(made, log_tables.metadata)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def log(engine: Engine) -> SagaLog:
-    return SagaLog(engine)
 
 
 class Clock:

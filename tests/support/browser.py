@@ -20,13 +20,13 @@ WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 
 def chromium() -> str | None:
-    """Where it is: what CHROMIUM says, or one on the PATH."""
+    """Return the path of Chromium: what CHROMIUM says, or the one on the PATH; None where there is none."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def opened(browser: Browser, url: str, **context: Any) -> Iterator[Page]:
-    """A page of its own that fails, at its end, on any error in its console and any request to another host.
+    """Open a page of its own; at its end it fails on any error in its console and any request to another host.
 
     `page.expected` takes parts of messages that are meant to be there: a connection that a test has cut, for example.
     """

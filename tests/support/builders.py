@@ -13,12 +13,12 @@ from saga.saga_row import SagaRow
 
 
 def a_saga_id(number: int = 1) -> str:
-    """The id number `number`: they sort by their numbers."""
+    """Return the saga id with this number; the ids sort by their numbers."""
     return str(uuid.UUID(int=number))
 
 
 def signup(**changes: Any) -> SagaDefinition:
-    """The saga that ships, with its services at http://a, http://b and http://c."""
+    """Return the saga that ships, with its services at http://a, http://b and http://c."""
     steps = tuple(
         Step(name, f"http://{name.lower()}/invoke", f"http://{name.lower()}/compensate", send, pivot=name == "C")
         for name, send in [("A", ("username",)), ("B", ("user_id", "address")), ("C", ("user_id", "payment"))]
@@ -27,7 +27,7 @@ def signup(**changes: Any) -> SagaDefinition:
 
 
 def a_saga_row(**changes: Any) -> SagaRow:
-    """The row of a `signup` whose first step is being executed by nobody, started at the second 0."""
+    """Return the row of a `signup` whose first step is being executed by nobody, started at the second 0."""
     values: dict[str, Any] = {
         "id": a_saga_id(),
         "definition": signup(),
@@ -56,7 +56,7 @@ def a_started_saga(
     detail: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> tuple[SagaRow, Line]:
-    """A saga that nothing has happened to since it was started at `at`, and the first line of its log."""
+    """Return a saga that nothing has happened to since it was started at `at`, and the first line of its log."""
     saga = begin(definition, input)
     line = Line(1, round(at, 6), STARTED, detail=detail)
     first = {"state": saga.state, "cursor": saga.cursor, "context": Context().after(line, saga, saga), "started_at": at}

@@ -73,7 +73,7 @@ class Broker:
         self.server.publish((subject, payload, {}))
 
     def deliver(self, name: str) -> bool:
-        """One delivery to one consumer; gives whether there was one."""
+        """Make one delivery to one consumer, and return whether there was one."""
         delivery = self.server.take(name, ignore_delays=True)
         if delivery is None:
             return False
@@ -140,7 +140,7 @@ class ChoreographedWorld:
             engine.dispose()
 
     def restart(self) -> None:
-        """Every process forgets what it had in memory."""
+        """Make every process forget what it had in memory."""
         for name, service in SERVICES.items():
             deps = ListenerDeps(
                 transactions=self.participants[name].transactions,
@@ -162,7 +162,7 @@ class ChoreographedWorld:
         self.observer = Observer(self.log, EndSignals(), self._clock, lambda row, line: None, crashes.on_observed)
 
     def start(self, flags: str = "", input: Mapping[str, Any] = INPUT) -> str:
-        """A saga that has been started: its row and its events are in the log's database."""
+        """Start a saga, that is write its row and its events into the log's database, and return its id."""
         fail = [flag for flag in flags.split("&") if flag]
         plan = parse_plan(fail, [], [step.name for step in self.definition.steps], True)
         definition = self.definition.with_faults(plan.queries(), plan.orchestrator)
@@ -194,7 +194,7 @@ class ChoreographedWorld:
             self.relays[before].round()
 
     def round(self) -> bool:
-        """One publication by each relay, one delivery to each consumer; gives whether there was any.
+        """Let each relay publish and each consumer get one delivery, and return whether there was any.
 
         A relay looks only where something was committed since it last looked, and before everything is at rest.
         """
@@ -212,7 +212,7 @@ class ChoreographedWorld:
         return moved
 
     def _check_replay(self) -> None:
-        """What the log holds after a crash is what its lines come to. No process dies while we look."""
+        """Check that what the log holds after a crash is what its lines come to. No process dies while we look."""
         point, self.point = self.point, lambda name: None
         check_replay(self.log, f"saga-{self._started}")
         self.point = point
@@ -233,11 +233,11 @@ class ChoreographedWorld:
         return represent(found)
 
     def rows(self, saga_id: str) -> dict[str, int]:
-        """How many rows each service has of the saga."""
+        """Return how many rows each service has of the saga."""
         return {name: len(self._select(name, SERVICES[name].table, saga_id)) for name in SERVICES}
 
     def barriers(self, saga_id: str) -> dict[str, str]:
-        """The state of each service's barrier row."""
+        """Return the state of each service's barrier row."""
         return {name: row.state for name in SERVICES for row in self._select(name, saga_barrier, saga_id)}
 
     def unpublished(self) -> int:

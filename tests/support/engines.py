@@ -50,7 +50,7 @@ class Engine(Protocol):
         """Start one, and wait for its end."""
 
     def undone(self, saga: Mapping[str, Any]) -> list[str]:
-        """The steps whose compensation was done, in order."""
+        """Return the steps whose compensation was done, in order."""
 
 
 class OnStack:
@@ -73,7 +73,7 @@ class OnStack:
         return Started(saga_id, ended)
 
     def run(self, flags: str = "", saga: str = "signup") -> Answer:
-        """The caller waits, as `curl` does; a stalled saga is waited for beyond that."""
+        """Start a saga and wait as `curl` does; a stalled saga is waited for beyond that."""
         key = {"Idempotency-Key": str(uuid.uuid4())}
         answer = self.stack.post_start(f"saga={saga}&{flags}", headers=key)
         if answer.status_code == 202:
@@ -82,7 +82,7 @@ class OnStack:
         return answer.status_code, answer.json()
 
     def undone(self, saga: Mapping[str, Any]) -> list[str]:
-        """As the log tells."""
+        """Return the steps whose compensation was done, as the log tells."""
         lines = self.stack.lines(saga["saga_id"])
         return [line["step"] for line in lines if line["event"] == "compensation_done"]
 
@@ -102,7 +102,7 @@ class OnStepFunctions:
         self._interpreter = StepFunctions()
 
     def begin(self, flags: str = "", saga: str = "signup") -> Started:
-        """An execution of its own thread."""
+        """Start an execution in a thread of its own."""
         saga_id = str(uuid_utils.uuid7())
         running = self._pool.submit(self._interpreter.run, self._sagas[saga], INPUT, flags, saga_id)
         return Started(saga_id, lambda: running.result(120))
@@ -112,12 +112,12 @@ class OnStepFunctions:
         return self.begin(flags, saga).ended()
 
     def undone(self, saga: Mapping[str, Any]) -> list[str]:
-        """As the execution's history tells."""
+        """Return the steps whose compensation was done, as the execution's history tells."""
         return list(saga["undone"])
 
 
 def sagas_in(directory: Path) -> Path:
-    """A folder with `signup` as it ships, and `hasty`, whose B and C are not waited for long."""
+    """Return a folder with `signup` as it ships, and `hasty`, whose B and C are not waited for long."""
     sagas = directory / "sagas"
     sagas.mkdir()
     shipped = SIGNUP.read_text()
@@ -130,12 +130,12 @@ def sagas_in(directory: Path) -> Path:
 
 
 def rows_of(engine: Engine, saga_id: str) -> dict[str, int]:
-    """How many rows of this saga each service has."""
+    """Return how many rows of this saga each service has."""
     return {name: sum(row["saga_id"] == saga_id for row in engine.stack.rows(name)) for name in SERVICES}
 
 
 def barrier_of(engine: Engine, step: str, saga_id: str) -> str:
-    """The state of a step's barrier row."""
+    """Return the state of a step's barrier row."""
     records = requests.get(f"{engine.stack.url_of(SERVICES[step])}/records/{saga_id}", timeout=10).json()
     return str(records["barrier"][0]["state"]) if records["barrier"] else "no row"
 

@@ -1,4 +1,4 @@
-"""Writes the log of a saga that never ran, in the machine's own terms, and shows it as the API would."""
+"""A writer of logs of sagas that never ran, in the state machine's terms, which are shown as the API would."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class LogWriter:
         took: float = 0.01,
         seconds: float = 0.01,
     ) -> None:
-        """An answer; without a verdict: the one that the status says. It took `took` of the `seconds`."""
+        """Add an attempt; without a verdict it is the one that the status says. It took `took` of the `seconds`."""
         call = next_call(self.saga)
         assert call
         verdict = verdict or {2: "done", 4: "refused"}.get((status or 0) // 100, "unknown")
@@ -77,7 +77,7 @@ class LogWriter:
         )
 
     def event(self, event: Event, kind: str = "failed", seconds: float = 0.0, **detail: Any) -> None:
-        """A transition; where it is a failure of an action, its cause is `kind`."""
+        """Add an event of the machine; where it is a failure of an action, its cause is `kind`."""
         step, before = self.saga.step, self.saga.state
         after = apply(self.saga, event, {})
         stays = after.state == State.COMPLETED or (before == State.SEALING and event == Event.COMPENSATION_REFUSED)
@@ -99,7 +99,7 @@ class LogWriter:
         )
 
     def call(self, status: int | None = 200, times: int = 1, verdict: str | None = None, **more: Any) -> None:
-        """All of a call: so many attempts with the same answer, and the event that they come to."""
+        """Add a whole call: so many attempts with the same answer, and the event that they come to."""
         direction = (
             Direction.ACTION if self.saga.state in ("executing", "deciding", "finishing") else Direction.COMPENSATION
         )
@@ -116,7 +116,7 @@ class LogWriter:
         self.add_line(CLAIMED, {"by": "two", "epoch": 2, "interrupted": was_held, **more}, seconds)
 
     def add_line(self, event: str, detail: dict[str, Any] | None = None, seconds: float = 0.0, **fields: Any) -> None:
-        """Any line."""
+        """Add any line."""
         self.now += seconds
         line = Line(len(self.lines) + 1, self.now, event, detail=detail, **fields)
         before, self.saga = self.saga, fold(self.saga, line, {})
@@ -124,7 +124,7 @@ class LogWriter:
         self.lines.append(line)
 
     def shown(self) -> Shown:
-        """The representation and the lines of it."""
+        """Return the representation of the saga, and its lines."""
         return represent(self.row), represent_lines(self.lines, self.row)
 
 
@@ -152,7 +152,7 @@ DEFINITIONS = ["A", "A B C!", "A* B C!", "A B*! C", "A! B* C", "A B C", "A* B*",
 
 @st.composite
 def ways(draw: st.DrawFn) -> str:
-    """One to six steps, with or without a pivot, some without a compensation: as `steps` reads them."""
+    """Draw one to six steps as `steps` reads them, with or without a pivot, some without a compensation."""
     count = draw(st.integers(1, 6))
     pivot = draw(st.none() | st.integers(0, count - 1))
     words = []
@@ -167,7 +167,7 @@ NOTED = {ORCHESTRATION: [RELEASED, CANCEL_REQUESTED, FAULT], CHOREOGRAPHY: [OVER
 
 @st.composite
 def written_logs(draw: st.DrawFn, secrets: Sequence[str] = (SECRET,), most: int = 25) -> LogWriter:
-    """A saga that went any way at all that the machine allows, up to any line; its secret is one of these."""
+    """Draw a saga that went any way that the machine allows, up to any line; its secret is one of these."""
     mode = draw(st.sampled_from([ORCHESTRATION, CHOREOGRAPHY]))
     writer = LogWriter(draw(st.sampled_from(DEFINITIONS) | ways()), {"pin": draw(st.sampled_from(secrets))}, mode)
     for _ in range(draw(st.integers(0, most))):

@@ -14,14 +14,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mysql.connector
 from sqlalchemy import create_engine, make_url
+
+from tests.support.private_server import PrivateServer
 
 START_WITHIN = 120  # seconds
 INIT_SQL = Path(__file__).parents[2] / "db" / "init.sql"
@@ -45,7 +47,7 @@ def main(command: list[str]) -> int:
 
 @contextlib.contextmanager
 def server() -> Iterator[str | None]:
-    """The administrator's URL of a running server, ended afterwards; None where none can be had."""
+    """Yield the administrator's URL of a running server, which is ended afterwards; None where there is none."""
     if url := os.environ.get("TEST_MYSQL_URL"):
         yield url
         return
@@ -58,7 +60,7 @@ def server() -> Iterator[str | None]:
 
 
 def private(options: list[str]) -> Process | Container | None:
-    """A server of our own, running."""
+    """Start a server of our own, and return it; None where there is none to start."""
     binary = _binary()
     if binary is None and shutil.which("docker") and _runs(["docker", "info"]):
         return Container(options)
@@ -78,50 +80,28 @@ def _binary() -> str | None:
     return shutil.which("mysqld", path=path) or shutil.which("mariadbd", path=path)
 
 
-class Process:
+class Process(PrivateServer):
     """A mysqld or mariadbd on a free port, with its data in a temporary directory."""
 
     def __init__(self, binary: str, options: list[str]):
-        self._directory = Path(tempfile.mkdtemp(prefix="saga-mysql-"))
-        data = self._directory / "data"
-        user = ["--user=root"] if os.geteuid() == 0 else []
-        if b"MariaDB" in subprocess.run([binary, "--version"], capture_output=True, check=True).stdout:
-            installer = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal"]
-            subprocess.run([*installer, f"--datadir={data}", *user], check=True, capture_output=True)
-            options = [*options, "--skip-name-resolve"]  # its anonymous user, of localhost, would come before ours
-        else:
-            arguments = ["--no-defaults", "--initialize-insecure", f"--datadir={data}", *user]
-            subprocess.run([binary, *arguments], check=True, capture_output=True)
         port = free_port()
-        place = [f"--datadir={data}", f"--socket={self._directory}/s", f"--port={port}", "--bind-address=127.0.0.1"]
-        self._command = [binary, "--no-defaults", *place, *user, *options]
         self.url = f"mysql+mysqlconnector://root:@127.0.0.1:{port}"
-        self._start()
+        super().__init__("MySQL", partial(_installed, binary, port, options), lambda: _refusal(self.url) is None)
 
-    def _start(self) -> None:
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        _await(self.url, lambda: self._process.poll() is None)
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
-    def send(self, number: int) -> None:
-        """A signal."""
-        self._process.send_signal(number)
-
-    def restart(self) -> None:
-        """After it was killed."""
-        self._process.wait()
-        self._start()
-
-    def close(self) -> None:
-        """End it, and its data."""
-        self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self._directory, ignore_errors=True)
+def _installed(binary: str, port: int, options: list[str], directory: Path) -> list[str]:
+    """Make an empty data directory, and return the command that starts a server on it."""
+    data = directory / "data"
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    if b"MariaDB" in subprocess.run([binary, "--version"], capture_output=True, check=True).stdout:
+        installer = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal"]
+        subprocess.run([*installer, f"--datadir={data}", *user], check=True, capture_output=True)
+        options = [*options, "--skip-name-resolve"]  # its anonymous user, of localhost, would come before ours
+    else:
+        arguments = ["--no-defaults", "--initialize-insecure", f"--datadir={data}", *user]
+        subprocess.run([binary, *arguments], check=True, capture_output=True)
+    place = [f"--datadir={data}", f"--socket={directory}/s", f"--port={port}", "--bind-address=127.0.0.1"]
+    return [binary, "--no-defaults", *place, *user, *options]
 
 
 class Container:
@@ -137,20 +117,20 @@ class Container:
         _await(self.url, lambda: _runs(["docker", "inspect", self._id]))
 
     def send(self, number: int) -> None:
-        """A signal."""
+        """Send it a signal."""
         if number in (signal.SIGSTOP, signal.SIGCONT):  # docker's own way to make it stand still
             _runs(["docker", "pause" if number == signal.SIGSTOP else "unpause", self._id])
         else:
             _runs(["docker", "kill", f"--signal={number}", self._id])
 
     def restart(self) -> None:
-        """After it was killed."""
+        """Wait until it is dead, and start it again."""
         _runs(["docker", "wait", self._id])
         _runs(["docker", "start", self._id])
         _await(self.url, lambda: _runs(["docker", "inspect", self._id]))
 
     def close(self) -> None:
-        """End it, and its data."""
+        """Kill it, and delete its data."""
         _runs(["docker", "rm", "--force", "--volumes", self._id])
 
 
@@ -173,23 +153,29 @@ def mysql_schemas(mysql_admin: str, prefix: str) -> dict[str, str]:
 
 
 def _await(url: str, alive: Callable[[], bool]) -> None:
-    parts = urlsplit(url)
+    """Wait until the server answers. Raises RuntimeError where it has died or takes too long."""
     deadline = time.monotonic() + START_WITHIN
-    while True:
-        try:
-            mysql.connector.connect(
-                host=parts.hostname, port=parts.port, user=parts.username, password=parts.password or "",
-                connection_timeout=5,
-            ).close()  # fmt: skip
-            return
-        except mysql.connector.Error as error:
-            if time.monotonic() > deadline or not alive():
-                raise RuntimeError(f"the tests' MySQL did not start: {error}") from error
-            time.sleep(0.2)
+    while error := _refusal(url):
+        if time.monotonic() > deadline or not alive():
+            raise RuntimeError(f"the tests' MySQL did not start: {error}") from error
+        time.sleep(0.2)
+
+
+def _refusal(url: str) -> mysql.connector.Error | None:
+    """Try to log in, and return the error where that fails."""
+    parts = urlsplit(url)
+    try:
+        mysql.connector.connect(
+            host=parts.hostname, port=parts.port, user=parts.username, password=parts.password or "",
+            connection_timeout=5,
+        ).close()  # fmt: skip
+    except mysql.connector.Error as error:
+        return error
+    return None
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

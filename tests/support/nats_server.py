@@ -18,18 +18,18 @@ CONFIG = Path(__file__).parents[2] / "db" / "nats.conf"
 
 
 def command(port: int, store: Path) -> list[str]:
-    """What starts the server, with its streams in `store`."""
+    """Return what starts the server, with its streams in `store`."""
     binary = str(Path(sysconfig.get_path("scripts"), "nats-server"))
     return [binary, "--config", str(CONFIG), "--addr", "127.0.0.1", "--port", str(port), "--store_dir", str(store)]
 
 
 def url_on(port: int) -> str:
-    """The URL of the server on this port."""
+    """Return the URL of the server on this port."""
     return f"nats://127.0.0.1:{port}"
 
 
 def answers(port: int) -> bool:
-    """Whether a server greets there."""
+    """Return whether a server greets there."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             return connection.recv(5) == b"INFO "
@@ -38,7 +38,7 @@ def answers(port: int) -> bool:
 
 
 def run_apart(work: Coroutine[Any, Any, Any]) -> Any:
-    """What `work` gives, on an event loop in a thread of its own: the browser's tests leave one in theirs."""
+    """Return what `work` gives, on an event loop in a thread of its own: the browser's tests leave one in theirs."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
@@ -56,7 +56,7 @@ def publish(url: str, payload: bytes) -> int:
 
 
 def read(url: str, seq: int) -> bytes | None:
-    """What the stream holds under this number."""
+    """Return what the stream holds under this number."""
 
     async def run() -> bytes | None:
         async with await nats.connect(url) as client:

@@ -74,7 +74,7 @@ class Participants:
         return 200, b"{}"
 
     def check_all_or_nothing(self, status: str) -> None:
-        """The promise, told by what truly took effect."""
+        """Check the promise against what truly took effect."""
         steps = self.definition.steps
         pivot = next((index for index, step in enumerate(steps) if step.pivot), len(steps))
         if status == "COMPLETED":
@@ -87,7 +87,7 @@ class Participants:
 
 
 def by_the_machine(definition: SagaDefinition, input: Mapping[str, Any], there: Participants) -> tuple[Saga, Any]:
-    """What saga.machine and saga.call make of the same participants: the ended saga, and its first cause."""
+    """Return what saga.machine and saga.call make of the same participants: the ended saga, and its first cause."""
 
     class Network:
         def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float) -> HttpAnswer:
@@ -151,7 +151,7 @@ def definitions(draw: st.DrawFn) -> SagaDefinition:
 
 @st.composite
 def plans(draw: st.DrawFn, definition: SagaDefinition) -> Plan:
-    """What goes wrong, up to five attempts of each call; then all goes well."""
+    """Draw what goes wrong, in up to five attempts of each call; then all goes well."""
     keys = [f"{step.name}:{call}" for step in definition.steps for call in ("action", "compensation")]
     odd = {"action": st.sampled_from(sorted(ODD)), "compensation": st.sampled_from(sorted(set(ODD) - {"refuse"}))}
     return {key: draw(st.lists(odd[key.split(":")[1]], max_size=5)) for key in keys if draw(st.integers(0, 2)) == 0}

@@ -85,7 +85,7 @@ def start(module: str, environ: Mapping[str, str], log: Path) -> Process:
 
 @functools.cache
 def _template() -> socket.socket:
-    """Where this process's own template takes requests; it ends with this process."""
+    """Return the address at which this process's template takes requests; it ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.support.preloaded", str(theirs.fileno())]

@@ -1,4 +1,4 @@
-"""A server of the tests' own, in a process with a port and a temporary directory: started, killed, started again."""
+"""A server that the tests start, kill and start again: one process, with a port and a temporary directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_WITHIN = 60  # seconds
+START_WITHIN = 120  # seconds
 
 
 class PrivateServer:

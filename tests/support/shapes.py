@@ -16,7 +16,7 @@ RESULTS = st.dictionaries(st.sampled_from(["id", "pin", "ü"]), st.integers() | 
 
 @st.composite
 def definitions(draw: st.DrawFn) -> SagaDefinition:
-    """One to six steps, with or without a pivot, some without a compensation."""
+    """Draw a definition of one to six steps, with or without a pivot, some without a compensation."""
     count = draw(st.integers(1, 6))
     pivot = draw(st.none() | st.integers(0, count - 1))
     steps = []

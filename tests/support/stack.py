@@ -30,7 +30,7 @@ INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}
 
 
 def eventually(check: Callable[[], Any], within: float = 30, every: float = 0.05) -> Any:
-    """The first true value of `check`, looked for until the deadline; AssertionError after it."""
+    """Return the first true value of `check`; raise AssertionError where there is none within so many seconds."""
     deadline = time.monotonic() + within
     while True:
         value = check()
@@ -42,7 +42,7 @@ def eventually(check: Callable[[], Any], within: float = 30, every: float = 0.05
 
 
 def impatient_sagas(directory: Path, timeout: float) -> Path:
-    """A folder with the saga that ships, all of whose calls have this time-out (seconds)."""
+    """Return a folder with the saga that ships, all of whose calls have this time-out (seconds)."""
     sagas = directory / "sagas"
     sagas.mkdir()
     shipped = re.sub(r"    timeout: .*\n", "", (ROOT / "orchestrator" / "sagas" / "signup.yaml").read_text())
@@ -118,7 +118,7 @@ class Stack:
         self.await_ready(process)
 
     def launch(self, process: str, **environ: str) -> None:
-        """Start one process."""
+        """Start one process, and do not wait for it."""
         port = self.ports[process if "orchestrator" in process else "orchestrator"]
         file = self.logs / f"{process}.log"
         if process == "nats":
@@ -132,7 +132,7 @@ class Stack:
         self.running[process] = preloaded.start(self._module(process), environ, file)
 
     def _module(self, process: str) -> str:
-        """What `python -m` runs in this process."""
+        """Return what `python -m` runs in this process."""
         if process in self.workers:
             return "orchestrator.temporal_worker"
         if process == "odd":
@@ -192,7 +192,7 @@ class Stack:
         return list(self.get(f"/sagas/{saga_id}/log").json()["lines"])
 
     def ended(self, saga_id: str, within: float = 40) -> dict[str, Any]:
-        """The saga, once it has ended."""
+        """Return the saga, once it has ended."""
 
         def look() -> dict[str, Any] | None:
             try:
@@ -204,7 +204,7 @@ class Stack:
         return dict(eventually(look, within))
 
     def rows(self, service: str) -> list[dict[str, Any]]:
-        """The rows of TABLE_<service>, read straight from the service's database."""
+        """Return the rows of TABLE_<service>, read straight from the service's database."""
         engine = create_engine(self.urls[SERVICES[service]])
         try:
             with engine.connect() as connection:
@@ -213,7 +213,7 @@ class Stack:
             engine.dispose()
 
     def counts(self) -> dict[str, int]:
-        """How many rows each service has."""
+        """Return how many rows each service has."""
         return {service: len(self.rows(service)) for service in SERVICES}
 
     def log_of(self, process: str) -> str:
@@ -236,7 +236,7 @@ def own_ports() -> Iterator[int]:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it can still do anything: one that nobody has waited for cannot."""
+    """Return whether a process still runs: a zombie, for which nobody has waited, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -244,7 +244,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def free_port(ports: Iterator[int]) -> int:
-    """The next of `ports` that nobody listens on."""
+    """Return the next of `ports` that nobody listens on."""
     for port in ports:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:

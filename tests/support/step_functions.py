@@ -113,7 +113,7 @@ class StepFunctions:
 
 
 def with_flags(definition: SagaDefinition, flags: str) -> SagaDefinition:
-    """The definition that POST /start?<flags> would run."""
+    """Return the definition that POST /start?<flags> would run."""
     pairs = parse_qsl(flags)
     fail, delay = ([value for name, value in pairs if name == wanted] for wanted in ("fail", "delay"))
     plan = parse_plan(fail, delay, [step.name for step in definition.steps], enabled=True)
@@ -210,7 +210,7 @@ class HttpError(Exception):
 
 
 def call(arguments: Mapping[str, Any], token: str | None = None) -> dict[str, Any]:
-    """One call: {StatusCode, Headers, ResponseBody}, or HttpError for anything but a 2xx."""
+    """Make one call and return {StatusCode, Headers, ResponseBody}; raise HttpError for anything but a 2xx."""
     assert set(arguments) <= {"ApiEndpoint", "Method", "InvocationConfig", "Headers", "QueryParameters", "RequestBody"}
     assert arguments["InvocationConfig"] == {"ConnectionArn": CONNECTION_ARN}
     assert not REFUSED_HEADERS & {name.lower() for name in arguments["Headers"]}
@@ -264,7 +264,7 @@ def _wait(self: WaitFunction, env: Environment, wait_seconds: float) -> None:
 
 
 def evaluate(expression: str) -> Any:
-    """What jsonata-python makes of an expression."""
+    """Return what jsonata-python makes of an expression."""
     try:
         with _one_at_a_time:
             return Jsonata(expression).evaluate(None)

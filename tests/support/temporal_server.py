@@ -14,13 +14,13 @@ ATTRIBUTES = ("SagaName=Keyword", "SagaStatus=Keyword", "SagaNeedsAttention=Bool
 
 
 def command(port: int, file: Path, options: Sequence[str] = ()) -> list[str]:
-    """What starts the server, with its state in `file`."""
+    """Return what starts the server, with its state in `file`."""
     flags = [*(f"--search-attribute={attribute}" for attribute in ATTRIBUTES), "--log-level=error", "--headless"]
     return [BINARY, "server", "start-dev", f"--port={port}", f"--db-filename={file}", *flags, *options]
 
 
 def answers(port: int) -> bool:
-    """Whether a server is ready there: it takes connections a moment before it answers."""
+    """Return whether a server is ready there: it takes connections a moment before it answers."""
     asked = [BINARY, "operator", "cluster", "health", f"--address=127.0.0.1:{port}"]
     return subprocess.run(asked, capture_output=True, timeout=30).returncode == 0
 

@@ -137,7 +137,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def kinds_of(database: str) -> dict[str, Kind]:
-    """The kinds that a column of this database ("sqlite" or "mysql") can hold, by name."""
+    """Return the kinds that a column of this database ("sqlite" or "mysql") can hold, by name."""
     return {name: kind for name, kind in KINDS.items() if kind.only in ("", database)}
 
 

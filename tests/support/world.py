@@ -150,7 +150,7 @@ class World:
         return Wsgi()
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, timeout: float, epoch: int) -> HttpAnswer:
-        """One attempt. A participant's own crash breaks the connection; a `lost` or `late` answer is a time-out."""
+        """Make one attempt. A participant's crash breaks the connection; a `lost` or `late` answer is a time-out."""
         parts = urlsplit(url)
         name = str(parts.hostname).upper()
         self.point(f"before call {name}")
@@ -215,7 +215,7 @@ class World:
             driver.make(call)
 
     def recover(self, saga_id: str, owner: str = "two") -> None:
-        """What a restarted process does: once the saga is due, claim it and drive it on."""
+        """Do what a restarted process does: once the saga is due, claim it and drive it on."""
         check_replay(self.log, saga_id)
         row = self.log.find(saga_id)
         assert row is not None
@@ -260,7 +260,7 @@ class World:
                 self.apps[step.name].test_client().post("/invoke", json=body, headers=headers)
 
     def check(self, row: SagaRow) -> None:
-        """The promises: all or nothing, at most once, reverse order, what the log says is what is."""
+        """Check the promises: all or nothing, at most once, in reverse order, and that the log says what is."""
         rows = {step.name: self.rows(step.name, row.id) for step in self.definition.steps}
         completed = row.state == "completed"
         assert set(rows.values()) == ({1} if completed else {0}), (row.state, rows)
@@ -274,7 +274,7 @@ class World:
 
 
 def check_replay(log: SagaLog, saga_id: str) -> None:
-    """The row's state, results and context are those that all its lines come to, from the beginning."""
+    """Check that the row's state, results and context are what all its lines come to, from the beginning."""
     row, lines = log.find(saga_id), log.lines(saga_id)
     assert row
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))

@@ -18,11 +18,11 @@ SAGA = {
 
 def test_a_stalled_saga_says_which_call_does_not_succeed_and_why_and_then_why_it_turned_back() -> None:
     assert one_line(SAGA) == (
-        "0193  STALLED      signup  A:compensating B:refused  the compensation of A does not succeed: injected: undo; "
-        "again at 2026-01-31T12:00:00Z; the cause: B failed: injected: before"
+        "0193  STALLED      signup  A:compensating B:no effect  stuck at undo A: injected: undo; again at "
+        "2026-01-31T12:00:00Z; the cause: B failed: injected: before"
     )
 
 
 def test_a_saga_that_is_not_orchestrated_says_so() -> None:
     line = one_line({**SAGA, "mode": "choreography", "status": "COMPENSATED"})
-    assert line == "0193  COMPENSATED  signup (choreography)  A:compensating B:refused  B failed: injected: before"
+    assert line == "0193  COMPENSATED  signup (choreography)  A:compensating B:no effect  B failed: injected: before"

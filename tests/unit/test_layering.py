@@ -289,11 +289,12 @@ def test_few_files_ask_in_which_mode_or_on_which_engine_a_saga_runs() -> None:
     paths = [ROOT / "up.py", *(path for package in sorted(OURS) for path in modules(package))]
     asking = {str(path.relative_to(ROOT)) for path in paths if asks_for_a_mode_or_an_engine(path.read_text())}
     outside = {path for path in asking if not path.startswith(tuple(THEIR_ROOMS_AND_THE_WIRING))}
-    assert outside == {
+    assert outside == {  # never more than five
         "saga/definition.py",
         "saga/choreographed_notes.py",
         "saga/views/representation.py",
         "orchestrator/parts.py",
+        "orchestrator/dashboard/stuck.py",
     }
 
 

@@ -18,7 +18,10 @@ SOURCES = "".join(
     if path.suffix in (".py", ".html") and path.name != "phrasing.py"
 )
 # Phrases whose names are put together from what a line says.
-FAMILIES = ("attempt ", "answer", "note: ", "cannot be undone, ", "on ")
+FAMILIES = (
+    *("attempt ", "answer", "note: ", "cannot be undone, ", "on ", "call ", "step ", "effect "),
+    *("stalled ", "parked ", "overdue ", "mend "),
+)
 
 
 def fields(text: str) -> set[str]:

@@ -81,10 +81,16 @@ def test_what_happens_to_the_orchestrator_is_noted_at_its_lane() -> None:
     writer.call()
     writer.add_line(CANCEL_REQUESTED, step="B")
     writer.event(E.CANCELLED)
-    notes = [(source, label) for kind, source, _, label in rows(writer) if kind == "note"]
+    notes = [(kind, source, label) for kind, source, _, label in rows(writer) if kind in ("note", "gone")]
     assert notes == [
-        ("orchestrator", label)
-        for label in ("crashes", "taken over", "it hands over", "cancel: the pivot decides", "cancelled")
+        (kind, "orchestrator", label)
+        for kind, label in (
+            ("note", "crashes"),
+            ("gone", "orchestrator gone, about 10 s"),
+            ("note", "it hands over"),
+            ("note", "cancel: the pivot decides"),
+            ("note", "cancelled"),
+        )
     ]
 
 
@@ -93,10 +99,10 @@ def test_a_call_that_a_crash_cut_short_is_drawn_and_so_is_how_long_nobody_was_th
     writer.call()
     writer.claim(seconds=12)
     writer.call()
-    assert [(row.label, row.answer, row.outcome) for row in drawn(writer).rows[1:4]] == [
-        ("B", "no answer recorded", "unknown"),
-        ("taken over", "", ""),
-        ("B", "HTTP 200", "done"),
+    assert [(row.kind, row.label, row.outcome, row.seq) for row in drawn(writer).rows[1:4]] == [
+        ("lost", "B, attempt 1: answer never recorded", "unknown", 4),
+        ("gone", "orchestrator gone, about 12 s", "", 4),
+        ("call", "B", "done", 5),
     ]
     assert words(writer)[1:4] == [
         "the orchestrator perhaps calls B, attempt 1: no answer is recorded",
@@ -106,14 +112,14 @@ def test_a_call_that_a_crash_cut_short_is_drawn_and_so_is_how_long_nobody_was_th
     ]
 
 
-@pytest.mark.parametrize(("fault", "calls"), [("before-B", []), ("after-B", ["B"])])
+@pytest.mark.parametrize(("fault", "calls"), [("before-B", []), ("after-B", ["B, attempt 1: answer never recorded"])])
 def test_a_crash_that_was_asked_for_happened_where_it_was_asked_for(fault: str, calls: list[str]) -> None:
     writer = LogWriter("A B C!")
     writer.call()
     writer.add_line(FAULT, {"fault": fault}, step="B")
     writer.claim(seconds=12)
     writer.call()
-    assert [row[3] for row in rows(writer)][1:] == [*calls, "crashes", "taken over", "B", "C"]
+    assert [row[3] for row in rows(writer)][1:] == [*calls, "crashes", "orchestrator gone, about 12 s", "B", "C"]
 
 
 @pytest.mark.parametrize("why", [None, "cancelled"])
@@ -126,7 +132,14 @@ def test_a_cancel_is_no_crash(why: str | None) -> None:
     writer.event(E.CANCELLED, "cancelled")
     writer.call()
     writer.call()
-    assert [row[3] for row in rows(writer)][1:] == ["B", "B", "cancelled", "undo B", "undo A"]
+    assert [row[3] for row in rows(writer)][1:] == [
+        "B",
+        "B, attempt 2: answer not awaited",
+        "cancelled",
+        "undo B",
+        "undo A",
+    ]
+    assert "gone" not in [row.kind for row in drawn(writer).rows]
     assert words(writer)[2] == "the orchestrator perhaps calls B, attempt 2: an operator does not wait for its answer"
     told = read_history(writer.shown()[1])
     assert (told.taken_over, told.crashes) == (0, 0)
@@ -149,7 +162,7 @@ def test_what_an_operator_took_was_not_taken_over_after_a_crash(why: str) -> Non
     writer.call()
     writer.claim(why=why)
     writer.call()
-    assert "taken over" not in [row[3] for row in rows(writer)]
+    assert "gone" not in [row[0] for row in rows(writer)]
     assert read_history(writer.shown()[1]).taken_over == 0
 
 
@@ -277,7 +290,10 @@ def test_nothing_overlaps_and_no_secret_is_drawn(writer: LogWriter) -> None:
     assert all(after.y - before.y >= HEIGHTS[after.kind] for before, after in pairwise(diagram.rows))
     assert diagram.height > max((row.y for row in diagram.rows), default=0)
     gap = diagram.lanes[1].x - diagram.lanes[0].x
-    assert all(LETTER * len(text) < gap for row in diagram.rows for text in (row.label, row.answer))
+    across = [row for row in diagram.rows if row.kind in ("lost", "gone")]
+    others = [row for row in diagram.rows if row not in across]
+    assert all(LETTER * len(text) < gap for row in others for text in (row.label, row.answer))
+    assert all(diagram.lanes[0].x + LETTER * len(row.label) < diagram.width for row in across)
     assert all(0 <= row.source < len(diagram.lanes) for row in diagram.rows)
     assert SECRET not in str(diagram)
 

@@ -291,6 +291,12 @@ def test_what_happened_is_told_in_plain_words(
     assert root_cause(saga, lines) == cause
 
 
+def test_beside_a_panel_it_does_not_say_again_what_it_is_stuck_at() -> None:
+    writer = LogWriter()
+    stalls_at_a(writer)
+    assert summarize(*writer.shown(), in_a_panel=True) == "B refused (HTTP 409: “no such address”), so it turns back."
+
+
 def test_before_its_first_answer_it_says_what_it_waits_for() -> None:
     assert summarize(*LogWriter().shown()) == "A has not answered yet (attempt 1)."
 

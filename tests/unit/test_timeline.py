@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.time_axis import Tick
 from orchestrator.dashboard.timeline import BARS_AT_MOST, Timeline, TimelineRow, timeline
+from orchestrator.dashboard.timeline_bars import ATTEMPTS
 from saga.definition import CHOREOGRAPHY
 from saga.machine import CANCEL_REQUESTED, RELEASED, Event
 from tests.support.log_writer import START, WORDS_OF_THE_LOG, LogWriter, written_logs
@@ -61,17 +62,37 @@ def test_between_two_attempts_it_waits() -> None:
         ("A", "wait", 20.0, 40.0, ""),
         ("A", "attempt", 60.0, 10.0, "unknown"),
         ("A", "wait", 70.0, 20.0, ""),
-        ("A", "attempt", 90.0, 0.4, "refused"),
-        ("A", "attempt", 90.4, 9.6, "done"),
+        ("A", "attempt", 90.0, 10.0, "done"),
     ]
     assert titles(chart, "A") == [
         "A action, attempt 1: HTTP 500 in 200 ms (unknown)",
         "waited 400 ms before attempt 2",
         "A action, attempt 2: no answer in 100 ms (unknown)",
         "waited 200 ms before attempt 3",
-        "A action, attempt 3: no connection in 0 ms (refused)",
-        "A action, attempt 4: HTTP 200 in 100 ms (done)",
+        "2 attempts in 100 ms: 1 refused, 1 done; the last: A action, attempt 4: HTTP 200 in 100 ms (done)",
     ]
+    assert [(bar.count, bar.counted) for bar in chart.rows[0].bars] == [(1, "")] * 4 + [(2, "×2")]
+
+
+def test_crowded_attempts_are_one_bar_that_counts_them_and_none_is_moved() -> None:
+    """Of nine attempts within a hundredth of the width, and one a long time after them."""
+    writer = LogWriter("A B")
+    writer.call()
+    writer.call(409)
+    for _ in range(3):
+        for _ in range(2):
+            writer.attempt(500, took=0.001, seconds=0.002)
+        writer.call(500, took=0.001, seconds=0.002)
+        writer.event(E.RESUMED, seconds=0.01)
+    writer.now += 10
+    writer.call(took=1, seconds=1)
+    chart = drawn(writer)
+    undo = next(row for row in chart.rows if row.label == "undo A")
+    crowd, *_, last = undo.bars
+    assert (crowd.count, crowd.counted, crowd.outcome) == (9, "×9", "unknown")
+    assert crowd.left == pytest.approx(100 * 0.02 / (chart.end - chart.start), abs=0.02)
+    second = 100 / (chart.end - START)
+    assert (last.left, last.width) == pytest.approx((100 - second, second), abs=0.02)
 
 
 def test_every_step_has_a_row_and_compensations_follow_in_the_order_of_their_calls() -> None:
@@ -83,7 +104,7 @@ def test_every_step_has_a_row_and_compensations_follow_in_the_order_of_their_cal
     writer.call()
     chart = drawn(writer)
     assert [row.label for row in chart.rows] == ["A", "B", "C", "D", "undo B", "undo A"]
-    assert chart.rows[3] == TimelineRow("D", ())
+    assert chart.rows[3] == TimelineRow("D", (), "D")
     assert titles(chart, "undo B") == ["B compensation, attempt 1: HTTP 200 in 10 ms (done)"]
 
 
@@ -111,7 +132,10 @@ def test_a_stall_goes_on_to_now_and_on_the_row_of_the_call_that_stalled() -> Non
     writer.call(500)
     chart = drawn(writer, writer.now + 4.2)
     assert titles(chart, "undo B")[-1] == "stalled 4.2 s so far (round 1)"
-    assert chart.end == pytest.approx(writer.now + 4.2)
+    stalled = chart.rows[-1].bars[-1]
+    assert stalled.left + stalled.width == pytest.approx(chart.now, abs=0.01)
+    assert stalled.until.startswith("2001-09-09T01:46:4")  # it grows on, to the end of the axis
+    assert chart.end > writer.now + 4.2
     assert drawn(writer).end == pytest.approx(writer.now)
 
 
@@ -139,7 +163,10 @@ def test_an_attempt_that_a_crash_may_have_cut_short_counts() -> None:
     assert titles(drawn(writer, writer.now + 1), "A") == [gone, "A action, attempt 2: no answer yet"]
     writer.call(took=1, seconds=1)
     assert titles(drawn(writer), "A") == [gone, "A action, attempt 2: HTTP 200 in 1 s (done)"]
-    assert [kind for _, kind, *_ in bars(drawn(writer))] == ["gone", "attempt"]
+    chart = drawn(writer)
+    assert [kind for _, kind, *_ in bars(chart)] == ["lost", "attempt"]
+    assert [(band.left, band.label) for band in chart.bands] == [(0.0, "orchestrator gone, about 2 s")]
+    assert chart.bands[0].width == pytest.approx(100 * 2 / 3, abs=0.1)
 
 
 def test_a_crash_in_a_compensation_is_on_the_row_of_that_compensation() -> None:
@@ -148,7 +175,8 @@ def test_a_crash_in_a_compensation_is_on_the_row_of_that_compensation() -> None:
     writer.call(409)
     writer.claim(seconds=2)
     for chart in (drawn(writer, writer.now + 1), drawn(after_call(writer))):
-        assert next(kind for row, kind, *_ in bars(chart) if row == "undo A") == "gone"
+        assert next(kind for row, kind, *_ in bars(chart) if row == "undo A") == "lost"
+        assert len(chart.bands) == 1
         assert not [kind for _, kind, *_ in bars(chart) if kind == "wait"]
 
 
@@ -163,6 +191,7 @@ def test_a_cancel_is_no_crash(why: str | None) -> None:
     chart = drawn(writer)
     assert titles(chart, "B") == ["B action, attempt 1: no answer is recorded; after 2 s an operator took the saga"]
     assert [(row, kind) for row, kind, *_ in bars(chart)] == [("A", "attempt"), ("B", "cut"), ("undo B", "attempt")]
+    assert chart.bands == ()
 
 
 def test_a_cancel_between_two_calls_draws_no_call_of_the_step_that_was_never_called() -> None:
@@ -202,52 +231,37 @@ def test_clocks_that_disagree_draw_nothing_backwards() -> None:
 
 def test_without_a_line_there_is_nothing_to_draw() -> None:
     saga, _ = LogWriter("A").shown()
-    assert timeline(saga, [], 5.0) == Timeline(0.0, 0.0, (Tick(0.0, "0"),), (TimelineRow("A", ()),))
+    assert timeline(saga, [], 5.0) == Timeline(0.0, 0.0, (Tick(0.0, "0"),), (TimelineRow("A", (), "A"),))
 
 
-def stalled_for(seconds: float) -> Timeline:
-    """A stall amid two seconds of calls."""
+def test_a_stall_is_drawn_as_long_as_it_was_however_long() -> None:
+    """The axis is to scale: what happened before a long rest is as narrow as it was short."""
     writer = LogWriter("A! B")
     writer.call(took=0.5, seconds=0.5)
     writer.call(400, took=0.5, seconds=0.5)
-    writer.event(E.RESUMED, seconds=seconds)
+    writer.event(E.RESUMED, seconds=98)
     writer.call(took=1, seconds=1)
-    return drawn(writer)
-
-
-def test_a_stall_that_dwarfs_all_else_is_cut() -> None:
-    """It takes half of the width; the rest is linear, with round marks on both sides."""
-    chart = stalled_for(20.1)
+    chart = drawn(writer)
     assert bars(chart) == [
-        ("A", "attempt", 0.0, 12.5, "done"),
-        ("B", "attempt", 12.5, 12.5, "refused"),
-        ("B", "stalled", 25.0, 50.0, ""),
-        ("B", "attempt", 75.0, 25.0, "done"),
+        ("A", "attempt", 0.0, 0.5, "done"),
+        ("B", "attempt", 0.5, 0.5, "refused"),
+        ("B", "stalled", 1.0, 98.0, ""),
+        ("B", "attempt", 99.0, 1.0, "done"),
     ]
-    assert [bar.compressed for bar in chart.rows[1].bars] == [False, True, False]
-    assert titles(chart, "B")[1] == "stalled 20.1 s (round 1)"
     assert [(tick.left, tick.label) for tick in chart.ticks] == [
-        (0.0, "0"), (12.5, "500 ms"), (25.0, "1 s"), (85.0, "21.5 s"), (97.5, "22 s"),
+        (0.0, "0"), (20.0, "20 s"), (40.0, "40 s"), (60.0, "1 min"), (80.0, "1 min 20 s"), (100.0, "1 min 40 s"),
     ]  # fmt: skip
 
 
-def test_up_to_ten_times_all_else_a_stall_is_drawn_as_long_as_it_was() -> None:
-    chart = stalled_for(20.0)
-    assert [bar.compressed for bar in chart.rows[1].bars] == [False, False, False]
-    assert chart.rows[1].bars[1].width == pytest.approx(100 * 20 / 22, abs=0.01)
-
-
-def test_stalls_of_which_each_is_twice_the_last_are_not_cut_but_those_beyond_a_leap_share_half_equally() -> None:
-    writer = LogWriter("A! B")
+def test_what_runs_grows_and_the_axis_has_room_for_its_time_out() -> None:
+    writer = LogWriter("A B")
     writer.call(took=1, seconds=1)
-    for seconds in (1, 2, 4, 8, 600, 1200):
-        writer.call(400, took=0.1, seconds=0.1)
-        writer.event(E.RESUMED, seconds=seconds)
-    writer.call()
-    rests = [bar for bar in drawn(writer).rows[1].bars if bar.kind == "stalled"]
-    assert [bar.compressed for bar in rests] == [False] * 4 + [True] * 2
-    assert [bar.width for bar in rests[4:]] == pytest.approx([25.0, 25.0], abs=0.5)
-    assert rests[3].width == pytest.approx(2 * rests[2].width, abs=0.5)
+    chart = timeline(*writer.shown(), now=writer.now + 1, timeouts={"B": 3.0})
+    running = chart.rows[1].bars[0]
+    assert chart.end == pytest.approx(START + 4)
+    assert (running.kind, running.left, running.width) == ("running", 25.0, 25.0)
+    assert (running.since, running.until) == ("2001-09-09T01:46:41.000Z", "2001-09-09T01:46:44.000Z")
+    assert chart.now == 50.0
 
 
 def test_a_row_of_very_many_bars_begins_with_one_for_all_the_old_ones() -> None:
@@ -303,14 +317,16 @@ def test_bars_lie_within_the_chart_in_order_none_too_narrow_to_see(writer: LogWr
             assert bar.width >= 0.4
             assert bar.left + bar.width <= 100 + 1e-9
             assert (round(bar.left, 2), round(bar.width, 2)) == (bar.left, bar.width)
-            assert bar.kind in ("attempt", "wait", "stalled", "running", "gone", "cut")
+            assert bar.kind in ("attempt", "wait", "stalled", "running", "lost", "cut")
             assert bar.outcome in ("done", "refused", "unknown", "")
             assert bar.title
             assert "{}" not in bar.title
         for bar, following in pairwise(row.bars):
             assert bar.left + bar.width <= following.left + 1e-9
     attempts = sum(line.event == "attempt" for line in writer.lines)
-    assert sum(kind == "attempt" for _, kind, *_ in bars(chart)) == attempts
+    taken = sum(line.event == "claimed" for line in writer.lines)
+    drawn_ones = sum(bar.count for row in chart.rows for bar in row.bars if bar.kind in ATTEMPTS)
+    assert attempts <= drawn_ones <= attempts + taken
 
 
 @given(written_logs(WORDS_OF_THE_LOG))

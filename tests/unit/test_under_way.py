@@ -90,7 +90,7 @@ def test_of_a_choreographed_saga_the_step_that_may_have_heard_counts_unless_its_
     assert facts(writer, "A") == ("RUNNING", 1, "unknown")
 
 
-@pytest.mark.parametrize(("handed_over", "said"), [(False, "attempt 2 under way"), (True, "attempts 1")])
+@pytest.mark.parametrize(("handed_over", "said"), [(False, "attempt 2 under way"), (True, "1 attempt")])
 def test_the_command_says_which_attempt_is_under_way(handed_over: bool, said: str) -> None:
     writer = LogWriter()
     writer.attempt(503, "refused")

@@ -1,4 +1,4 @@
-"""A process's connection to NATS JetStream, as a Broker."""
+"""The Broker on NATS JetStream: the one class of this folder that others use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEARCHED_WITHIN = 30.0  # seconds for an answer for which many events have to be
 
 
 class NatsBroker:
-    """Implements Broker; see there. It reconnects by itself, for as long as it takes."""
+    """A Broker on NATS JetStream. It reconnects by itself, for as long as it takes."""
 
     def __init__(
         self,

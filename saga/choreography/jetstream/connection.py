@@ -1,4 +1,4 @@
-"""The connection to NATS: its client needs an event loop (asyncio), which runs on a thread of its own here."""
+"""The connection to NATS, with the event loop (asyncio) that its client needs, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def _nothing() -> None:
 
 
 class Connection:
-    """Connects, reconnects for as long as it takes, and runs coroutines on the client's event loop.
+    """A connection that is made again for as long as it takes, and that runs coroutines on the client's event loop.
 
     `on_connect` is awaited after every connect and reconnect, until it raises no error of the broker, and then every
     `look_every` seconds: somebody may delete a stream or a consumer while we are connected. `on_first_connect` is
@@ -64,7 +64,7 @@ class Connection:
             self._thread.join(timeout=2)
 
     def ask(self, work: Coroutine[Any, Any, T], seconds: float = 2 * ANSWERS_WITHIN) -> T:
-        """Run a coroutine on the event loop and give what it gives; called from any other thread.
+        """Run a coroutine on the event loop and return what it returns; called from any other thread.
 
         Raises BrokerUnavailable where we are not connected, or it takes longer.
         """

@@ -1,4 +1,4 @@
-"""Consuming events from JetStream: each delivery is handled on a thread, and its reaction sent to the broker."""
+"""How events are consumed from JetStream: each delivery is handled on a thread, and its reaction sent to the broker."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Consuming:
             self._connection.spawn(puller.look())
 
     def disconnected(self) -> None:
-        """The connection was lost, and with it every request for events."""
+        """Forget every request for events, as the connection was lost."""
         for puller in self._pullers:
             puller.forget()
 
@@ -122,7 +122,7 @@ class Consuming:
                 await asyncio.sleep(REST)
 
     async def _handled(self, consumer: Consumer, delivery: Delivery) -> Reaction:
-        """The handler's reaction; what it decides on its time-out, where it takes longer than that."""
+        """Return the handler's reaction; where it takes longer than its time-out, what it decides about that."""
         handler = consumer.handler
         timeout = handler.timeout_for(delivery.subject)
         for handle in (handler.handle, handler.on_timeout):

@@ -1,4 +1,4 @@
-"""Pulls the events of one consumer from the broker, never more of them than this process can begin to handle at once.
+"""How one consumer's events are pulled: never more of them than this process can begin to handle at once.
 
 So each delivery that the broker counts is an attempt. An event that has to wait waits at the broker: while its service
 dies again and again, it is not delivered and uses up no attempts.

@@ -124,7 +124,7 @@ class Streams:
         return False
 
     async def _first_since(self, since: float, upto: int) -> int:
-        """The number of the first event that was stored at this time or later; one above `upto` where none is."""
+        """Return the number of the first event stored at this time or later; one above `upto` where there is none."""
         name, wire = self._names.name(STREAM), self._names.subject(SUBJECTS)
         lower, upper = (await self._stream.stream_info(name)).state.first_seq, upto + 1
         while lower < upper:
@@ -153,7 +153,7 @@ class Streams:
         return found[::-1][:most]
 
     async def _letters_between(self, lower: int, upper: int) -> list[dict[str, Any]]:
-        """The dead letters from number `lower` on, below `upper`."""
+        """Return the dead letters from number `lower` on, below `upper`."""
         found: list[dict[str, Any]] = []
         stream, subject = self._names.name(DEAD_STREAM), self._names.subject(f"{DEAD}>")
         with suppress(NotFoundError):  # there is none from here on
@@ -190,7 +190,7 @@ class Streams:
 
 
 def _same(found: ConsumerConfig, wanted: ConsumerConfig) -> bool:
-    """Whether a consumer that is there already is as it should be."""
+    """Return whether a consumer that is there already is as it should be."""
     subjects = found.filter_subjects or [found.filter_subject or ">"]
     return (
         sorted(subjects) == sorted(wanted.filter_subjects or ())
