@@ -19,6 +19,7 @@ from orchestrator.dashboard import (
     inspector_page,
     list_page,
     saga_page,
+    stuck_page,
     template_context,
 )
 from orchestrator.dashboard.compare_page import NaiveRuns
@@ -28,6 +29,7 @@ from orchestrator.parts import Orchestrator
 from saga.kits.flask_json import ExactJson
 from saga.kits.request_body import read_bodies
 from saga.process.settings import Settings, load_settings
+from saga.views.stuck import StuckSagas
 
 BODY_AT_MOST = 1 << 20  # bytes
 UI = Path(__file__).resolve().parent.parent / "ui"
@@ -47,7 +49,9 @@ def create_app(settings: Settings | None = None, orchestrator: Orchestrator | No
     template_context.add(app, orchestrator)
     injected = {"orchestrator": orchestrator}
     areas: dict[Blueprint, Mapping[str, Any]] = {area.blueprint: injected for area in (*API, *PAGES)}
-    areas[list_page.blueprint] = {**injected, "rendered": RenderedLists()}
+    stuck = StuckSagas(orchestrator.log, orchestrator.search)
+    areas[list_page.blueprint] = {**injected, "rendered": RenderedLists(), "stuck": stuck}
+    areas[stuck_page.blueprint] = {**injected, "stuck": stuck}
     areas[compare_page.blueprint] = {**injected, "naive_runs": NaiveRuns()}
     register(app, areas)
     orchestrator.open()

@@ -24,7 +24,8 @@ from saga.runtime.bulkhead import service_of
 from saga.saga_log import SagaLog
 from saga.unreadable import Unreadable
 from saga.views.audit import audit
-from saga.views.saga_search import SagaQuery, SagaSearch
+from saga.views.saga_filter import SagaQuery
+from saga.views.saga_search import SagaSearch
 
 logger = logging.getLogger("saga")
 

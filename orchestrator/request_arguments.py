@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 from flask import request
 
+from saga.definition import BUILTIN, MODES, TEMPORAL
 from saga.errors import BadInput
 from saga.machine import State
 from saga.unreadable import UNREADABLE
 from saga.views.representation import PUBLIC_STATUS, STATUSES
+from saga.views.saga_filter import KINDS, NEWEST, SORTS, SagaQuery
 
+ENGINES = (BUILTIN, TEMPORAL)
 _SAGA_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -44,7 +47,11 @@ def _number_in(name: str, pattern: str, default: float, least: float, most: floa
 
 def time_in(name: str) -> float | None:
     """Return the ISO 8601 time in the flag `name`, in seconds since the epoch; None where there is no such flag."""
-    text = request.args.get(name)
+    return time_of(name, request.args.get(name))
+
+
+def time_of(name: str, text: str | None) -> float | None:
+    """Return the time that an ISO 8601 text says, in UTC where it names no zone; None for None."""
     if text is None:
         return None
     try:
@@ -96,6 +103,33 @@ def status_in(arguments: Mapping[str, str]) -> tuple[list[State], bool | None]:
     if not states:
         raise BadInput(f"status: there is no status {status!r}; they are {', '.join(STATUSES)}", "status")
     return states, True
+
+
+def query_in(arguments: Mapping[str, str], most: int) -> SagaQuery:
+    """The query that the arguments of a list of sagas say; no more than `most` are to be found."""
+    states, readable = status_in(arguments)
+    return SagaQuery(
+        states=states,
+        readable=readable,
+        name=arguments.get("saga", ""),
+        q=arguments.get("q", ""),
+        before=before_in(arguments),
+        most=most,
+        mode=_one_of("mode", arguments, MODES),
+        engine=_one_of("engine", arguments, ENGINES),
+        step=arguments.get("step", ""),
+        kind=_one_of("kind", arguments, KINDS),
+        since=time_of("since", arguments.get("since")),
+        until=time_of("until", arguments.get("until")),
+        sort=_one_of("sort", arguments, SORTS) or NEWEST,
+    )
+
+
+def _one_of(name: str, arguments: Mapping[str, str], known: Collection[str]) -> str:
+    value = arguments.get(name, "")
+    if value and value not in known:
+        raise BadInput(f"{name} must be {', '.join(known)}, not {value!r}", name)
+    return value
 
 
 def before_in(arguments: Mapping[str, str]) -> str:

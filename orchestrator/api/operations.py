@@ -17,7 +17,7 @@ from saga.errors import BadInput
 from saga.machine import ENDED
 from saga.runtime.pruning import prune
 from saga.views.audit import audit
-from saga.views.saga_search import SagaQuery
+from saga.views.saga_filter import SagaQuery
 
 OPENAPI = Path(__file__).parent.parent / "openapi.json"
 

@@ -8,12 +8,11 @@ from orchestrator.attempt_lines import show_exchange
 from orchestrator.definition_to_start import definition_to_start
 from orchestrator.parts import Orchestrator
 from orchestrator.request_arguments import (
-    before_in,
     check_flags,
     idempotency_key,
     prefers_async,
+    query_in,
     seconds_in,
-    status_in,
     whole_number_in,
 )
 from orchestrator.status_codes import status_code_of_saga
@@ -21,14 +20,17 @@ from saga.errors import NoSuchSaga, SagaUnreadable
 from saga.payload import parse_object
 from saga.saga_row import SagaRow
 from saga.unreadable import Unreadable
+from saga.views.calls import lines_now
 from saga.views.raw_export import raw_export
 from saga.views.raw_rows import raw_rows
 from saga.views.representation import represent, represent_lines
-from saga.views.saga_search import SagaQuery
 
 PAGE_BYTES = 8 << 20  # of input and results, in a page of sagas
 LINES, LINES_AT_MOST = 1000, 10_000  # in a page of a saga's log
 SEARCHES = 20  # for one page, while some of what was found turns out to be unreadable
+LIST_FLAGS = (
+    "status", "saga", "q", "limit", "before", "mode", "engine", "step", "kind", "since", "until", "sort", "now",
+)  # fmt: skip
 WAIT = 30.0  # seconds that POST /start waits for the saga's end
 WAIT_AT_MOST = 300.0
 
@@ -57,22 +59,21 @@ def start(orchestrator: Orchestrator) -> Response:
 
 @blueprint.get("/sagas")
 def list_sagas(orchestrator: Orchestrator) -> Response:
-    """Return a page of the latest sagas: as many as `limit` says, or fewer where they are large."""
-    check_flags("status", "saga", "q", "limit", "before")
-    states, readable = status_in(request.args)
-    query = SagaQuery(
-        states=states,
-        readable=readable,
-        name=request.args.get("saga", ""),
-        q=request.args.get("q", ""),
-        before=before_in(request.args),
-        most=whole_number_in("limit", 50, 1, 500),
-    )
+    """Return a page of the latest sagas: as many as `limit` says, or fewer where they are large.
+
+    Where no index finds what is asked for, `looked_at` says how many were looked at, and `looked_to` where to go on.
+    """
+    check_flags(*LIST_FLAGS)
+    query = query_in(request.args, whole_number_in("limit", 50, 1, 500))
     for _ in range(SEARCHES):
-        page = orchestrator.search.filled(orchestrator.search.find(query), PAGE_BYTES)
-        if not readable or all(isinstance(saga, SagaRow) for saga in page):
+        found = orchestrator.search.search(query)
+        page = orchestrator.search.filled(found.sagas, PAGE_BYTES)
+        if not query.readable or all(isinstance(saga, SagaRow) for saga in page):
             break  # else one of them was just found to be unreadable, which the next search knows
-    return jsonify(sagas=[represent(saga) for saga in page if not readable or isinstance(saga, SagaRow)])
+    shown = [saga for saga in page if not query.readable or isinstance(saga, SagaRow)]
+    partly = {} if found.looked_at is None else {"looked_at": found.looked_at, "looked_to": found.looked_to}
+    now = lines_now(orchestrator.log, shown, orchestrator.starter.deps.clock()) if request.args.get("now") else None
+    return jsonify(sagas=[represent(saga) for saga in shown], **partly, **({} if now is None else {"now": now}))
 
 
 @blueprint.get("/sagas/<saga_id>")

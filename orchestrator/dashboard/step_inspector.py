@@ -55,7 +55,7 @@ class Inspected:
     """A step, with its lines newest first; of a line that belongs to no step only that line, and `step` is None.
 
     `words` are those for its status. `seq` is the line that was asked for, None where it was a step. `flight` is the
-    attempt that may be under way now, `clock` the time at which that was so.
+    attempt that may be under way, as of the time `clock`. `older` is a line to go on from, None where there is none.
     """
 
     step: Step | None

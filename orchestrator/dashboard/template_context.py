@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -63,6 +64,13 @@ def add(app: Flask, orchestrator: Orchestrator) -> None:
     app.add_template_filter(masked, "without_password")
     app.add_template_filter(pretty_text)
     app.add_template_filter(without_parts)
+    app.add_template_filter(iso, "iso")
+    app.add_template_filter(seconds_of, "seconds")
+
+
+def seconds_of(at: str) -> float:
+    """One of the API's times, in seconds since the epoch."""
+    return datetime.fromisoformat(at).timestamp()
 
 
 def query(filters: Mapping[str, str]) -> str:

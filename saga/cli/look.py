@@ -20,20 +20,32 @@ LINES_PER_PAGE = 5000  # of a log, in a page
 @click.command("list")
 @click.option("--status", help="RUNNING, COMPENSATING, STALLED, COMPLETED, COMPENSATED or UNREADABLE.")
 @click.option("--saga", help="The saga's name in its YAML file.")
-@click.option("-q", help="A saga's id, its beginning, or its idempotency key.")
+@click.option("--mode", help="orchestration or choreography.")
+@click.option("--engine", help="builtin or temporal.")
+@click.option("--step", help="The step at which they turned back.")
+@click.option("--kind", help="Why they turned back: refused, failed, timeout, cancelled or deadline.")
+@click.option("--since", help="Started at this time or later, as 2026-01-31T12:00:00Z.")
+@click.option("--until", help="Started at this time or earlier.")
+@click.option("--sort", help="newest (default), oldest, or longest.")
+@click.option("-q", help="A saga's id, its beginning or its end, its idempotency key, or a text in its input.")
 @click.option("--limit", type=int, default=20, show_default=True)
 @click.option("--before", help="The last id of the page before.")
 @json_option
 @click.pass_obj
 def list_sagas(api: Api, /, as_json: bool, **flags: Any) -> None:
     """List the latest sagas, newest first."""
-    _, page = api.call("GET", "/sagas", params={name: value for name, value in flags.items() if value})
+    params = {name: value for name, value in flags.items() if value}
+    _, page = api.call("GET", "/sagas", params={**params, "now": 1})
     if as_json:
+        page.pop("now", None)
         return show_json(page)
     for saga in page["sagas"]:
-        click.echo(one_line(saga))
+        click.echo(one_line(saga, page.get("now", {}).get(saga["saga_id"])))
     if not page["sagas"]:
         click.echo("no such saga", err=True)
+    if "looked_at" in page:
+        more = f"--before {page['looked_to']} looks further"
+        click.echo(f"only {page['looked_at']} sagas were looked at; {more}", err=True)
     return None
 
 

@@ -8,7 +8,7 @@ import click
 
 from saga.definition import SagaDefinition
 from saga.payload import pretty
-from saga.views.phrasing import Phrases
+from saga.views.now import now_line, now_of
 from saga.views.step_words import status_of_step
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's own JSON.")
@@ -19,30 +19,15 @@ def show_json(value: Any) -> None:
     click.echo(pretty(value))
 
 
-def one_line(saga: dict[str, Any]) -> str:
-    """Return the saga on one line: its id, status, name and steps, and what went wrong where something did."""
-    error = saga["error"]
-    place = f"{error['step']} " if error and error["step"] else ""
-    why = f"  {place}{error['kind']}: {error['message']}" if error else ""
-    if saga["status"] == "STALLED":
-        why = f"  {stuck_call(saga)}{'; the cause:' if why else ''}{why.replace('  ', ' ')}"
+def one_line(saga: dict[str, Any], now: str | None = None) -> str:
+    """Return the saga on one line: its id, status, name and steps, and what it does now, or why it turned back.
+
+    `now`: what the orchestrator says that it does now; without it, what its representation tells.
+    """
+    does = now_line(now_of(saga)) if now is None else now
+    cause = now_line(now_of({**saga, "status": "", "ended_at": "then"})) if saga["status"] == "STALLED" else ""
+    said = f"  {does}" + (f"; the cause: {cause}" if cause else "") if does else ""
     attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
     steps = " ".join(f"{step['name']}:{status_of_step(saga, step).lower()}" for step in saga["steps"])
     mode = "" if saga["mode"] in (SagaDefinition.mode, None) else f" ({saga['mode']})"  # the default is not said
-    return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga'] or '?'}{mode}  {steps}{attention}{why}"
-
-
-def stuck_call(saga: dict[str, Any]) -> str:
-    """Return in words which call a stalled saga makes again, why it failed, and when it is made again.
-
-    The call is a compensation where one is under way. Otherwise the saga goes forward, and the call is the action of
-    the first step that is not done, because all steps before it are.
-    """
-    undone = [step for step in saga["steps"] if step["status"] == "COMPENSATING"]
-    stuck = [*undone, *(step for step in saga["steps"] if step["status"] != "DONE")]
-    again = f"again at {saga['due_at']}" if saga["due_at"] else "it is tried again by itself"
-    if not stuck:
-        return again
-    say = Phrases(saga["mode"])
-    call = say("label of an undo" if undone else "label of a call", step=stuck[0]["name"])
-    return f"{say('stuck at', call=call)}: {stuck[0]['error'] or say('no last answer')}; {again}"
+    return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga'] or '?'}{mode}  {steps}{attention}{said}"

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from saga.machine import State
 from saga.saga_log import SagaLog
+from saga.storage import filter_sql
 from saga.storage import search_sql as sql
 from saga.unreadable import UNREADABLE
 from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
+
+SET_ASIDE_ASKED_FOR = 1000  # how many sagas that were set aside are asked for by their ids
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ def backlog(log: SagaLog, now: float, most: int) -> Backlog:
         overdue=int(stalled["overdue"]) + int(moving["overdue"]),
         oldest_due=max(0.0, now - oldest) if isinstance(oldest, float) else 0.0,
     )
+
+
+def count_attention(log: SagaLog, most: int) -> int:
+    """Return how many sagas need attention, counted up to `most`. Raises LogUnavailable."""
+    values = {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": log.aside.ids(SET_ASIDE_ASKED_FOR), "most": most}
+    return int(log.database.select(filter_sql.COUNT_ATTENTION, values)[0]["number"])
 
 
 def count_states(log: SagaLog, most: int) -> dict[str, int]:

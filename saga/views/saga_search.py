@@ -1,39 +1,43 @@
-"""`SagaSearch` searches the saga log for sagas that fit a query, newest first, for `GET /sagas` and the dashboard."""
+"""`SagaSearch` searches the saga log for sagas that fit a query, for `GET /sagas` and the dashboard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import ColumnElement, Connection, Select
 
-from saga.machine import State
 from saga.saga_log import SagaLog, results_of
 from saga.saga_row import SagaRow, Stored
-from saga.storage import log_sql
+from saga.storage import filter_sql, log_sql
 from saga.storage import search_sql as sql
+from saga.storage.log_tables import sagas
 from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_row
+from saga.views.backlog import SET_ASIDE_ASKED_FOR
 from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
+from saga.views.saga_filter import LONGEST, MARGIN, OLDEST, SagaQuery, id_at, input_has
 
+LOOKED_AT = 10_000  # how many sagas a search looks at for what no index finds
+WINDOW = 1000  # of those, how many at a time
+LOOKS_FOR = 1.0  # seconds after which it stops
+INPUT_AT_MOST = 65_536  # characters of an input that is read for a list, or searched
 SAGAS_SCANNED = 2000  # how many of the newest sagas are looked through for those that can, or cannot, be read
 SAGAS_PER_SCAN = 100
-SET_ASIDE_ASKED_FOR = 1000  # how many sagas that were set aside a search asks for by their ids
 
 
 @dataclass(frozen=True)
-class SagaQuery:
-    """Which sagas are asked for: those that fit every condition. By default there is no condition."""
+class Found:
+    """The sagas that a search has found, newest first unless the query says otherwise.
 
-    states: Collection[State] = ()  # they are in one of these states; empty means any
-    name: str = ""  # they are sagas of this name
-    q: str = ""  # their id begins with this, in either case, or this is their idempotency key
-    before: str = ""  # their id is lower than this: the next page of a list that ended with it
-    ended_since: float | None = None  # they ended at this time or later
-    needs_attention: bool = False  # they have not ended, and stall too often, are overdue, or cannot be read
-    readable: bool | None = None  # True: they can be read; False: they cannot; None: both
-    most: int = 50  # no more than so many are found
+    Where it gave up before it had seen all that it might have to: at how many sagas it has looked, and at which last.
+    """
+
+    sagas: list[Stored]
+    looked_at: int | None = None
+    looked_to: str | None = None
 
 
 class SagaSearch:
@@ -42,6 +46,107 @@ class SagaSearch:
     def __init__(self, log: SagaLog):
         self._log = log
         self._database = log.database
+
+    def search(self, query: SagaQuery) -> Found:
+        """Return the sagas that fit the query, also where no index finds them, and how far it has looked for them.
+
+        `q` is an id, its beginning, or an idempotency key. Where no saga has such a one, it is the end of an id, or
+        something in a field of the input that is not secret. For that, for the mode, the engine, and the error, and
+        for the longest, the newest LOOKED_AT are looked through, and no longer than LOOKS_FOR.
+        """
+        text = query.q if query.q and not self._named(query.q) else ""
+        if query.sort == LONGEST:
+            return self._longest(replace(query, q="" if text else query.q), text)
+        if text or query.about_json or query.sort == OLDEST:
+            return self._look_through(replace(query, q="" if text else query.q), text)
+        return Found(self.find(query))
+
+    def _named(self, q: str) -> bool:
+        """Whether a saga has this idempotency key, or an id that begins so."""
+        if not q.isascii():
+            return False
+        beginning = {"beginning": q.lower(), "beginning_ends": q.lower() + "~", "most": 1}
+        return bool(
+            self._database.select(log_sql.ID_BY_KEY, {"key": q})
+            or self._database.select(filter_sql.ids_of(sql.SEARCH.where(sql.BEGINS)), beginning)
+        )
+
+    def _look_through(self, query: SagaQuery, text: str) -> Found:
+        found: list[Stored] = []
+        oldest_first, stop, looked, last = query.sort == OLDEST, time.monotonic() + LOOKS_FOR, 0, query.before
+        select, values = self._select(replace(query, name="", before=""))
+        select = select.order_by(None).order_by(filter_sql.OLDEST_FIRST) if oldest_first else select
+        beyond = filter_sql.AFTER if oldest_first else sql.BEFORE
+        while True:
+            bounded = select.where(beyond) if last else select
+            given = {**values, "before": last} if last else values
+            window = [row["id"] for row in self._database.select(filter_sql.ids_of(bounded), {**given, "most": WINDOW})]
+            for saga in self._in_window(query, text, select, beyond, {**values}, window):
+                found.append(saga)
+                if len(found) == query.most:
+                    return Found(found)
+            looked, last = looked + len(window), window[-1] if window else last
+            if len(window) < WINDOW:
+                return Found(found)
+            if looked >= LOOKED_AT or time.monotonic() > stop:
+                return Found(found, looked, last)
+
+    def _in_window(
+        self,
+        query: SagaQuery,
+        text: str,
+        select: Select[Any],
+        beyond: ColumnElement[bool],
+        values: dict[str, Any],
+        window: Sequence[str],
+    ) -> Iterator[Stored]:
+        """Yield those of the sagas with these ids that fit what no index knows."""
+        if not window:
+            return
+        values |= {"from_id": min(window), "to_id": max(window), "most": SAGAS_PER_SCAN}
+        for condition in (filter_sql.WITHIN, *_conditions(query, text)):
+            select = select.where(condition)
+        if query.name:
+            select, values["name"] = select.where(sql.NAMED), query.name
+        while True:
+            rows = self._database.select(select, values)
+            yield from self._fitting([self._log.decoded(row) for row in rows], query, text)
+            if len(rows) < SAGAS_PER_SCAN:
+                return
+            select = select if "before" in values else select.where(beyond)
+            values["before"] = rows[-1]["id"]
+
+    def _fitting(self, sagas: Sequence[Stored], query: SagaQuery, text: str) -> Iterator[Stored]:
+        """Yield those of the sagas that fit what only their decoded rows and inputs tell."""
+        fitting = [saga for saga in sagas if query.fits(saga) and _readable_as(query, saga)]
+        inputs = self.inputs([saga for saga in fitting if isinstance(saga, SagaRow)]) if text else {}
+        for saga in fitting:
+            by_input = isinstance(saga, SagaRow) and input_has(inputs.get(saga.id), text, saga.definition.secret)
+            if not text or by_input or saga.id.endswith(text.lower()):
+                yield saga
+
+    def inputs(self, sagas: Sequence[Stored]) -> dict[str, Any]:
+        """Return the inputs of these sagas by their ids, but for those that are longer than INPUT_AT_MOST."""
+        values = {"saga_ids": [saga.id for saga in sagas], "longest": INPUT_AT_MOST}
+        rows = self._database.select(filter_sql.SMALL_INPUTS_OF, values) if sagas else ()
+        return {row["id"]: row["input"] for row in rows if isinstance(row["input"], dict)}
+
+    def _longest(self, query: SagaQuery, text: str) -> Found:
+        """Return the sagas that took the longest, or have been under way for the longest, of the newest LOOKED_AT."""
+        now, stop = time.time(), time.monotonic() + LOOKS_FOR
+        select, values = self._select(replace(query, name="", before=""))
+        rows = self._database.select(filter_sql.spans_of(select), {**values, "most": LOOKED_AT})
+        timed = [row for row in rows if all(isinstance(row[name], float | None) for name in ("started_at", "ended_at"))]
+        timed.sort(key=lambda row: (row["ended_at"] or now) - (row["started_at"] or now), reverse=True)
+        found: list[Stored] = []
+        for start in range(0, len(timed), SAGAS_PER_SCAN):
+            ids = [row["id"] for row in timed[start : start + SAGAS_PER_SCAN]]
+            known = self._log.find_many(ids, bare=True)
+            sagas = [known[saga_id] for saga_id in ids if saga_id in known]
+            found += [saga for saga in self._fitting(sagas, query, text) if query.name in ("", _name(saga))]
+            if len(found) >= query.most or time.monotonic() > stop:
+                break
+        return Found(found[: query.most], len(rows) if len(rows) == LOOKED_AT else None)
 
     def find(self, query: SagaQuery) -> list[Stored]:
         """Return the sagas that fit the query, without their inputs and results, which can be large: see `filled`.
@@ -83,6 +188,12 @@ class SagaSearch:
         if query.needs_attention:
             values |= {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": self._log.aside.ids(SET_ASIDE_ASKED_FOR)}
             select = select.where(sql.NEEDS_ATTENTION)
+        if query.since is not None:
+            values |= {"since": query.since, "lowest_id": id_at(query.since - MARGIN)}
+            select = select.where(filter_sql.STARTED_SINCE)
+        if query.until is not None:
+            values |= {"until": query.until, "highest_id": id_at(query.until + MARGIN) + "~"}
+            select = select.where(filter_sql.STARTED_UNTIL)
         if query.ended_since is not None:
             select, values["ended_since"] = select.where(sql.ENDED_SINCE), query.ended_since
         return select, values
@@ -134,3 +245,19 @@ class SagaSearch:
         found = unreadable_row(saga, reason)
         self._log.aside.put(found)
         return found
+
+
+def _conditions(query: SagaQuery, text: str) -> list[ColumnElement[bool]]:
+    """Return the conditions that the database can look at in the texts of JSON columns."""
+    columns = {"mode": sagas.c.definition, "engine": sagas.c.definition}
+    columns |= {"step": sagas.c.error, "kind": sagas.c.error}
+    made = [filter_sql.says(column, word) for name, column in columns.items() if (word := getattr(query, name))]
+    return [*made, filter_sql.ends_or_has(text)] if text else made
+
+
+def _readable_as(query: SagaQuery, saga: Stored) -> bool:
+    return query.readable is None or isinstance(saga, SagaRow) == query.readable
+
+
+def _name(saga: Stored) -> str | None:
+    return saga.definition.name if isinstance(saga, SagaRow) else saga.name

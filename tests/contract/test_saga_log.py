@@ -23,7 +23,8 @@ from saga.step_summary import StepSummary
 from saga.storage import log_tables
 from saga.storage.database import connect, create_tables
 from saga.views.backlog import count_states
-from saga.views.saga_search import SagaQuery, SagaSearch
+from saga.views.saga_filter import SagaQuery
+from saga.views.saga_search import SagaSearch
 from tests.conftest import Database
 from tests.support.builders import a_saga_id, a_saga_row
 from tests.support.world import signup

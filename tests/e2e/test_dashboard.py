@@ -15,7 +15,6 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from orchestrator.dashboard.scenarios import SCENARIOS, Scenario
 from tests.support.browser import SIZES, check_accessibility, opened
 from tests.support.stack import INPUT, Stack, eventually, impatient_sagas
 
@@ -57,66 +56,6 @@ def stuck(stack: Stack) -> Iterator[str]:
         return answer.status_code == 202 or bool(stack.saga(saga)["ended_at"])
 
     eventually(resolved)
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.slug))
-def test_each_card_does_what_it_says(open_page: Open, stack: Stack, scenario: Scenario) -> None:
-    """And its saga's page says so, from the services' own rows; it gets there by itself."""
-    with open_page() as page:
-        if scenario.slug == "orchestrator-crash":
-            page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/ui/break-it")
-        page.locator(f"#{scenario.slug}").get_by_role("button", name="Run", exact=True).click()
-        expect(page).to_have_url(re.compile("/ui/sagas/"))
-        if scenario.slug == "stuck-compensation":
-            expect(page.get_by_role("button", name="Retry now")).to_be_visible()
-        table = page.get_by_role("region", name="What the scenario said, and what happened")
-        expect(table).to_be_visible(timeout=40_000)
-        expect(table.get_by_text("as said")).to_have_count(4)
-    saga_id = re.search(r"/ui/sagas/([^?]+)", page.url)[1]  # type: ignore[index]
-    for service, number in scenario.right_end(stack.saga(saga_id)["status"]).rows.items():
-        assert sum(row["saga_id"] == saga_id for row in stack.rows(service)) == number
-
-
-def test_a_prediction_is_held_against_what_happened(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        card = page.locator("#after-commit")
-        card.get_by_text("Predict, then run").click()
-        card.get_by_label("It ends as").select_option("COMPENSATED")
-        for step, told in {"A": "is not there", "B": "is there", "C": "is not there"}.items():
-            card.get_by_label(f"{step}'s row").select_option(told)
-        card.get_by_role("button", name="Run and compare").click()
-        table = page.get_by_role("region", name="What you predicted, and what happened")
-        expect(table.get_by_text("as said")).to_have_count(3)
-        expect(table.get_by_text("not so")).to_have_count(1)
-
-
-def test_the_naive_coordinator_leaves_rows_behind_and_ours_does_not(open_page: Open, stack: Stack) -> None:
-    before = stack.counts()
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        page.locator("#after-commit").get_by_role("button", name="Beside a naive one").click()
-        naive = page.get_by_role("region", name="Naive")
-        expect(naive.get_by_text("It says ROLLED BACK, but B has 3 rows of it.")).to_be_visible()
-        ours = page.get_by_role("region", name="Ours")
-        expect(ours.get_by_text("B: no row")).to_be_visible()
-        assert SECRET not in page.content()
-        check_accessibility(page)
-        assert stack.counts() == {**before, "B": before["B"] + 3}
-        naive.get_by_role("button", name="Sweep up").click()
-        expect(naive.get_by_text("B: no row")).to_be_visible()
-    assert stack.counts() == before
-
-
-def test_a_new_saga_shows_by_itself_and_so_does_its_end(open_page: Open, stack: Stack) -> None:
-    with open_page() as page:
-        page.goto("/")
-        expect(page.locator("#live")).to_contain_text("live")
-        saga = stack.post_start("wait=0&delay=b:1500").json()["saga_id"]
-        row = page.locator(f"#row-{saga}")
-        expect(row.locator("td > .status.running")).to_be_visible()
-        expect(row.locator("td > .status.completed")).to_be_visible()
 
 
 def test_what_is_typed_and_unfolded_stays_while_the_page_changes(open_page: Open, stuck: str) -> None:
@@ -169,45 +108,6 @@ def test_a_verb_that_came_too_late_is_told_and_the_page_stays_live(open_page: Op
         expect(page.get_by_role("alert")).to_be_visible()
 
 
-def test_the_list_is_filtered_searched_and_paged(open_page: Open, stack: Stack) -> None:
-    for _ in range(27):
-        stack.post_start()
-    refused = stack.post_start("fail=b:refuse", headers={"Idempotency-Key": "order 7"}).json()["saga_id"]
-    with open_page() as page:
-        page.goto("/")
-        rows = page.locator("#list tbody tr")
-        expect(rows).to_have_count(25)
-        first = rows.first.locator("a").inner_text()
-        page.get_by_role("link", name="Older").click()
-        expect(page.get_by_role("link", name="Newest")).to_be_visible()
-        assert rows.first.locator("a").inner_text() < first
-        page.get_by_role("link", name=re.compile("compensated")).click()
-        expect(rows.first).to_contain_text("COMPENSATED")
-        assert all("COMPENSATED" in text for text in rows.all_inner_texts())
-        for q in (refused, refused[:23], "order 7"):
-            page.goto("/")
-            page.get_by_role("searchbox").fill(q)
-            page.get_by_role("button", name="Search").click()
-            expect(rows).to_have_count(1)
-            expect(rows.first).to_contain_text(refused)
-        page.get_by_role("searchbox").fill("nobody")
-        page.get_by_role("button", name="Search").click()
-        expect(page.get_by_text("No saga fits this")).to_be_visible()
-
-
-def test_only_what_needs_attention_is_under_that_filter(browser: Browser, make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack("sqlite", STALL_BASE_SECONDS="0.05", STALL_MAX_SECONDS="0.1")
-    saga = made_stuck(stack)
-
-    eventually(lambda: stack.saga(saga)["needs_attention"], within=60)
-    made_stuck(stack)
-    with opened(browser, stack.url) as page:
-        page.goto("/")
-        page.get_by_role("link", name="needs attention").click()
-        expect(page.locator("#list tbody tr")).to_have_count(1)
-        expect(page.locator("#list tbody tr")).to_contain_text(saga)
-
-
 def test_secrets_are_hidden_and_a_hostile_name_is_shown_and_not_run(open_page: Open, stack: Stack) -> None:
     hostile = "<script>document.title = 'run'</script><img src=x onerror=alert(1)>"
     saga = stack.post_start("fail=c:after", {**INPUT, "username": hostile}).json()["saga_id"]
@@ -218,27 +118,6 @@ def test_secrets_are_hidden_and_a_hostile_name_is_shown_and_not_run(open_page: O
             assert page.title() != "run"
         page.goto(f"/ui/sagas/{saga}")
         expect(page.get_by_text(hostile).first).to_be_visible()
-
-
-def test_the_curl_line_follows_the_form_and_says_no_secret(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        form = page.locator("#own-form")
-        for field in ("username", "address", "payment"):  # what the form shows at first is what it sends
-            expect(page.locator("#sent")).to_contain_text(f'"{field}": ')
-        group = form.get_by_role("group", name="B", exact=True)
-        group.get_by_label("what goes wrong").select_option("after")
-        group.get_by_label("in the first").fill("2")
-        form.get_by_label("payment").fill("very-secret")
-        sent = page.locator("#sent")
-        expect(sent).to_contain_text("/start?fail=b:after:2")
-        expect(sent).to_contain_text(""""payment": "'"$PAYMENT"'"}'""")
-        expect(sent).to_contain_text("Set PAYMENT first")
-        expect(sent).not_to_contain_text("***")
-        expect(sent).not_to_contain_text("very-secret")
-        form.get_by_role("button", name="Start", exact=True).click()
-        expect(page.locator("h1")).to_contain_text("COMPLETED")
-        expect(page.locator("#summary")).to_contain_text("HTTP 500 twice")
 
 
 def test_the_same_again_as_curl_is_the_same_request(open_page: Open, stack: Stack) -> None:
@@ -333,17 +212,6 @@ def test_a_page_that_is_not_there_looks_like_the_others(open_page: Open) -> None
             check_accessibility(page)
 
 
-def test_what_is_wrong_in_the_form_is_said_beside_it(open_page: Open) -> None:
-    with open_page() as page:
-        page.expected += ["400"]  # type: ignore[attr-defined]
-        page.goto("/ui/break-it")
-        form = page.locator("#own-form")
-        form.get_by_role("group", name="B", exact=True).get_by_label("what goes wrong").select_option("after")
-        form.get_by_role("group", name="B", exact=True).get_by_label("in the first").fill("many")
-        form.get_by_role("button", name="Start", exact=True).click()
-        expect(page.get_by_role("alert")).to_contain_text("'many' is not a number of times")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_every_view_is_accessible(open_page: Open, stack: Stack, stuck: str, scheme: str, size: str) -> None:
@@ -354,46 +222,6 @@ def test_every_view_is_accessible(open_page: Open, stack: Stack, stuck: str, sch
             expect(page.locator("#live")).to_contain_text("live")
             check_accessibility(page)
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
-
-
-def test_it_can_be_used_without_javascript(open_page: Open, stack: Stack) -> None:
-    """Everything but being live: a page that is not final reloads itself."""
-    with open_page(java_script_enabled=False) as page:
-        page.goto("/ui/break-it")
-        page.locator("#stuck-compensation").get_by_role("button", name="Run", exact=True).click()
-        expect(page).to_have_url(re.compile("/ui/sagas/"))
-        expect(page.locator("h1")).to_contain_text("COMPENSATED", timeout=30_000)
-        page.goto("/")
-        page.get_by_role("link", name=re.compile("compensated")).click()
-        expect(page.locator("#list tbody tr").first).to_contain_text("COMPENSATED")
-        page.goto("/ui/break-it")
-        page.get_by_role("group", name="B", exact=True).get_by_label("what goes wrong").select_option("refuse")
-        page.get_by_role("button", name="Show the curl line").click()
-        expect(page.locator("#sent")).to_contain_text("fail=b:refuse")
-
-
-def test_the_keyboard_is_enough(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        page.keyboard.press("Tab")
-        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-        page.locator("#refusal").get_by_role("button", name="Run", exact=True).focus()
-        page.keyboard.press("Enter")
-        expect(page.locator("h1")).to_contain_text("COMPENSATED")
-
-
-def test_where_choreography_is_off_that_is_said(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        card = page.locator("#b-fails")
-        expect(card.get_by_label("choreography").first).to_be_disabled()
-        expect(card.get_by_text("choreography is switched off here (NATS_URL=off)").first).to_be_visible()
-        expect(card.get_by_role("button", name="Run both")).to_be_disabled()
-        expect(page.get_by_role("link", name="Dead letters")).to_have_count(0)
-        page.goto("/ui/health")
-        expect(page.get_by_role("row", name="the broker")).to_contain_text("NATS_URL=off")
-        page.goto("/ui/dead-letters")
-        expect(page.get_by_text("There are none: choreography is switched off here")).to_be_visible()
 
 
 def test_who_called_whom_is_drawn_and_told_in_words(open_page: Open, stack: Stack) -> None:
@@ -407,10 +235,16 @@ def test_who_called_whom_is_drawn_and_told_in_words(open_page: Open, stack: Stac
         expect(page.locator("ol.words")).to_contain_text("the orchestrator calls B, attempts 1 to 3: HTTP 500")
 
 
-def test_an_empty_list_says_what_to_do(browser: Browser, make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack("sqlite")
-    with opened(browser, stack.url) as page:
-        page.goto("/")
-        expect(page.get_by_text("No saga yet")).to_be_visible()
-        expect(page.locator("#list pre")).to_contain_text("curl -X POST")
-        check_accessibility(page)
+def test_where_choreography_is_off_that_is_said(open_page: Open) -> None:
+    with open_page() as page:
+        page.goto("/ui/break-it")
+        switch = page.get_by_role("navigation", name="Mode")
+        expect(switch.get_by_role("link")).to_have_text(["orchestration"])
+        expect(page.get_by_text("choreography is switched off here (NATS_URL=off)")).to_be_visible()
+        page.locator("#b-fails").get_by_label("More ways to run").click()
+        expect(page.locator("#b-fails").get_by_role("button", name="Run both")).to_be_disabled()
+        expect(page.get_by_role("link", name="Dead letters")).to_have_count(0)
+        page.goto("/ui/health")
+        expect(page.get_by_role("row", name="the broker")).to_contain_text("NATS_URL=off")
+        page.goto("/ui/dead-letters")
+        expect(page.get_by_text("There are none: choreography is switched off here")).to_be_visible()

@@ -11,10 +11,9 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from orchestrator.dashboard.scenarios import SCENARIOS, Scenario
 from tests.e2e.test_choreography import dead_letters
 from tests.support.browser import SIZES, check_accessibility, opened
-from tests.support.stack import INPUT, Stack, eventually, impatient_sagas
+from tests.support.stack import Stack, eventually, impatient_sagas
 
 QUICK = {"LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "0.05", "STALL_MAX_SECONDS": "0.1", "RECOVERY_INTERVAL": "0.2"}
 CUT = ["ERR_", "Failed to load resource", "htmx:", "[object Event]"]  # what is logged where a connection breaks
@@ -45,63 +44,6 @@ def parked(stack: Stack) -> str:
 def put_right(stack: Stack) -> None:
     stack.kill("service_a")
     stack.start("service_a")
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.slug))
-def test_each_card_does_what_it_says_in_choreography_too(open_page: Open, stack: Stack, scenario: Scenario) -> None:
-    with open_page() as page:
-        if scenario.slug == "orchestrator-crash":
-            page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/ui/break-it")
-        card = page.locator(f"#{scenario.slug}")
-        expect(card.get_by_text(scenario.about)).to_be_visible()
-        card.get_by_label("choreography").first.check()
-        expect(card.get_by_text(scenario.choreographed or scenario.about)).to_be_visible()
-        expect(card.get_by_text(scenario.about)).to_be_visible(visible=not scenario.choreographed)
-        card.get_by_role("button", name="Run", exact=True).click()
-        expect(page).to_have_url(re.compile("/ui/sagas/"))
-        table = page.get_by_role("region", name="What the scenario said, and what happened")
-        expect(table).to_be_visible(timeout=40_000)
-        expect(table.get_by_text("as said")).to_have_count(4)
-        summary = page.locator("#summary").inner_text()
-        assert not re.search("answered|HTTP|asked|could not be reached", summary), summary
-    saga = re.search(r"/ui/sagas/([^?]+)", page.url)[1]  # type: ignore[index]
-    assert stack.saga(saga)["mode"] == "choreography"
-    for service, number in scenario.expect.rows.items():
-        assert sum(row["saga_id"] == saga for row in stack.rows(service)) == number
-
-
-def test_a_scenario_is_run_in_both_modes_side_by_side(open_page: Open, stack: Stack) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        page.locator("#after-commit").get_by_role("button", name="Run both").click()
-        expect(page).to_have_url(re.compile("/ui/both/"))
-        called = page.get_by_role("region", name="orchestration", exact=True)
-        told = page.get_by_role("region", name="choreography", exact=True)
-        for side in (called, told):
-            expect(side.get_by_text("COMPENSATED", exact=True).first).to_be_visible()
-            expect(side.get_by_text("B was undone as well as A")).to_be_visible()
-            expect(side.get_by_text("B: no row")).to_be_visible()
-        expect(called.get_by_role("img", name="who called whom")).to_contain_text("HTTP 500")
-        expect(told.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.B.refused")
-        cost = page.get_by_role("group", name="What it cost")
-        for text in ("6 HTTP requests", "4 events published", "2 sent again", "2 delivered again"):
-            expect(cost).to_contain_text(text)
-        expect(page.get_by_text("as said")).to_have_count(8)
-        check_accessibility(page)
-
-
-def test_both_sides_are_live(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        form = page.locator("#own-form")
-        form.get_by_role("group", name="B", exact=True).get_by_label("slower by").fill("1500")
-        form.get_by_role("button", name="Start both").click()
-        expect(page.get_by_role("cell", name="not ended")).to_have_count(2)
-        expect(page.get_by_role("img", name="who called whom")).to_contain_text("no answer yet")
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("nothing heard yet")
-        expect(page.get_by_role("cell", name="not ended")).to_have_count(0)
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.C.done")
 
 
 def test_who_told_whom_is_drawn_while_it_happens_and_told_in_words(open_page: Open, stack: Stack) -> None:
@@ -190,8 +132,7 @@ def test_that_the_broker_is_away_is_said_and_nothing_breaks(browser: Browser, ma
         page.get_by_role("button", name="Replay", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("the broker (NATS_URL) does not answer")
         check_accessibility(page)
-        page.goto("/ui/break-it")
-        page.locator("#all-goes-well").get_by_label("choreography").first.check()
+        page.goto("/ui/break-it?mode=choreography")
         page.locator("#all-goes-well").get_by_role("button", name="Run", exact=True).click()
         expect(page.locator("#summary")).to_contain_text("Nothing is heard of A yet")  # it is durable, and waits
         stack.start("nats")
@@ -278,27 +219,3 @@ def test_texts_of_a_drawing_do_not_overlap(open_page: Open, stack: Stack) -> Non
                         or other["y"] + other["height"] <= one["y"] + 3
                     )
                     assert apart, (one, other)
-
-
-def test_both_modes_can_be_run_without_javascript(open_page: Open) -> None:
-    with open_page(java_script_enabled=False) as page:
-        page.goto("/ui/break-it")
-        page.locator("#refusal").get_by_role("button", name="Run both").click()
-        expect(page.get_by_text("as said")).to_have_count(8, timeout=30_000)
-
-
-def test_the_form_and_its_curl_line_follow_the_mode(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        form = page.locator("#own-form")
-        form.get_by_label("choreography").check()
-        expect(page.locator("#sent")).to_contain_text("/start?mode=choreography")
-        form.get_by_label("username").fill("")
-        form.get_by_label("username").evaluate("element => element.removeAttribute('required')")
-        page.expected += ["400"]  # type: ignore[attr-defined]
-        form.get_by_role("button", name="Start", exact=True).click()
-        expect(page.get_by_role("alert")).to_contain_text("username is required")
-        expect(form.get_by_label("choreography")).to_be_checked()
-        form.get_by_label("username").fill(INPUT["username"])
-        form.get_by_role("button", name="Start", exact=True).click()
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.C.done")

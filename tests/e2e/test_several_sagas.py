@@ -73,6 +73,7 @@ def test_from_a_form_to_its_pages_and_back_the_saga_is_kept(stack: Stack) -> Non
     assert "/start?saga=returns&fail=returnsb:after" in shown
     compared = requests.post(f"{stack.url}/ui/compare", data=form, timeout=30)
     assert compared.status_code == 200
+    assert "says nothing any more" not in compared.text
     path = compared.url.removeprefix(stack.url)
     eventually(lambda: "It says ROLLED BACK" in page(stack, path))
     assert 'href="/ui/break-it?saga=returns"' in page(stack, path)

@@ -24,7 +24,8 @@ from saga.faults.flags import FaultKind
 from saga.faults.injection import LOSES_ANSWER
 from saga.machine import Line
 from saga.saga_row import SagaRow
-from saga.views.saga_search import SagaQuery, SagaSearch
+from saga.views.saga_filter import SagaQuery
+from saga.views.saga_search import SagaSearch
 from tests.conftest import databases
 from tests.support.choreographed_world import ChoreographedWorld
 from tests.support.world import INPUT, SERVICES, Points, signup

@@ -13,7 +13,8 @@ import pytest
 from saga.definition import Step
 from saga.errors import LeaseLost
 from saga.machine import ENDED
-from saga.views.saga_search import SagaQuery, SagaSearch
+from saga.views.saga_filter import SagaQuery
+from saga.views.saga_search import SagaSearch
 from tests.support.world import Crash, ParticipantCrash, Points, World, signup
 
 SCENARIOS = [

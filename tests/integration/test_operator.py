@@ -16,7 +16,8 @@ from saga.driver import Claim, Driver
 from saga.errors import BadInput, Conflict, LeaseLost, LogUnavailable, NoSuchSaga
 from saga.machine import State
 from saga.views.representation import represent
-from saga.views.saga_search import SagaQuery, SagaSearch
+from saga.views.saga_filter import SagaQuery
+from saga.views.saga_search import SagaSearch
 from tests.support.runtime import Runtime
 from tests.support.world import LEASE, SERVICES, Crash, Points, World, signup
 

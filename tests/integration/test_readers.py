@@ -90,7 +90,7 @@ def test_the_command_shows_any_saga(writer: LogWriter) -> None:
         assert "id" in result.output
     stuck = [step for step in saga["steps"] if step["status"] not in ("DONE", "PENDING")]
     if saga["status"] == "STALLED" and stuck:
-        assert any(f"stuck at {undo}{step['name']}:" in one_line(saga) for step in stuck for undo in ("", "undo "))
+        assert any(f"{step['name']}: " in one_line(saga) for step in stuck)
 
 
 @pytest.mark.parametrize("way", ["A! B C", "A B! C D"])
@@ -105,7 +105,7 @@ def test_a_saga_that_stalls_after_its_pivot_says_which_call_does_not_succeed(way
         step = writer.saga.step
         assert step
         assert saga["status"] == "STALLED"
-        assert f"  stuck at {step.name}: no answer; again at" in one_line(saga)
+        assert f"  {step.name}: no answer · next at" in one_line(saga)
 
 
 def test_a_pivot_that_nobody_can_ask_says_so() -> None:
@@ -113,7 +113,7 @@ def test_a_pivot_that_nobody_can_ask_says_so() -> None:
     writer.call(200)
     writer.call(500, 3)
     assert writer.saga.state == "stalled_deciding"
-    assert "  stuck at B: " in one_line(writer.shown()[0])
+    assert "  B: " in one_line(writer.shown()[0])
 
 
 @pytest.fixture(scope="module")

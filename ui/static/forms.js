@@ -87,7 +87,11 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest?.("button[data-copy]");
   if (!button) return;
   await navigator.clipboard.writeText(button.dataset.copy || button.parentElement.querySelector("pre").textContent);
-  const before = button.textContent;
-  button.textContent = button.dataset.copied || "copied";
-  setTimeout(() => (button.textContent = before), 1500);
+  if (button.dataset.copy) {
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1500);
+  } else {
+    button.textContent = "copied";
+    setTimeout(() => (button.textContent = "copy"), 1500);
+  }
 });

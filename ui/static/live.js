@@ -26,7 +26,7 @@ function announceChange() {
 function sayLive(live) {
   const sign = document.getElementById("live");
   sign.className = "status " + (live ? "good" : "");
-  sign.textContent = live ? "● live" : "○ disconnected: trying again";
+  sign.textContent = live ? "● live" : "○ disconnected";
 }
 
 document.addEventListener("htmx:sseOpen", (event) => {

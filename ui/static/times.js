@@ -4,7 +4,7 @@
 //   <time datetime="…Z">             a time, shown in the reader's zone or in UTC, as the reader has chosen;
 //                                    data-time="clock" shows only the clock, data-time="since" how long ago it was
 //   <b data-since="…Z">3.2 s</b>     how long it has been since then, ticking
-//   <b data-until="…Z">1:29</b>      how long it is until then, counting down to "now"
+//   <b data-until="…Z">1:29</b>      how long it is until then, counting down to "now"; with data-in: "in 1:29"
 //   <rect class="grows" data-since="…Z" data-until="…Z">
 //                                    no text of its own: --share goes from 0 to 1 between the two, and `.grows` in
 //                                    style.css draws that much of the full width; data-since alone and data-per="60"
@@ -70,7 +70,7 @@ const Times = (() => {
       write(element, length(Math.max(0, now - Date.parse(since)) / 1000, element.dataset.whole === undefined));
     } else {
       const left = Math.ceil((Date.parse(until) - now) / 1000);
-      write(element, left > 0 ? length(left) : "now");
+      write(element, left > 0 ? (element.dataset.in === undefined ? "" : "in ") + length(left) : "now");
     }
   }
 
