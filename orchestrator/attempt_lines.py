@@ -31,7 +31,7 @@ def show_exchange(log: SagaLog, exchanges: KeptExchanges, row: SagaRow, seq: int
 
 def line_at(log: SagaLog, row: SagaRow, seq: int) -> Line:
     """Return the line with this number. Raises NoSuchLine."""
-    found = log.lines_at(row.id, [seq])
+    found = log.lines_at(row.id, [seq]) if seq <= row.context.lines else []
     if not found or isinstance(found[0], UnreadableLine):
         raise NoSuchLine(f"the log of the saga {row.id} has no line {seq} that can be read")
     return found[0]

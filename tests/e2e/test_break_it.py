@@ -191,8 +191,8 @@ def test_a_card_is_run_in_both_modes_side_by_side(open_page: Open) -> None:
             expect(side.get_by_text("As the card said:")).to_be_visible()
             expect(side.get_by_text("B was undone as well as A")).to_be_visible()
             expect(side.get_by_text("B: no row").first).to_be_visible()
-        expect(called.get_by_role("img", name="who called whom")).to_contain_text("HTTP 500")
-        expect(told.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.B.refused")
+        expect(called.get_by_role("group", name="who called whom")).to_contain_text("HTTP 500")
+        expect(told.get_by_role("group", name="who told whom")).to_contain_text("saga.signup.B.refused")
         cost = page.get_by_role("group", name="What it cost")
         for text in ("6 HTTP requests", "4 events published", "2 sent again", "2 delivered again"):
             expect(cost).to_contain_text(text)
@@ -207,10 +207,10 @@ def test_both_sides_are_live(open_page: Open) -> None:
         form.get_by_role("group", name="B", exact=True).get_by_label("slower by").fill("1500")
         form.get_by_role("button", name="Start both").click()
         expect(page.get_by_role("cell", name="not ended")).to_have_count(2)
-        expect(page.get_by_role("img", name="who called whom")).to_contain_text("no answer yet")
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("nothing heard yet")
+        expect(page.get_by_role("group", name="who called whom")).to_contain_text("no answer yet")
+        expect(page.get_by_role("group", name="who told whom")).to_contain_text("nothing heard yet")
         expect(page.get_by_role("cell", name="not ended")).to_have_count(0)
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.C.done")
+        expect(page.get_by_role("group", name="who told whom")).to_contain_text("saga.signup.C.done")
 
 
 def test_the_naive_coordinator_leaves_rows_behind_and_ours_does_not(open_page: Open, stack: Stack) -> None:
@@ -223,7 +223,7 @@ def test_the_naive_coordinator_leaves_rows_behind_and_ours_does_not(open_page: O
         card_of(page, "after-commit").get_by_role("button", name="Beside a naive one").click()
         naive = page.get_by_role("region", name="Naive")
         expect(naive.get_by_text("It says ROLLED BACK, but B has 3 rows of it.")).to_be_visible()
-        drawing = naive.get_by_role("img", name="who called whom")
+        drawing = naive.get_by_role("group", name="who called whom")
         for text in ("A, request 1", "B, request 3", "HTTP 500, left 1 row", "undo A", "says ROLLED BACK"):
             expect(drawing).to_contain_text(text)
         ours = page.get_by_role("region", name="Ours")
@@ -259,7 +259,7 @@ def test_the_curl_line_follows_the_form_and_says_no_secret(open_page: Open) -> N
         expect(sent).not_to_contain_text("very-secret")
         form.get_by_role("button", name="Start", exact=True).click()
         expect(page.locator("h1")).to_contain_text("COMPLETED")
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.C.done")
+        expect(page.get_by_role("group", name="who told whom")).to_contain_text("saga.signup.C.done")
 
 
 def test_a_delay_beyond_the_time_out_is_warned_of(open_page: Open) -> None:
