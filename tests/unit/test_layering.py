@@ -152,6 +152,7 @@ LEVELS: tuple[frozenset[str], ...] = (
 WITH_THE_CORE = {
     "storage.log_sql",
     "storage.search_sql",
+    "storage.filter_sql",
     "storage.log_writes",
 }  # the saga log's statements know the names of states
 OPTIONAL = frozenset({"choreography", "temporal", "step_functions", "faults", "kits", "runtime", "testing", "cli"})
@@ -246,7 +247,7 @@ def test_no_import_points_upwards() -> None:
     assert upwards == set()
 
 
-# What tests for a mode or an engine: a comparison with one of their names, or a look at `choreographed`.
+# What tests for a mode or an engine: a comparison with one of their names, or a look at `definition.choreographed`.
 MODES_AND_ENGINES = {"ORCHESTRATION", "CHOREOGRAPHY", "BUILTIN", "TEMPORAL"}
 THEIR_ROOMS_AND_THE_WIRING = {
     "saga/choreography",
@@ -264,7 +265,7 @@ def asks_for_a_mode_or_an_engine(source: str) -> bool:
         return isinstance(node, ast.Name) and node.id in MODES_AND_ENGINES
 
     return any(
-        (isinstance(node, ast.Attribute) and node.attr == "choreographed")
+        (isinstance(node, ast.Attribute) and ast.unparse(node).endswith("definition.choreographed"))
         or (isinstance(node, (ast.Compare, ast.Match)) and any(map(is_a_name_of_one, ast.walk(node))))
         for node in ast.walk(ast.parse(source))
     )
