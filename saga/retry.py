@@ -1,4 +1,4 @@
-"""When to try again: `retry_request` makes the attempts of one call, and `stall_delay` says how long a saga rests.
+"""This module says when to try again: `retry_request` for one call, `stall_delay` for a saga that has stalled.
 
 All waits double from one to the next, up to a limit, and are jittered between half and all of themselves, so that
 many callers of a service that has failed do not come back at the same moment. Sleep and randomness are passed in.

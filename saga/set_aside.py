@@ -1,4 +1,4 @@
-"""The sagas that this process cannot read: each is logged once, counted, and not looked at again for a while.
+"""`SetAside` remembers the sagas that this process cannot read: each is logged once, counted, and left alone.
 
 Nothing of this is in the database. What one version cannot read, another may, and it must find the saga as it was.
 """

@@ -40,6 +40,7 @@ from saga.unreadable import Unreadable
 BOTH = "both"
 PREDICT = "Predict, run, explain"  # heads the cards of a lesson
 REMEMBERED = {"mode": (ORCHESTRATION, CHOREOGRAPHY, BOTH), "predict": ("off", "on")}  # the default first
+_FLAGS_OF_MODE: dict[str, Flags] = {CHOREOGRAPHY: [("mode", CHOREOGRAPHY)]}
 YEAR = 365 * 24 * 3600  # seconds for which a browser remembers them
 CARRIED = ("scenario", "lesson", "predict-")  # beginnings of the fields that go on to the page of the saga
 
@@ -165,7 +166,7 @@ def render_form(orchestrator: Orchestrator, problem: str | None = None) -> str:
     groups = {name: [each for each in shown if each.group == group] for group, name in GROUPS.items()}
     if lesson:
         groups = {PREDICT: sorted(shown, key=lambda each: lesson.cards.index(each.slug))}
-    with_mode: Flags = [("mode", CHOREOGRAPHY)] if switches["mode"] == CHOREOGRAPHY else []
+    with_mode = _FLAGS_OF_MODE.get(str(switches["mode"]), ())
     return render_template(
         "break_it.html",
         groups={name: cards for name, cards in groups.items() if cards},

@@ -1,4 +1,4 @@
-"""The orchestrator's HTTP API as the commands call it, and the exit codes that they end with."""
+"""`Api` calls the orchestrator's HTTP API for the commands; the exit codes that they end with are here as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps a bad service from taking all threads and all time: it bounds the calls to each service, and the retries.
+"""A bulkhead keeps a bad service from taking all threads and all time: it bounds calls to each service, and retries.
 
 Bulkhead and circuit breaker are Nygard's ("Release It!"). The breaker holds back only the calls that stalled sagas make
 again. A new saga's action is always called, so that a service that is back is seen to be back at once.

@@ -1,4 +1,4 @@
-"""Drives sagas in a bounded pool of threads: which thread works on which saga, and when one must wait for a service.
+"""The driver pool drives sagas in a bounded number of threads, and says which thread works on which saga.
 
 A saga is in the pool from its start or its claim until it ends, stalls, or is lost. A thread works on it call by call;
 where its next call finds no place at the service, the saga waits in line there, and the thread takes another one.
@@ -119,7 +119,7 @@ class DriverPool:
         self.accept(driver)
 
     def preempt(self, row: SagaRow, why: str) -> Driver | None:
-        """Take a saga away from whoever drives it; None where it has moved on since `record` was read.
+        """Take a saga away from whoever drives it; return None where it has moved on since `row` was read.
 
         Its driver, wherever it is, finds its next write refused. The caller writes with the new driver, and then gives
         it to `accept`; the log says `why` the saga was taken over.

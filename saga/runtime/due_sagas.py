@@ -1,4 +1,4 @@
-"""Which sagas want a driver: those that are due, and those whose due time is not to be believed."""
+"""`DueSagas` tells recovery which sagas need a driver: those that are due, and those with a doubtful due time."""
 
 from __future__ import annotations
 

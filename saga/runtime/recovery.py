@@ -1,4 +1,4 @@
-"""Claims what is due, at the start and at every interval: stalled sagas, and those whose lease has ended."""
+"""Recovery claims what is due, at the start and at every interval: stalled sagas, and those whose lease has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers that wait for a saga's end: how many may, how long, and how they learn of it."""
+"""This module has the callers that wait for a saga's end: how many may, how long, and how they learn of it."""
 
 from __future__ import annotations
 

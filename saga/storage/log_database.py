@@ -1,4 +1,4 @@
-"""The saga log's database: work is done in a transaction, and the database's errors are translated once, here.
+"""`LogDatabase` runs work on the saga log in a transaction, and translates the database's errors: once, and only here.
 
 `LogUnavailable` says that the caller may try again later, `WriteRefused` that the same write would be refused again.
 """

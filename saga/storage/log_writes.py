@@ -1,4 +1,4 @@
-"""Several sagas' writes in one transaction, each conditional on its own saga's epoch."""
+"""`write_together` makes several sagas' writes in one transaction, each conditional on its own saga's epoch."""
 
 from __future__ import annotations
 

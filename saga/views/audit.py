@@ -1,4 +1,4 @@
-"""Checks that ended sagas were all or nothing, by what the participants' own records say.
+"""The audit checks that ended sagas were all or nothing, by what the participants' own records say.
 
 The saga log is not believed here, because it is what is checked: a saga's end says what each participant must have.
 """

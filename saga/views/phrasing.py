@@ -224,7 +224,6 @@ PHRASES: Mapping[str, str | Modes] = {
     "one attempt counted": "1 attempt",
     "attempt under way": "attempt {number} under way",
     # --- what a saga is stuck at
-    "stuck at": "stuck at {call}",
     "last answer": "{answer}: {message}",
     "no last answer": "no answer",
     "retrying": Modes("Retried: attempt {number} is under way", "Replayed: nothing is heard of it yet"),

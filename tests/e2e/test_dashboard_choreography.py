@@ -46,29 +46,7 @@ def put_right(stack: Stack) -> None:
     stack.start("service_a")
 
 
-def test_who_told_whom_is_drawn_while_it_happens_and_told_in_words(open_page: Open, stack: Stack) -> None:
-    saga = stack.post_start("wait=0&fail=c:refuse&delay=b:1500").json()["saga_id"]
-    with open_page() as page:
-        page.goto(f"/ui/sagas/{saga}")
-        drawing = page.get_by_role("img", name="who told whom; the orchestrator only listens")
-        expect(drawing).to_contain_text("nothing heard yet")
-        expect(drawing).not_to_contain_text("saga.signup.B.done")
-        expect(drawing).to_contain_text("saga.signup.A.undone")
-        page.get_by_text("The same in words").click()
-        words = page.locator("ol.words")
-        for text in (
-            "the orchestrator publishes saga.signup.started: A hears it, and acts",
-            "C, attempt 1: it refuses",
-            "C publishes saga.signup.C.refused: B hears it, and undoes itself",
-            "A publishes saga.signup.A.undone: nobody has to act on it",
-        ):
-            expect(words.get_by_text(text)).to_be_visible()
-        expect(page.get_by_role("group", name="Log")).to_contain_text("saga.signup.C.refused")
-        expect(page.locator("main pre").filter(has_text="mode=choreography")).to_be_visible()
-
-
-@pytest.mark.parametrize("place", ["/ui/dead-letters", "/ui/sagas/{}", "/ui/sagas/{}/resume"])
-def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Callable[..., Stack], place: str) -> None:
+def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Callable[..., Stack]) -> None:
     stack = make_stack("sqlite", mode="choreography", **QUICK)
     saga = parked(stack)
     fine = stack.post_start().json()["saga_id"]
@@ -81,15 +59,9 @@ def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Calla
         letter = page.locator("#letters-list tbody tr")
         for text in ("saga.signup.B.refused", "at A", "FAULTS=off", saga):
             expect(letter).to_contain_text(text)
-        page.goto(place.format(saga).removesuffix("/resume"))
-        if "sagas" in place:
-            expect(page.locator("h1")).to_contain_text("needs attention")
-            expect(page.locator("#summary")).to_contain_text("A could not handle saga.signup.B.refused")
-            expect(page.get_by_role("img", name="who told whom")).to_contain_text("parked")
         put_right(stack)
-        page.get_by_role("button", name="Replay what is parked" if "resume" in place else "Replay", exact=True).click()
-        if "resume" not in place:
-            expect(page.get_by_text("No event is parked")).to_be_visible()
+        page.get_by_role("button", name="Replay", exact=True).click()
+        expect(page.get_by_text("No event is parked")).to_be_visible()
         expect(page.locator("#letters")).to_have_text("")
         page.goto(f"/ui/sagas/{saga}")
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
@@ -127,9 +99,7 @@ def test_that_the_broker_is_away_is_said_and_nothing_breaks(browser: Browser, ma
         expect(broker).to_contain_text("the broker (NATS_URL) does not answer")
         expect(page.locator("#signs").get_by_text("broker")).to_contain_text("does not answer")
         page.goto(f"/ui/sagas/{saga}")
-        page.get_by_role("button", name="Replay what is parked").click()
-        expect(page.get_by_role("alert")).to_contain_text("the broker (NATS_URL) does not answer")
-        page.get_by_role("button", name="Replay", exact=True).click()
+        page.get_by_role("button", name="Service A is mended: replay").click()
         expect(page.get_by_role("alert")).to_contain_text("the broker (NATS_URL) does not answer")
         check_accessibility(page)
         page.goto("/ui/break-it?mode=choreography")
@@ -154,9 +124,12 @@ def test_past_its_deadline_a_saga_is_said_to_have_nobody_in_charge(
         expect(page.locator(f"#row-{saga}")).to_contain_text("choreography")
         page.locator(f"#row-{saga} a").click()
         expect(page.locator("h1")).to_contain_text("overdue")
-        expect(page.get_by_text("That is the price of choreography")).to_be_visible()
-        expect(page.locator("#summary")).to_contain_text("nobody is in charge who could roll it back")
-        for verb in ("Cancel", "Retry now", "Resolve", "Replay"):
+        panel = page.get_by_role("region", name="Overdue: it waits for service B")
+        expect(panel).to_contain_text(stack.url_of("service_b"))
+        expect(panel).to_contain_text("Mend service B: the saga then goes on by itself")
+        expect(page.get_by_text("that is the price of choreography")).to_be_visible()
+        expect(page.locator("main")).not_to_contain_text("in charge")
+        for verb in ("Cancel", "Retry", "Resolve", "replay"):
             expect(page.get_by_role("button", name=verb)).to_have_count(0)
         check_accessibility(page)
         stack.start("service_b")
@@ -197,25 +170,3 @@ def test_what_is_parked_is_accessible(
 
 BOXES = """texts => texts.map(text => text.getBoundingClientRect()).filter(box => box.width)
                     .map(({x, y, width, height}) => ({x, y, width, height}))"""
-
-
-def test_texts_of_a_drawing_do_not_overlap(open_page: Open, stack: Stack) -> None:
-    sagas = [stack.post_start(flags).json()["saga_id"] for flags in ("fail=c:after", "fail=b:after&fail=a:undo:2")]
-    stack_mode, stack.mode = stack.mode, "orchestration"
-    sagas += [stack.post_start(flags).json()["saga_id"] for flags in ("fail=c:after", "fail=b:after&fail=a:undo:2")]
-    stack.mode = stack_mode
-    with open_page() as page:
-        for saga in sagas:
-            stack.ended(saga)  # so that nothing moves any more
-            page.goto(f"/ui/sagas/{saga}")
-            found = page.locator("svg.sequence text").evaluate_all(BOXES)
-            assert len(found) > 10
-            for index, one in enumerate(found):
-                for other in found[index + 1 :]:
-                    apart = (
-                        one["x"] + one["width"] <= other["x"] + 1
-                        or other["x"] + other["width"] <= one["x"] + 1
-                        or one["y"] + one["height"] <= other["y"] + 3
-                        or other["y"] + other["height"] <= one["y"] + 3
-                    )
-                    assert apart, (one, other)
