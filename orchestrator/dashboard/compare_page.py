@@ -110,7 +110,7 @@ def show(orchestrator: Orchestrator, naive_runs: NaiveRuns, saga_id: str) -> str
 
 
 @blueprint.post("/ui/compare/<saga_id>/sweep")
-def sweep_up(orchestrator: Orchestrator, saga_id: str) -> Response:
+def sweep_up(orchestrator: Orchestrator, naive_runs: NaiveRuns, saga_id: str) -> Response:
     """Undo what a naive run has left behind, as somebody would have to by hand."""
     definition = find_view(orchestrator, saga_id)["snapshot"]
     sweep(saga_id, definition, orchestrator.settings.token, orchestrator.starter.deps.transport)
@@ -118,6 +118,6 @@ def sweep_up(orchestrator: Orchestrator, saga_id: str) -> Response:
 
 
 @blueprint.get("/ui/compare/<saga_id>/sweep")
-def show_after_sweep(orchestrator: Orchestrator, saga_id: str) -> Response:
+def show_after_sweep(orchestrator: Orchestrator, naive_runs: NaiveRuns, saga_id: str) -> Response:
     """Lead from the address of the sweep's form back to the run's page."""
     return redirect(f"/ui/compare/{quote(saga_id, safe='')}{carried()}")

@@ -286,8 +286,9 @@ def test_what_is_wrong_in_the_form_is_said_beside_it(open_page: Open) -> None:
             group.get_by_label("what goes wrong").select_option("after")
             group.get_by_label("in the first … attempts", exact=True).fill("many")
             form.get_by_role("button", name="Start", exact=True).click()
-            expect(form.get_by_role("alert")).to_contain_text("'many' is not a number of times")
-            expect(form.get_by_role("alert")).to_be_in_viewport()
+            alert = page.locator("#own").get_by_role("alert")
+            expect(alert).to_contain_text("'many' is not a number of times")
+            expect(alert).to_be_in_viewport()
             expect(group.get_by_label("in the first … attempts", exact=True)).to_have_value("many")
 
 
