@@ -39,7 +39,7 @@ _STATES: Mapping[str, str] = {
     State.COMPENSATED: "so the saga is rolled back",
 }
 _WHAT_FOLLOWS: Mapping[tuple[str, str], str] = {
-    (Event.COMPENSATION_DONE, State.COMPENSATING): "the compensation is done, so the saga goes on back",
+    (Event.COMPENSATION_DONE, State.COMPENSATING): "the compensation is done, so the step before it is undone next",
     (
         Event.ACTION_UNKNOWN,
         State.COMPENSATING,

@@ -12,7 +12,8 @@
     await htmx.ajax("GET", link.dataset.inspect, { target: "#inspector", swap: "outerHTML" });
     history.replaceState(history.state, "", link.getAttribute("href").replace("#inspector", ""));
     panel().focus({ preventScroll: true });
-    panel().querySelector("li[aria-current]")?.scrollIntoView({ block: "center" });
+    const asked = panel().querySelector("li[aria-current]"); // scrollIntoView would move the page, too
+    if (asked) panel().scrollTop = asked.offsetTop - panel().clientHeight / 4;
   }
 
   function close() {
