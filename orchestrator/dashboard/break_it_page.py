@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from flask import Blueprint, make_response, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
@@ -151,6 +151,13 @@ def carried() -> str:
     return f"?{urlencode(asked)}" if asked else ""
 
 
+def carried_back() -> str:
+    """The same for a command's form on a saga's page, whose address is the one that the browser comes from."""
+    came_from = parse_qsl(urlsplit(request.referrer or "").query)
+    asked = [(name, value) for name, value in came_from if name.startswith(CARRIED)]
+    return f"?{urlencode(asked)}" if asked else ""
+
+
 def render_form(orchestrator: Orchestrator, problem: str | None = None) -> str:
     """The page; `problem` is why what its reader has sent was refused."""
     asked = _edited(orchestrator) if problem is None and request.args.get("edit") else request.values
@@ -177,7 +184,7 @@ def render_form(orchestrator: Orchestrator, problem: str | None = None) -> str:
         crashes=CRASHES,
         faults=orchestrator.settings.faults,
         flags=[*with_mode, *flags],
-        mode_flags=with_mode,
+        mode_flags=[*with_mode],
         body=body or prefilled(definition),
         sent_by_cards=prefilled(definition),
         warnings=list(endless_delays(flags, definition)),

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.xdist_group("browser, a saga's page")
 
 @pytest.fixture(scope="module")
 def stack(make_shared_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    """With a broker; time-outs of four seconds, and rests of a minute."""
-    sagas = str(impatient_sagas(tmp_path_factory.mktemp("sagas"), 4))
-    environ = {"FAULT_HOLD_SECONDS": "8", "LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "60", "RECOVERY_INTERVAL": "0.2"}
+    """With a broker; time-outs of three seconds, and rests of a minute."""
+    sagas = str(impatient_sagas(tmp_path_factory.mktemp("sagas"), 3))
+    environ = {"FAULT_HOLD_SECONDS": "14", "LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "60", "RECOVERY_INTERVAL": "0.2"}
     return make_shared_stack("sqlite", broker=True, SAGAS_DIR=sagas, **environ)
 
 
@@ -124,9 +124,9 @@ def test_a_false_resolve_is_warned_of_and_red_at_once(
 
 def test_a_call_under_way_is_unknown_and_its_time_ticks(open_page: Open, stack: Stack) -> None:
     with open_page() as page:
-        saga = reached_b(stack, "delay=b:3500")
+        saga = reached_b(stack, "delay=b:2700")
         page.goto(f"/ui/sagas/{saga}")
-        expect(box(page, "B")).to_contain_text(re.compile(r"attempt 1 under way, \d(\.\d)? s of 4 s"))
+        expect(box(page, "B")).to_contain_text(re.compile(r"attempt 1 under way, \d(\.\d)? s of 3 s"))
         ticking = box(page, "B").locator("[data-since]")
         before = ticking.inner_text()
         expect(ticking).not_to_have_text(before)
@@ -142,7 +142,7 @@ def test_a_call_under_way_is_unknown_and_its_time_ticks(open_page: Open, stack: 
 
 
 def test_a_cancel_is_drawn_as_one(open_page: Open, stack: Stack) -> None:
-    saga = reached_b(stack, "fail=b:lost")  # B is called for twelve seconds
+    saga = reached_b(stack, "fail=b:lost")  # B is called for nine seconds
     with open_page() as page:
         page.goto(f"/ui/sagas/{saga}")
         page.get_by_role("button", name="Cancel").click()
