@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from flask import Blueprint, make_response, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
@@ -148,6 +148,13 @@ def lesson_of(orchestrator: Orchestrator, arguments: Mapping[str, str], view: Ma
 def carried() -> str:
     """The query with which what a form says of a card, a prediction and a lesson goes on to the next page."""
     asked = {name: value for name, value in request.values.items() if value and name.startswith(CARRIED)}
+    return f"?{urlencode(asked)}" if asked else ""
+
+
+def carried_back() -> str:
+    """The same for a command's form on a saga's page, whose address is the one that the browser comes from."""
+    came_from = parse_qsl(urlsplit(request.referrer or "").query)
+    asked = [(name, value) for name, value in came_from if name.startswith(CARRIED)]
     return f"?{urlencode(asked)}" if asked else ""
 
 

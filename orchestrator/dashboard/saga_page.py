@@ -9,7 +9,7 @@ from flask import Blueprint, redirect, render_template, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from orchestrator.dashboard.break_it_page import lesson_of
+from orchestrator.dashboard.break_it_page import carried_back, lesson_of
 from orchestrator.dashboard.inspector_page import asked_inspection, asked_log_page
 from orchestrator.dashboard.saga_view import FIRST_LINES, view_of
 from orchestrator.parts import Orchestrator
@@ -37,7 +37,7 @@ def send_command(orchestrator: Orchestrator, saga_id: str, command: str) -> Resp
         COMMANDS[command](orchestrator, saga_id, request.form)
     except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:
         return _render(orchestrator, saga_id, f"{error}.", status_code_of(error))
-    return redirect(f"/ui/sagas/{saga_id}", 303)
+    return redirect(f"/ui/sagas/{saga_id}{carried_back()}", 303)
 
 
 @blueprint.get("/ui/sagas/<saga_id>/<command>")
