@@ -16,7 +16,7 @@ from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
-REST_SECONDS = 60.0  # seconds after which one is looked at again, doubling: somebody may have mended it
+REST_SECONDS = 60.0  # after which a saga is looked at again, doubling: somebody may have mended it
 REST_SECONDS_AT_MOST = 600.0
 
 

@@ -29,7 +29,7 @@ def service_of(url: str) -> str:
 
 
 class Bulkhead(Generic[T]):
-    """So many places for calls to each service. Whatever finds no place waits in line there, without a thread."""
+    """Has a number of places for the calls to each service. Who finds no place waits in line, without a thread."""
 
     def __init__(self, places: int = CALLS_PER_SERVICE):
         self._places = places

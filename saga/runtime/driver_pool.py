@@ -21,10 +21,11 @@ from saga.saga_row import SagaRow
 
 logger = logging.getLogger("saga")
 
-DRIVER_THREADS = 192  # threads; half of them at the most drive sagas that were recovered,
-RECOVERED_MOVING_AT_MOST = 8  # and so many of these have moved on lately: the rest of the machine is for new sagas
-LATELY_SECONDS = 1.0  # seconds
-SAGAS_IN_FLIGHT_AT_MOST = 2000  # sagas in the pool; beyond it, none is started
+DRIVER_THREADS = 192  # at most half of them drive sagas that were recovered
+# At most so many recovered sagas have moved on within LATELY_SECONDS: the rest of the machine is for new sagas.
+RECOVERED_MOVING_AT_MOST = 8
+LATELY_SECONDS = 1.0
+SAGAS_IN_FLIGHT_AT_MOST = 2000  # in the pool; while there are as many, none is started
 
 
 class DriverPool:

@@ -12,7 +12,7 @@ from saga.storage import log_sql as sql
 
 
 class DueSagas:
-    """What recovery asks of a saga log. Every method may raise LogUnavailable."""
+    """Finds the sagas in a saga log that recovery has to look at. Every method may raise LogUnavailable."""
 
     def __init__(self, log: SagaLog):
         self._database = log.database

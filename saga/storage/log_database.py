@@ -20,7 +20,7 @@ from saga.storage.statement_batch import Row, Statement
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
 _REFUSED = "the saga log does not take what it is asked to write"
-RETRY_WITHIN_SECONDS = 3.0  # seconds: a write that fails later than that is not tried again
+RETRY_WITHIN_SECONDS = 3.0  # a write that fails later than that after its beginning is not tried again
 
 T = TypeVar("T")
 

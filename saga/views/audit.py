@@ -18,7 +18,7 @@ from saga.unreadable import Unreadable
 from saga.urls import masked
 from saga.views.records import REQUESTS_AT_ONCE, ask, records_url
 
-RECORDS_SECONDS = 5.0  # seconds
+RECORDS_SECONDS = 5.0  # how long a participant may take to show its records
 
 
 def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> dict[str, Any]:

@@ -86,11 +86,11 @@ def _stuck(saga: Mapping[str, Any], call: CallNow) -> Now:
     why = said if what not in said else None
     if call.parked:
         return Now(f"{name}: {what} · {PARKED}", why, call.rounds)
-    return Now(f"{name}: {what}", why, call.rounds, until=saga["due_at"] if _TRIED_WHEN_DUE[saga["mode"]] else None)
+    return Now(f"{name}: {what}", why, call.rounds, until=saga["due_at"] if TRIED_WHEN_DUE[saga["mode"]] else None)
 
 
 # What a choreographed saga is due at is its deadline: its service tries again when it does.
-_TRIED_WHEN_DUE = {ORCHESTRATION: True, CHOREOGRAPHY: False}
+TRIED_WHEN_DUE = {ORCHESTRATION: True, CHOREOGRAPHY: False}
 
 
 def _cause(error: Mapping[str, Any] | None) -> Now:

@@ -219,7 +219,7 @@ PHRASES: Mapping[str, str | Modes] = {
     "effect applied": "applied",
     "effect undone": "undone",
     "effect unknown": "unknown",
-    "effect sealed": "none, and never will be",
+    "effect sealed": "none",
     "attempts counted": "{count} attempts",
     "one attempt counted": "1 attempt",
     "attempt under way": "attempt {number} under way",
@@ -268,7 +268,7 @@ class Phrases:
     """Says the phrases in the words of one mode."""
 
     def __init__(self, mode: str):
-        self._mode = _MODES[mode]
+        self._mode = _MODES.get(mode, 0)  # 0 also for a mode of a newer version, which cannot be told of better
 
     def __call__(self, name: str, **facts: Any) -> str:
         """The phrase called `name`, with these facts in the places that its text has for them."""
