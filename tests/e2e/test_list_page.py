@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import requests
@@ -238,3 +239,21 @@ def test_every_view_of_the_list_is_accessible(open_page: Open, stack: Stack, sch
             check_accessibility(page)
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
     eventually(lambda: resolved(stack, saga))
+
+
+def test_health_says_how_old_it_is_since_when_and_how_the_sagas_go(browser: Browser, make_stack: Any) -> None:
+    stack = make_stack("sqlite")
+    stack.post_start()
+    stack.post_start("fail=b:refuse")
+    with opened(browser, stack.url) as page:
+        page.goto("/ui/health")
+        expect(page.locator("#age")).to_contain_text(re.compile(r"Looked at \d\.\d s ago"))
+        expect(page.locator(".figure", has_text="1 completed")).to_contain_text("50 %")
+        expect(page.locator(".figure", has_text="1 compensated")).to_contain_text("50 %")
+        service = page.get_by_role("row", name="B http")
+        expect(service).to_contain_text(re.compile(r"ready\s*0:0\d"))
+        stack.kill("service_b")
+        expect(service).to_contain_text(re.compile(r"not reachable\s*0:0\d"), timeout=8_000)
+        expect(page).to_have_title("(1!) Health")
+        expect(page.locator("#signs .bad")).to_contain_text("B", timeout=8_000)
+        check_accessibility(page)
