@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saga.definition import BUILTIN
+from saga.definition import CHOREOGRAPHY, TEMPORAL
 from saga.errors import NoSuchLine
 from saga.machine import ATTEMPT, Line
 from saga.runtime.kept_exchanges import ALL, ERRORS, KeptExchanges
@@ -31,19 +31,23 @@ def show_exchange(log: SagaLog, exchanges: KeptExchanges, row: SagaRow, seq: int
 
 def line_at(log: SagaLog, row: SagaRow, seq: int) -> Line:
     """Return the line with this number. Raises NoSuchLine."""
-    found = log.lines_at(row.id, [seq])
+    found = log.lines_at(row.id, [seq]) if seq <= row.context.lines else []
     if not found or isinstance(found[0], UnreadableLine):
         raise NoSuchLine(f"the log of the saga {row.id} has no line {seq} that can be read")
     return found[0]
 
 
+# Why this process makes no call of a saga, by the saga's coordinator.
+_CALLED_ELSEWHERE = {
+    CHOREOGRAPHY: "nobody calls a service of a choreographed saga; it hears an event, which the line names",
+    TEMPORAL: "the calls of this saga are made by a worker of Temporal",
+}
+
+
 def why_not_kept(line: ShownLine, row: SagaRow, exchanges: KeptExchanges) -> str:
     """Return why the request and the response of an attempt are not there, in words."""
-    definition = row.definition
-    if definition.choreographed:
-        return "not kept: nobody calls a service of a choreographed saga; it hears an event, which the line names"
-    if definition.engine != BUILTIN:
-        return f"not kept: the calls of this saga are made by a worker of {definition.engine.capitalize()}"
+    if elsewhere := _CALLED_ELSEWHERE.get(row.definition.coordinator):
+        return f"not kept: {elsewhere}"
     if exchanges.which not in (ALL, ERRORS):
         return f"not kept: KEEP_BODIES={exchanges.which}"
     if not exchanges.table_is_there():

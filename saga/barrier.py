@@ -1,4 +1,4 @@
-"""The participant's barrier: one row per saga and step, written in the business's own local transaction.
+"""The participant's barrier is one row per saga and step, written in the business's own local transaction.
 
 It makes every action and every compensation take effect at most once, remembers refusals, and refuses an action that
 arrives after its compensation. (dtm's sub-transaction barrier guards against the same three: duplicates, "empty

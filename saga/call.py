@@ -1,4 +1,4 @@
-"""A call of a participant: up to 1 + retries attempts over HTTP, and one outcome.
+"""This module makes one call of a participant: up to 1 + `retries` attempts over HTTP, which come to one outcome.
 
 Only this module judges the status codes of the orchestrator's calls. `make_call` makes the attempts, `classify_attempt`
 says what one answer means, and `combine_attempts` what all of them mean together: the call is refused only where every

@@ -1,7 +1,8 @@
-"""What a row notes of a choreographed saga alone: its dead letters, and whether a service has heard of it.
+"""This module keeps what a row notes of choreographed sagas alone: dead letters, and whether a service has heard.
 
-The rest of the core knows nothing of choreography. These notes are part of a row that every version must be able to
-read, whether choreography is installed or not, so they are kept by the core. It does no I/O.
+The core knows no more of choreography than this, the name of the mode (definition.py), and the names of the lines that
+these notes are made from (machine.py). It must know that much, because every process has to be able to read every row,
+also where choreography is not installed. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a saga's row says besides its state: how far each step has come, and what is known of the call at the cursor.
+"""A context is what a saga's row says besides its state: how far each step is, and what was tried of the call at hand.
 
-The context is the sum of the saga's lines, each added as it is written. So a saga can be shown, and driven on after a
-crash, without reading its lines. `replay` adds up all lines from the beginning: what it gives is what the row must
-say, and the tests compare the two at every write. Pure.
+The context is the sum of the saga's lines: each line is added to it (`Context.after`) in the transaction that writes
+the line. So a saga can be shown, and driven on after a crash, without its lines being read. `replay` adds up all lines
+from the beginning. Its result is what the row must say, and the tests compare the two at every write. Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A saga as data: its steps in order, and what the saga log keeps of them.
+"""A `SagaDefinition` is a saga as data: its steps in order, and what every part of the stack asks of them.
 
 A definition comes from a YAML file (`saga.definition_file`) or from a snapshot in the saga log. It does nothing by
 itself: the state machine asks it for the next step, and the driver calls that step's URL.

@@ -1,4 +1,4 @@
-"""A saga in a YAML file: read, checked, and refused with the file, the line and the field where something is wrong.
+"""This module reads a saga from a YAML file, and refuses a wrong one with the file, the line and the field.
 
 `load_definitions` reads a directory when a process starts, so that a wrong file stops the process before any saga
 runs. Everything that is wrong is a DefinitionError.

@@ -1,12 +1,7 @@
-"""Drives one saga: it asks the machine for the next call, makes the call, writes the answer to the log, and goes on.
+"""A driver drives one saga: it asks the machine for the next call, makes it, writes the answer down, and goes on.
 
-What must be durable before what (the log's write-ahead rule): before an action is called, the log says that the saga
-has reached its step; before the first compensation, that the saga has turned back; before anybody is told, that it
-has ended.
-
-A driver holds its saga by a lease. It prolongs the lease while a call is under way, and makes no call once the lease
-may have ended. Another driver can take the saga away at any time: then this one's next write is refused with LeaseLost,
-and it stops.
+The pool of drivers (saga/runtime/driver_pool.py) calls `Driver.next_call` and `Driver.make` in turn, until there is no
+next call. What must be durable before what is said at `Driver`.
 """
 
 from __future__ import annotations
@@ -41,9 +36,9 @@ class DriverDeps:
 
     `clock` tells the time that other processes read, and somebody may set it; what only this process waits for is
     measured by `monotonic`. `observe` is called with every line once it is durable. `before_attempt` and `after_call`
-    are hooks for injected failures: the first runs just before each attempt, the second when the answer is there and
-    nothing of it is written. `keep(row, exchanges)` returns what is to be written of the bodies that were exchanged, in
-    the transaction of the attempts' lines.
+    are hooks for injected failures: the first runs just before each attempt, the second once the answer is there and
+    before anything of it is written. `keep(row, exchanges)` returns what is to be written of the bodies that were
+    exchanged, in the transaction of the attempts' lines.
     """
 
     log: SagaLog
@@ -94,14 +89,28 @@ _HOLDING = frozenset({Phase.CLAIMED, Phase.READY, Phase.QUEUED, Phase.CALLING})
 class Driver:
     """One saga in the hands of this process, from its start or a claim until it ends, stalls, or is lost.
 
-    One thread at a time works on it, with `next_call` and `make`. `renew_when_old`, `give_up` and `preempt` may be
-    called by other threads meanwhile.
+    What is durable before what (a write-ahead rule):
+
+    - Before an action is called, the log says that the saga has reached its step. The write that says so is the one
+      that holds the answer of the call before; so no line is written before a call unless the cursor has moved, and the
+      first call is made right after `SagaLog.begin`.
+    - Before the first compensation is called, the log says that the saga has turned back.
+    - Before anybody is told of the end, the log says that the saga has ended.
+
+    So the log never shows whether the call at the cursor has been sent. Whoever claims a saga from a driver that has
+    vanished counts one more attempt of that call, with an unknown outcome (the line CLAIMED), and makes the call again.
+
+    A driver makes no call once its lease may have ended (saga/lease.py). Another driver may take the saga away at any
+    time, by raising its epoch: then this one's next write raises LeaseLost, and it stops.
+
+    One thread at a time works on a driver, with `next_call` and `make`. Other threads may call `renew_when_old`,
+    `give_up` and `preempt` meanwhile.
     """
 
     def __init__(self, row: SagaRow, deps: DriverDeps, claim: Claim | None = None, since: float | None = None):
         """Take the saga in `row` into hand; `claim` says how it came here, None where this process has just started it.
 
-        `since` is when the lease began at the latest, by the monotonic clock: now, where it is not given.
+        `since` is when the lease began, or a moment before, by the monotonic clock; by default it is now.
         """
         self.row = row  # the row as it was written last
         self.claim = claim
@@ -121,8 +130,9 @@ class Driver:
     def next_call(self) -> Call | None:
         """Return the call to make next; None where the saga has ended, is stalled, or was handed over.
 
-        A claim is first made durable, with the call that it may have interrupted; a stalled saga is resumed by it. So
-        is an event that could not be written before, since no call may be made that the log does not lead to.
+        Where the saga was claimed, the claim is first made durable, with the call that it may have interrupted; a
+        stalled saga is resumed. An event that could not be written earlier is made durable as well, since no call may
+        be made that the log does not lead to. Raises LeaseLost, LogUnavailable, WriteRefused, as `SagaLog.advance`.
         """
         if self.phase is Phase.CLAIMED:
             if self._next.state in STALLED:
@@ -143,7 +153,10 @@ class Driver:
                 self.phase = Phase.QUEUED
 
     def make(self, call: Call) -> None:
-        """Make the call and write down what came of it. Raises LeaseLost where the saga is no longer this driver's."""
+        """Make the call, in all its attempts, and write down what came of it.
+
+        Raises LeaseLost where the saga is no longer this driver's, and LogUnavailable where nothing could be written.
+        """
         deps, request = self._deps, self._request(call)
         answers: list[HttpAnswer] = []
         try:
@@ -180,7 +193,10 @@ class Driver:
         return progress.request(self.row.id, call, calls, sealing, span, self._deps.token)
 
     def _before_attempt(self, call: Call, number: int) -> None:
-        """Look whether the attempt may still be made, and say that it is under way."""
+        """Check that the attempt may still be made, and note that it is under way.
+
+        Raises Stopping, DeadlinePassed or LeaseLost where it may not be made; each of them ends the call.
+        """
         deps = self._deps
         if deps.stopping():
             raise Stopping
@@ -202,7 +218,7 @@ class Driver:
         self._exchanges.append(Exchange(self._number, request, attempt, answers.pop()))
         self._add(progress.attempt_line(self._number, self._now(), call, attempt))
         if will_retry:
-            self._write()  # so that a restart does not count from the beginning; the back-off hides what it costs
+            self._write()  # so that a restart goes on counting; the wait before the next attempt hides what it costs
 
     def _deadline_passed(self) -> bool:
         deadline = self.row.deadline_at
@@ -256,7 +272,7 @@ class Driver:
         self._write()
 
     def discard_unwritten(self) -> None:
-        """Forget the lines that are not written yet: what a crash at this moment would lose."""
+        """Forget the lines that are not written yet, as a crash at this moment would."""
         self._next, self._pending, self._exchanges = self.row, [], []
 
     def release(self) -> None:
@@ -268,7 +284,10 @@ class Driver:
             self._write_row()
 
     def _log_claim(self) -> None:
-        """Say in the log who has the saga now. For a stalled one its next line says enough: no call was under way."""
+        """Add a line that says who has the saga now, once.
+
+        A stalled saga needs none, because no call of it was under way.
+        """
         with self._lock:  # whoever preempts finds the claim in the phase, or among the pending lines
             claim = self.claim if self.phase is Phase.CLAIMED else None
             if claim is None:
@@ -311,10 +330,13 @@ class Driver:
                 self.phase = Phase.CALLING
 
     def _write_row(self) -> None:
-        """Write the row as it is to be, with the pending lines and what they say is done, once."""
+        """Write the row as it is to be, with the pending lines and the results that they speak of.
+
+        Where a line was added beside this driver (`SagaLog.add_line`), the pending lines are numbered after it.
+        """
         try:
             self._advance()
-        except Overtaken:  # at most once a saga: an operator's wish to cancel it has been logged meanwhile
+        except Overtaken:  # at most once a saga, since it can be cancelled once
             added = self._deps.log.lines(self.row.id, after=self.row.context.lines)
             self._pending = [replace(line, seq=line.seq + len(added)) for line in self._pending]
             self._exchanges = [replace(each, line=each.line + len(added)) for each in self._exchanges]

@@ -1,4 +1,4 @@
-"""Every exception of this library. Each says whose fault it is, and so what its caller does about it.
+"""Every exception of this library is here. Each says whose fault it is, and so what its caller does about it.
 
 SagaError
 ├── BadInput            the caller's fault: mend the request (400); it names the field
@@ -21,7 +21,7 @@ SagaError
 ├── BrokerUnavailable   the broker of choreographed sagas does not answer: try again later (503)
 ├── EngineUnavailable   Temporal, or its workers, do not answer: try again later (503)
 ├── Overloaded          too many sagas are in flight here: try again later (503)
-├── Overtaken           somebody else has added a line to the log: number the lines again, and write them again
+├── Overtaken           a line was added beside the driver: number the lines after it, and write them again
 ├── LeaseLost           another driver has this saga: stop at once, and silently
 └── IllegalEvent        our fault: an event that the saga's state does not know; a bug, which nobody handles
 """
@@ -130,7 +130,7 @@ class Overloaded(SagaError):
 
 
 class Overtaken(SagaError):
-    """Nothing was written, because a line that was added beside the driver has taken the number of the first line."""
+    """Nothing was written: `SagaLog.add_line`, which explains it, has taken the number of the first of the lines."""
 
 
 class LeaseLost(SagaError):

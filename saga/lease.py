@@ -1,4 +1,4 @@
-"""A driver's lease: how long it may believe that nobody else drives its saga. It is kept by two clocks.
+"""A lease is the time for which a driver may believe that nobody else drives its saga. It is kept by two clocks.
 
 The lease's end is written into the saga's row (`due_at`), for other processes to read. So it is a time of day, by a
 clock that somebody may set. The driver itself goes by the monotonic clock, which nobody can set: it makes no call once

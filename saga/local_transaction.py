@@ -1,4 +1,4 @@
-"""A participant's two local transactions behind its barrier, however a call came: over HTTP, or as an event.
+"""This module runs a participant's two local transactions behind its barrier, whether a call or an event asks for them.
 
 Every attempt ends in a LocalOutcome, also one in which something was raised. What may be put around an attempt, such
 as failure injection, is a subclass of AttemptHooks; this module knows none of them.

@@ -1,4 +1,4 @@
-"""The state machine of a saga: one table, and pure functions around it. No I/O, no clock, no randomness.
+"""The state machine of a saga is one table, with pure functions around it: no I/O, no clock, no randomness.
 
 `begin(definition, input)` gives a saga before its first call, `next_call(saga)` the call that it wants made, and
 `apply(saga, event)` the saga after the event that came of that call. Whoever drives the saga makes the call, turns

@@ -1,4 +1,4 @@
-"""The participant contract without a web framework: a call as data comes in, an answer as data goes out.
+"""This module keeps the participant contract without a web framework: a call comes in as data, an answer goes out.
 
 A kit (saga/kits/flask.py is one) reads a request of its framework into a ParticipantRequest, lets Endpoints answer it,
 and turns the ParticipantResponse into one of its framework. All that the contract says of headers, bodies, status codes

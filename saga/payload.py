@@ -1,4 +1,4 @@
-"""JSON bodies: how they are parsed, checked against a schema, compared as values, and masked before they are shown."""
+"""This module parses JSON bodies, checks them against a schema, compares them as values, and masks secrets in them."""
 
 from __future__ import annotations
 

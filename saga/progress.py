@@ -1,4 +1,4 @@
-"""What follows from an answer or an event: the next line of a saga's log, and the next state of its row. Pure.
+"""These functions say what follows from an answer or an event: the next line of a saga's log, and its next row. Pure.
 
 Whoever moves a saga on uses these functions: the built-in driver, the Temporal workflow, and the observer of a
 choreographed saga. These rules have no other home: what an event changes in the row and which line tells of it

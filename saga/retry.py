@@ -1,4 +1,4 @@
-"""When to try again: `retry_request` makes the attempts of one call, and `stall_delay` says how long a saga rests.
+"""This module says when to try again: `retry_request` for one call, `stall_delay` for a saga that has stalled.
 
 All waits double from one to the next, up to a limit, and are jittered between half and all of themselves, so that
 many callers of a service that has failed do not come back at the same moment. Sleep and randomness are passed in.
@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 # The limits of a call whose step says nothing about them.
-ATTEMPT_SECONDS = 5.0  # seconds for one attempt, from connecting to the last byte
+ATTEMPT_SECONDS = 5.0  # for one attempt, from connecting to the last byte
 RETRIES = 2  # further attempts after the first one
-BACKOFF_SECONDS = 0.2  # seconds before the first retry; each further wait is twice as long
+BACKOFF_SECONDS = 0.2  # before the first retry; each further wait is twice as long
 
-BACKOFF_SECONDS_AT_MOST = 5.0  # seconds, at which the doubling ends
-RETRY_AFTER_SECONDS_AT_MOST = 5.0  # seconds that a service may ask for
+BACKOFF_SECONDS_AT_MOST = 5.0  # at which the doubling ends
+RETRY_AFTER_SECONDS_AT_MOST = 5.0  # that a service may ask for
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The saga log: what must be known after a crash, on SQLite or MySQL, by one code path.
+"""The saga log is what must be known after a crash. `SagaLog` keeps it, on SQLite or MySQL, by one code path.
 
 A row of `sagas` says how a saga stands now, together with what its actions answered, in `saga_results`. Its lines in
 `saga_log` say how it came there; nobody needs them to show the saga or to go on with it. Whoever drives a saga holds
@@ -30,14 +30,14 @@ from saga.unreadable import Unreadable, UnreadableLine, line_of, unreadable
 
 NO_RESULTS: Mapping[str, Any] = MappingProxyType({})
 ALL_LINES = 2**31 - 1  # lines
-LINES_CHECKED = 200  # lines, the latest of a saga, that must be readable for somebody to drive it
+LINES_CHECKED = 200  # of a saga, the latest: all of them must be readable before anybody drives the saga
 
 
 class SagaLog:
-    """What a method writes is durable once it has returned.
+    """The saga log of one database. What a method writes is durable once the method has returned.
 
     Every method may raise LogUnavailable, and those that write may raise WriteRefused. A saga whose row cannot be
-    decoded is given as an Unreadable, a line as an UnreadableLine: they stop none of the others.
+    decoded is returned as an Unreadable, a line as an UnreadableLine: they stop none of the others.
     """
 
     def __init__(self, engine: Engine):
@@ -46,9 +46,10 @@ class SagaLog:
         self._writes = Singly(self._write_all) if is_plain(engine) else GroupCommit(self._write_all, LogWrite.size)
 
     def begin(self, row: SagaRow, lines: Sequence[Line], also: Also = ()) -> Stored | None:
-        """Write a new saga; where its idempotency key is known, write nothing and give the saga that has the key.
+        """Write a new saga and return None; where its idempotency key is known, return the saga that has the key.
 
-        `also`: statements with their bound rows, which are executed in the same transaction.
+        `also` holds statements with their bound rows, which are executed in the same transaction. Where the key is
+        known, nothing is written.
         """
         definition = row.definition
         values = {**vars(row), "name": definition.name, "definition": EncodedJson(definition.snapshot_text)}
@@ -72,12 +73,12 @@ class SagaLog:
     ) -> None:
         """Move a saga on and add its lines, in one transaction.
 
-        `results`: the answers, by the step's name, of those actions that these lines say are done; an answer is given
-        once. `next_epoch`: what the epoch is raised to, so that of several observers of a saga one wins. `also`:
+        `results` holds the answers, by the step's name, of those actions that these lines say are done; each is written
+        once. `next_epoch` is what the epoch is raised to, so that of several observers of a saga one wins. `also` holds
         statements with their bound rows, which are executed in the same transaction as the lines.
 
-        Raises LeaseLost where the saga's epoch is no longer `epoch`, and Overtaken where somebody has noted something
-        (see `add_line`) under the number of the first of the lines.
+        Raises LeaseLost where the saga's epoch is no longer `epoch`, and Overtaken where `add_line` has taken the
+        number of the first of the lines; nothing is written then.
         """
         values = {"saga_id": saga_id, "held": epoch, "epoch": next_epoch or epoch, **vars(present)}
         row = self.database.bind(sql.ADVANCE, values)
@@ -99,10 +100,15 @@ class SagaLog:
         return any(line.event in BESIDE_THE_DRIVER for line in self.lines_at(saga_id, [seq]))
 
     def add_line(self, saga_id: str, states: Collection[State], line: Line) -> Line | None:
-        """Add a line to a saga that is in one of `states`, once, without taking it from its driver.
+        """Add a line to a saga that is in one of `states`, without taking the saga from its driver.
 
-        Gives the line with its number in place of `line.seq`; None where the saga is in another state, or has a line
-        of this event already. The driver's next write waits for this one, and raises Overtaken.
+        Returns the line with its number in place of `line.seq`; None where the saga is in another state, or has a line
+        of this event already. Raises SagaUnreadable where the saga cannot be decoded.
+
+        The only such line is an operator's wish to cancel while the pivot is called (BESIDE_THE_DRIVER). The driver has
+        numbered its own next line already, and this line takes that number; a lock on the row orders the two writes.
+        So the driver's next `advance` finds its number taken, writes nothing, and raises Overtaken. The driver then
+        reads the added line, numbers its own lines after it, and writes them again (`Driver._write_row`).
         """
         values = {"saga_id": saga_id, "states": list(states), "event": line.event}
         sent: list[Line] = []  # by an earlier try, whose COMMIT's answer was lost
@@ -187,9 +193,9 @@ class SagaLog:
     ) -> tuple[SagaRow, bool]:
         """Take over a saga that was due at `due_by`, until `due_at`; return it, and whether somebody still held it.
 
-        `seen`: the due time that the saga had when it was looked at; it is claimed if it has that still, whatever
-        `due_by` says. Raises LeaseLost where somebody else was quicker, or its owner has renewed its lease, and
-        SagaUnreadable where its row or its latest lines cannot be decoded: then nothing is changed.
+        `seen` is the due time that the saga had when it was looked at: it is claimed if it still has that due time,
+        whatever `due_by` says. Raises LeaseLost where somebody else was quicker, or its owner has renewed its lease;
+        SagaUnreadable where its row or its latest lines cannot be decoded. Then nothing is changed.
         """
         values: dict[str, Any] = {"saga_id": saga_id, "held": epoch, "owner": owner, "new_due_at": due_at}
         if seen is not None:

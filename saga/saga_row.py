@@ -1,4 +1,4 @@
-"""A saga as its row of `sagas` has it, and how such a row is read. Pure.
+"""A `SagaRow` is a saga as its row of `sagas` has it; `read_row` reads one, whatever is in the row. Pure.
 
 A row that this version cannot decode is not an error: it becomes an Unreadable, so that it stops no other saga.
 """
@@ -23,7 +23,7 @@ WORKFLOW = "temporal"  # a workflow drives it, and no process claims it
 class SagaRow:
     """A row of `sagas`; its times are in seconds since the epoch.
 
-    `input` and `results` (by the step's name) are empty in a record that was read bare: see `SagaLog.find_many`.
+    `input` and `results` (by the step's name) are empty in a row that was read bare: see `SagaLog.find_many`.
     """
 
     id: str
@@ -121,7 +121,7 @@ class Present:
 def read_row(row: Mapping[Any, Any], results: Mapping[str, Any] | None = None) -> Stored:
     """Return the saga that a row holds, whatever is in the row; `results` is what its actions answered, by step.
 
-    A row without the column `input` gives a bare record.
+    A row without the column `input` becomes a SagaRow without its input.
     """
     values = {str(name): value for name, value in row.items()}
     if reason := row_problem(values):

@@ -1,4 +1,4 @@
-"""The sagas that this process cannot read: each is logged once, counted, and not looked at again for a while.
+"""`SetAside` remembers the sagas that this process cannot read: each is logged once, counted, and left alone.
 
 Nothing of this is in the database. What one version cannot read, another may, and it must find the saga as it was.
 """
@@ -16,7 +16,7 @@ from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
-REST_SECONDS = 60.0  # seconds after which one is looked at again, doubling: somebody may have mended it
+REST_SECONDS = 60.0  # after which a saga is looked at again, doubling: somebody may have mended it
 REST_SECONDS_AT_MOST = 600.0
 
 

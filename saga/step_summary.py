@@ -1,4 +1,4 @@
-"""How far one step of a saga has come: the part of a saga's context that is about this step. It does no I/O.
+"""A `StepSummary` says how far one step has come: it is the part of a saga's context that is about this step. Pure.
 
 `StepSummary.after` adds one line of the log to it, so that a step can be shown without its lines being read.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from saga.machine import ATTEMPT, GIVE_UP_FAILED, NOTES, AttemptsSoFar, Direction, Event, Line, Saga, State
 
-# The status and the effect that a step has after an event.
+# The status and the effect that the API shows of a step after an event.
 _STATUS_AND_EFFECT: Mapping[Event, tuple[str, str]] = {
     Event.ACTION_DONE: ("DONE", "applied"),
     Event.ACTION_REFUSED: ("REFUSED", "none"),

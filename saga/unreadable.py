@@ -1,4 +1,4 @@
-"""What a row or a line of the saga log is to a version that cannot decode it: a value, which stops no other saga. Pure.
+"""An `Unreadable` is a saga that this version cannot decode. It is a value, so that it stops no other saga. Pure.
 
 It may have been written by a newer version (with a state, an event or a step's field that is unknown here), by hand,
 or by a broken disk. Such a saga is left alone: it is shown with the reason and counted, and nobody drives it. A reason
@@ -177,7 +177,7 @@ def unreadable(row: Mapping[str, Any], error: Exception | str) -> Unreadable:
 
 
 def unreadable_row(row: Any, reason: str) -> Unreadable:
-    """Return the Unreadable of a saga whose row could be read (a Record), though its results or lines could not."""
+    """Return the Unreadable of a saga whose row could be read (a SagaRow), though its results or lines could not."""
     names = [name for name in Unreadable.__dataclass_fields__ if name not in ("reason", "name", "snapshot")]
     known = {name: getattr(row, name) for name in names}
     return Unreadable(reason=reason, name=row.definition.name, snapshot=row.definition.snapshot, **known)

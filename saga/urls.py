@@ -1,4 +1,4 @@
-"""URLs that may hold a user and a password: these are sent as Authorization, and are never shown."""
+"""A URL may hold a user and a password: this module turns them into an Authorization, and masks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A YAML text as a tree whose every field knows its line: `definition_file.py` names these lines in its errors.
+"""A `YamlSource` is a YAML text whose fields know their lines, which `definition_file.py` names in its errors.
 
 It refuses what PyYAML would take in silence: a key that is there twice, a number that would become another one, and a
 text that is too large or nested too deeply once each alias stands for what it names.

@@ -1,1 +1,1 @@
-"""Service A: users."""
+"""Service A creates users."""

@@ -1,4 +1,4 @@
-"""Runs the service: `python -m service_a`."""
+"""This program runs the service: `python -m service_a`."""
 
 from service_a.app import service
 

@@ -1,1 +1,1 @@
-"""Service B: addresses."""
+"""Service B stores addresses."""

@@ -1,4 +1,4 @@
-"""Runs the service: `python -m service_b`."""
+"""This program runs the service: `python -m service_b`."""
 
 from service_b.app import service
 

@@ -1,1 +1,1 @@
-"""Service C: payments."""
+"""Service C takes payments."""

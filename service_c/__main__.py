@@ -1,4 +1,4 @@
-"""Runs the service: `python -m service_c`."""
+"""This program runs the service: `python -m service_c`."""
 
 from service_c.app import service
 

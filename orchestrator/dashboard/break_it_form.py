@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
+from orchestrator.dashboard.scenarios import find_scenario
 from orchestrator.definition_to_start import definition_to_start
 from orchestrator.parts import Orchestrator
 from orchestrator.probe import sample
 from saga.definition import SagaDefinition
 from saga.errors import BadInput
-from saga.faults.flags import FaultKind
-from saga.payload import parse_object
+from saga.faults.flags import FaultKind, parse_plan
+from saga.payload import compact, parse_object
+from saga.saga_row import SagaRow
 
-INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}  # of the scenarios
+INPUT = {"username": "ada", "address": "1 Main St", "payment": "4111-1111"}  # of the cards
 MEANINGS = {
     FaultKind.BEFORE: "500 before its transaction",
     FaultKind.AFTER: "commits, then 500",
@@ -26,6 +28,13 @@ MEANINGS = {
     FaultKind.CRASH: "the process exits before its commit",
     FaultKind.CRASH_AFTER: "the process exits after its commit",
     FaultKind.UNDO: "its compensation answers 500",
+}
+
+CRASHES = {
+    "before": "just before it calls {step}",
+    "after": "when {step} has answered, before that is in the log",
+    "before-undo": "just before it tells {step} to undo",
+    "after-undo": "when {step} has undone, before that is in the log",
 }
 
 _HERE = "the field"  # a JSON object's key, under which a form's field is read
@@ -39,13 +48,68 @@ def started_by(
 ) -> tuple[SagaDefinition, Mapping[str, Any]]:
     """The saga that a form starts, with its faults, and its input; in `mode` where that is given, else in the form's.
 
-    Raises BadInput that names the field that is wrong, and Forbidden where failures are injected but FAULTS is off.
+    A form names a card of the saga, or has fields for each step. Raises BadInput that names the field that is wrong,
+    and FaultsOff where failures are injected but FAULTS is off.
     """
     saga = form.get("saga")
     plain = orchestrator.definition(saga)
-    flags, body = flags_in(form, plain), body_in(form, plain)
+    scenario = find_scenario(plain, form.get("scenario"))
+    if form.get("scenario") and scenario is None:
+        raise BadInput(f"scenario: {plain.name} has no card {form['scenario']!r}", "scenario")
+    flags = list(scenario.flags) if scenario else flags_in(form, plain)
+    body = prefilled(plain) if scenario else body_in(form, plain)
+    return with_flags(orchestrator, saga, mode or form.get("mode"), flags), body
+
+
+def with_flags(orchestrator: Orchestrator, saga: str | None, mode: str | None, flags: Flags) -> SagaDefinition:
+    """The saga called `saga`, in this mode, with these flags of POST /start."""
     fail, delay = ([value for name, value in flags if name == flag] for flag in ("fail", "delay"))
-    return definition_to_start(orchestrator, saga, mode or form.get("mode"), fail, delay), body
+    return definition_to_start(orchestrator, saga, mode, fail, delay)
+
+
+def form_of(row: SagaRow, flags: Sequence[tuple[str, str]]) -> Form:
+    """The form in which a saga's reader finds it again, to change it; what is secret stays out of it.
+
+    A flag for which the form has no field, since it has one kind of failure for each step, is in it as it is.
+    """
+    form: Form = MultiDict({"saga": row.definition.name, "mode": row.definition.mode})
+    for name, value in row.input.items():
+        if name not in row.definition.secret:
+            form[name] = value if isinstance(value, str) else compact(value)
+    names = {step.name.lower(): step.name for step in row.definition.steps}
+    for flag, value in flags:
+        step, _, rest = value.partition(":")
+        kind, _, times = rest.partition(":")
+        name = names.get(step, "")
+        if flag == "fail" and step == "orchestrator" and "crash" not in form:
+            form["crash"] = rest
+        elif flag == "fail" and f"kind-{name}" not in form:
+            form[f"kind-{name}"], form[f"times-{name}"] = kind or FaultKind.BEFORE, times
+        elif flag == "delay" and f"delay-{name}" not in form:
+            form[f"delay-{name}"], form[f"delays-{name}"] = kind, times
+        elif flag != "mode":
+            form.add(flag, value)
+    return form
+
+
+def endless_delays(flags: Flags, definition: SagaDefinition) -> Iterator[str]:
+    """A warning for each step whose every attempt is held up beyond its time-out; nothing where a flag is wrong."""
+    try:
+        plan = parse_plan([], [value for name, value in flags if name == "delay"], _names(definition), enabled=True)
+    except BadInput:
+        return
+    for step in definition.steps:
+        wait = sum(delay.milliseconds for delay in plan.delays.get(step.name, ()) if delay.times is None)
+        if wait >= step.timeout * 1000:
+            yield (
+                f"{wait} ms is more than {step.name}'s time-out of {step.timeout:g} s, and holds up every attempt: "
+                f"none of its action succeeds, and none of its compensation, so that the saga stalls until you "
+                f"resolve it. Say in how many attempts, for example 3."
+            )
+
+
+def _names(definition: SagaDefinition) -> list[str]:
+    return [step.name for step in definition.steps]
 
 
 def sample_input(definition: SagaDefinition) -> dict[str, Any]:
@@ -69,8 +133,9 @@ def flags_in(form: Form, definition: SagaDefinition) -> Flags:
         delay = form.get(f"delay-{step.name}", "").strip()
         if kind:
             flags.append(("fail", f"{name}:{kind}" + (f":{times}" if times else "")))
+        delays = form.get(f"delays-{step.name}", "").strip()
         if delay and delay != "0":
-            flags.append(("delay", f"{name}:{delay}"))
+            flags.append(("delay", f"{name}:{delay}" + (f":{delays}" if delays else "")))
     if form.get("crash"):
         flags.append(("fail", f"orchestrator:{form['crash'].lower()}"))
     return flags

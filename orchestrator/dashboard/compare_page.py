@@ -1,23 +1,37 @@
-"""The page that runs the same saga with the same fault twice: here, and with a naive coordinator."""
+"""The page that runs the same saga with the same fault twice: here, and with a naive coordinator.
+
+A naive run goes by the id of the saga beside it. What it did is asked of the services, so that the page outlives a
+restart of the orchestrator; what it said does not, since a naive coordinator keeps no log.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-import uuid_utils
 from flask import Blueprint, redirect, render_template, request
 from werkzeug.wrappers import Response
 
 from orchestrator.dashboard.break_it_form import started_by
-from orchestrator.dashboard.break_it_page import render_form
-from orchestrator.dashboard.naive import NaiveRun, contradiction, orphans, run_naive, sweep
+from orchestrator.dashboard.break_it_page import carried, lesson_of, render_form
+from orchestrator.dashboard.naive import (
+    NaiveRun,
+    contradiction,
+    found_of,
+    remembered_by_services,
+    rows_by_step,
+    run_naive,
+    sweep,
+)
+from orchestrator.dashboard.naive_diagram import naive_diagram
 from orchestrator.dashboard.saga_view import find_view
 from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
-from saga.errors import Conflict, NoSuchSaga, SagaError
+from saga.definition import ORCHESTRATION
+from saga.errors import Conflict, SagaError
+from saga.payload import mask
 
 KEPT = 20  # runs, in memory: a naive coordinator has no log
 AT_ONCE = 4
@@ -47,9 +61,9 @@ class NaiveRuns:
 
         threading.Thread(target=keep, name="naive", daemon=True).start()
 
-    def knows(self, run_id: str) -> bool:
-        """Tell whether the run is under way or kept."""
-        return run_id in self._runs
+    def is_under_way(self, run_id: str) -> bool:
+        """Tell whether the run has been started here and has not ended."""
+        return run_id in self._runs and self._runs[run_id] is None
 
     def get(self, run_id: str) -> NaiveRun | None:
         """The run, where it has ended and is kept."""
@@ -59,56 +73,51 @@ class NaiveRuns:
 @blueprint.post("/ui/compare")
 def start(orchestrator: Orchestrator, naive_runs: NaiveRuns) -> Response | tuple[str, int]:
     """Start the same saga here and with the naive coordinator, and show both side by side."""
-    run_id, token = uuid_utils.uuid7().hex, orchestrator.settings.token
+    token, form = orchestrator.settings.token, request.form
     try:
-        definition, body = started_by(orchestrator, request.form)
+        definition, body = started_by(orchestrator, form, ORCHESTRATION if form.get("mode") == "both" else None)
         naive_runs.check_room()
         orchestrator.check_start(definition)
         saga_id = orchestrator.starter.start(definition, body)
     except SagaError as error:
         return render_form(orchestrator, str(error)), status_code_of(error)
     transport = orchestrator.starter.deps.transport
-    naive_runs.start(run_id, lambda: run_naive(definition, body, run_id, token, transport))
-    return redirect(_address(run_id, saga_id), 303)
+    naive_runs.start(saga_id, lambda: run_naive(definition, body, saga_id, token, transport))
+    return redirect(f"/ui/compare/{saga_id}{carried()}", 303)
 
 
-@blueprint.get("/ui/compare/<run_id>")
-def show(orchestrator: Orchestrator, naive_runs: NaiveRuns, run_id: str) -> str:
+@blueprint.get("/ui/compare/<saga_id>")
+def show(orchestrator: Orchestrator, naive_runs: NaiveRuns, saga_id: str) -> str:
     """Show what each of the two says, and what the services have."""
-    view = find_view(orchestrator, request.args.get("saga", ""))
-    naive = naive_runs.get(run_id)
-    definition = orchestrator.definition(view["saga"]["saga"])
-    token, transport = orchestrator.settings.token, orchestrator.starter.deps.transport
-    left = orphans(naive, definition, token, transport) if naive else {}
+    view = find_view(orchestrator, saga_id)
+    definition = view["snapshot"]
+    found = found_of(saga_id, definition, orchestrator.settings.token, orchestrator.starter.deps.transport)
+    under_way, kept = naive_runs.is_under_way(saga_id), naive_runs.get(saga_id)
+    run = kept or remembered_by_services(found, saga_id)
+    rows = rows_by_step(found)
     return render_template(
         "compare.html",
+        **view,
+        **lesson_of(orchestrator, request.args, view),
         view=view,
-        saga=view["saga"],
-        flags=view["flags"],
-        run_id=run_id,
-        naive=naive,
-        forgotten=not naive_runs.knows(run_id),
-        left=left,
-        contradiction=contradiction(naive, left) if naive else None,
+        naive=run,
+        under_way_there=under_way,
+        forgotten=kept is None and not under_way,
+        naive_rows=mask(rows, definition.secret),
+        naive_drawing=naive_diagram([step.name for step in definition.steps], run, found) if run.calls else None,
+        contradiction=contradiction(run, rows),
     )
 
 
-@blueprint.post("/ui/compare/<run_id>/sweep")
-def sweep_up(orchestrator: Orchestrator, naive_runs: NaiveRuns, run_id: str) -> Response:
+@blueprint.post("/ui/compare/<saga_id>/sweep")
+def sweep_up(orchestrator: Orchestrator, naive_runs: NaiveRuns, saga_id: str) -> Response:
     """Undo what a naive run has left behind, as somebody would have to by hand."""
-    naive, view = naive_runs.get(run_id), find_view(orchestrator, request.args.get("saga", ""))
-    if naive is None:
-        raise NoSuchSaga("there is no such run any more")
-    token, transport = orchestrator.settings.token, orchestrator.starter.deps.transport
-    sweep(naive, orchestrator.definition(view["saga"]["saga"]), token, transport)
-    return redirect(_address(run_id, view["saga"]["saga_id"]), 303)
+    definition = find_view(orchestrator, saga_id)["snapshot"]
+    sweep(saga_id, definition, orchestrator.settings.token, orchestrator.starter.deps.transport)
+    return redirect(f"/ui/compare/{saga_id}{carried()}", 303)
 
 
-@blueprint.get("/ui/compare/<run_id>/sweep")
-def show_after_sweep(orchestrator: Orchestrator, naive_runs: NaiveRuns, run_id: str) -> Response:
+@blueprint.get("/ui/compare/<saga_id>/sweep")
+def show_after_sweep(orchestrator: Orchestrator, naive_runs: NaiveRuns, saga_id: str) -> Response:
     """Lead from the address of the sweep's form back to the run's page."""
-    return redirect(_address(quote(run_id, safe=""), request.args.get("saga", "")))
-
-
-def _address(run_id: str, saga_id: str) -> str:
-    return f"/ui/compare/{run_id}?{urlencode({'saga': saga_id})}"
+    return redirect(f"/ui/compare/{quote(saga_id, safe='')}{carried()}")

@@ -39,6 +39,7 @@ _STATES: Mapping[str, str] = {
     State.COMPENSATED: "so the saga is rolled back",
 }
 _WHAT_FOLLOWS: Mapping[tuple[str, str], str] = {
+    (Event.COMPENSATION_DONE, State.COMPENSATING): "the compensation is done, so the step before it is undone next",
     (
         Event.ACTION_UNKNOWN,
         State.COMPENSATING,
@@ -51,6 +52,12 @@ _WHAT_FOLLOWS: Mapping[tuple[str, str], str] = {
 }
 
 
+# Where another sentence holds in a mode than _STATES has.
+_STATES_OF_MODE: Mapping[tuple[str, str], str] = dict.fromkeys(
+    [(CHOREOGRAPHY, State.EXECUTING), (CHOREOGRAPHY, State.DECIDING)], "so the next service acts once it hears of it"
+)
+
+
 def in_words(line: ShownLine, mode: str) -> str:
     """Return what a line that is no attempt says; the event's own name where there are no words for it."""
     event, state = str(line["event"]), state_of(line)
@@ -61,6 +68,4 @@ def in_words(line: ShownLine, mode: str) -> str:
     words = _EVENTS.get(event, event.replace("_", " "))
     if event in (Event.RESUMED, STARTED) or state not in _STATES:
         return words
-    if mode == CHOREOGRAPHY and state in (State.EXECUTING, State.DECIDING):
-        return f"{words}, so the next service acts once it hears of it"
-    return f"{words}, {_STATES[state]}"
+    return f"{words}, {_STATES_OF_MODE.get((mode, state), _STATES[state])}"

@@ -12,11 +12,14 @@ Its mistakes, each a common one:
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.dashboard.diagram_rows import seconds_between
+from orchestrator.dashboard.formatting import listed
 from saga.call import authorization
 from saga.definition import SagaDefinition, Step
 from saga.errors import BadInput
@@ -32,7 +35,7 @@ PATIENCE = 1.0  # seconds for a service's records
 
 @dataclass(frozen=True)
 class NaiveCall:
-    """One request; `status_code` is None where no answer came."""
+    """One request, `at` so many seconds after the first; `status_code` is None where no answer came."""
 
     step: str
     direction: str
@@ -40,15 +43,20 @@ class NaiveCall:
     request_id: str
     status_code: int | None
     message: str
+    at: float = 0.0
 
 
 @dataclass
 class NaiveRun:
-    """The calls that the naive coordinator made, and what it says came of them."""
+    """The calls that the naive coordinator made, and what it says came of them; `id` is that of the saga beside it."""
 
     id: str
     calls: list[NaiveCall] = field(default_factory=list)
     says: str = "under way"
+
+
+# What a service has of one request: its records and its barrier rows; None where it does not say.
+Found = Mapping[str, Any] | None
 
 
 class _Gone(Exception):
@@ -90,6 +98,7 @@ class _Naive:
         self._steps = definition.steps
         self._crashes = definition.faults
         self._calls = calls
+        self._began = time.monotonic()
 
     def run(self, run: NaiveRun, known: dict[str, Any]) -> str:
         done: list[tuple[Step, str]] = []  # mistake 1: only here, in memory
@@ -105,7 +114,7 @@ class _Naive:
 
     def _act(self, run: NaiveRun, step: Step, known: Mapping[str, Any]) -> Mapping[str, Any] | None:
         for attempt in range(1, ATTEMPTS + 1):
-            request_id = f"naive-{run.id}-{step.name}-{attempt}"  # mistake 2: the service cannot know it for a retry
+            request_id = _request_id(run.id, step, attempt)  # mistake 2: the service cannot know it for a retry
             self._crash(f"before-{step.name}")
             answer = self._call(run, step, step.action, "action", attempt, request_id, known)
             self._crash(f"after-{step.name}")
@@ -132,6 +141,7 @@ class _Naive:
         known: Mapping[str, Any],
     ) -> Mapping[str, Any] | None:
         headers = {"Saga-Id": request_id, "Saga-Step": step.name, "Saga-Attempt": str(attempt)}
+        at = time.monotonic() - self._began
         answer = self._calls.post(step, url, fields_for(step, known), headers)
         result, message = None, answer.message
         if answer.failure is None and answer.status is not None:
@@ -141,7 +151,7 @@ class _Naive:
                 message = str(body.get("error", ""))
             except BadInput:
                 message = "an answer that is no JSON object"
-        run.calls.append(NaiveCall(step.name, direction, attempt, request_id, answer.status, message))
+        run.calls.append(NaiveCall(step.name, direction, attempt, request_id, answer.status, message, at))
         return result
 
     def _crash(self, point: str) -> None:
@@ -149,44 +159,74 @@ class _Naive:
             raise _Gone
 
 
-def orphans(
-    run: NaiveRun, definition: SagaDefinition, token: str | None, transport: Transport | None = None
-) -> dict[str, list[dict[str, Any]] | None]:
-    """The services' own rows of all its attempts, by step; None where a service does not say."""
+def found_of(
+    run_id: str, definition: SagaDefinition, token: str | None, transport: Transport | None = None
+) -> dict[tuple[str, int], Found]:
+    """What the services themselves have of a run's requests, by step and attempt: also of a run that is forgotten."""
     asking = transport or new_transport()
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        urls = [(step.name, records_url(step, request_id)) for step, request_id in _attempts(run.id, definition)]
-        answers = pool.map(lambda item: ask(item[1], asking, token, PATIENCE), urls)
-        found: dict[str, list[dict[str, Any]] | None] = {step.name: [] for step in definition.steps}
-        for (step_name, _), answer in zip(urls, answers, strict=True):
-            rows = found[step_name]
-            found[step_name] = None if rows is None or answer is None else [*rows, *answer["records"]]
-        return found
+        attempts = list(_attempts(run_id, definition))
+        urls = [records_url(step, request_id) for step, _, request_id in attempts]
+        answers = pool.map(lambda url: ask(url, asking, token, PATIENCE), urls)
+        return {(step.name, attempt): found for (step, attempt, _), found in zip(attempts, answers, strict=True)}
+
+
+def rows_by_step(found: Mapping[tuple[str, int], Found]) -> dict[str, list[dict[str, Any]] | None]:
+    """The services' own rows of a run, by step; None where a service does not say."""
+    rows: dict[str, list[dict[str, Any]] | None] = {}
+    for (step, _), answer in found.items():
+        before = rows.get(step, [])
+        rows[step] = None if before is None or answer is None else [*before, *answer["records"]]
+    return rows
+
+
+def remembered_by_services(found: Mapping[tuple[str, int], Found], run_id: str) -> NaiveRun:
+    """As much of a run as the services know, after a restart: nobody else does.
+
+    The requests that reached a local transaction are in their barriers; how they were answered is not.
+    """
+    acted = sorted(
+        (str(barrier.get("created_at")), step, attempt)
+        for (step, attempt), answer in found.items()
+        for barrier in (answer or {}).get("barrier") or []
+        if barrier.get("state") != "sealed"  # by a sweep, before it had acted
+    )
+    run = NaiveRun(run_id, says="")
+    for at, step, attempt in acted:
+        since, request_id = seconds_between(acted[0][0], at), f"naive-{run_id}-{step}-{attempt}"
+        run.calls.append(NaiveCall(step, "action", attempt, request_id, None, "", since))
+    return run
 
 
 def contradiction(run: NaiveRun, rows: Mapping[str, list[dict[str, Any]] | None]) -> str | None:
-    """How what it says differs from the services' rows; None where it happens to be true."""
+    """How what it says differs from the services' rows; None where it happens to be true, or says nothing any more."""
+    if not run.says:
+        return None
     expected = 1 if run.says == "COMPLETED" else 0
     wrong = [
         f"{step} has {len(found)} row{'s' if len(found) != 1 else ''} of it"
         for step, found in rows.items()
         if found is not None and len(found) != expected
     ]
-    return f"It says {run.says}, but {', '.join(wrong)}." if wrong else None
+    return f"It says {run.says}, but {listed(wrong)}." if wrong else None
 
 
-def sweep(run: NaiveRun, definition: SagaDefinition, token: str | None, transport: Transport | None = None) -> None:
+def sweep(run_id: str, definition: SagaDefinition, token: str | None, transport: Transport | None = None) -> None:
     """Undo all its attempts, as somebody would have to by hand; a pivot's rows cannot be undone, and stay.
 
     The rows of one that does not answer are still shown.
     """
     calls = _Calls(transport or new_transport(), token)
-    for step, request_id in _attempts(run.id, definition):
+    for step, _, request_id in _attempts(run_id, definition):
         if step.compensation:
             calls.post(step, step.compensation, {}, {"Saga-Id": request_id, "Saga-Step": step.name})
 
 
-def _attempts(run_id: str, definition: SagaDefinition) -> Iterator[tuple[Step, str]]:
+def _attempts(run_id: str, definition: SagaDefinition) -> Iterator[tuple[Step, int, str]]:
     for step in definition.steps:
         for attempt in range(1, ATTEMPTS + 1):
-            yield step, f"naive-{run_id}-{step.name}-{attempt}"
+            yield step, attempt, _request_id(run_id, step, attempt)
+
+
+def _request_id(run_id: str, step: Step, attempt: int) -> str:
+    return f"naive-{run_id}-{step.name}-{attempt}"

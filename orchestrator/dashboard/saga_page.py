@@ -9,8 +9,8 @@ from flask import Blueprint, redirect, render_template, request
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from orchestrator.dashboard.break_it_page import carried_back, lesson_of
 from orchestrator.dashboard.inspector_page import asked_inspection, asked_log_page
-from orchestrator.dashboard.prediction import findings_for
 from orchestrator.dashboard.saga_view import FIRST_LINES, view_of
 from orchestrator.parts import Orchestrator
 from orchestrator.status_codes import status_code_of
@@ -37,7 +37,7 @@ def send_command(orchestrator: Orchestrator, saga_id: str, command: str) -> Resp
         COMMANDS[command](orchestrator, saga_id, request.form)
     except (Conflict, BadInput, BrokerUnavailable, NoSuchLetter) as error:
         return _render(orchestrator, saga_id, f"{error}.", status_code_of(error))
-    return redirect(f"/ui/sagas/{saga_id}", 303)
+    return redirect(f"/ui/sagas/{saga_id}{carried_back()}", 303)
 
 
 @blueprint.get("/ui/sagas/<saga_id>/<command>")
@@ -68,6 +68,6 @@ def _render(orchestrator: Orchestrator, saga_id: str, problem: str | None = None
         lines = represent_lines(orchestrator.log.lines(saga_id, most=FIRST_LINES), saga)
         return render_template("unreadable.html", saga=represent(saga), lines=lines, problem=problem), code
     view = view_of(orchestrator, saga)
-    findings, predicted = findings_for(request.args, view)
+    learnt = lesson_of(orchestrator, request.args, view)
     parts = {"row": saga, "log": asked_log_page(orchestrator, saga), "inspected": asked_inspection(orchestrator, saga)}
-    return render_template("saga.html", **view, **parts, problem=problem, findings=findings, predicted=predicted), code
+    return render_template("saga.html", **view, **learnt, **parts, problem=problem), code

@@ -26,8 +26,10 @@ class Stuck:
     """Why a saga does not go on by itself soon.
 
     `kind`: stalled, parked or overdue. `since` and `due_at` are times as the API writes them. `service` is the root
-    of the `address` that is called, by which the service's light is found. `command_result` says in one sentence what
-    came of an operator's last retry or replay; empty where there was none.
+    of the `address` that is called, by which the service's light is found. `trying`: the next round is under way;
+    `retriable`: an operator may ask for one, while none is. `parked` counts the events that are, and `subject` is
+    that of the last one. `command_result` says in one sentence what came of an operator's last retry or replay; empty
+    where there was none.
     """
 
     kind: str
@@ -42,7 +44,9 @@ class Stuck:
     or_more: bool = False
     due_at: str | None = None
     trying: bool = False
+    retriable: bool = False
     parked: int = 0
+    subject: str = ""
     command_result: str = ""
 
 
@@ -105,6 +109,7 @@ class _Reading:
             or_more=call.left_out > 0,
             due_at=self._saga["due_at"] if rests and not self._row.definition.choreographed else None,
             trying=not rests,
+            retriable=not self._row.definition.choreographed,
             command_result=self._retried(call),
         )
 
@@ -122,6 +127,7 @@ class _Reading:
             since=letters[0]["at"],
             last_answer=message or self._say("no last answer"),
             parked=len(letters),
+            subject=str(detail_of(last).get("subject") or ""),
             command_result=again,
         )
 

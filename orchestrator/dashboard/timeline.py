@@ -19,6 +19,7 @@ from orchestrator.dashboard.timeline_bars import NARROWEST, Bar, bars
 from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
 from saga.payload import iso
 from saga.views.lines import detail_of
+from saga.views.now import TRIED_WHEN_DUE
 from saga.views.phrasing import Phrases
 
 BARS_AT_MOST = 100  # in a row; all before them become one
@@ -200,7 +201,8 @@ class _Reading:
         if self._stalled:
             self._add(self._stalled, "stalled", now, f"stalled {{}} so far{self._round}")
             self.goes_on = self._stalled
-            due = datetime.fromisoformat(saga["due_at"]).timestamp() if saga["due_at"] else 0.0
+            comes = saga["due_at"] and TRIED_WHEN_DUE[saga["mode"]]  # else its service knows when
+            due = datetime.fromisoformat(saga["due_at"]).timestamp() if comes else 0.0
             room = max(room, min(due - now, now - self.start))
         for step in saga["steps"] if not self._stalled else ():
             if step["status"] in ("RUNNING", "COMPENSATING"):

@@ -1,1 +1,1 @@
-"""The command `saga`: what an operator needs at night, over the orchestrator's HTTP API."""
+"""The command `saga` does what an operator needs at night, over the orchestrator's HTTP API."""

@@ -1,4 +1,4 @@
-"""`python -m saga.cli`, the same as the command `saga`."""
+"""`python -m saga.cli` is the same as the command `saga`."""
 
 from saga.cli.main import main
 

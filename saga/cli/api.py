@@ -1,4 +1,4 @@
-"""The orchestrator's HTTP API as the commands call it, and the exit codes that they end with."""
+"""`Api` calls the orchestrator's HTTP API for the commands; the exit codes that they end with are here as well."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import requests
 from saga.payload import decode
 from saga.urls import masked
 
-ANSWER_SECONDS = 330  # seconds: POST /start may wait for 300
+ANSWER_SECONDS = 330  # how long an answer may take: POST /start may wait for 300
 FAILED, USAGE, NOT_ENDED, AWAY = 1, 2, 3, 4  # exit codes: `saga --help` says what they mean
 
 

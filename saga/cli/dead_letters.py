@@ -1,4 +1,4 @@
-"""`saga dead-letters` and `saga replay`: the events that no service could handle."""
+"""`saga dead-letters` lists the events that no service could handle, and `saga replay` publishes one again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`saga export`: a saga in another engine's language. It asks no orchestrator."""
+"""`saga export` prints a saga in another engine's language. It asks no orchestrator."""
 
 from __future__ import annotations
 

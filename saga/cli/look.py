@@ -1,4 +1,4 @@
-"""`saga list` and `saga show`: look at sagas."""
+"""`saga list` and `saga show` look at sagas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from saga.cli.api import Api
 from saga.cli.output import json_option, one_line, show_json
-from saga.definition import CHOREOGRAPHY
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.machine import RELEASED
 from saga.views.lines import detail_of, heard_by_a_service, parked_lines
 from saga.views.step_words import StepWords, words_of_steps
@@ -104,13 +104,24 @@ def _advice(saga: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[str]:
         yield f"This version leaves it alone. `saga export-row {saga_id}` prints what the database has of it;"
         if not saga["ended_at"]:
             yield f'`saga resolve {saga_id} --note "…" --outcome completed` (or compensated) ends it, as you left it.'
-    elif saga["mode"] == CHOREOGRAPHY:
-        if saga["overdue"]:
-            yield "Its deadline has passed. Nobody is in charge of it: look at the service that it waits for."
-        if saga["status"] == "RUNNING" and not heard_by_a_service(lines):
-            yield f'If no service has heard of it, `saga abandon {saga_id} --note "…"` ends it.'
-        if parked_lines(lines):
-            yield f"An event of it is parked. `saga resume {saga_id}` lets it be published again."
-    elif saga["status"] == "STALLED":
-        yield f"It is tried again at {saga['due_at']}. `saga resume {saga_id}` tries now;"
-        yield f'`saga resolve {saga_id} --note "…"` says that you have done by hand what the call should do.'
+    else:
+        yield from _ADVICE[saga["mode"]](saga, lines)
+
+
+def _advice_if_driven(saga: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[str]:
+    if saga["status"] == "STALLED":
+        yield f"It is tried again at {saga['due_at']}. `saga resume {saga['saga_id']}` tries now;"
+        yield f'`saga resolve {saga["saga_id"]} --note "…"` says that you have done by hand what the call should do.'
+
+
+def _advice_if_nobody_drives(saga: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[str]:
+    saga_id = saga["saga_id"]
+    if saga["overdue"]:
+        yield "Its deadline has passed. Nobody is in charge of it: look at the service that it waits for."
+    if saga["status"] == "RUNNING" and not heard_by_a_service(lines):
+        yield f'If no service has heard of it, `saga abandon {saga_id} --note "…"` ends it.'
+    if parked_lines(lines):
+        yield f"An event of it is parked. `saga resume {saga_id}` lets it be published again."
+
+
+_ADVICE = {ORCHESTRATION: _advice_if_driven, CHOREOGRAPHY: _advice_if_nobody_drives}  # by a saga's mode

@@ -1,4 +1,4 @@
-"""`saga`: what an operator needs at night, over the orchestrator's HTTP API. A module for each group of commands."""
+"""The command `saga` begins here; each group of its commands has a module of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`saga audit`, `saga prune` and `saga export-row`: check, forget and export what the databases hold."""
+"""`saga audit` checks, `saga prune` forgets, and `saga export-row` exports what the databases hold."""
 
 from __future__ import annotations
 

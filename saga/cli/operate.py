@@ -1,4 +1,4 @@
-"""`saga start`, and what an operator may do to a saga: cancel, resume, resolve, abandon."""
+"""`saga start` starts a saga; the others are what an operator may do to one: cancel, resume, resolve, abandon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands print: a saga on one line, or the API's own JSON."""
+"""These functions print what several commands print: a saga on one line, or the API's own JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from saga.definition import ORCHESTRATION
+from saga.definition import SagaDefinition
 from saga.payload import pretty
 from saga.views.now import now_line, now_of
 from saga.views.step_words import status_of_step
@@ -29,5 +29,5 @@ def one_line(saga: dict[str, Any], now: str | None = None) -> str:
     said = f"  {does}" + (f"; the cause: {cause}" if cause else "") if does else ""
     attention = "  NEEDS ATTENTION" if saga["needs_attention"] else ""
     steps = " ".join(f"{step['name']}:{status_of_step(saga, step).lower()}" for step in saga["steps"])
-    mode = f" ({saga['mode']})" if saga["mode"] not in (ORCHESTRATION, None) else ""
+    mode = "" if saga["mode"] in (SagaDefinition.mode, None) else f" ({saga['mode']})"  # the default is not said
     return f"{saga['saga_id']}  {saga['status']:<12} {saga['saga'] or '?'}{mode}  {steps}{attention}{said}"

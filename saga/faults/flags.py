@@ -1,4 +1,4 @@
-"""The flags of failure injection, `fail=` and `delay=`: what they mean, and how they are parsed."""
+"""This module parses the flags of failure injection, `fail=` and `delay=`, and says what they mean."""
 
 from __future__ import annotations
 

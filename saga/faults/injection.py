@@ -1,4 +1,4 @@
-"""How a participant acts out the failures that are injected into its calls (see FaultKind for what each one is).
+"""These hooks act out, in a participant, the failures that are injected into its calls; see FaultKind.
 
 The hooks stand around one attempt: `before` and the first lines of `around_…` come before its local transaction, the
 rest after the COMMIT. A fault that loses the answer after the COMMIT loses the events that tell others of it too; it

@@ -1,4 +1,4 @@
-"""Parses one HTTP/1.1 answer as its bytes arrive, for `fast.py`, and says whether its connection can be used again.
+"""`AnswerParser` parses one HTTP/1.1 answer as it arrives, and says whether the connection can be used again.
 
 The parser itself is llhttp, that of Node.js, in the package `httptools`.
 """

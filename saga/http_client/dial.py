@@ -1,4 +1,4 @@
-"""Connects to a host: looks up its addresses within a deadline, and takes the first that accepts (RFC 8305)."""
+"""This module connects to a host: it looks up the addresses, and takes the first that accepts (RFC 8305)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own transport: HTTP/1.1 with keep-alive, whose time-out bounds a whole attempt, from connecting to the last byte.
+"""`FastTransport` is our own transport: HTTP/1.1 with keep-alive, with a time-out that bounds a whole attempt.
 
 A socket's own time-out bounds each read only, so that a server which sends a byte now and then would hold its caller
 for ever. Here each operation on the socket gets what is left of the attempt's time. The answer is parsed by llhttp, the

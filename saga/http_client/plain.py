@@ -1,4 +1,4 @@
-"""The plain transport, on `requests`: what `SAGA_PLAIN=1` uses in place of our own client.
+"""`PlainTransport` is the transport on `requests`, which `SAGA_PLAIN=1` uses in place of our own client.
 
 It makes the same calls and gives the same answers, as well as `requests` can:
 

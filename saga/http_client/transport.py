@@ -1,4 +1,4 @@
-"""What an HTTP call is to the rest of the stack: `post()` and `get()` of a `Transport` give an `HttpAnswer`.
+"""A `Transport` is what the rest of the stack knows of HTTP: `post()` and `get()`, which return an `HttpAnswer`.
 
 A redirect is an answer like any other; the proxies that the environment names and `.netrc` are not used; a URL's
 `user:password@` is sent as Basic Authorization.

@@ -1,4 +1,4 @@
-"""The kit for a Flask service that takes part in sagas: the author writes two functions, the kit keeps the contract.
+"""This is the kit for a Flask service in sagas: the author writes two functions, and the kit keeps the contract.
 
     def create_user(tx, fields):            # the action: in one local transaction with the barrier row
         made = tx.execute(users.insert(), {"saga_id": tx.saga_id, "username": fields["username"]})

@@ -1,4 +1,4 @@
-"""Lets Flask's jsonify write our own JSON: a Decimal is a number, digit for digit, and a date is ISO 8601."""
+"""`ExactJson` lets Flask's jsonify write our own JSON: a Decimal is a number, and a date is ISO 8601."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts a participant's calls, over HTTP or by an event, and how long they took, for Prometheus.
+"""`Calls` counts a participant's calls, over HTTP or by an event, and how long they took, for Prometheus.
 
 A service is one process with one worker (saga/process/server.py), so the numbers of that process are those of the
 service. They begin at 0 each time it starts.

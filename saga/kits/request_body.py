@@ -1,6 +1,6 @@
-"""Reads a request's body to its end before anything else looks at it, and refuses one that is too large or cut short.
+"""This module reads a request's body to its end before anything else does, and refuses one that is too large or cut.
 
-Werkzeug does neither in all cases. It cuts a body without a Content-Length at the limit and hands out what it has.
+Werkzeug does not do so in all cases. It cuts a body without a Content-Length at the limit and hands out what it has.
 Where the server says that it ends its input itself (`wsgi.input_terminated`, which granian says from 2.8.2 on; before
 that, Werkzeug sees such bodies as empty), it does not notice either that a body ends before its Content-Length. So the
 server's input is read here.

@@ -1,4 +1,4 @@
-"""Puts together what a service runs behind its web framework: its database, its endpoints, and what is switched on."""
+"""This module puts together what a service runs behind its web framework: database, endpoints, and options."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a process needs: its settings, which alone read the environment; serving an app; being started again."""
+"""This folder has what a process needs: settings, which alone read the environment; a server; restarting."""

@@ -1,4 +1,4 @@
-"""Granian with one worker process, which closes the app at SIGTERM and dies with its parent.
+"""This module runs Granian with one worker process, which closes the app at SIGTERM and dies with its parent.
 
 Only this file touches private parts of Granian (`_signals`, `_spawn_wsgi_worker`); it was checked with 2.8.7.
 """

@@ -1,4 +1,4 @@
-"""The plain server, Werkzeug's: what `SAGA_PLAIN=1` uses in place of Granian and our hooks into it.
+"""The plain server is Werkzeug's: `SAGA_PLAIN=1` uses it in place of Granian and our hooks into it.
 
 Each request has a thread and a connection of its own, however many there are. At SIGTERM the app is closed; requests
 that are still being answered are cut off.

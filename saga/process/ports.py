@@ -1,4 +1,4 @@
-"""Says whether a port can be served on, and which process has it."""
+"""This module says whether a port can be served on, and which process has it."""
 
 from __future__ import annotations
 

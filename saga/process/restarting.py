@@ -1,4 +1,4 @@
-"""Processes that are started again when they die, and that die with their parent."""
+"""This module starts a process again when it dies, and lets a process die with its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a setting is: a variable of the environment with a default, a reader that checks it, and a sentence about it."""
+"""A `Setting` is a variable of the environment with a default, a reader that checks it, and a sentence about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of the stack: every variable with its default and a sentence, and the only reader of the environment.
+"""This module has the settings of the stack, each with its default and a sentence; nothing else reads the environment.
 
 docs/settings.md is made from what is declared here: `python -m saga.process.settings_page`.
 """

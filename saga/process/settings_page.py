@@ -1,4 +1,4 @@
-"""Makes docs/settings.md from the settings: `python -m saga.process.settings_page > docs/settings.md`."""
+"""This program makes docs/settings.md from the settings: `python -m saga.process.settings_page > docs/settings.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built-in engine: this process's own drivers drive the saga, call by call.
+"""The built-in coordinator has this process's own drivers drive its sagas, call by call.
 
 A command takes the saga away from its driver by raising its epoch, so that of an operator and a driver exactly one
 wins. Only a cancel while the pivot is called leaves it with its driver: a line is added beside the driver's own.
@@ -116,8 +116,8 @@ class BuiltInCoordinator:
     def _preempt(self, row: SagaRow, event: Event, **said: Any) -> bool:
         """Take the saga away from its driver, write down what the operator decided, and let the pool go on with it.
 
-        The pool goes on even where the log did not take it. False where the saga has moved on since `record` was read,
-        or another operator was quicker: then nothing was written.
+        The pool goes on with the saga even where the log did not take the decision. Returns False where the saga has
+        moved on since `row` was read, or another operator was quicker: then nothing was written.
         """
         driver = self._pool.preempt(row, why=event)
         if driver is None:

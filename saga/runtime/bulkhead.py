@@ -1,4 +1,4 @@
-"""Keeps a bad service from taking all threads and all time: it bounds the calls to each service, and the retries.
+"""A bulkhead keeps a bad service from taking all threads and all time: it bounds calls to each service, and retries.
 
 Bulkhead and circuit breaker are Nygard's ("Release It!"). The breaker holds back only the calls that stalled sagas make
 again. A new saga's action is always called, so that a service that is back is seen to be back at once.
@@ -29,7 +29,7 @@ def service_of(url: str) -> str:
 
 
 class Bulkhead(Generic[T]):
-    """So many places for calls to each service. Whatever finds no place waits in line there, without a thread."""
+    """Has a number of places for the calls to each service. Who finds no place waits in line, without a thread."""
 
     def __init__(self, places: int = CALLS_PER_SERVICE):
         self._places = places

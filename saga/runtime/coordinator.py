@@ -1,4 +1,4 @@
-"""What coordinates a saga: the built-in engine, a workflow on Temporal, or, in choreography, its services themselves.
+"""A coordinator runs sagas of one kind: on the built-in engine, on Temporal, or, in choreography, by their services.
 
 A `SagaDefinition` names its coordinator; `orchestrator/bootstrap.py` makes them all, in one dict by that name. So
 nothing else need ask what drives a saga.
@@ -29,7 +29,7 @@ class WaitingCaller(Protocol):
 class Coordinator(Protocol):
     """What each kind of coordinator can do. Every method may raise LogUnavailable.
 
-    The commands raise Conflict where the saga's state, or its kind, does not permit them; the record that they are
+    The commands raise Conflict where the saga's state, or its kind, does not permit them; the row that they are
     given is the saga as it was just read.
     """
 

@@ -1,4 +1,4 @@
-"""Drives sagas in a bounded pool of threads: which thread works on which saga, and when one must wait for a service.
+"""The driver pool drives sagas in a bounded number of threads, and says which thread works on which saga.
 
 A saga is in the pool from its start or its claim until it ends, stalls, or is lost. A thread works on it call by call;
 where its next call finds no place at the service, the saga waits in line there, and the thread takes another one.
@@ -21,10 +21,11 @@ from saga.saga_row import SagaRow
 
 logger = logging.getLogger("saga")
 
-DRIVER_THREADS = 192  # threads; half of them at the most drive sagas that were recovered,
-RECOVERED_MOVING_AT_MOST = 8  # and so many of these have moved on lately: the rest of the machine is for new sagas
-LATELY_SECONDS = 1.0  # seconds
-SAGAS_IN_FLIGHT_AT_MOST = 2000  # sagas in the pool; beyond it, none is started
+DRIVER_THREADS = 192  # at most half of them drive sagas that were recovered
+# At most so many recovered sagas have moved on within LATELY_SECONDS: the rest of the machine is for new sagas.
+RECOVERED_MOVING_AT_MOST = 8
+LATELY_SECONDS = 1.0
+SAGAS_IN_FLIGHT_AT_MOST = 2000  # in the pool; while there are as many, none is started
 
 
 class DriverPool:
@@ -119,7 +120,7 @@ class DriverPool:
         self.accept(driver)
 
     def preempt(self, row: SagaRow, why: str) -> Driver | None:
-        """Take a saga away from whoever drives it; None where it has moved on since `record` was read.
+        """Take a saga away from whoever drives it; return None where it has moved on since `row` was read.
 
         Its driver, wherever it is, finds its next write refused. The caller writes with the new driver, and then gives
         it to `accept`; the log says `why` the saga was taken over.

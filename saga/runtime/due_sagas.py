@@ -1,4 +1,4 @@
-"""Which sagas want a driver: those that are due, and those whose due time is not to be believed."""
+"""`DueSagas` tells recovery which sagas need a driver: those that are due, and those with a doubtful due time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saga.storage import log_sql as sql
 
 
 class DueSagas:
-    """What recovery asks of a saga log. Every method may raise LogUnavailable."""
+    """Finds the sagas in a saga log that recovery has to look at. Every method may raise LogUnavailable."""
 
     def __init__(self, log: SagaLog):
         self._database = log.database

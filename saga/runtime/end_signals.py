@@ -1,4 +1,4 @@
-"""Tells the threads of this process that wait for a saga's end that it has come."""
+"""`EndSignals` wakes the threads of this process that wait for a saga, once somebody here learns of its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ending a saga that this version cannot read, in the state in which an operator has left it."""
+"""`end_unreadable` lets `Operator` end a saga that this version cannot read, in a state that a person names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the leases of the sagas that this process drives, while their calls are under way."""
+"""The lease keeper is one thread that renews the leases of the sagas which this process drives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds out whether a lease that another process holds has ended. Pure: both clocks' readings are passed in.
+"""`LeaseWatch` tells recovery whether a lease that another process holds has ended. Pure: it is told the time.
 
 The end of a lease is written by its owner's clock, which need not agree with ours: one of the two may have been set.
 But a driver that lives renews its lease, so we watch the lease by a clock that nobody sets. It has ended

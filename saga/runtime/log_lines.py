@@ -1,4 +1,4 @@
-"""The lines of all sagas by their ids, what is committed and what may still be; and of one saga, the newest first."""
+"""`LogLines` reads lines of the log by their ids, of all sagas or of one, for the tail and for lists of lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may do to a saga: cancel, resume, resolve, abandon. Durable and in the log before the answer.
+"""`Operator` has an operator's commands: cancel, resume, resolve, abandon. Each is durable before it is answered.
 
 Each command reads the saga and passes it on to its coordinator. A saga that cannot be read has none: an operator can
 only end it, with `resolve`, in the state in which it was left.

@@ -1,4 +1,4 @@
-"""What the state of a saga that somebody drives, a process or a workflow, permits an operator to do. Pure."""
+"""These functions say what an operator may do to a saga that a process or a workflow drives, by its state. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forgetting what ended long ago."""
+"""`prune` deletes sagas that ended long ago from the saga log. `POST /prune` uses it."""
 
 from __future__ import annotations
 

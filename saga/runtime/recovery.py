@@ -1,4 +1,4 @@
-"""Claims what is due, at the start and at every interval: stalled sagas, and those whose lease has ended."""
+"""Recovery claims what is due, at the start and at every interval: stalled sagas, and those whose lease has ended."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from saga.unreadable import Unreadable
 
 logger = logging.getLogger("saga")
 
-CLAIMS_PER_LOOK = 32  # sagas claimed in one go, so that several orchestrators share the work
-LEASES_WATCHED_AT_MOST = 500  # leases of others
+CLAIMS_PER_LOOK = 32  # so few that several orchestrators share the work
+LEASES_WATCHED_AT_MOST = 500  # of other processes
 SAGAS_SIFTED_AT_ONCE = 256  # sagas looked through at once where some of those that are due cannot be read
-PAUSE_SECONDS = 0.02  # seconds between two looks while there is more than may be claimed
+PAUSE_SECONDS = 0.02  # between two looks while there is more than may be claimed
 
 
 class _Due(NamedTuple):

@@ -1,4 +1,4 @@
-"""Starts sagas, whatever coordinates them, and waits for their ends."""
+"""`SagaStarter` starts sagas, whatever coordinates them, and waits for their ends. `POST /start` uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follows the saga log as one stream of lines, and leaves none out.
+"""The tail follows the saga log as one stream of lines, and leaves none out. `GET /events` uses it.
 
 A line gets its id when it is written, and is seen once its transaction has committed; so a line with a lower id may be
 seen later. Therefore the tail stops before an id that is missing, until its line is there, or certainly never will be.

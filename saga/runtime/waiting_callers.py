@@ -1,4 +1,4 @@
-"""Callers that wait for a saga's end: how many may, how long, and how they learn of it."""
+"""This module has the callers that wait for a saga's end: how many may, how long, and how they learn of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from saga.saga_row import Stored
 from saga.unreadable import Unreadable
 
 WAIT_SLOTS = 128  # callers that wait at the same time; whoever finds no slot is answered at once
-QUEUED_SECONDS_AT_MOST = 1.0  # seconds that a caller waits for a saga that stands in line for a service
-LOOK_EVERY_SECONDS = 0.2  # seconds between two looks at a driver of this process
+QUEUED_SECONDS_AT_MOST = 1.0  # how long a caller waits for a saga that stands in line for a service
+LOOK_EVERY_SECONDS = 0.2  # how often a caller looks at a driver of this process
 
 
 class Caller:
@@ -42,7 +42,7 @@ class Caller:
 
 
 class WaitingCallers:
-    """The slots, and the waiting itself."""
+    """Hands out the slots in which callers wait, and waits for the ends of their sagas."""
 
     def __init__(self, pool: DriverPool, end_signals: EndSignals, coordinators: Mapping[str, Coordinator]):
         self._pool = pool

@@ -1,4 +1,4 @@
-"""Databases: engines, column types, tables, statements; for performance only, group commit and statement batches.
+"""This folder has the databases: engines, column types, tables and statements; and two things that only save time.
 
 Group commit (`group_commit.py`) makes 0.65 transactions out of a saga's four with 16 clients; batches
 (`statement_batch.py`, and `mysql_connection.py` for MySQL) need three round trips for a participant's call instead of

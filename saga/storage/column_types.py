@@ -1,4 +1,4 @@
-"""Column types that hold the same values on SQLite and MySQL: JSON, times, ASCII tokens, floating-point numbers."""
+"""These column types hold the same values on SQLite and MySQL: JSON, times, ASCII tokens, floating-point numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines and transactions that make SQLite and MySQL behave alike."""
+"""`connect` and `transaction` make SQLite and MySQL behave alike. The saga log and the participants' kit use them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import mysql.connector as mysql_driver
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from saga.errors import OutcomeUnknown
 from saga.storage.database_errors import STATEMENT_REFUSED
@@ -107,8 +107,9 @@ def _text(raw: bytes) -> str:
 def transaction(engine: Engine) -> Iterator[Connection]:
     """Run a transaction that is committed at the end, and rolled back by any exception that is raised within.
 
-    Raises OutcomeUnknown where the COMMIT was not confirmed. A connection that could not end its transaction is thrown
-    away: back in the pool, it would carry that transaction into the next one.
+    Raises OutcomeUnknown where the COMMIT was not confirmed, whatever went wrong; and one of STATEMENT_REFUSED, after a
+    roll-back, where a statement that was sent with the COMMIT was refused. A connection that could not end its
+    transaction is thrown away: back in the pool, it would carry that transaction into the next one.
     """
     with engine.connect() as connection:
         begun = connection.begin()
@@ -125,10 +126,11 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         except STATEMENT_REFUSED:  # one of the statements that travel with the COMMIT
             _roll_back(connection)
             raise
-        except BaseException as error:
+        except Exception as error:  # whatever it is: the COMMIT may have been sent before it was raised
             connection.invalidate()
-            if isinstance(error, DBAPIError):
-                raise OutcomeUnknown("the COMMIT was not confirmed") from error
+            raise OutcomeUnknown("the COMMIT was not confirmed") from error
+        except BaseException:
+            connection.invalidate()
             raise
 
 

@@ -1,4 +1,4 @@
-"""What an error of the database means, for SQLite and MySQL alike: a duplicate, a lock conflict, a value it refuses."""
+"""These functions say what a database's error means, on SQLite and MySQL alike: duplicate, lock, refused value."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-GATHER_SECONDS = 0.003  # seconds that a leader with company waits for more
-WRITES_PER_TRANSACTION = 64  # in one transaction,
-BYTES_PER_TRANSACTION = 1 << 20  # of the size of those that join the first
+GATHER_SECONDS = 0.003  # how long a leader with company waits for more writes
+WRITES_PER_TRANSACTION = 64  # at most
+BYTES_PER_TRANSACTION = 1 << 20  # at most, of those that join the leader's own
 
 W = TypeVar("W")
 R = TypeVar("R")

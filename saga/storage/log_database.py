@@ -1,4 +1,4 @@
-"""The saga log's database: work is done in a transaction, and the database's errors are translated once, here.
+"""`LogDatabase` runs work on the saga log in a transaction, and translates the database's errors: once, and only here.
 
 `LogUnavailable` says that the caller may try again later, `WriteRefused` that the same write would be refused again.
 """
@@ -20,7 +20,7 @@ from saga.storage.statement_batch import Row, Statement
 
 _UNAVAILABLE = "the saga log does not answer, or does not take the write"
 _REFUSED = "the saga log does not take what it is asked to write"
-RETRY_WITHIN_SECONDS = 3.0  # seconds: a write that fails later than that is not tried again
+RETRY_WITHIN_SECONDS = 3.0  # a write that fails later than that after its beginning is not tried again
 
 T = TypeVar("T")
 

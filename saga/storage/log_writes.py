@@ -1,4 +1,4 @@
-"""Several sagas' writes in one transaction, each conditional on its own saga's epoch."""
+"""`write_together` makes several sagas' writes in one transaction, each conditional on its own saga's epoch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LogWrite:
 
 
 class Fate(Enum):
-    """What became of a write."""
+    """What became of a write in `write_together`, and what its caller may conclude."""
 
     WRITTEN = auto()
     FENCED = auto()  # not written: its saga's epoch has been raised meanwhile

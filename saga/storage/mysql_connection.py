@@ -1,4 +1,4 @@
-"""MySQL connections that save round trips: several statements in one packet, the last ones with the COMMIT, no ping.
+"""These MySQL connections save round trips: they send several statements in one packet, and the last with the COMMIT.
 
 This is the only file that touches private parts of mysql-connector-python (`_cmysql`); it was checked with 9.7.0.
 """

@@ -1,6 +1,7 @@
-"""Statements that are executed often: compiled once, and several of them sent to the database together.
+"""A `Statement` is compiled once and executed often; `execute_batch` sends several of them to the database together.
 
-`Statement` and `execute_batch()` are all that others use; what they buy, and the plain version, is said in `__init__`.
+`Statement` and `execute_batch()` are all that others use. The package's docstring says what they save, and what the
+plain version is.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A saga as people read it: its representation, the audit, the participants' own records, the raw export."""
+"""This folder shows sagas to people: representation, searches, the audit, participants' records, the raw export."""

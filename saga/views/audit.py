@@ -1,4 +1,4 @@
-"""Checks that ended sagas were all or nothing, by what the participants' own records say.
+"""The audit checks that ended sagas were all or nothing, by what the participants' own records say.
 
 The saga log is not believed here, because it is what is checked: a saga's end says what each participant must have.
 """
@@ -18,7 +18,7 @@ from saga.unreadable import Unreadable
 from saga.urls import masked
 from saga.views.records import REQUESTS_AT_ONCE, ask, records_url
 
-RECORDS_SECONDS = 5.0  # seconds
+RECORDS_SECONDS = 5.0  # how long a participant may take to show its records
 
 
 def audit(ended: Iterable[Stored], transport: Transport, token: str | None) -> dict[str, Any]:

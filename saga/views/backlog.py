@@ -1,4 +1,4 @@
-"""Counts the sagas in each state, and those that wait for somebody."""
+"""This module counts the sagas in each state, and those that wait for somebody, for the metrics and the dashboard."""
 
 from __future__ import annotations
 

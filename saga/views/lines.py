@@ -1,4 +1,4 @@
-"""Reads the lines of a saga's log as the API shows them: JSON objects with the fields of `saga.machine.Line`. Pure."""
+"""These functions read the lines of a saga's log as the API shows them: objects with the fields of `Line`. Pure."""
 
 from __future__ import annotations
 

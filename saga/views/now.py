@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from saga.definition import CHOREOGRAPHY
+from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.payload import iso
 
 PARKED = "its event is parked"
@@ -86,8 +86,11 @@ def _stuck(saga: Mapping[str, Any], call: CallNow) -> Now:
     why = said if what not in said else None
     if call.parked:
         return Now(f"{name}: {what} · {PARKED}", why, call.rounds)
-    # What a choreographed saga is due at is its deadline: its service tries again when it does.
-    return Now(f"{name}: {what}", why, call.rounds, until=None if saga["mode"] == CHOREOGRAPHY else saga["due_at"])
+    return Now(f"{name}: {what}", why, call.rounds, until=saga["due_at"] if TRIED_WHEN_DUE[saga["mode"]] else None)
+
+
+# What a choreographed saga is due at is its deadline: its service tries again when it does.
+TRIED_WHEN_DUE = {ORCHESTRATION: True, CHOREOGRAPHY: False}
 
 
 def _cause(error: Mapping[str, Any] | None) -> Now:

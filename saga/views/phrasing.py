@@ -224,7 +224,6 @@ PHRASES: Mapping[str, str | Modes] = {
     "one attempt counted": "1 attempt",
     "attempt under way": "attempt {number} under way",
     # --- what a saga is stuck at
-    "stuck at": "stuck at {call}",
     "last answer": "{answer}: {message}",
     "no last answer": "no answer",
     "retrying": Modes("Retried: attempt {number} is under way", "Replayed: nothing is heard of it yet"),
@@ -269,7 +268,7 @@ class Phrases:
     """Says the phrases in the words of one mode."""
 
     def __init__(self, mode: str):
-        self._mode = _MODES[mode]
+        self._mode = _MODES.get(mode, 0)  # 0 also for a mode of a newer version, which cannot be told of better
 
     def __call__(self, name: str, **facts: Any) -> str:
         """The phrase called `name`, with these facts in the places that its text has for them."""

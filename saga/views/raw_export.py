@@ -1,4 +1,4 @@
-"""Shows an operator a saga's row, results and lines as the database has them, whatever they hold. Pure.
+"""`raw_export` shows an operator a saga's row, results and lines as the database has them, whatever they hold. Pure.
 
 Secrets are not shown. Where it is known which fields are secret, a payload column is shown with these fields masked;
 where it is not known, the whole column is withheld.

@@ -1,4 +1,4 @@
-"""Reads a saga's row, results and lines as the database has them, for the raw export."""
+"""`raw_rows` reads a saga's row, results and lines as the database has them, for the raw export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks participants what they have of a saga: the records and the barrier rows that GET /records/<saga_id> shows."""
+"""This module asks participants for their records and barrier rows of a saga: `GET /records/<saga_id>`."""
 
 from __future__ import annotations
 

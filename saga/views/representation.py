@@ -1,4 +1,4 @@
-"""Makes the one representation of a saga that every answer of the API holds, and that of a line of its log. Pure.
+"""`represent` makes the one representation of a saga that the API gives, and `represent_lines` that of its log. Pure.
 
 A saga's representation is made from its row alone, so that a list of sagas needs no lines. Secrets are masked.
 """

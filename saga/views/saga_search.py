@@ -1,4 +1,4 @@
-"""Searches the saga log for sagas that fit a query."""
+"""`SagaSearch` searches the saga log for sagas that fit a query, for `GET /sagas` and the dashboard."""
 
 from __future__ import annotations
 

@@ -141,8 +141,9 @@ def test_a_failure_before_the_commit_says_that_nothing_was_changed(service: Serv
 
 @pytest.mark.parametrize("call", ["invoke", "compensate"])
 @pytest.mark.parametrize("took_effect", [True, False])
+@pytest.mark.parametrize("of_the_driver", [True, False])
 def test_a_commit_in_doubt_says_nothing_about_its_effect_and_may_be_sent_again(
-    service: Service, monkeypatch: pytest.MonkeyPatch, call: str, took_effect: bool
+    service: Service, monkeypatch: pytest.MonkeyPatch, call: str, took_effect: bool, of_the_driver: bool
 ) -> None:
     """Pitfall 1: the answer to the COMMIT was lost, so the caller asks again, and it still happens once."""
     if call == "compensate":
@@ -153,7 +154,8 @@ def test_a_commit_in_doubt_says_nothing_about_its_effect_and_may_be_sent_again(
     def lose_the_answer(connection: Any) -> None:
         if took_effect:
             commit(connection)
-        raise dialect.loaded_dbapi.OperationalError("the connection is gone")
+        error = dialect.loaded_dbapi.OperationalError if of_the_driver else OSError
+        raise error("the connection is gone")
 
     monkeypatch.setattr(dialect, "do_commit", lose_the_answer)
     failed = service.post(call)

@@ -24,8 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from saga.errors import OutcomeUnknown
 from saga.storage.column_types import Float, Json, Token, UtcTime
-from saga.storage.database import connect
+from saga.storage.database import connect, transaction
 from saga.storage.database_errors import is_duplicate, is_lock_conflict
 from saga.storage.statement_batch import Statement, execute_batch
 from tests.conftest import Database
@@ -159,6 +160,26 @@ def test_a_read_that_is_left_open_leaves_nothing_behind_for_the_next(engine: Eng
         with engine.connect() as connection:
             connection.execute(select(things)).all()
     put(engine, key="l")
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("a bug"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("took_effect", [True, False])
+def test_any_error_while_committing_leaves_the_outcome_unknown(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, took_effect: bool
+) -> None:
+    commit = engine.dialect.do_commit
+
+    def fail(connection: Any) -> None:
+        if took_effect:
+            commit(connection)
+        raise error
+
+    monkeypatch.setattr(engine.dialect, "do_commit", fail)
+    with pytest.raises(OutcomeUnknown), transaction(engine) as connection:
+        connection.execute(insert(things), {"key": "k"})
+    monkeypatch.undo()
+    with transaction(engine) as connection:
+        assert connection.execute(select(func.count()).select_from(things)).scalar_one() == took_effect
 
 
 def test_the_slow_driver_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,9 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from orchestrator.dashboard.scenarios import SCENARIOS, Scenario
 from tests.e2e.test_choreography import dead_letters
 from tests.support.browser import SIZES, check_accessibility, opened
-from tests.support.stack import INPUT, Stack, eventually, impatient_sagas
+from tests.support.stack import Stack, eventually, impatient_sagas
 
 QUICK = {"LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "0.05", "STALL_MAX_SECONDS": "0.1", "RECOVERY_INTERVAL": "0.2"}
 CUT = ["ERR_", "Failed to load resource", "htmx:", "[object Event]"]  # what is logged where a connection breaks
@@ -47,86 +46,7 @@ def put_right(stack: Stack) -> None:
     stack.start("service_a")
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.slug))
-def test_each_card_does_what_it_says_in_choreography_too(open_page: Open, stack: Stack, scenario: Scenario) -> None:
-    with open_page() as page:
-        if scenario.slug == "orchestrator-crash":
-            page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/ui/break-it")
-        card = page.locator(f"#{scenario.slug}")
-        expect(card.get_by_text(scenario.about)).to_be_visible()
-        card.get_by_label("choreography").first.check()
-        expect(card.get_by_text(scenario.choreographed or scenario.about)).to_be_visible()
-        expect(card.get_by_text(scenario.about)).to_be_visible(visible=not scenario.choreographed)
-        card.get_by_role("button", name="Run", exact=True).click()
-        expect(page).to_have_url(re.compile("/ui/sagas/"))
-        table = page.get_by_role("region", name="What the scenario said, and what happened")
-        expect(table).to_be_visible(timeout=40_000)
-        expect(table.get_by_text("as said")).to_have_count(4)
-        summary = page.locator("#summary").inner_text()
-        assert not re.search("answered|HTTP|asked|could not be reached", summary), summary
-    saga = re.search(r"/ui/sagas/([^?]+)", page.url)[1]  # type: ignore[index]
-    assert stack.saga(saga)["mode"] == "choreography"
-    for service, number in scenario.expect.rows.items():
-        assert sum(row["saga_id"] == saga for row in stack.rows(service)) == number
-
-
-def test_a_scenario_is_run_in_both_modes_side_by_side(open_page: Open, stack: Stack) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        page.locator("#after-commit").get_by_role("button", name="Run both").click()
-        expect(page).to_have_url(re.compile("/ui/both/"))
-        called = page.get_by_role("region", name="orchestration", exact=True)
-        told = page.get_by_role("region", name="choreography", exact=True)
-        for side in (called, told):
-            expect(side.get_by_text("COMPENSATED", exact=True).first).to_be_visible()
-            expect(side.get_by_text("B was undone as well as A")).to_be_visible()
-            expect(side.get_by_text("B: no row")).to_be_visible()
-        expect(called.get_by_role("img", name="who called whom")).to_contain_text("HTTP 500")
-        expect(told.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.B.refused")
-        cost = page.get_by_role("group", name="What it cost")
-        for text in ("6 HTTP requests", "4 events published", "2 sent again", "2 delivered again"):
-            expect(cost).to_contain_text(text)
-        expect(page.get_by_text("as said")).to_have_count(8)
-        check_accessibility(page)
-
-
-def test_both_sides_are_live(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        form = page.locator("#own-form")
-        form.get_by_role("group", name="B", exact=True).get_by_label("slower by").fill("1500")
-        form.get_by_role("button", name="Start both").click()
-        expect(page.get_by_role("cell", name="not ended")).to_have_count(2)
-        expect(page.get_by_role("img", name="who called whom")).to_contain_text("no answer yet")
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("nothing heard yet")
-        expect(page.get_by_role("cell", name="not ended")).to_have_count(0)
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.C.done")
-
-
-def test_who_told_whom_is_drawn_while_it_happens_and_told_in_words(open_page: Open, stack: Stack) -> None:
-    saga = stack.post_start("wait=0&fail=c:refuse&delay=b:1500").json()["saga_id"]
-    with open_page() as page:
-        page.goto(f"/ui/sagas/{saga}")
-        drawing = page.get_by_role("img", name="who told whom; the orchestrator only listens")
-        expect(drawing).to_contain_text("nothing heard yet")
-        expect(drawing).not_to_contain_text("saga.signup.B.done")
-        expect(drawing).to_contain_text("saga.signup.A.undone")
-        page.get_by_text("The same in words").click()
-        words = page.locator("ol.words")
-        for text in (
-            "the orchestrator publishes saga.signup.started: A hears it, and acts",
-            "C, attempt 1: it refuses",
-            "C publishes saga.signup.C.refused: B hears it, and undoes itself",
-            "A publishes saga.signup.A.undone: nobody has to act on it",
-        ):
-            expect(words.get_by_text(text)).to_be_visible()
-        expect(page.get_by_role("group", name="Log")).to_contain_text("saga.signup.C.refused")
-        expect(page.locator("main pre").filter(has_text="mode=choreography")).to_be_visible()
-
-
-@pytest.mark.parametrize("place", ["/ui/dead-letters", "/ui/sagas/{}", "/ui/sagas/{}/resume"])
-def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Callable[..., Stack], place: str) -> None:
+def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Callable[..., Stack]) -> None:
     stack = make_stack("sqlite", mode="choreography", **QUICK)
     saga = parked(stack)
     fine = stack.post_start().json()["saga_id"]
@@ -139,15 +59,9 @@ def test_a_parked_event_is_seen_and_replayed(browser: Browser, make_stack: Calla
         letter = page.locator("#letters-list tr[id^=letter-]")
         for text in ("saga.signup.B.refused", "at A", "FAULTS=off", saga[-8:]):
             expect(letter).to_contain_text(text)
-        page.goto(place.format(saga).removesuffix("/resume"))
-        if "sagas" in place:
-            expect(page.locator("h1")).to_contain_text("needs attention")
-            expect(page.locator("#summary")).to_contain_text("A could not handle saga.signup.B.refused")
-            expect(page.get_by_role("img", name="who told whom")).to_contain_text("parked")
         put_right(stack)
-        page.get_by_role("button", name="Replay what is parked" if "resume" in place else "Replay", exact=True).click()
-        if "resume" not in place:
-            expect(page.get_by_text("No event is parked")).to_be_visible()
+        page.get_by_role("button", name="Replay", exact=True).click()
+        expect(page.get_by_text("No event is parked")).to_be_visible()
         expect(page.locator("#letters")).to_have_text("")
         page.goto(f"/ui/sagas/{saga}")
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
@@ -213,13 +127,10 @@ def test_that_the_broker_is_away_is_said_and_nothing_breaks(browser: Browser, ma
         expect(broker).to_contain_text("the broker (NATS_URL) does not answer")
         expect(page.locator("#signs").get_by_text("broker")).to_contain_text("does not answer")
         page.goto(f"/ui/sagas/{saga}")
-        page.get_by_role("button", name="Replay what is parked").click()
-        expect(page.get_by_role("alert")).to_contain_text("the broker (NATS_URL) does not answer")
-        page.get_by_role("button", name="Replay", exact=True).click()
+        page.get_by_role("button", name="Service A is mended: replay").click()
         expect(page.get_by_role("alert")).to_contain_text("the broker (NATS_URL) does not answer")
         check_accessibility(page)
-        page.goto("/ui/break-it")
-        page.locator("#all-goes-well").get_by_label("choreography").first.check()
+        page.goto("/ui/break-it?mode=choreography")
         page.locator("#all-goes-well").get_by_role("button", name="Run", exact=True).click()
         expect(page.locator("#summary")).to_contain_text("Nothing is heard of A yet")  # it is durable, and waits
         stack.start("nats")
@@ -241,9 +152,12 @@ def test_past_its_deadline_a_saga_is_said_to_have_nobody_in_charge(
         expect(page.locator(f"#row-{saga}")).to_contain_text("choreography")
         page.locator(f"#row-{saga} a").click()
         expect(page.locator("h1")).to_contain_text("overdue")
-        expect(page.get_by_text("That is the price of choreography")).to_be_visible()
-        expect(page.locator("#summary")).to_contain_text("nobody is in charge who could roll it back")
-        for verb in ("Cancel", "Retry now", "Resolve", "Replay"):
+        panel = page.get_by_role("region", name="Overdue: it waits for service B")
+        expect(panel).to_contain_text(stack.url_of("service_b"))
+        expect(panel).to_contain_text("Mend service B: the saga then goes on by itself")
+        expect(page.get_by_text("that is the price of choreography")).to_be_visible()
+        expect(page.locator("main")).not_to_contain_text("in charge")
+        for verb in ("Cancel", "Retry", "Resolve", "replay"):
             expect(page.get_by_role("button", name=verb)).to_have_count(0)
         check_accessibility(page)
         stack.start("service_b")
@@ -284,49 +198,3 @@ def test_what_is_parked_is_accessible(
 
 BOXES = """texts => texts.map(text => text.getBoundingClientRect()).filter(box => box.width)
                     .map(({x, y, width, height}) => ({x, y, width, height}))"""
-
-
-def test_texts_of_a_drawing_do_not_overlap(open_page: Open, stack: Stack) -> None:
-    sagas = [stack.post_start(flags).json()["saga_id"] for flags in ("fail=c:after", "fail=b:after&fail=a:undo:2")]
-    stack_mode, stack.mode = stack.mode, "orchestration"
-    sagas += [stack.post_start(flags).json()["saga_id"] for flags in ("fail=c:after", "fail=b:after&fail=a:undo:2")]
-    stack.mode = stack_mode
-    with open_page() as page:
-        for saga in sagas:
-            stack.ended(saga)  # so that nothing moves any more
-            page.goto(f"/ui/sagas/{saga}")
-            found = page.locator("svg.sequence text").evaluate_all(BOXES)
-            assert len(found) > 10
-            for index, one in enumerate(found):
-                for other in found[index + 1 :]:
-                    apart = (
-                        one["x"] + one["width"] <= other["x"] + 1
-                        or other["x"] + other["width"] <= one["x"] + 1
-                        or one["y"] + one["height"] <= other["y"] + 3
-                        or other["y"] + other["height"] <= one["y"] + 3
-                    )
-                    assert apart, (one, other)
-
-
-def test_both_modes_can_be_run_without_javascript(open_page: Open) -> None:
-    with open_page(java_script_enabled=False) as page:
-        page.goto("/ui/break-it")
-        page.locator("#refusal").get_by_role("button", name="Run both").click()
-        expect(page.get_by_text("as said")).to_have_count(8, timeout=30_000)
-
-
-def test_the_form_and_its_curl_line_follow_the_mode(open_page: Open) -> None:
-    with open_page() as page:
-        page.goto("/ui/break-it")
-        form = page.locator("#own-form")
-        form.get_by_label("choreography").check()
-        expect(page.locator("#sent")).to_contain_text("/start?mode=choreography")
-        form.get_by_label("username").fill("")
-        form.get_by_label("username").evaluate("element => element.removeAttribute('required')")
-        page.expected += ["400"]  # type: ignore[attr-defined]
-        form.get_by_role("button", name="Start", exact=True).click()
-        expect(page.get_by_role("alert")).to_contain_text("username is required")
-        expect(form.get_by_label("choreography")).to_be_checked()
-        form.get_by_label("username").fill(INPUT["username"])
-        form.get_by_role("button", name="Start", exact=True).click()
-        expect(page.get_by_role("img", name="who told whom")).to_contain_text("saga.signup.C.done")

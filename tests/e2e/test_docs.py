@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -98,3 +101,54 @@ def test_what_the_readme_says_of_a_failure_is_what_happens(stack: Stack, flags: 
     assert code in codes
     found = [sum(row["saga_id"] == saga["saga_id"] for row in stack.rows(name)) for name in "ABC"]
     assert found == ([1, 1, 1] if saga["status"] == "COMPLETED" else [0, 0, 0])
+
+
+LESSONS = sorted((ROOT / "docs" / "course").glob("[0-9]-*.md"))
+Flags = frozenset[tuple[str, str]]
+
+
+def starts(page: Path) -> list[str]:
+    """The commands of a lesson that start a saga."""
+    return re.findall(r"^curl -X POST .*$", page.read_text(), re.MULTILINE)
+
+
+def flags_of(query: str) -> Flags:
+    return frozenset(pair for pair in parse_qsl(query) if pair[0] != "wait")
+
+
+def claims(page: Path) -> dict[Flags, dict[str, str]]:
+    """What a lesson says of each saga: the answer to its caller, its end, and the rows of each service."""
+    cell = r" ([^|]+) \|"
+    rows = re.findall(rf"^\| `([^`]+)` \|{cell * 5}$", page.read_text(), re.MULTILINE)
+    columns = ("code", "end", "A", "B", "C")
+    return {
+        flags_of("" if flags == "(no flag)" else flags): dict(zip(columns, claimed, strict=True))
+        for flags, *claimed in rows
+    }
+
+
+@pytest.mark.parametrize(("page", "command"), [(page, line) for page in LESSONS for line in starts(page)])
+def test_what_a_lesson_claims_is_what_happens(stack: Stack, page: Path, command: str) -> None:
+    """By the very line that its reader pastes, against the services' own rows."""
+    words = shlex.split(command.replace("localhost:5000", f"127.0.0.1:{stack.ports['orchestrator']}"))
+    claimed = claims(page)[flags_of(urlsplit(next(word for word in words if "/start" in word)).query)]
+    run = subprocess.run([*words, "-s", "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=90)
+    body, code = run.stdout.rsplit("\n", 1)
+    assert run.returncode == 0, run.stderr
+    assert code in claimed["code"], body
+    saga = stack.ended(json.loads(body)["saga_id"])
+    for process in ("service_b", "orchestrator") if "crash" in command or "orchestrator" in command else ():
+        stack.await_ready(process)
+    assert saga["status"] in claimed["end"]
+    found = {step: sum(row["saga_id"] == saga["saga_id"] for row in stack.rows(step)) for step in "ABC"}
+    assert len(set(found.values())) == 1  # all or nothing
+    for step, number in found.items():
+        assert str(number) in re.findall(r"\d+", claimed[step])
+
+
+def test_each_claim_of_a_lesson_has_its_command_and_each_lesson_some() -> None:
+    assert len(LESSONS) == 8
+    for page in LESSONS:
+        queries = [urlsplit(shlex.split(command)[3]).query for command in starts(page)]
+        assert set(map(flags_of, queries)) == claims(page).keys()
+        assert claims(page)

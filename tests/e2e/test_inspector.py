@@ -55,6 +55,7 @@ def test_a_line_of_the_log_opens_the_attempt_and_escape_leads_back_to_it(open_pa
         expect(panel).to_contain_text("before the next attempt")
         expect(panel).to_contain_text("the action certainly had no effect, so the saga goes back")
         assert SECRET not in page.content()
+        expect(opened).to_be_in_viewport()
         assert "seq=" in page.url
         check_accessibility(page)
         page.keyboard.press("Escape")

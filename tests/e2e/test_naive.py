@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.dashboard.naive import contradiction, orphans, run_naive, sweep
+from orchestrator.dashboard.naive import contradiction, found_of, remembered_by_services, rows_by_step, run_naive, sweep
 from saga.definition import SagaDefinition
 from saga.definition_file import load_definitions
 from saga.faults.flags import parse_plan
@@ -49,12 +49,16 @@ def test_what_it_says_and_what_it_leaves(
     plan = parse_plan(fail, [], ["A", "B", "C"], enabled=True)
     run = run_naive(definition.with_faults(plan.queries(), plan.orchestrator), INPUT, f"{abs(hash(str(fail))):x}")
     assert run.says == says
-    found = orphans(run, definition, None)
+    answers = found_of(run.id, definition, None)
+    found = rows_by_step(answers)
     assert {step: len(rows or []) for step, rows in found.items()} == left
     assert {step: count - before[step] for step, count in stack.counts().items()} == left
     true = {"COMPLETED": {1}, "ROLLED BACK": {0}}.get(says, {0})
     assert (contradiction(run, found) is None) == (set(left.values()) == true)
-    sweep(run, definition, None)
+    remembered = {(call.step, call.attempt) for call in remembered_by_services(answers, run.id).calls}
+    assert {request for request, answer in answers.items() if answer and answer["records"]} <= remembered
+    assert remembered <= {(call.step, call.attempt) for call in run.calls}
+    sweep(run.id, definition, None)
     assert {step: count - before[step] for step, count in stack.counts().items()} == {"A": 0, "B": 0, "C": left["C"]}
 
 
@@ -62,6 +66,6 @@ def test_a_service_that_does_not_answer_is_not_taken_for_empty(stack: Stack, def
     run = run_naive(definition, INPUT, "unasked")
     stack.kill("service_b")
     try:
-        assert orphans(run, definition, None)["B"] is None
+        assert rows_by_step(found_of(run.id, definition, None))["B"] is None
     finally:
         stack.start("service_b")

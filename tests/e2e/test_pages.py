@@ -179,7 +179,8 @@ def test_too_large_a_form_is_a_page(stack: Stack) -> None:
         ("/ui/start", "/ui/break-it"),
         ("/ui/both", "/ui/break-it"),
         ("/ui/compare", "/ui/break-it"),
-        ("/ui/compare/run/sweep?saga={saga}", "/ui/compare/run?saga={saga}"),
+        ("/ui/compare/{saga}/sweep?lesson=3", "/ui/compare/{saga}?lesson=3"),
+        ("/ui/again/{saga}", "/ui/break-it"),
         ("/ui/dead-letters/7/replay", "/ui/dead-letters"),
     ],
 )

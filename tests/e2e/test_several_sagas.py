@@ -62,6 +62,18 @@ def test_a_service_is_tried_in_whichever_saga_has_it(stack: Stack) -> None:
     assert "A, B, C, ReturnsA" in answer.json()["error"]
 
 
+def test_a_saga_of_ones_own_has_its_cards_and_they_are_right(stack: Stack) -> None:
+    shown = page(stack, "/ui/break-it?saga=returns")
+    assert "ReturnsB commits, then fails" in shown
+    assert "/start?saga=returns&fail=returnsb:after" in shown
+    for card, status in (("after-commit", "COMPENSATED"), ("in-doubt-pivot", "COMPLETED")):
+        started = requests.post(f"{stack.url}/ui/start", data={"saga": "returns", "scenario": card}, timeout=30)
+        path = started.url.removeprefix(stack.url)
+        saga = stack.ended(path.rsplit("/", 1)[1].partition("?")[0])
+        assert (saga["saga"], saga["status"]) == ("returns", status)
+        assert "As the card said:" in page(stack, path)
+
+
 def test_from_a_form_to_its_pages_and_back_the_saga_is_kept(stack: Stack) -> None:
     form = {"saga": "returns", "username": "ada", "payment": "4111", "kind-ReturnsB": "after"}
     started = requests.post(f"{stack.url}/ui/start", data=form, timeout=30)
@@ -73,6 +85,7 @@ def test_from_a_form_to_its_pages_and_back_the_saga_is_kept(stack: Stack) -> Non
     assert "/start?saga=returns&fail=returnsb:after" in shown
     compared = requests.post(f"{stack.url}/ui/compare", data=form, timeout=30)
     assert compared.status_code == 200
+    assert "says nothing any more" not in compared.text
     path = compared.url.removeprefix(stack.url)
     eventually(lambda: "It says ROLLED BACK" in page(stack, path))
     assert 'href="/ui/break-it?saga=returns"' in page(stack, path)

@@ -152,6 +152,7 @@ LEVELS: tuple[frozenset[str], ...] = (
 WITH_THE_CORE = {
     "storage.log_sql",
     "storage.search_sql",
+    "storage.filter_sql",
     "storage.log_writes",
 }  # the saga log's statements know the names of states
 OPTIONAL = frozenset({"choreography", "temporal", "step_functions", "faults", "kits", "runtime", "testing", "cli"})
@@ -244,6 +245,58 @@ def test_no_import_points_upwards() -> None:
         if level(other) > level(name) and not any(each.startswith(f"{other}.") for each in others)
     }
     assert upwards == set()
+
+
+# What tests for a mode or an engine: a comparison with one of their names, or a look at `definition.choreographed`.
+MODES_AND_ENGINES = {"ORCHESTRATION", "CHOREOGRAPHY", "BUILTIN", "TEMPORAL"}
+THEIR_ROOMS_AND_THE_WIRING = {
+    "saga/choreography",
+    "saga/temporal",
+    "orchestrator/bootstrap.py",
+    "orchestrator/__main__.py",
+    "up.py",
+}
+
+
+def asks_for_a_mode_or_an_engine(source: str) -> bool:
+    def is_a_name_of_one(node: ast.AST) -> bool:
+        if isinstance(node, ast.Constant):
+            return isinstance(node.value, str) and node.value.upper() in MODES_AND_ENGINES
+        return isinstance(node, ast.Name) and node.id in MODES_AND_ENGINES
+
+    return any(
+        (isinstance(node, ast.Attribute) and ast.unparse(node).endswith("definition.choreographed"))
+        or (isinstance(node, (ast.Compare, ast.Match)) and any(map(is_a_name_of_one, ast.walk(node))))
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("if saga.mode == CHOREOGRAPHY: pass", True),
+        ("if engine in ('temporal', None): pass", True),
+        ("held = row.definition.choreographed", True),
+        ("rows = ROWS[saga.mode]", False),
+        ("coordinators = {TEMPORAL: coordinator}", False),
+    ],
+)
+def test_a_test_for_a_mode_is_told_from_a_look_into_a_dict(source: str, found: bool) -> None:
+    assert asks_for_a_mode_or_an_engine(source) == found
+
+
+def test_few_files_ask_in_which_mode_or_on_which_engine_a_saga_runs() -> None:
+    """All others ask the saga's coordinator, or look the mode up in a dict."""
+    paths = [ROOT / "up.py", *(path for package in sorted(OURS) for path in modules(package))]
+    asking = {str(path.relative_to(ROOT)) for path in paths if asks_for_a_mode_or_an_engine(path.read_text())}
+    outside = {path for path in asking if not path.startswith(tuple(THEIR_ROOMS_AND_THE_WIRING))}
+    assert outside == {  # never more than five
+        "saga/definition.py",
+        "saga/choreographed_notes.py",
+        "saga/views/representation.py",
+        "orchestrator/parts.py",
+        "orchestrator/dashboard/stuck.py",
+    }
 
 
 def test_importing_the_library_loads_nothing_else() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.dashboard.lessons import LESSONS, Lesson
+from orchestrator.dashboard.scenarios import SCENARIOS
 from saga.process.settings import GROUPS, SERVICE_DB_URLS, SERVICE_PORTS, SERVICE_URLS, load_settings
 from saga.process.settings_page import settings_page
 from tests.diagram import PAGES as DIAGRAMS
@@ -15,7 +17,7 @@ from tests.diagram import with_diagrams
 from tests.support.stack import ROOT
 
 SERVICE_SETTINGS = [*SERVICE_PORTS.values(), *SERVICE_URLS.values(), *SERVICE_DB_URLS.values()]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -112,3 +114,19 @@ def unquoted(text: str) -> list[str]:
 )
 def test_an_unquoted_one_is_found(text: str, wrong: bool) -> None:
     assert bool(unquoted(text)) == wrong
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: str(lesson.number))
+def test_each_lesson_has_its_page_with_a_claim_for_each_of_its_cards(lesson: Lesson) -> None:
+    text = (ROOT / lesson.file).read_text()
+    assert text.startswith(f"# Lesson {lesson.number}: {lesson.title}\n")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings == ["Read", "Predict", "Run", "Explain", "What you find"]
+    claimed = {frozenset(flags.split("&")) for flags in re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)}
+    flags = {card.slug: frozenset(f"{name}={value}" for name, value in card.flags) for card in SCENARIOS}
+    for card in lesson.cards:
+        assert (flags[card] or frozenset(["(no flag)"])) in claimed
+
+
+def test_each_card_is_in_a_lesson() -> None:
+    assert {card for lesson in LESSONS for card in lesson.cards} == {card.slug for card in SCENARIOS}

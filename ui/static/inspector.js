@@ -3,17 +3,25 @@
 // returns to what opened it. Without this file the same links load the page with the panel.
 (() => {
   let opener = null;
+  let opening = false;
 
   const panel = () => document.getElementById("inspector");
   const isPlain = (event) => !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
 
-  async function open(link) {
+  function open(link) {
     if (!link.closest("#inspector")) opener = link;
-    await htmx.ajax("GET", link.dataset.inspect, { target: "#inspector", swap: "outerHTML" });
+    opening = true;
+    htmx.ajax("GET", link.dataset.inspect, { target: "#inspector", swap: "outerHTML" });
     history.replaceState(history.state, "", link.getAttribute("href").replace("#inspector", ""));
-    panel().focus({ preventScroll: true });
-    panel().querySelector("li[aria-current]")?.scrollIntoView({ block: "center" });
   }
+
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (!opening || event.target.id !== "inspector") return;
+    opening = false;
+    panel().focus({ preventScroll: true });
+    const asked = panel().querySelector("li[aria-current]"); // scrollIntoView would move the page, too
+    if (asked) panel().scrollTop = asked.offsetTop - panel().clientHeight / 4;
+  });
 
   function close() {
     const shows = panel().dataset.shows;
