@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.test_choreography import dead_letters
 from tests.support.browser import SIZES, check_accessibility, opened
-from tests.support.stack import Stack, eventually, impatient_sagas
+from tests.support.stack import INPUT, Stack, eventually, impatient_sagas
 
 QUICK = {"LEASE_SECONDS": "2", "STALL_BASE_SECONDS": "0.05", "STALL_MAX_SECONDS": "0.1", "RECOVERY_INTERVAL": "0.2"}
 CUT = ["ERR_", "Failed to load resource", "htmx:", "[object Event]"]  # what is logged where a connection breaks

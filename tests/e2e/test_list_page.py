@@ -49,8 +49,9 @@ def test_a_page_that_is_cut_off_says_so_switches_its_buttons_off_and_finds_back(
 def test_a_form_that_cannot_be_sent_keeps_what_was_typed(open_page: Open) -> None:
     with open_page() as page:
         page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it#own")
         form = page.locator("#own-form")
+        page.get_by_text("Any fault you like").click()
         form.get_by_label("username").fill("grace")
         page.route("**/ui/start", lambda route: route.abort())
         form.get_by_role("button", name="Start", exact=True).click()
@@ -255,5 +256,5 @@ def test_health_says_how_old_it_is_since_when_and_how_the_sagas_go(browser: Brow
         stack.kill("service_b")
         expect(service).to_contain_text(re.compile(r"not reachable\s*0:0\d"), timeout=8_000)
         expect(page).to_have_title("(1!) Health")
-        expect(page.locator("#signs .bad")).to_contain_text("B", timeout=8_000)
+        expect(page.locator("#signs .status.bad")).to_contain_text("B", timeout=8_000)
         check_accessibility(page)
