@@ -12,7 +12,7 @@ from saga.cli.output import json_option, one_line, show_json
 from saga.definition import CHOREOGRAPHY, ORCHESTRATION
 from saga.machine import RELEASED
 from saga.views.lines import detail_of, heard_by_a_service, parked_lines
-from saga.views.step_words import StepWords, words_of_steps
+from saga.views.step_words import StepWords, sealed_steps, words_of_steps
 
 LINES_PER_PAGE = 5000  # of a log, in a page
 
@@ -59,7 +59,7 @@ def show(api: Api, /, saga_id: str, as_json: bool) -> None:
     lines = _log_of(api, saga_id)
     if as_json:
         return show_json({**saga, "log": lines})
-    click.echo(one_line(saga))
+    click.echo(one_line(saga, sealed=sealed_steps(lines)))
     released = bool(lines) and lines[-1]["event"] == RELEASED
     words = words_of_steps(saga, lines, under_way=not released)
     for step in saga["steps"]:

@@ -219,7 +219,7 @@ PHRASES: Mapping[str, str | Modes] = {
     "effect applied": "applied",
     "effect undone": "undone",
     "effect unknown": "unknown",
-    "effect sealed": "none, and never will be",
+    "effect sealed": "none",
     "attempts counted": "{count} attempts",
     "one attempt counted": "1 attempt",
     "attempt under way": "attempt {number} under way",
