@@ -151,6 +151,18 @@ def test_the_list_is_filtered_searched_and_paged(open_page: Open, stack: Stack) 
         expect(page.get_by_text("No saga fits this")).to_be_visible()
 
 
+def test_the_range_of_time_is_filled_in_in_the_readers_zone(open_page: Open, stack: Stack) -> None:
+    stack.post_start()
+    with open_page(timezone_id="Asia/Tokyo") as page:
+        page.goto("/")
+        page.get_by_text("Filter and sort").click()
+        page.get_by_label("to (local time)").fill("2020-01-01T12:00")
+        page.get_by_role("button", name="Apply").click()
+        expect(page).to_have_url(re.compile("until=2020-01-01T03%3A00%3A00.000Z"))
+        expect(page.get_by_text("No saga fits this")).to_be_visible()
+        expect(page.get_by_label("to (local time)")).to_have_value("2020-01-01T12:00")
+
+
 def test_the_whole_row_leads_to_the_saga_but_for_the_button_that_copies_its_id(open_page: Open, stack: Stack) -> None:
     saga = stack.post_start().json()["saga_id"]
     with open_page(permissions=["clipboard-read", "clipboard-write"]) as page:
