@@ -18,7 +18,7 @@ PICTURES: dict[str, tuple[str, str, str, int | str]] = {
     "saga": ("saga", "light", "wide", 980),
     "list": ("/", "light", "wide", 620),
     "break-it": ("/ui/break-it", "light", "wide", 980),
-    "lesson": ("/ui/break-it?lesson=3", "light", "wide", 800),
+    "lesson": ("/ui/break-it?lesson=3", "light", "wide", 720),
     "stalled": ("stalled", "dark", "wide", 980),
     "both": ("both", "light", "wide", 1060),
     "sequence": ("choreographed", "dark", "wide", "section[aria-labelledby=sequence]"),
