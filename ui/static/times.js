@@ -128,7 +128,8 @@ const Times = (() => {
   });
 
   document.addEventListener("DOMContentLoaded", () => (showChoice(), showFields(), show()));
-  document.addEventListener("htmx:afterSettle", show);
+  // Before what was swapped in is painted, so that no time is seen as the server has written it.
+  for (const event of ["htmx:afterSwap", "htmx:oobAfterSwap", "htmx:afterSettle"]) document.addEventListener(event, show);
   setInterval(show, TICK);
   return { show, serverTime };
 })();
