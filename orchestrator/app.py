@@ -23,6 +23,7 @@ from orchestrator.dashboard import (
     template_context,
 )
 from orchestrator.dashboard.compare_page import NaiveRuns
+from orchestrator.dashboard.health_page import Measures
 from orchestrator.dashboard.list_page import RenderedLists
 from orchestrator.error_answers import answer_errors
 from orchestrator.parts import Orchestrator
@@ -34,7 +35,7 @@ from saga.views.stuck import StuckSagas
 BODY_AT_MOST = 1 << 20  # bytes
 UI = Path(__file__).resolve().parent.parent / "ui"
 API = (sagas, commands, dead_letters, events, operations)
-PAGES = (saga_page, inspector_page, break_it_page, dead_letters_page, health_page)
+PAGES = (saga_page, inspector_page, break_it_page, dead_letters_page)
 
 
 def create_app(settings: Settings | None = None, orchestrator: Orchestrator | None = None) -> Flask:
@@ -51,6 +52,7 @@ def create_app(settings: Settings | None = None, orchestrator: Orchestrator | No
     areas: dict[Blueprint, Mapping[str, Any]] = {area.blueprint: injected for area in (*API, *PAGES)}
     stuck = StuckSagas(orchestrator.log, orchestrator.search)
     areas[list_page.blueprint] = {**injected, "rendered": RenderedLists(), "stuck": stuck}
+    areas[health_page.blueprint] = {**injected, "measures": Measures()}
     areas[stuck_page.blueprint] = {**injected, "stuck": stuck}
     areas[compare_page.blueprint] = {**injected, "naive_runs": NaiveRuns()}
     register(app, areas)

@@ -38,7 +38,7 @@ from saga.errors import (
     SagaUnreadable,
 )
 from saga.machine import Line
-from saga.payload import mask
+from saga.payload import LEVELS_ADDED, LEVELS_AT_MOST, mask, parse_object
 from saga.process.settings import Settings
 from saga.progress import secrets_of
 from saga.runtime.coordinator import WaitingCaller, begin
@@ -139,12 +139,15 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
             if broker.has_event(row.id, beginning, row.started_at - SKEW, each.delivered):
                 raise Conflict(f"{REFUSALS['abandon']}: {each.durable} has heard of it, and may have acted")
 
-    def dead_letters(self, most: int) -> list[dict[str, Any]]:
-        """Return the dead letters, newest first, without payloads, which may be secret. Raises BrokerUnavailable."""
+    def dead_letters(self, most: int, with_payload: bool = False) -> list[dict[str, Any]]:
+        """Return the dead letters, newest first. Raises BrokerUnavailable.
+
+        With their payloads only where these are asked for; then the secrets in them are masked.
+        """
         letters = self._endpoint.broker.dead_letters(most)
         named = {saga_id_of(letter["payload"]) or "" for letter in letters}
         records = self._deps.log.find_many(filter(str.isascii, named))  # no other id is one, and MySQL raises
-        return [shown(letter, records) for letter in letters]
+        return [shown(letter, records, with_payload) for letter in letters]
 
     def count_dead_letters(self) -> int:
         """Return how many events are parked. Raises BrokerUnavailable."""
@@ -160,13 +163,28 @@ class ChoreographyCoordinator(CoordinatorWithoutBroker):
         return {"letter": letter, "subject": replayed["subject"], "replayed": True}
 
 
-def shown(letter: Mapping[str, Any], records: Mapping[str, Stored]) -> dict[str, Any]:
-    """Return a dead letter as the API shows it: without its payload, and with the secrets of its saga masked."""
+def shown(letter: Mapping[str, Any], records: Mapping[str, Stored], with_payload: bool = False) -> dict[str, Any]:
+    """Return a dead letter as it is shown, with the secrets of its saga masked; its payload only where asked for.
+
+    `payload` is then a JSON object, or None where nobody knows what in it is secret.
+    """
     saga_id = saga_id_of(letter["payload"])
     row, message = records.get(saga_id or ""), letter["message"]
     if isinstance(row, Unreadable) and row.secret != ():
         message = "withheld: the saga cannot be read, nor which of its fields are secret"
     elif isinstance(row, SagaRow):
         message = mask(message, row.definition.secret, secrets_of(row))
+    payload = {"payload": _masked_payload(letter["payload"], row)} if with_payload else {}
     without_payload = {name: value for name, value in letter.items() if name != "payload"}
-    return {**without_payload, "message": message, "saga_id": saga_id}
+    return {**without_payload, "message": message, "saga_id": saga_id, **payload}
+
+
+def _masked_payload(payload: bytes, row: Stored | None) -> Any:
+    """Return what an event carries, with its saga's secrets masked; None where it is not known which these are."""
+    if not isinstance(row, SagaRow):
+        return None
+    try:
+        body = parse_object(payload, depth=LEVELS_AT_MOST + LEVELS_ADDED, strict=False)
+    except BadInput:
+        return None
+    return mask(body, row.definition.secret, secrets_of(row))

@@ -18,7 +18,7 @@ from saga.errors import BadInput
 from saga.payload import mask
 from saga.saga_row import SagaRow, Stored
 from saga.unreadable import UNREADABLE
-from saga.views.backlog import count_attention, count_states
+from saga.views.backlog import attention_ids, count_states
 from saga.views.calls import calls_now
 from saga.views.now import Now, now_of
 from saga.views.representation import PUBLIC_STATUS, STATUSES, represent
@@ -169,7 +169,7 @@ def _chips(orchestrator: Orchestrator) -> list[Chip]:
     numbers = dict.fromkeys(STATUSES, 0)
     for state, number in count_states(orchestrator.log, COUNTED + 1).items():
         numbers[_PUBLIC.get(state, UNREADABLE)] += number
-    counted = {ATTENTION: count_attention(orchestrator.log, COUNTED + 1)}
+    counted = {ATTENTION: len(attention_ids(orchestrator.log, COUNTED + 1))}
     counted |= {status: numbers[status] for status in sorted(numbers, key=URGENCY.index)}
     return [Chip(name, f"{COUNTED}+" if number > COUNTED else str(number)) for name, number in counted.items()]
 

@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Select, String, bindparam, func, o
 
 from saga.payload import compact
 from saga.storage.log_tables import saga_log, sagas
-from saga.storage.search_sql import INPUTS_OF, NEEDS_ATTENTION
+from saga.storage.search_sql import INPUTS_OF
 
 # OLDEST_FIRST is the other order of a SEARCH; AFTER gives the next page of it.
 OLDEST_FIRST = sagas.c.id.asc()
@@ -49,11 +49,6 @@ def ends_or_has(text: str) -> ColumnElement[bool]:
 
 # SMALL_INPUTS_OF reads the inputs of these sagas that are no longer than `longest` characters.
 SMALL_INPUTS_OF = INPUTS_OF.where(func.length(type_coerce(sagas.c.input, String)) <= bindparam("longest"))
-
-# COUNT_ATTENTION counts what needs attention, up to `most`.
-COUNT_ATTENTION = select(func.count().label("number")).select_from(
-    select(sagas.c.id).where(NEEDS_ATTENTION).limit(bindparam("most")).subquery()
-)
 
 # CODES_AT tells the status codes in these lines, each given by its saga and its number, in the order of their numbers.
 CODES_AT = (

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     LargeBinary,
     Select,
     and_,
@@ -46,20 +47,34 @@ _GAPS = [
     *(and_(sagas.c.state > lower, sagas.c.state < upper) for lower, upper in pairwise(_KNOWN)),
     sagas.c.state > _KNOWN[-1],
 ]
-_STATE_UNKNOWN = or_(*_GAPS)
-_SET_ASIDE = sagas.c.id.in_(bindparam("aside", expanding=True))
-
-# KNOWN_TO_BE_UNREADABLE holds for what this process has set aside, and for every state of a newer version.
-KNOWN_TO_BE_UNREADABLE = or_(_SET_ASIDE, _STATE_UNKNOWN)
 
 # A choreographed saga whose deadline has passed: nobody drives it, and nobody looks at it again. (Of a saga that a
 # workflow drives the workflow minds the deadline, and it has an owner.)
 _OVERDUE = and_(sagas.c.due_at.is_(None), sagas.c.owner.is_(None), sagas.c.deadline_at.is_not(None))
 
-# NEEDS_ATTENTION holds for what has not ended, and has stalled too often, is overdue, or cannot be read. It looks only
-# at the few that have not ended, by the index of the states.
-_TROUBLED = or_(sagas.c.rounds >= bindparam("attention"), _OVERDUE, _SET_ASIDE)
-NEEDS_ATTENTION = or_(and_(sagas.c.state.in_(UNENDED), _TROUBLED), _STATE_UNKNOWN)
+_TROUBLED = or_(sagas.c.rounds >= bindparam("attention"), _OVERDUE, sagas.c.id.in_(bindparam("aside", expanding=True)))
+
+
+def _newest_in(state: State) -> Select[Any]:
+    """Return a statement that tells the ids below `upper` of the newest troubled sagas in a state."""
+    found = select(sagas.c.id).where(sagas.c.state == state.value, _TROUBLED, sagas.c.id < bindparam("upper"))
+    newest = found.order_by(sagas.c.id.desc()).limit(bindparam("most")).subquery()
+    return select(newest.c.id)
+
+
+def _ids_in(gap: ColumnElement[bool]) -> Select[Any]:
+    """Return a statement that tells the ids of sagas in a gap between the states, in any order."""
+    found = select(sagas.c.id).where(gap).limit(bindparam("most")).subquery()
+    return select(found.c.id)
+
+
+# UNKNOWN_STATE_IDS finds sagas in states that this version does not know, and ATTENTION_IDS also those that have not
+# ended, and have stalled too often, are overdue, or cannot be read. Each state is a SELECT of its own, and a range of
+# states has no order: so all go by the index of the states, and the many that have ended are not looked at. AMONG
+# narrows a search to such ids.
+UNKNOWN_STATE_IDS = union_all(*map(_ids_in, _GAPS))
+ATTENTION_IDS = union_all(*map(_newest_in, sorted(UNENDED)), *map(_ids_in, _GAPS))
+AMONG = sagas.c.id.in_(bindparam("among", expanding=True))
 
 
 # How many there are

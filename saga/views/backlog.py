@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from saga.machine import State
 from saga.saga_log import SagaLog
-from saga.storage import filter_sql
 from saga.storage import search_sql as sql
 from saga.unreadable import UNREADABLE
 from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
@@ -37,10 +36,14 @@ def backlog(log: SagaLog, now: float, most: int) -> Backlog:
     )
 
 
-def count_attention(log: SagaLog, most: int) -> int:
-    """Return how many sagas need attention, counted up to `most`. Raises LogUnavailable."""
-    values = {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": log.aside.ids(SET_ASIDE_ASKED_FOR), "most": most}
-    return int(log.database.select(filter_sql.COUNT_ATTENTION, values)[0]["number"])
+def attention_ids(log: SagaLog, most: int, before: str = "") -> list[str]:
+    """Return the ids of sagas that need attention, newest first, at most `most`. Raises LogUnavailable.
+
+    `before`: only lower ids than this one.
+    """
+    values = {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": log.aside.ids(SET_ASIDE_ASKED_FOR)}
+    rows = log.database.select(sql.ATTENTION_IDS, {**values, "most": most, "upper": before or "~"})
+    return sorted({row["id"] for row in rows if row["id"] < (before or "~")}, reverse=True)[:most]
 
 
 def count_states(log: SagaLog, most: int) -> dict[str, int]:

@@ -16,10 +16,10 @@ from saga.storage import filter_sql, log_sql
 from saga.storage import search_sql as sql
 from saga.storage.log_tables import sagas
 from saga.unreadable import Unreadable, results_problem, row_problem, unreadable_row
-from saga.views.backlog import SET_ASIDE_ASKED_FOR
-from saga.views.representation import NEEDS_ATTENTION_AFTER_ROUNDS
+from saga.views.backlog import SET_ASIDE_ASKED_FOR, attention_ids
 from saga.views.saga_filter import LONGEST, MARGIN, OLDEST, SagaQuery, id_at, input_has
 
+KNOWN_AT_MOST = 1000  # how many sagas that need attention, or are in an unknown state, a search knows: the newest
 LOOKED_AT = 10_000  # how many sagas a search looks at for what no index finds
 WINDOW = 1000  # of those, how many at a time
 LOOKS_FOR = 1.0  # seconds after which it stops
@@ -163,10 +163,11 @@ class SagaSearch:
             return [self._log.decoded(row) for row in rows]
         if query.readable:
             return self._scan(select, values, query.most, lambda saga: isinstance(saga, SagaRow))
-        values["aside"] = self._log.aside.ids(SET_ASIDE_ASKED_FOR)
+        unknown = self._database.select(sql.UNKNOWN_STATE_IDS, {"most": KNOWN_AT_MOST})
+        known = [*self._log.aside.ids(SET_ASIDE_ASKED_FOR), *(row["id"] for row in unknown)]
         found: dict[str, Stored] = {}
-        for scanned in (select.where(sql.KNOWN_TO_BE_UNREADABLE), select):
-            unreadable = self._scan(scanned, values, query.most, lambda saga: isinstance(saga, Unreadable))
+        for scanned, more in ((select.where(sql.AMONG), {"among": known}), (select, {})):
+            unreadable = self._scan(scanned, {**values, **more}, query.most, lambda saga: isinstance(saga, Unreadable))
             found |= {saga.id: saga for saga in unreadable}
         return [found[saga_id] for saga_id in sorted(found, reverse=True)[: query.most]]
 
@@ -186,8 +187,8 @@ class SagaSearch:
         if query.before:
             select, values["before"] = select.where(sql.BEFORE), query.before
         if query.needs_attention:
-            values |= {"attention": NEEDS_ATTENTION_AFTER_ROUNDS, "aside": self._log.aside.ids(SET_ASIDE_ASKED_FOR)}
-            select = select.where(sql.NEEDS_ATTENTION)
+            select = select.where(sql.AMONG)
+            values["among"] = attention_ids(self._log, KNOWN_AT_MOST, query.before)
         if query.since is not None:
             values |= {"since": query.since, "lowest_id": id_at(query.since - MARGIN)}
             select = select.where(filter_sql.STARTED_SINCE)

@@ -15,7 +15,7 @@ from saga.views.saga_filter import SagaQuery
 from saga.views.saga_search import SagaSearch
 
 GROUPED = 500  # stalled sagas that are looked at, the newest ones
-FIRST_LINES = 200  # of a saga's log, in which the first stall is looked for
+SEARCHED_LINES = 200  # of a saga's log, in which the first stall is looked for
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class StuckSagas:
         if key not in self._since:
             if len(self._since) > GROUPED:
                 self._since.clear()
-            lines = self._log.lines(stuck.row.id, most=FIRST_LINES)
+            lines = self._log.lines(stuck.row.id, most=SEARCHED_LINES)
             step = stuck.row.definition.steps[stuck.row.cursor].name
             stalls = (line.at for line in lines if line.step == step and line.facts.get("state") == stuck.row.state)
             self._since[key] = next(stalls, None)

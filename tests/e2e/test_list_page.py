@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import requests
@@ -48,8 +49,9 @@ def test_a_page_that_is_cut_off_says_so_switches_its_buttons_off_and_finds_back(
 def test_a_form_that_cannot_be_sent_keeps_what_was_typed(open_page: Open) -> None:
     with open_page() as page:
         page.expected += CUT  # type: ignore[attr-defined]
-        page.goto("/ui/lab")
+        page.goto("/ui/break-it#own")
         form = page.locator("#own-form")
+        page.get_by_text("Any fault you like").click()
         form.get_by_label("username").fill("grace")
         page.route("**/ui/start", lambda route: route.abort())
         form.get_by_role("button", name="Start", exact=True).click()
@@ -149,6 +151,18 @@ def test_the_list_is_filtered_searched_and_paged(open_page: Open, stack: Stack) 
         expect(page.get_by_text("No saga fits this")).to_be_visible()
 
 
+def test_the_range_of_time_is_filled_in_in_the_readers_zone(open_page: Open, stack: Stack) -> None:
+    stack.post_start()
+    with open_page(timezone_id="Asia/Tokyo") as page:
+        page.goto("/")
+        page.get_by_text("Filter and sort").click()
+        page.get_by_label("to (local time)").fill("2020-01-01T12:00")
+        page.get_by_role("button", name="Apply").click()
+        expect(page).to_have_url(re.compile("until=2020-01-01T03%3A00%3A00.000Z"))
+        expect(page.get_by_text("No saga fits this")).to_be_visible()
+        expect(page.get_by_label("to (local time)")).to_have_value("2020-01-01T12:00")
+
+
 def test_the_whole_row_leads_to_the_saga_but_for_the_button_that_copies_its_id(open_page: Open, stack: Stack) -> None:
     saga = stack.post_start().json()["saga_id"]
     with open_page(permissions=["clipboard-read", "clipboard-write"]) as page:
@@ -238,3 +252,21 @@ def test_every_view_of_the_list_is_accessible(open_page: Open, stack: Stack, sch
             check_accessibility(page)
             assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
     eventually(lambda: resolved(stack, saga))
+
+
+def test_health_says_how_old_it_is_since_when_and_how_the_sagas_go(browser: Browser, make_stack: Any) -> None:
+    stack = make_stack("sqlite")
+    stack.post_start()
+    stack.post_start("fail=b:refuse")
+    with opened(browser, stack.url) as page:
+        page.goto("/ui/health")
+        expect(page.locator("#age")).to_contain_text(re.compile(r"Looked at \d\.\d s ago"))
+        expect(page.locator(".figure", has_text="1 completed")).to_contain_text("50 %")
+        expect(page.locator(".figure", has_text="1 compensated")).to_contain_text("50 %")
+        service = page.get_by_role("row", name="B http")
+        expect(service).to_contain_text(re.compile(r"ready\s*0:0\d"))
+        stack.kill("service_b")
+        expect(service).to_contain_text(re.compile(r"not reachable\s*0:0\d"), timeout=8_000)
+        expect(page).to_have_title("(1!) Health")
+        expect(page.locator("#signs .status.bad")).to_contain_text("B", timeout=8_000)
+        check_accessibility(page)

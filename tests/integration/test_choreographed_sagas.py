@@ -241,7 +241,12 @@ def test_the_reason_of_a_dead_letter_is_masked_and_what_it_carries_is_not_shown(
         "payload": b'{"saga_id": "%s"}' % saga_id.encode(),
     }
     assert shown(letter, {saga_id: row}) == {"letter": 1, "message": "card *** is blocked", "saga_id": saga_id}
+    carried = json.dumps({"saga_id": saga_id, "fields": {"payment": INPUT["payment"], "note": f"x{INPUT['payment']}"}})
+    with_payload = shown({**letter, "payload": carried.encode()}, {saga_id: row}, with_payload=True)["payload"]
+    assert with_payload == {"saga_id": saga_id, "fields": {"payment": "***", "note": "x***"}}
+    assert shown({**letter, "payload": carried.encode()}, {}, with_payload=True)["payload"] is None
     for payload in (b"[]", NESTED):
+        assert shown({**letter, "payload": payload}, {saga_id: row}, with_payload=True)["payload"] is None
         assert shown({**letter, "payload": payload}, {}) == {"letter": 1, "message": letter["message"], "saga_id": None}
 
 

@@ -5,17 +5,11 @@
 const SENT_WITHIN = 60_000; // milliseconds
 
 function say(form, text, good) {
-  if (good) document.querySelectorAll(".said[role=alert]").forEach((old) => old.remove());
-  let said = document.getElementById("said-" + form.dataset.said);
-  if (!said) {
-    form.dataset.said = String(Math.random()).slice(2);
-    said = document.createElement("p");
-    said.id = "said-" + form.dataset.said;
-    form.after(said);
-  }
+  const said = document.createElement("p");
   said.setAttribute("role", good ? "status" : "alert");
   said.className = "said notice" + (good ? " fine" : "");
   said.textContent = text;
+  form.after(said);
 }
 
 // Sends the form. A browser follows the redirect of a form that was accepted, so that the answer is a page.
@@ -48,6 +42,7 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (form.dataset.sending) return;
   form.dataset.sending = "yes";
+  document.querySelectorAll(".said").forEach((old) => old.remove());
   button?.setAttribute("aria-busy", "true");
   const verb = button?.textContent.trim() || "Sent";
   try {

@@ -101,16 +101,35 @@ const Times = (() => {
       write(button, zone() ? "UTC" : "local time");
     }
   }
+  // Fields for a time are filled in in that zone, and sent in UTC; without this script they are in UTC.
+  function showFields() {
+    for (const name of document.querySelectorAll("[data-zone-name]")) write(name, zone() ? "(UTC)" : "(local time)");
+    for (const field of document.querySelectorAll("input[data-at]")) {
+      const at = new Date(field.dataset.at + (/Z$|[+-]\d\d:\d\d$/.test(field.dataset.at) ? "" : "Z"));
+      if (!isNaN(at)) field.value = new Date(at - (zone() ? 0 : at.getTimezoneOffset() * 60_000)).toISOString().slice(0, 16);
+    }
+  }
+  document.addEventListener("submit", (event) => {
+    for (const field of event.target.querySelectorAll("input[data-at]")) {
+      if (!field.value || zone()) continue;
+      const sent = Object.assign(document.createElement("input"), { type: "hidden", name: field.name, value: new Date(field.value).toISOString() });
+      field.removeAttribute("name");
+      field.after(sent);
+    }
+  });
+
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.("[data-zone]")) return;
     localStorage.setItem("zone", zone() ? "local" : "UTC");
     formats();
     showChoice();
+    showFields();
     show();
   });
 
-  document.addEventListener("DOMContentLoaded", () => (showChoice(), show()));
-  document.addEventListener("htmx:afterSettle", show);
+  document.addEventListener("DOMContentLoaded", () => (showChoice(), showFields(), show()));
+  // Before what was swapped in is painted, so that no time is seen as the server has written it.
+  for (const event of ["htmx:afterSwap", "htmx:oobAfterSwap", "htmx:afterSettle"]) document.addEventListener(event, show);
   setInterval(show, TICK);
   return { show, serverTime };
 })();
