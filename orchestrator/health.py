@@ -30,8 +30,8 @@ from saga.views.saga_search import SagaSearch
 logger = logging.getLogger("saga")
 
 FRESH = 2.0  # seconds
-TIMEOUT = 2.0  # seconds
-PATIENCE = 1.0  # seconds that a page waits to be told of what an operator has resolved
+PROBE_TIMEOUT = 2.0  # seconds
+RECHECK_WITHIN = 1.0  # seconds that a page waits to be told of what an operator has resolved
 AUDITED = 100  # of the sagas that ended last; those found right before are not asked about again
 
 
@@ -120,7 +120,7 @@ class HealthMonitor:
         if self._to_recheck and self._settling.acquire(blocking=False):
             settling = threading.Thread(target=self._settle, name="health-recheck", daemon=True)
             settling.start()
-            settling.join(PATIENCE)
+            settling.join(RECHECK_WITHIN)
         return self._found
 
     def recheck(self, saga_id: str) -> None:
@@ -215,9 +215,9 @@ class HealthMonitor:
 
     def _problem(self, url: str) -> str | None:
         """Return what is wrong with the service that says at `url` whether it is ready."""
-        answer = self._transport.get(url, authorization(url, self._token), TIMEOUT)
+        answer = self._transport.get(url, authorization(url, self._token), PROBE_TIMEOUT)
         if answer.failure is Failure.TIMED_OUT:
-            return f"no answer within {TIMEOUT:g} s"
+            return f"no answer within {PROBE_TIMEOUT:g} s"
         if answer.status is None:
             return "not reachable"
         return "not ready" if answer.status == 503 else None  # it answers; not every service has a /readyz

@@ -19,7 +19,7 @@ from saga.errors import BadInput, BrokerUnavailable
 
 ASKED_WITHIN = 2.0  # seconds that the broker has to answer; later it counts as away, and the saga is started
 COMING_WITHIN = 3.0  # seconds that the first start of a saga waits for services that are just starting
-LOOK = 0.1  # seconds between two questions while it waits
+LOOK_EVERY = 0.1  # seconds between two questions while it waits
 
 
 class ListenerCheck:
@@ -56,7 +56,7 @@ class ListenerCheck:
                 first = next(step for subject, step in needed.items() if (subject, step) in missing)
                 raise BadInput(_said(definition, first, listening), "mode")
             if missing:
-                time.sleep(LOOK)
+                time.sleep(LOOK_EVERY)
 
 
 def _hears(listening: Sequence[ConsumerStatus], step: str, subject: str) -> bool:

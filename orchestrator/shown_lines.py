@@ -10,7 +10,7 @@ from saga.machine import Line
 from saga.saga_log import SagaLog
 from saga.views.representation import represent_lines
 
-AT_ONCE = 25  # sagas whose inputs and results are in memory at a time: each may be a megabyte and more
+SAGAS_AT_ONCE = 25  # sagas whose inputs and results are in memory at a time: each may be a megabyte and more
 
 
 def show_lines(lines: Sequence[tuple[str, Line]], log: SagaLog) -> list[dict[str, Any]]:
@@ -23,8 +23,8 @@ def show_lines(lines: Sequence[tuple[str, Line]], log: SagaLog) -> list[dict[str
     for place, (saga_id, _) in enumerate(lines):
         by_saga[saga_id].append(place)
     ids, shown = list(by_saga), {}
-    for first in range(0, len(ids), AT_ONCE):
-        some = ids[first : first + AT_ONCE]
+    for first in range(0, len(ids), SAGAS_AT_ONCE):
+        some = ids[first : first + SAGAS_AT_ONCE]
         sagas = log.find_many(some)
         for saga_id in some:
             own = represent_lines([lines[place][1] for place in by_saga[saga_id]], sagas.get(saga_id))

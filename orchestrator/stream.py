@@ -29,7 +29,7 @@ logger = logging.getLogger("saga")
 SUBSCRIBERS = 512  # at once; each keeps a thread that no request needs
 TICK = 0.25  # seconds between two looks at the log
 AFTER_A_BUG = 1.0  # seconds
-KEPT = 64  # batches
+BATCHES_KEPT = 64  # batches
 PAGE = 500  # lines that one who catches up reads at a time
 PAGES_KEPT = 16  # for others who catch up from the same place
 CHANGES_EVERY = 0.75  # seconds, at the least
@@ -193,7 +193,7 @@ class Stream:
         with self._changed:
             moved, self._position = position != self._position, position
             if batch and before is not None:
-                _keep(self._batches, before, batch, KEPT)
+                _keep(self._batches, before, batch, BATCHES_KEPT)
             self._looks_done = self._looks_begun
             self._looked.notify_all()
             if moved:  # else every look would wake every subscriber

@@ -33,8 +33,8 @@ from saga.definition import ORCHESTRATION
 from saga.errors import Conflict, SagaError
 from saga.payload import mask
 
-KEPT = 20  # runs, in memory: a naive coordinator has no log
-AT_ONCE = 4
+RUNS_KEPT = 20  # runs, in memory: a naive coordinator has no log
+RUNS_AT_ONCE = 4
 
 blueprint = Blueprint("compare_page", __name__)
 
@@ -47,13 +47,13 @@ class NaiveRuns:
 
     def check_room(self) -> None:
         """Raise Conflict where so many runs are under way that no other may be started."""
-        if sum(run is None for run in self._runs.values()) >= AT_ONCE:
-            raise Conflict(f"{AT_ONCE} naive runs are under way: wait for one to end")
+        if sum(run is None for run in self._runs.values()) >= RUNS_AT_ONCE:
+            raise Conflict(f"{RUNS_AT_ONCE} naive runs are under way: wait for one to end")
 
     def start(self, run_id: str, run: Callable[[], NaiveRun]) -> None:
         """Run it on a thread of its own; the oldest of the runs gives way."""
         self._runs[run_id] = None
-        while len(self._runs) > KEPT:
+        while len(self._runs) > RUNS_KEPT:
             self._runs.popitem(last=False)
 
         def keep() -> None:

@@ -28,7 +28,7 @@ from saga.views.stuck import StuckGroup, StuckSagas
 PAGE = 25  # sagas
 COUNTED = 1000  # sagas in a state: beyond it, "1000+"
 GROUPS = 5  # causes that are shown above the list
-KEPT = 0.5  # seconds
+LIST_KEPT_SECONDS = 0.5  # seconds
 LABEL_AT_MOST = 40  # characters
 RANGES = {"15m": ("last 15 min", 900.0), "1h": ("last hour", 3600.0), "24h": ("last 24 h", 86_400.0)}
 URGENCY = ("STALLED", UNREADABLE, "COMPENSATING", "RUNNING", "COMPLETED", "COMPENSATED")
@@ -78,7 +78,7 @@ class RenderedLists:
         """The list at `url`, rendered now unless that was done right before."""
         with self._lock:
             now = time.monotonic()
-            self._lists = {key: kept for key, kept in self._lists.items() if now - kept[0] < KEPT}
+            self._lists = {key: kept for key, kept in self._lists.items() if now - kept[0] < LIST_KEPT_SECONDS}
             if url not in self._lists:
                 self._lists[url] = (now, render())
             return self._lists[url][1]

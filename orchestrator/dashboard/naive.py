@@ -30,7 +30,7 @@ from saga.payload import parse_object
 from saga.views.records import REQUESTS_AT_ONCE, ask, records_url
 
 ATTEMPTS = 3
-PATIENCE = 1.0  # seconds for a service's records
+RECORDS_WITHIN = 1.0  # seconds for a service's records
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def found_of(
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         attempts = list(_attempts(run_id, definition))
         urls = [records_url(step, request_id) for step, _, request_id in attempts]
-        answers = pool.map(lambda url: ask(url, asking, token, PATIENCE), urls)
+        answers = pool.map(lambda url: ask(url, asking, token, RECORDS_WITHIN), urls)
         return {(step.name, attempt): found for (step, attempt, _), found in zip(attempts, answers, strict=True)}
 
 

@@ -12,7 +12,7 @@ from orchestrator.parts import Orchestrator
 from saga.errors import BadInput, SagaError
 from saga.views.stuck import StuckSaga, StuckSagas
 
-AT_ONCE = 100  # sagas that one confirmation retries
+RETRIED_AT_ONCE = 100  # sagas that one confirmation retries
 
 blueprint = Blueprint("stuck_page", __name__)
 
@@ -36,7 +36,7 @@ def show_dry_run(orchestrator: Orchestrator, stuck: StuckSagas) -> str:
         "stuck_dry_run.html",
         group=group,
         what=what,
-        sagas=sagas[:AT_ONCE],
+        sagas=sagas[:RETRIED_AT_ONCE],
         all=len(sagas),
         labels=_labels(orchestrator, sagas),
     )
@@ -46,8 +46,8 @@ def show_dry_run(orchestrator: Orchestrator, stuck: StuckSagas) -> str:
 def retry(orchestrator: Orchestrator, stuck: StuckSagas) -> str:
     """Retry the sagas that the form names; one that is not stuck at that call any more is left alone."""
     saga_ids, call = request.form.get("sagas", "").split(), request.form.get("call", "")
-    if not saga_ids or len(saga_ids) > AT_ONCE:
-        raise BadInput(f"sagas must name 1 to {AT_ONCE} sagas", "sagas")
+    if not saga_ids or len(saga_ids) > RETRIED_AT_ONCE:
+        raise BadInput(f"sagas must name 1 to {RETRIED_AT_ONCE} sagas", "sagas")
     known = stuck.read(saga_ids)
     done = [_retried(orchestrator, saga_id, known.get(saga_id), call) for saga_id in dict.fromkeys(saga_ids)]
     return render_template("stuck_retried.html", done=done, call=call)
@@ -66,6 +66,6 @@ def _retried(orchestrator: Orchestrator, saga_id: str, stuck: StuckSaga | None, 
 
 
 def _labels(orchestrator: Orchestrator, sagas: Sequence[StuckSaga]) -> dict[str, str]:
-    rows = [each.row for each in sagas[:AT_ONCE]]
+    rows = [each.row for each in sagas[:RETRIED_AT_ONCE]]
     inputs = orchestrator.search.inputs(rows)
     return {row.id: label_of(row, inputs.get(row.id))[1] for row in rows}

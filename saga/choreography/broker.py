@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from saga.choreography.dead_letter import attempts_before
 
 STREAM, SUBJECTS = "SAGA", "saga.>"
-AT_ONCE = 24  # events that each consumer of a process handles at once: no more are delivered to it
+EVENTS_AT_ONCE = 24  # events that each consumer of a process handles at once: no more are delivered to it
 FAILURES = 20  # times that a handler may raise on one event before the event is parked
 RETRY_AFTER = 1.0  # seconds until an event is delivered again on which a handler raised, or timed out twice
 ANSWERS_WITHIN = 5.0  # seconds in which a broker has to answer

@@ -31,7 +31,9 @@ from saga.storage.statement_batch import Row, Statement
 # The `giver` of the fields that the step itself acted with. It is not the step's position, which changes when a step is
 # added to the saga.
 OWN = -2
-KEPT = 90 * 86_400.0  # seconds that a row is kept: a parked saga may be turned back so long after its action
+ROWS_KEPT_SECONDS = (
+    90 * 86_400.0
+)  # seconds that a row is kept: a parked saga may be turned back so long after its action
 
 metadata = MetaData()
 
@@ -108,4 +110,4 @@ def has_acted(execute: Callable[..., Any], saga_id: str, step: str) -> bool:
 def forget(engine: Engine, now: float) -> None:
     """Delete the rows that are older than 90 days. Raises OutcomeUnknown or SQLAlchemyError."""
     with transaction(engine) as connection:
-        connection.execute(FORGET, {"before": now - KEPT})
+        connection.execute(FORGET, {"before": now - ROWS_KEPT_SECONDS})

@@ -15,7 +15,7 @@ from typing import Any
 
 from saga.choreography.broker import (
     ANSWERS_WITHIN,
-    AT_ONCE,
+    EVENTS_AT_ONCE,
     FAILURES,
     RETRY_AFTER,
     STREAM,
@@ -43,13 +43,13 @@ from saga.errors import BadInput, BrokerUnavailable, NoSuchLetter
 
 logger = logging.getLogger("saga")
 
-LOOK = 0.02  # seconds between two looks for events that are to be delivered again
+REDELIVERY_LOOK_EVERY = 0.02  # seconds between two looks for events that are to be delivered again
 
 
 class MemoryBroker:
     """A Broker on a MemoryServer, whose handlers run on threads of its own."""
 
-    def __init__(self, server: MemoryServer, name: str, *, at_once: int = AT_ONCE, failures: int = FAILURES):
+    def __init__(self, server: MemoryServer, name: str, *, at_once: int = EVENTS_AT_ONCE, failures: int = FAILURES):
         self._server = server
         self._name = name
         self._at_once = at_once
@@ -168,7 +168,7 @@ class MemoryBroker:
             while not self._closed:
                 taken = [self._take(consumer) for consumer in self._consumers if self._server.available]
                 if not any(taken):
-                    changed.wait(LOOK)
+                    changed.wait(REDELIVERY_LOOK_EVERY)
 
     def _take(self, consumer: Consumer) -> bool:
         """Begin one delivery to this consumer; False where there is none, or no free place."""

@@ -49,7 +49,7 @@ logger = logging.getLogger("saga")
 
 KNOWN = 2000  # sagas whose present is kept in memory
 TRIES = 5  # at writing a saga that another orchestrator observes as well
-TIMEOUT = 10.0  # seconds that handling one event may take
+EVENT_TIMEOUT = 10.0  # seconds that handling one event may take
 EARLY = 0.01  # seconds, doubling with each delivery
 EARLY_AT_MOST = 5.0
 
@@ -80,7 +80,7 @@ class Observer:
 
     def timeout_for(self, subject: str) -> float:
         """Return the seconds that one event may take."""
-        return TIMEOUT
+        return EVENT_TIMEOUT
 
     def ordering_key(self, subject: str, payload: bytes) -> str | None:
         """Return the saga's id: the events of one saga are handled in the order in which the broker has them."""

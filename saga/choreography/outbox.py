@@ -44,9 +44,9 @@ logger = logging.getLogger("saga")
 
 SKEW = 60.0  # seconds that the broker's clock may be behind
 BATCH = 256  # events that are published in one go
-KEPT = 7 * 86_400.0  # seconds that a published event is kept, as evidence
+PUBLISHED_KEPT_SECONDS = 7 * 86_400.0  # seconds that a published event is kept, as evidence
 MARK_WITHIN = 0.25  # seconds until published rows are marked: many by one statement, for which nobody waits
-LOOK = 1.0  # seconds between two looks at the outbox while nobody calls `notify`
+IDLE_LOOK_EVERY = 1.0  # seconds between two looks at the outbox while nobody calls `notify`
 FORGET_EVERY = 60.0  # seconds between two deletions of old rows
 
 metadata = MetaData()
@@ -235,7 +235,7 @@ class Relay:
                 logger.exception("relay_failed")
             # `close` may have set `_wake_up` just before it was cleared above, so `_closed` is asked first.
             if not self._closed:
-                self._wake_up.wait(MARK_WITHIN if self._published else LOOK)
+                self._wake_up.wait(MARK_WITHIN if self._published else IDLE_LOOK_EVERY)
         with suppress(SQLAlchemyError, OutcomeUnknown):
             self.mark()
 
@@ -251,7 +251,7 @@ class Relay:
         if self._monotonic() >= self._forget_at:
             self._forget_at = self._monotonic() + FORGET_EVERY
             with transaction(self._engine) as connection:
-                connection.execute(FORGET, {"before": now - KEPT})
+                connection.execute(FORGET, {"before": now - PUBLISHED_KEPT_SECONDS})
             self.also_forget(now)
 
 

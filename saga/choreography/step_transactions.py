@@ -33,7 +33,7 @@ from saga.payload import check_fields, digest
 from saga.storage.statement_batch import Row, Statement
 
 SECRETS_WITHIN = 1.0  # seconds that an action waits for its secrets, which were published before what asks for it
-LOOK = 0.01  # seconds between two looks for them
+WAIT_LOOK_EVERY = 0.01  # seconds between two looks for them
 
 # What has no effect where the database raises it, and may be tried again.
 DATABASE_ERRORS = (SQLAlchemyError, OutcomeUnknown)
@@ -231,7 +231,7 @@ class StepTransactions:
             known = inbox.recall(self._engine, event.saga_id, subscription.step.name)
             if all(sender in known for sender in senders):
                 return [known[sender] for sender in senders]
-            if self._deps.monotonic() > until or self._deps.closed.wait(LOOK):
+            if self._deps.monotonic() > until or self._deps.closed.wait(WAIT_LOOK_EVERY):
                 raise SecretsMissing
         return []
 

@@ -15,7 +15,7 @@ import saga.saga_log
 from orchestrator.api.sagas import LINES, PAGE_BYTES
 from orchestrator.app import create_app
 from orchestrator.dashboard.saga_view import FIRST_LINES, LATEST_LINES
-from orchestrator.shown_lines import AT_ONCE
+from orchestrator.shown_lines import SAGAS_AT_ONCE
 from saga.choreography.observer import Observer
 from saga.context import replay
 from saga.definition import CHOREOGRAPHY, SagaDefinition, Step
@@ -251,7 +251,7 @@ def test_masking_the_lines_of_many_sagas_holds_the_inputs_of_a_few(
     monkeypatch.setattr(SagaLog, "find_many", counted)
     lines = client.get("/logs?limit=500").json["lines"]
     assert [line["saga_id"] for line in lines] == [each.id for each in reversed(made)]
-    assert sum(read) == 60 and max(read) == AT_ONCE
+    assert sum(read) == 60 and max(read) == SAGAS_AT_ONCE
 
 
 def test_a_saga_larger_than_a_page_is_a_page_of_its_own(log: SagaLog, client: FlaskClient) -> None:

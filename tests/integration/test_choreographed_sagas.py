@@ -61,7 +61,7 @@ LAST_ATTEMPT = ("b:after:2", "a:before:2", "c:garbage:2")
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChoreographedWorld]:
-    monkeypatch.setattr(step_transactions, "LOOK", 0.0)
+    monkeypatch.setattr(step_transactions, "WAIT_LOOK_EVERY", 0.0)
     made = ChoreographedWorld(tmp_path)
     yield made
     made.close()
@@ -106,7 +106,7 @@ def test_a_crash_at_any_kind_of_point_loses_nothing_on_mysql(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
 ) -> None:
     """The first and the last point of each name: what is between them differs on SQLite as much as here."""
-    monkeypatch.setattr(step_transactions, "LOOK", 0.0)
+    monkeypatch.setattr(step_transactions, "WAIT_LOOK_EVERY", 0.0)
     made = ChoreographedWorld(tmp_path, database=databases(request, "mysql", tmp_path))
     names = run(made, flags)
     last = {name: number for number, name in enumerate(names)}

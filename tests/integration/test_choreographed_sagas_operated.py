@@ -27,7 +27,7 @@ ONE_EACH = {"A": 1, "B": 1, "C": 1}
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChoreographedWorld]:
-    monkeypatch.setattr(step_transactions, "LOOK", 0.0)
+    monkeypatch.setattr(step_transactions, "WAIT_LOOK_EVERY", 0.0)
     made = ChoreographedWorld(tmp_path)
     yield made
     made.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.health import TIMEOUT, HealthMonitor
+from orchestrator.health import PROBE_TIMEOUT, HealthMonitor
 from saga.definition import SagaDefinition, Step
 from saga.http_client import new_transport
 from saga.http_client.transport import ANSWER_BYTES_AT_MOST, Transport
@@ -179,7 +179,7 @@ class Search:
         (says(404, b""), None),
         (says(302, b"", Location="http://127.0.0.1:1/"), None),
         (says(503, b"{}"), "not ready"),
-        (drips, f"no answer within {TIMEOUT:g} s"),
+        (drips, f"no answer within {PROBE_TIMEOUT:g} s"),
     ],
     ids=["ready", "without a /readyz", "a redirect", "not ready", "dripping"],
 )

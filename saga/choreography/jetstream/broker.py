@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from saga.choreography.broker import ANSWERS_WITHIN, AT_ONCE, FAILURES, STREAM, Consumer, ConsumerStatus, Handler
+from saga.choreography.broker import ANSWERS_WITHIN, EVENTS_AT_ONCE, FAILURES, STREAM, Consumer, ConsumerStatus, Handler
 from saga.choreography.jetstream.connection import Connection
 from saga.choreography.jetstream.consuming import Consuming
 from saga.choreography.jetstream.publishing import Publishing
 from saga.choreography.jetstream.streams import Streams
 
-LOOK = 5.0  # seconds between two looks whether the streams and the consumers are there
+STREAMS_LOOK_EVERY = 5.0  # seconds between two looks whether the streams and the consumers are there
 SEARCHED_WITHIN = 30.0  # seconds for an answer for which many events have to be looked through
 
 
@@ -25,9 +25,9 @@ class NatsBroker:
         ack_wait: float,
         prefix: str = "",
         *,
-        at_once: int = AT_ONCE,
+        at_once: int = EVENTS_AT_ONCE,
         failures: int = FAILURES,
-        look_every: float = LOOK,
+        look_every: float = STREAMS_LOOK_EVERY,
     ):
         self._connection = connection = Connection(url, name, prefix, look_every)
         self._streams = Streams(connection, ack_wait, self._on_new_stream)

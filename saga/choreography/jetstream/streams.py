@@ -16,7 +16,7 @@ from saga.choreography.events import PREFIX, EventKind
 from saga.choreography.jetstream.connection import Connection
 from saga.errors import BadInput, NoSuchLetter
 
-KEPT = 7 * 86_400.0  # seconds that events are kept: a choreographed saga must end within them
+EVENTS_KEPT_SECONDS = 7 * 86_400.0  # seconds that events are kept: a choreographed saga must end within them
 KNOWN_IDS = 120.0  # seconds that the broker knows an event's id
 DELIVERED_AT_MOST = 5000  # events that a consumer has got and not yet acknowledged
 PAGE = 256  # consumers that the broker names in one answer
@@ -35,7 +35,7 @@ class Streams:
 
     async def declare(self, consumers: Sequence[Consumer]) -> None:
         """See to it that the streams and these consumers are there."""
-        for name, subjects, kept in ((STREAM, SUBJECTS, KEPT), (DEAD_STREAM, f"{DEAD}>", 0)):
+        for name, subjects, kept in ((STREAM, SUBJECTS, EVENTS_KEPT_SECONDS), (DEAD_STREAM, f"{DEAD}>", 0)):
             try:
                 await self._stream.stream_info(self._names.name(name))
             except NotFoundError:
