@@ -64,6 +64,6 @@ COUNTED = {
 ANOMALIES = ("lost", "dirty", "fuzzy")
 
 WORLDS = {
-    "sold-out": "Ann's goods are sold out: her saga turns back, and Ben's completes",
-    "both": "Both sagas complete",
+    "sold-out": "Ann's goods are sold out, so that her saga has to turn back; Ben's can complete",
+    "both": "Both sagas can complete",
 }

@@ -315,7 +315,7 @@ def test_it_can_be_used_without_javascript(open_page: Open) -> None:
 def test_the_isolation_laboratory_counts_and_opens_an_order_without_javascript(open_page: Open) -> None:
     with open_page(java_script_enabled=False) as page:
         page.goto("/ui/break-it?lesson=8")
-        page.get_by_role("link", name="The isolation laboratory").click()
+        page.get_by_role("link", name="Open the isolation laboratory").click()
         expect(page.locator("#counts")).to_have_count(0)
         page.get_by_role("checkbox", name="Reread value").check()
         page.get_by_role("button", name="Run every order").click()
