@@ -17,6 +17,7 @@ from orchestrator.dashboard import (
     dead_letters_page,
     health_page,
     inspector_page,
+    isolation_page,
     list_page,
     saga_page,
     stuck_page,
@@ -35,7 +36,7 @@ from saga.views.stuck import StuckSagas
 BODY_AT_MOST = 1 << 20  # bytes
 UI = Path(__file__).resolve().parent.parent / "ui"
 API = (sagas, commands, dead_letters, events, operations)
-PAGES = (saga_page, inspector_page, break_it_page, dead_letters_page)
+PAGES = (saga_page, inspector_page, break_it_page, isolation_page, dead_letters_page)
 
 
 def create_app(settings: Settings | None = None, orchestrator: Orchestrator | None = None) -> Flask:

@@ -22,6 +22,7 @@ PICTURES: dict[str, tuple[str, str, str, int | str]] = {
     "stalled": ("stalled", "dark", "wide", 980),
     "both": ("both", "light", "wide", 1060),
     "sequence": ("choreographed", "dark", "wide", "section[aria-labelledby=sequence]"),
+    "isolation": ("/ui/isolation?compare=all", "light", "wide", "#counts"),
     "dead-letters": ("/ui/dead-letters", "light", "wide", 290),
 }
 

@@ -312,6 +312,31 @@ def test_it_can_be_used_without_javascript(open_page: Open) -> None:
         expect(page.locator("#sent")).to_contain_text("fail=b:refuse")
 
 
+def test_the_isolation_laboratory_counts_and_opens_an_order_without_javascript(open_page: Open) -> None:
+    with open_page(java_script_enabled=False) as page:
+        page.goto("/ui/break-it?lesson=8")
+        page.get_by_role("link", name="The isolation laboratory").click()
+        expect(page.locator("#counts")).to_have_count(0)
+        page.get_by_role("checkbox", name="Reread value").check()
+        page.get_by_role("button", name="Run every order").click()
+        expect(page.get_by_role("checkbox", name="Reread value")).to_be_checked()
+        expect(page.get_by_role("link", name="Lost update, Without: 27 of 35")).to_be_visible()
+        page.get_by_role("link", name="Lost update, Reread value: 7 of 25").click()
+        expect(page.get_by_role("heading", name="Lost update: order 1 of 7")).to_be_visible()
+        page.get_by_role("link", name="Next").click()
+        expect(page.locator("#order .finding", has_text="Lost update")).to_contain_text("Ann overwrites")
+        expect(page.locator("pre.changed")).to_contain_text("account.still_holds")
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", "wide"), ("dark", "narrow")])
+def test_the_isolation_laboratory_is_accessible(open_page: Open, scheme: str, size: str) -> None:
+    with open_page(color_scheme=scheme, viewport=SIZES[size]) as page:
+        page.goto("/ui/isolation?compare=all&world=both&show=lost")
+        expect(page.locator("#counts thead th")).to_have_count(6)
+        check_accessibility(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def test_the_keyboard_is_enough(open_page: Open) -> None:
     with open_page() as page:
         page.goto("/ui/break-it")

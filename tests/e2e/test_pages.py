@@ -119,6 +119,10 @@ def test_an_unknown_address_is_a_page(stack: Stack, path: str) -> None:
         ("/?attention=yes", ["attention must be 1"]),
         ("/ui/break-it?saga=nope", ["there is no saga 'nope'; there is signup"]),
         ("/ui/break-it?mode=nope", ["mode must be orchestration or choreography"]),
+        ("/ui/isolation?lock=maybe", ["lock must be off or on"]),
+        ("/ui/isolation?world=both&show=dirty", ["there is no such order"]),
+        ("/ui/isolation?world=both&show=lost&n=13", ["there are 12 such orders"]),
+        ("/ui/isolation?world=both&show=lost&n=0", ["n must be a number"]),
     ],
 )
 def test_an_odd_value_in_a_pages_query_is_a_page_that_says_which(stack: Stack, path: str, texts: list[str]) -> None:

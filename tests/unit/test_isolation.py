@@ -8,13 +8,21 @@ import sys
 import tempfile
 from math import comb
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from flask import Flask
 
+from orchestrator.app import register
+from orchestrator.dashboard import isolation_page
+from orchestrator.dashboard.countermeasures import COUNTED, COUNTERMEASURES, WORLDS
+from orchestrator.dashboard.isolation_view import code_of
 from orchestrator.isolation.history import Access, Anomaly, History, Turn, anomalies
 from orchestrator.isolation.laboratory import OPENING_BALANCE, laboratory
-from orchestrator.isolation.purchase import Switches
+from orchestrator.isolation.purchase import Switches, steps_of
 from orchestrator.isolation.report import Count, Tally, World, report_of
+from orchestrator.status_codes import status_code_of
+from saga.errors import SagaError
 from saga.machine import Direction, State
 from tests.support.stack import ROOT
 
@@ -156,3 +164,44 @@ def test_whoever_does_not_use_the_laboratory_does_not_load_it() -> None:
     program = "import sys, orchestrator.app; print([name for name in sys.modules if 'orchestrator.isolation' in name])"
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert (made.stdout, made.returncode) == ("[]\n", 0), made.stderr
+
+
+@pytest.mark.parametrize("path", ["/ui/isolation", "/ui/isolation?lock=on"])
+def test_where_faults_are_off_the_page_is_refused(path: str) -> None:
+    app = Flask(__name__)
+    register(app, {isolation_page.blueprint: {"orchestrator": SimpleNamespace(settings=SimpleNamespace(faults=False))}})
+    app.register_error_handler(SagaError, lambda error: (str(error), status_code_of(error)))
+    answer = app.test_client().get(path)
+    assert (answer.status_code, "FAULTS=off" in answer.text) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("on", "changed"),
+    [
+        (NONE, set()),
+        (Switches(lock=True), {"lock_and_look", "unlock"}),
+        (Switches(commutative=True), {"subtract", "add_back"}),
+        (Switches(reread=True), {"take_if_unchanged"}),
+        (Switches(pessimistic=True), set()),
+    ],
+    ids=str,
+)
+def test_the_page_shows_the_functions_that_ran_and_which_of_them_a_switch_has_changed(
+    on: Switches, changed: set[str]
+) -> None:
+    steps = code_of(on)
+    codes = [code for step in steps for code in (*step.action, *step.compensation)]
+    assert {_name(code.source) for code in codes if code.changed} == changed
+    assert [step.name for step in steps if step.moved] == (["Send", "Take"] if on.pessimistic else [])
+    ran = {function.__name__ for step in steps_of(on) for function in (step.action, step.compensation) if function}
+    assert ran <= {_name(code.source) for code in codes}
+
+
+def _name(source: str) -> str:
+    return source.removeprefix("def ").partition("(")[0]
+
+
+def test_every_switch_and_every_count_has_its_words() -> None:
+    assert list(COUNTERMEASURES) == list(vars(NONE))
+    assert list(COUNTED) == [str(count) for count in Count]
+    assert list(WORLDS) == [str(world) for world in World]
