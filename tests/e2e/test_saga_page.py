@@ -166,7 +166,7 @@ def test_a_crash_in_the_middle_is_drawn_as_a_call_without_an_answer_and_a_gap(op
     stack.ended(saga)
     with open_page() as page:
         page.goto(f"/ui/sagas/{saga}")
-        gone = re.compile(r"orchestrator gone, about \d+ s")
+        gone = re.compile(r"orchestrator gone, about \d+ m?s")
         expect(diagram(page)).to_contain_text("B, attempt 1: answer never recorded")
         expect(diagram(page)).to_contain_text(gone)
         timeline = page.get_by_role("group", name="Timeline")
