@@ -61,7 +61,6 @@ COUNTED = {
     "turned-away": ("Turned back needlessly", "A saga has turned back that would have completed alone."),
     "stuck": ("Stuck", "A saga is stalled: past its pivot it makes a call that is refused each time."),
 }
-ANOMALIES = ("lost", "dirty", "fuzzy")
 
 WORLDS = {
     "sold-out": "Ann's goods are sold out, so that her saga has to turn back; Ben's can complete",
