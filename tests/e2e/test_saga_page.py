@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from sqlalchemy import create_engine, text
 
 from tests.e2e.test_choreography import dead_letters
@@ -280,6 +280,24 @@ def test_a_verb_that_came_too_late_is_told_and_the_page_stays_live(open_page: Op
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("alert")).to_contain_text("it was cancelled before")
         expect(page.locator("h1")).to_contain_text("COMPENSATED")
+        expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_what_a_verb_came_to_is_told_though_its_form_has_gone_meanwhile(open_page: Open, stack: Stack) -> None:
+    saga = stack.post_start("wait=0&delay=b:1500").json()["saga_id"]
+    with open_page() as page:
+        page.expected += ["409", *CUT]  # type: ignore[attr-defined]
+        page.route("**/events?*", lambda route: route.abort())  # so that the button is still there
+        page.goto(f"/ui/sagas/{saga}")
+        assert requests.post(f"{stack.url}/sagas/{saga}/cancel", timeout=10).status_code == 202
+
+        def answer_once_the_page_has_moved_on(route: Route) -> None:
+            stack.ended(saga)
+            page.evaluate("document.querySelectorAll('form').forEach((form) => form.remove())")
+            route.continue_()
+
+        page.route("**/cancel*", answer_once_the_page_has_moved_on)
+        page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("alert")).to_be_visible()
 
 

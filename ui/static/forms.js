@@ -9,7 +9,8 @@ function say(form, text, good) {
   said.setAttribute("role", good ? "status" : "alert");
   said.className = "said notice" + (good ? " fine" : "");
   said.textContent = text;
-  form.after(said);
+  if (form.isConnected) form.after(said);
+  else document.getElementById("main").prepend(said); // the page has moved on meanwhile, and the form is gone
 }
 
 // Sends the form. A browser follows the redirect of a form that was accepted, so that the answer is a page.
