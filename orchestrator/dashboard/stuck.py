@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.dashboard.attempts import answer_of
 from orchestrator.dashboard.log_reader import CallHistory, SagaHistory, state_of
-from saga.machine import BACKWARD, REPLAYED, STALLED, Event, State
+from saga.machine import BACKWARD, REPLAYED, STALLED, STALLED_AT_A_COMPENSATION, Event
 from saga.payload import iso
 from saga.runtime.bulkhead import service_of
 from saga.runtime.permitted_commands import BY_OPERATOR
@@ -17,8 +17,6 @@ from saga.urls import masked
 from saga.views.lines import ShownLine, detail_of
 from saga.views.phrasing import Phrases
 from saga.views.representation import under_way
-
-_UNDOING = (State.STALLED_SEALING, State.STALLED_COMPENSATING)
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class _Reading:
 
     def stalled(self) -> Stuck:
         call = self._history.calls[-1]
-        undoing, rests = state_of(call.stalls[-1]) in _UNDOING, self._row.state in STALLED
+        undoing, rests = state_of(call.stalls[-1]) in STALLED_AT_A_COMPENSATION, self._row.state in STALLED
         return self._stuck(
             "stalled",
             str(call.stalls[0]["step"]),

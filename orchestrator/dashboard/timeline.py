@@ -16,7 +16,7 @@ from orchestrator.dashboard.formatting import length
 from orchestrator.dashboard.log_reader import LEFT_OUT, by_operator, cut_short
 from orchestrator.dashboard.time_axis import Scale, Span, Tick
 from orchestrator.dashboard.timeline_bars import NARROWEST, Bar, bars
-from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, Direction, Event, State
+from saga.machine import ATTEMPT, CLAIMED, ENDED, NOTES, STALLED, STALLED_AT_A_COMPENSATION, Direction, Event
 from saga.payload import iso
 from saga.views.lines import detail_of
 from saga.views.now import TRIED_WHEN_DUE
@@ -25,7 +25,6 @@ from saga.views.phrasing import Phrases
 BARS_AT_MOST = 100  # in a row; all before them become one
 
 _OUTCOMES = ("done", "refused", "unknown")
-_UNDOING = (State.STALLED_SEALING, State.STALLED_COMPENSATING)
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ class _Reading:
         self._state, self.until, self._waits, self._stalled = state, at, None, ""
         if state in STALLED:
             self._rounds += 1
-            self._stalled = self._label(line["step"], state in _UNDOING)
+            self._stalled = self._label(line["step"], state in STALLED_AT_A_COMPENSATION)
         elif line["event"] != Event.RESUMED:
             self._rounds = self._attempt = 0
             self._told_all = True

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saga.machine import BACKWARD, FORWARD, STALLED, Line, Saga, State, cannot_undo
+from saga.machine import BACKWARD, FORWARD, STALLED, STALLED_AT_A_COMPENSATION, Line, Saga, State, cannot_undo
 from saga.payload import iso, mask
 from saga.progress import secrets_of
 from saga.saga_row import SagaRow, Stored
@@ -31,7 +31,7 @@ STATUSES = (*dict.fromkeys(PUBLIC_STATUS.values()), UNREADABLE)  # every status 
 # These parts of a line's detail are shown even where it is not known which fields of its saga are secret.
 _OPEN = frozenset({"state", "call", "verdict", "by", "interrupted", "epoch", "fault", "letter", "unreadable"})
 
-_UNDOING = BACKWARD | {State.STALLED_SEALING, State.STALLED_COMPENSATING}
+_UNDOING = BACKWARD | STALLED_AT_A_COMPENSATION
 _TURNED_BACK = frozenset({State.COMPENSATING, State.STALLED_COMPENSATING, State.COMPENSATED})
 
 
